@@ -1,0 +1,1 @@
+//! Small programs on several networks; each is under `src/bin`.

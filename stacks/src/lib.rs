@@ -1,0 +1,1 @@
+//! TCP/IP stacks behind one trait.

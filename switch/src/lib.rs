@@ -1,0 +1,1 @@
+//! User-space Ethernet switch with 802.1Q and virtio-net headers.

@@ -1,0 +1,1 @@
+//! What the referee and end-to-end tests share.

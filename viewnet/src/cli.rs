@@ -1,0 +1,21 @@
+//! What the user typed. Each command keeps its own arguments beside its code.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+
+/// Every process gets its own view of the network: addresses, routes, names, without root.
+#[derive(Debug, Parser)]
+#[command(name = "viewnet", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start, list and change user-space Ethernet switches
+    Switch(commands::switch::Args),
+    /// Check what this machine offers and say how to fix what it lacks
+    Doctor(commands::doctor::Args),
+}

@@ -1,0 +1,109 @@
+//! Where viewnet's sockets live: `$XDG_RUNTIME_DIR/viewnet`, and nowhere else.
+//!
+//! Without `XDG_RUNTIME_DIR` the folder is `/run/user/UID/viewnet` if that user folder exists, else
+//! `/tmp/viewnet-UID`. Whatever the folder, it must be a real directory (no symlink) that belongs to the
+//! user and that nobody else can enter; otherwise viewnet refuses to use it, as another user could have
+//! put it there.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::exit::Failure;
+
+/// The runtime folder of this user.
+#[derive(Debug, Clone)]
+pub(crate) struct Runtime {
+    folder: PathBuf,
+}
+
+impl Runtime {
+    /// Finds the folder, making it if it is missing.
+    pub(crate) fn locate() -> Result<Self, Failure> {
+        let uid = nix::unistd::geteuid().as_raw();
+        let folder = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
+            Some(dir) => PathBuf::from(dir).join("viewnet"),
+            None => {
+                let user = PathBuf::from(format!("/run/user/{uid}"));
+                match is_private(&user, uid) {
+                    Ok(()) => user.join("viewnet"),
+                    Err(_) => PathBuf::from(format!("/tmp/viewnet-{uid}")),
+                }
+            }
+        };
+        let runtime = Self { folder };
+        for dir in [&runtime.folder, &runtime.folder.join("stacks"), &runtime.folder.join("switches")] {
+            make_private(dir, uid).map_err(|why| {
+                Failure::new(format!("cannot use {} for sockets", dir.display()), why)
+                    .hint("set XDG_RUNTIME_DIR to a folder of your own with mode 0700")
+            })?;
+        }
+        Ok(runtime)
+    }
+
+    /// The folder itself.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where all stacks have their sockets.
+    pub(crate) fn stacks(&self) -> PathBuf {
+        self.folder.join("stacks")
+    }
+
+    /// The socket of a stack: `name` as it is if it is a path, else a file in [`Runtime::stacks`].
+    pub(crate) fn stack(&self, name: &str) -> PathBuf {
+        if name.contains('/') { PathBuf::from(name) } else { self.stacks().join(name) }
+    }
+
+    /// Where all switches have their sockets.
+    pub(crate) fn switches(&self) -> PathBuf {
+        self.folder.join("switches")
+    }
+
+    /// The control socket of a switch: `name` as it is if it is a path, else a file in
+    /// [`Runtime::switches`].
+    pub(crate) fn switch(&self, name: &str) -> PathBuf {
+        if name.contains('/') { PathBuf::from(name) } else { self.switches().join(name) }
+    }
+}
+
+fn make_private(dir: &Path, uid: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => is_private(dir, uid),
+    }
+}
+
+fn is_private(dir: &Path, uid: u32) -> io::Result<()> {
+    let meta = dir.symlink_metadata()?;
+    let why = if !meta.is_dir() {
+        "it is no folder"
+    } else if meta.uid() != uid {
+        "it belongs to another user"
+    } else if meta.mode() & 0o077 != 0 {
+        "other users may enter it"
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::other(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_others_may_enter_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let uid = nix::unistd::geteuid().as_raw();
+        let open = dir.path().join("open");
+        DirBuilder::new().mode(0o755).create(&open).unwrap();
+        assert!(make_private(&open, uid).is_err());
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        assert!(make_private(&link, uid).is_err());
+        assert!(make_private(&dir.path().join("new"), uid).is_ok());
+    }
+}
