@@ -1,0 +1,89 @@
+//! Where the programs under test come from: `viewnet` from cargo, the C probes from gcc, the Rust probes from
+//! beside the running test.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// PATH of every command of a World: no per-user shims, as the World's user may not read them.
+pub const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How a C probe is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linkage {
+    /// As most programs are.
+    Dynamic,
+    /// With no libc to interpose.
+    Static,
+    /// An i386 program.
+    Static32,
+}
+
+impl Linkage {
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Dynamic => &[],
+            Self::Static => &["-static"],
+            Self::Static32 => &["-m32", "-static"],
+        }
+    }
+}
+
+/// The `viewnet` binary: `$VIEWNET_BIN`, or built once by cargo with the profile of the tests.
+pub fn viewnet() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| std::env::var_os("VIEWNET_BIN").map_or_else(build_viewnet, PathBuf::from)).clone()
+}
+
+fn build_viewnet() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "-p", "viewnet", "--manifest-path"]);
+    build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
+    build.arg("--target-dir").arg(profile_folder().parent().expect("target/PROFILE"));
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let built = build.status().expect("cargo");
+    assert!(built.success(), "viewnet does not build");
+    profile_folder().join("viewnet")
+}
+
+/// `target/debug` or `target/release`: the test itself is in `deps` below it.
+fn profile_folder() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let folder = test.parent().expect("a folder");
+    if folder.ends_with("deps") { folder.parent().expect("a folder").into() } else { folder.into() }
+}
+
+/// A Rust probe, built by cargo with the tests.
+pub fn rust_probe(name: &str) -> PathBuf {
+    profile_folder().join(name)
+}
+
+/// A C probe, built when its source, its header or its flags changed.
+pub fn c_probe(name: &str, linkage: Linkage) -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("probes");
+    let source = sources.join(format!("{name}.c"));
+    let mut flags = vec!["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-pthread"];
+    flags.extend(linkage.flags());
+    let mut hash = DefaultHasher::new();
+    flags.hash(&mut hash);
+    for file in [&source, &sources.join("probe.h")] {
+        fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display())).hash(&mut hash);
+    }
+    let folder = profile_folder().join("probes");
+    fs::create_dir_all(&folder).expect("mkdir");
+    let built = folder.join(format!("{name}-{:016x}", hash.finish()));
+    if !built.exists() {
+        // Another thread or test may be building the same one: each writes its own, the last rename wins.
+        let own = tempfile::Builder::new().prefix(name).tempfile_in(&folder).expect("a file").into_temp_path();
+        let gcc = Command::new("gcc").args(&flags).arg("-o").arg(&own).arg(&source).output();
+        let gcc = gcc.unwrap_or_else(|e| panic!("gcc: {e}; install what tests/PACKAGES lists"));
+        assert!(gcc.status.success(), "{name} {linkage:?}:\n{}", String::from_utf8_lossy(&gcc.stderr));
+        own.persist(&built).expect("rename");
+    }
+    built
+}

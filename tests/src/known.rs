@@ -1,0 +1,65 @@
+//! The differences between a program's own network and a view that we know, accept and state in the manual.
+//!
+//! The conformance test checks the table itself: an entry that no longer describes what happens fails it.
+
+/// One accepted difference.
+#[derive(Debug, Clone, Copy)]
+pub struct Difference {
+    /// The probe that sees it.
+    pub probe: &'static str,
+    /// The observation; a `*` at the end stands for any rest.
+    pub key: &'static str,
+    /// What it is natively; `*` stands for anything.
+    pub native: &'static str,
+    /// What it is in a view.
+    pub view: &'static str,
+    /// True if the difference need not show on every machine or in every run.
+    pub sometimes: bool,
+    /// Why it is so.
+    pub reason: &'static str,
+}
+
+const fn always(
+    probe: &'static str,
+    key: &'static str,
+    native: &'static str,
+    view: &'static str,
+    reason: &'static str,
+) -> Difference {
+    Difference { probe, key, native, view, sometimes: false, reason }
+}
+
+const fn sometimes(
+    probe: &'static str,
+    key: &'static str,
+    native: &'static str,
+    view: &'static str,
+    reason: &'static str,
+) -> Difference {
+    Difference { probe, key, native, view, sometimes: true, reason }
+}
+
+/// The table.
+pub const DIFFERENCES: &[Difference] = &[
+    always(
+        "uring",
+        "io_uring_setup*",
+        "ok",
+        "EPERM",
+        "a ring makes sockets that seccomp never sees; EPERM is what kernel.io_uring_disabled=2 answers",
+    ),
+    sometimes(
+        "families",
+        "family VSOCK*",
+        "*",
+        "EAFNOSUPPORT",
+        "a family whose sockets lead out of the view: refused",
+    ),
+    sometimes(
+        "families",
+        "family BLUETOOTH*",
+        "*",
+        "EAFNOSUPPORT",
+        "a family whose sockets lead out of the view: refused",
+    ),
+];

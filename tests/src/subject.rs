@@ -1,0 +1,45 @@
+//! Where a probe runs: natively first, then in a view.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::world::{Cmd, User, World};
+
+/// Where a probe runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// In a network namespace of its own, loopback up, whose owner the probe is: the reference.
+    Native,
+    /// Under `viewnet run`, in a view that has only its own loopback.
+    View,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::View => "view",
+        })
+    }
+}
+
+/// Makes the namespace what every machine is today: loopback up, ping allowed to everybody.
+const SET_UP: &str = "ip link set lo up; echo 0 0 >/proc/sys/net/ipv4/ping_group_range; exec \"$@\"";
+
+impl Subject {
+    /// `program args`, to be run by this subject.
+    pub fn command(self, world: &World, user: User, program: &Path, args: &[&str]) -> Cmd {
+        let flags = if user == User::Root { "-n" } else { "-rn" };
+        let cmd = match self {
+            Self::Native => world.cmd("unshare").args([flags, "--", "sh", "-euc", SET_UP, "sh"]),
+            Self::View => world.run(["--"]),
+        };
+        cmd.args([program]).args(args)
+    }
+
+    /// A program of the World's `bin` folder by its file name, for messages.
+    pub fn describe(program: &Path) -> String {
+        program.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+}
+

@@ -1,0 +1,82 @@
+//! The only unsafe code of the harness: what happens in the child between fork and exec.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+/// What a child becomes before it executes its program. Everything is prepared here, as nothing may be
+/// allocated after fork.
+#[derive(Clone, Debug)]
+pub(crate) struct Confine {
+    /// The World's host network.
+    pub(crate) net: Option<Arc<OwnedFd>>,
+    /// An empty folder that becomes a tmpfs with the device node in it.
+    pub(crate) dev: Option<CString>,
+    /// `dev` + "/tun"
+    pub(crate) tun: Option<CString>,
+    /// (what, over what): further bind mounts.
+    pub(crate) binds: Vec<(CString, CString)>,
+    /// The uid and gid to become.
+    pub(crate) uid: Option<u32>,
+    /// Start a session with this terminal (already open as this descriptor) as its own.
+    pub(crate) terminal: Option<RawFd>,
+}
+
+impl Confine {
+    /// Makes `command` start confined.
+    pub(crate) fn apply(self, command: &mut Command) {
+        // SAFETY: the closure only makes system calls and reads what it owns.
+        unsafe {
+            command.pre_exec(move || self.enter());
+        }
+    }
+
+    fn enter(&self) -> io::Result<()> {
+        if let Some(fd) = self.terminal {
+            nix::unistd::setsid()?;
+            // SAFETY: TIOCSCTTY takes an integer.
+            if unsafe { libc::ioctl(fd, libc::TIOCSCTTY, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        if let Some(net) = &self.net {
+            setns(net, CloneFlags::CLONE_NEWNET)?;
+        }
+        if self.dev.is_some() || !self.binds.is_empty() {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(None::<&str>, c"/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+        }
+        if let (Some(dev), Some(tun)) = (&self.dev, &self.tun) {
+            mount(Some(c"tmpfs"), dev.as_c_str(), Some(c"tmpfs"), MsFlags::empty(), None::<&str>)?;
+            let old = umask(Mode::empty());
+            mknod(tun.as_c_str(), SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(10, 200))?;
+            umask(old);
+            mount(Some(tun.as_c_str()), c"/dev/net/tun", None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        }
+        for (what, over) in &self.binds {
+            let flags = MsFlags::MS_BIND;
+            mount(Some(what.as_c_str()), over.as_c_str(), None::<&str>, flags, None::<&str>)?;
+        }
+        if let Some(uid) = self.uid {
+            setgroups(&[])?;
+            let (gid, uid) = (Gid::from_raw(uid), Uid::from_raw(uid));
+            setresgid(gid, gid, gid)?;
+            setresuid(uid, uid, uid)?;
+        }
+        Ok(())
+    }
+}
+
+/// The number of a descriptor that is kept open by its owner while the child starts.
+pub(crate) fn raw(fd: &OwnedFd) -> RawFd {
+    fd.as_raw_fd()
+}
