@@ -1,1 +1,68 @@
-//! What a stack's path understands.
+//! What a stack's path understands: one [`Request`] a line, one [`Reply`](crate::line::Reply) each.
+//!
+//! The version is in `hello`; a server answers requests of its own version only. A connection that has
+//! sent [`Request::Join`] counts as a user of the stack until it closes.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol.
+pub const VERSION: u32 = 1;
+
+/// The address family that no kernel has: socket(2) with it, inside a view, gives a control line to the
+/// view's supervisor. Outside, the kernel answers EAFNOSUPPORT.
+pub const AF_VIEWNET: i32 = 0x766e;
+
+/// A request to a stack.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Who are you? Answer: [`Hello`].
+    Hello,
+    /// A socket of this stack. Answer: `null` and the descriptor.
+    Socket {
+        /// AF_*
+        domain: i32,
+        /// SOCK_* and its flags
+        #[serde(rename = "type")]
+        kind: i32,
+        /// Protocol
+        protocol: i32,
+    },
+    /// Use the stack as a view does. Answer: [`Joined`], with the network namespace's descriptor if there
+    /// is one and the caller is the stack's owner.
+    Join {
+        /// The user's name for its view.
+        view: String,
+        /// The process the view was made for.
+        pid: i32,
+    },
+    /// The user namespace in which the owner's stacks live. Answer: `null` and the descriptor.
+    UserNamespace,
+    /// What the stack is like. Answer: the stack's description.
+    Show,
+    /// Forget the stack. Answer: `null`.
+    Down {
+        /// Even if it is in use.
+        force: bool,
+    },
+}
+
+/// Answer to [`Request::Hello`].
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Hello {
+    /// [`VERSION`] of the server.
+    pub version: u32,
+    /// Name of the stack.
+    pub name: String,
+}
+
+/// Answer to [`Request::Join`].
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Joined {
+    /// Name of the stack.
+    pub name: String,
+    /// Kind of the stack.
+    pub kind: String,
+    /// Whether a descriptor of the network namespace came along; if not, ask for each socket.
+    pub namespace: bool,
+}

@@ -1,1 +1,15 @@
 //! TCP/IP stacks behind one trait.
+//!
+//! A stack is a protocol engine with interfaces, addresses and routes of its own; a program gets sockets
+//! from it. The kinds:
+//! - [`kernel`]: a Linux network namespace in the user's own user namespace, the real kernel TCP/IP;
+//! - [`none`]: no network at all.
+//!
+//! [`config`] is what a stack should look like, parsed once; [`stack`] is the contract every kind passes
+//! (`tests/contract.rs`); [`serve`] answers for stacks on their paths.
+
+pub mod config;
+pub mod kernel;
+pub mod none;
+pub mod serve;
+pub mod stack;

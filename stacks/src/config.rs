@@ -1,0 +1,502 @@
+//! What a stack should look like: interfaces, addresses, routes. Parsed once, here.
+//!
+//! # One line
+//! `eth0=switch:lan[vlan 10],ip=10.0.0.2/24,ip=fd00::2/64,gw=10.0.0.1,mtu=1500,mac=02:00:00:00:00:01`
+//! — an interface, what it is plugged into, and its settings. The name may be left out (`switch:lan`): the
+//! first free `ethN` is taken. A link is `switch:NAME`, or `switch` for the user's default switch, with in
+//! brackets how the switch sees the port: `[vlan 10]` or `[trunk 10,20-29 native 1]`; or `none`, an
+//! interface that is plugged into nothing.
+//!
+//! # TOML
+//! ```toml
+//! [[interface]]
+//! name = "eth0"
+//! link = "switch:lan[vlan 10]"
+//! ip = ["10.0.0.2/24", "fd00::2/64"]
+//! gw = ["10.0.0.1"]
+//! mtu = 1500
+//!
+//! [[route]]
+//! to = "10.8.0.0/16"
+//! via = "10.0.0.254"
+//! ```
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// The user's switch that starts by itself.
+pub const DEFAULT_SWITCH: &str = "default";
+/// Longest interface name, in bytes (IFNAMSIZ less the final NUL).
+pub const MAX_INTERFACE_NAME: usize = 15;
+/// Most interfaces of one stack: a bound on what a control client can ask for.
+pub const MAX_INTERFACES: usize = 64;
+
+/// A whole stack.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StackConfig {
+    /// Interfaces beside the loopback.
+    #[serde(default, rename = "interface")]
+    pub interfaces: Vec<InterfaceConfig>,
+    /// Routes beside those of the interfaces' addresses and gateways.
+    #[serde(default, rename = "route")]
+    pub routes: Vec<RouteConfig>,
+}
+
+/// One interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterfaceConfig {
+    /// Kernel name.
+    pub name: String,
+    /// What it is plugged into.
+    #[serde(default)]
+    pub link: Link,
+    /// Addresses with prefix lengths.
+    #[serde(default)]
+    pub ip: Vec<IpNet>,
+    /// Default gateways, at most one per family.
+    #[serde(default)]
+    pub gw: Vec<IpAddr>,
+    /// In bytes; the kernel's default is 1500.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Hardware address; random when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// Destination.
+    pub to: IpNet,
+    /// Next hop; absent for a route to a link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// Interface; found by the next hop when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<String>,
+    /// Priority; lower wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+}
+
+/// What an interface is plugged into.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Link {
+    /// Nothing.
+    #[default]
+    None,
+    /// A port of a switch.
+    Switch {
+        /// Name or path of the switch.
+        name: String,
+        /// How the switch sees the port.
+        vlan: PortVlan,
+    },
+}
+
+/// How a switch treats the frames of a port (802.1Q).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PortVlan {
+    /// As the switch is set up for new ports.
+    #[default]
+    Default,
+    /// Untagged frames of one VLAN.
+    Access(u16),
+    /// Tagged frames of several VLANs.
+    Trunk {
+        /// Ranges of VLAN ids, both ends included.
+        allowed: Vec<(u16, u16)>,
+        /// The VLAN of untagged frames.
+        native: Option<u16>,
+    },
+}
+
+/// A hardware address (IEEE 802, 48 bits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+/// A configuration that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{input}`: {why}")]
+pub struct ConfigError {
+    /// The piece that is wrong.
+    pub input: String,
+    /// What is wrong with it, and what would be right.
+    pub why: String,
+}
+
+impl ConfigError {
+    fn new(input: &str, why: impl fmt::Display) -> Self {
+        Self { input: input.to_owned(), why: why.to_string() }
+    }
+}
+
+impl StackConfig {
+    /// A configuration file in TOML.
+    ///
+    /// # Errors
+    /// Names the line and what is wrong in it.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|e| ConfigError::new("configuration file", e))?;
+        for interface in &config.interfaces {
+            check_name(&interface.name)?;
+        }
+        config.checked()
+    }
+
+    /// Adds an interface from the one-line form.
+    ///
+    /// # Errors
+    /// Names the part of the line that is wrong.
+    pub fn add_line(&mut self, line: &str) -> Result<(), ConfigError> {
+        let free = self.free_name();
+        let (interface, routes) = parse_line(line, &free)?;
+        self.interfaces.push(interface);
+        self.routes.extend(routes);
+        Ok(())
+    }
+
+    /// The interface that an option without an interface name means: the last one, or a new one on the
+    /// default switch if there is none.
+    fn last_interface(&mut self) -> &mut InterfaceConfig {
+        if self.interfaces.is_empty() {
+            let link = Link::Switch { name: DEFAULT_SWITCH.into(), vlan: PortVlan::Default };
+            self.interfaces.push(InterfaceConfig {
+                name: "eth0".into(),
+                link,
+                ip: Vec::new(),
+                gw: Vec::new(),
+                mtu: None,
+                mac: None,
+            });
+        }
+        self.interfaces.last_mut().expect("an interface was just added")
+    }
+
+    fn named_interface(&mut self, option: &str, text: &str) -> Result<(&mut InterfaceConfig, String), ConfigError> {
+        match text.split_once('=') {
+            None => Ok((self.last_interface(), text.to_owned())),
+            Some((name, value)) => {
+                let value = value.to_owned();
+                match self.interfaces.iter_mut().find(|i| i.name == name) {
+                    Some(interface) => Ok((interface, value)),
+                    None => Err(ConfigError::new(
+                        text,
+                        format!("no interface {name}; give --link {name}=… before {option}"),
+                    )),
+                }
+            }
+        }
+    }
+
+    /// `--ip [IFACE=]ADDRESS/LENGTH`
+    ///
+    /// # Errors
+    /// What is wrong with the address.
+    pub fn add_ip(&mut self, text: &str) -> Result<(), ConfigError> {
+        let (interface, value) = self.named_interface("--ip", text)?;
+        interface.ip.push(parse_net(&value)?);
+        Ok(())
+    }
+
+    /// `--gw [IFACE=]ADDRESS`
+    ///
+    /// # Errors
+    /// What is wrong with the address.
+    pub fn add_gw(&mut self, text: &str) -> Result<(), ConfigError> {
+        let (interface, value) = self.named_interface("--gw", text)?;
+        interface.gw.push(parse_ip(&value)?);
+        Ok(())
+    }
+
+    /// `--route 'DESTINATION [via GATEWAY] [dev IFACE] [metric N]'`
+    ///
+    /// # Errors
+    /// What is wrong with the route.
+    pub fn add_route(&mut self, text: &str) -> Result<(), ConfigError> {
+        self.routes.push(text.parse()?);
+        Ok(())
+    }
+
+    /// The configuration, once everything has been added.
+    ///
+    /// # Errors
+    /// What does not fit together.
+    pub fn checked(self) -> Result<Self, ConfigError> {
+        if self.interfaces.len() > MAX_INTERFACES {
+            return Err(ConfigError::new("interfaces", format!("more than {MAX_INTERFACES}")));
+        }
+        for (i, interface) in self.interfaces.iter().enumerate() {
+            if self.interfaces[..i].iter().any(|other| other.name == interface.name) {
+                return Err(ConfigError::new(&interface.name, "given twice; each interface needs its own name"));
+            }
+            for v4 in [true, false] {
+                if interface.gw.iter().filter(|gw| gw.is_ipv4() == v4).count() > 1 {
+                    let why = "two gateways of one family; use route= for the second";
+                    return Err(ConfigError::new(&interface.name, why));
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    fn free_name(&self) -> String {
+        (0..).map(|n| format!("eth{n}")).find(|name| self.interfaces.iter().all(|i| i.name != *name)).expect("endless")
+    }
+}
+
+fn parse_line(line: &str, free_name: &str) -> Result<(InterfaceConfig, Vec<RouteConfig>), ConfigError> {
+    let mut parts = split_outside_brackets(line);
+    let head = parts.remove(0);
+    let (name, link) = match head.split_once('=') {
+        Some((name, link)) => (name, link),
+        None => (free_name, head),
+    };
+    check_name(name)?;
+    let mut interface = InterfaceConfig {
+        name: name.into(),
+        link: link.parse()?,
+        ip: Vec::new(),
+        gw: Vec::new(),
+        mtu: None,
+        mac: None,
+    };
+    let mut routes = Vec::new();
+    for part in parts {
+        let Some((key, value)) = part.split_once('=') else {
+            return Err(ConfigError::new(part, "expected KEY=VALUE, such as ip=10.0.0.2/24"));
+        };
+        match key.trim() {
+            "ip" => interface.ip.push(parse_net(value)?),
+            "gw" => interface.gw.push(parse_ip(value)?),
+            "mtu" => interface.mtu = Some(parse_mtu(value)?),
+            "mac" => interface.mac = Some(value.parse()?),
+            "route" => {
+                let mut route: RouteConfig = value.parse()?;
+                route.dev.get_or_insert_with(|| name.to_owned());
+                routes.push(route);
+            }
+            _ => return Err(ConfigError::new(part, "unknown setting; known are ip, gw, mtu, mac, route")),
+        }
+    }
+    Ok((interface, routes))
+}
+
+fn split_outside_brackets(line: &str) -> Vec<&str> {
+    let mut depth = 0u32;
+    line.split(|c: char| {
+        match c {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    })
+    .collect()
+}
+
+fn check_name(name: &str) -> Result<(), ConfigError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > MAX_INTERFACE_NAME || !name.chars().all(plain) || name == "lo" {
+        let why = format!("no name for an interface; use up to {MAX_INTERFACE_NAME} letters and digits, not lo");
+        return Err(ConfigError::new(name, why));
+    }
+    Ok(())
+}
+
+fn parse_ip(text: &str) -> Result<IpAddr, ConfigError> {
+    text.trim().parse().map_err(|_| ConfigError::new(text, "no IP address, such as 10.0.0.1 or fd00::1"))
+}
+
+fn parse_net(text: &str) -> Result<IpNet, ConfigError> {
+    let text = text.trim();
+    if let Ok(net) = text.parse() {
+        return Ok(net);
+    }
+    match text.parse::<IpAddr>() {
+        Ok(ip) => Ok(IpNet::from(ip)),
+        Err(_) => Err(ConfigError::new(text, "no address with prefix length, such as 10.0.0.2/24 or fd00::2/64")),
+    }
+}
+
+fn parse_mtu(text: &str) -> Result<u32, ConfigError> {
+    match text.trim().parse() {
+        Ok(mtu) if (68..=65521).contains(&mtu) => Ok(mtu),
+        _ => Err(ConfigError::new(text, "no MTU; 68 to 65521 bytes")),
+    }
+}
+
+impl FromStr for RouteConfig {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let mut words = text.split_whitespace();
+        let destination = words.next().unwrap_or_default();
+        let (mut via, mut dev, mut metric) = (None, None, None);
+        while let Some(key) = words.next() {
+            let value = words.next().ok_or_else(|| ConfigError::new(text, format!("nothing after `{key}`")))?;
+            match key {
+                "via" => via = Some(parse_ip(value)?),
+                "dev" => dev = Some(value.to_owned()),
+                "metric" => {
+                    metric = Some(value.parse().map_err(|_| ConfigError::new(value, "no metric; a number"))?);
+                }
+                _ => {
+                    return Err(ConfigError::new(
+                        text,
+                        "expected `DESTINATION [via GATEWAY] [dev IFACE] [metric N]`",
+                    ));
+                }
+            }
+        }
+        let to = match (destination, via) {
+            ("default", Some(IpAddr::V6(_))) => "::/0".parse().expect("constant"),
+            ("default", _) => "0.0.0.0/0".parse().expect("constant"),
+            _ => parse_net(destination)?.trunc(),
+        };
+        if via.is_none() && dev.is_none() {
+            return Err(ConfigError::new(text, "a route needs `via GATEWAY` or `dev IFACE`"));
+        }
+        if via.is_some_and(|via| via.is_ipv4() != to.addr().is_ipv4()) {
+            return Err(ConfigError::new(text, "destination and gateway are of different families"));
+        }
+        Ok(Self { to, via, dev, metric })
+    }
+}
+
+impl FromStr for Link {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let text = text.trim();
+        let (plug, vlan) = match text.split_once('[') {
+            None => (text, PortVlan::Default),
+            Some((plug, rest)) => match rest.strip_suffix(']') {
+                Some(vlan) => (plug, vlan.parse()?),
+                None => return Err(ConfigError::new(text, "`[` without `]`")),
+            },
+        };
+        match plug.split_once(':').unwrap_or((plug, "")) {
+            ("none", "") if vlan == PortVlan::Default => Ok(Self::None),
+            ("switch", "") => Ok(Self::Switch { name: DEFAULT_SWITCH.into(), vlan }),
+            ("switch", name) => Ok(Self::Switch { name: name.into(), vlan }),
+            _ => Err(ConfigError::new(text, "unknown link; known are switch, switch:NAME and none")),
+        }
+    }
+}
+
+impl FromStr for PortVlan {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let wrong = || ConfigError::new(text, "expected `vlan 10` or `trunk 10,20-29 [native 1]`");
+        let vid = |word: &str| match word.trim().parse() {
+            Ok(vid) if (1..=4094).contains(&vid) => Ok(vid),
+            _ => Err(ConfigError::new(word, "no VLAN id; 1 to 4094")),
+        };
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match words[..] {
+            ["vlan", id] => Ok(Self::Access(vid(id)?)),
+            ["trunk", list] | ["trunk", list, "native", _] => {
+                let mut allowed = Vec::new();
+                for range in list.split(',') {
+                    let (first, last) = range.split_once('-').unwrap_or((range, range));
+                    let (first, last) = (vid(first)?, vid(last)?);
+                    if first > last {
+                        return Err(ConfigError::new(range, "the range is empty"));
+                    }
+                    allowed.push((first, last));
+                }
+                let native = words.get(3).map(|id| vid(id)).transpose()?;
+                Ok(Self::Trunk { allowed, native })
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Switch { name, vlan } => write!(f, "switch:{name}{vlan}"),
+        }
+    }
+}
+
+impl fmt::Display for PortVlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => Ok(()),
+            Self::Access(vid) => write!(f, "[vlan {vid}]"),
+            Self::Trunk { allowed, native } => {
+                f.write_str("[trunk ")?;
+                for (i, (first, last)) in allowed.iter().enumerate() {
+                    let comma = if i == 0 { "" } else { "," };
+                    if first == last { write!(f, "{comma}{first}")? } else { write!(f, "{comma}{first}-{last}")? }
+                }
+                native.map_or(Ok(()), |vid| write!(f, " native {vid}"))?;
+                f.write_str("]")
+            }
+        }
+    }
+}
+
+impl FromStr for Mac {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let wrong = || ConfigError::new(text, "no hardware address, such as 02:00:00:00:00:01");
+        let mut mac = [0u8; 6];
+        let mut parts = text.trim().split(':');
+        for byte in &mut mac {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(wrong)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
+        }
+        if parts.next().is_some() {
+            return Err(wrong());
+        }
+        if mac[0] & 1 != 0 || mac == [0; 6] {
+            return Err(ConfigError::new(text, "a group address cannot be an interface's own; clear the lowest bit"));
+        }
+        Ok(Self(mac))
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// Gives a type that parses and prints the serde form of its text.
+macro_rules! as_text {
+    ($($type:ty),*) => {$(
+        impl TryFrom<String> for $type {
+            type Error = ConfigError;
+            fn try_from(text: String) -> Result<Self, ConfigError> {
+                text.parse()
+            }
+        }
+        impl From<$type> for String {
+            fn from(value: $type) -> Self {
+                value.to_string()
+            }
+        }
+    )*};
+}
+as_text!(Link, Mac);
+
+#[cfg(test)]
+mod tests;

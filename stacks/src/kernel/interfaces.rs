@@ -1,0 +1,225 @@
+//! Interfaces, addresses and routes of a network namespace, by rtnetlink.
+//!
+//! Every function works in the namespace the process is in. Errors are [`Refusal`]s that name the thing
+//! and the errno in words.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use msocket::line::Refusal;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
+
+use super::netlink::{Mode, Netlink};
+use crate::config::{InterfaceConfig, Mac, RouteConfig};
+use crate::stack::InterfaceInfo;
+
+/// The loopback's index in every network namespace.
+pub(crate) const LOOPBACK: u32 = 1;
+
+/// The editor of one namespace.
+#[derive(Debug)]
+pub(crate) struct Interfaces {
+    netlink: Netlink,
+}
+
+impl Interfaces {
+    /// Opens rtnetlink in the namespace the process is in.
+    pub(crate) fn open() -> Result<Self, Refusal> {
+        let netlink = Netlink::open().map_err(|e| refused("rtnetlink", "open", e))?;
+        Ok(Self { netlink })
+    }
+
+    /// Sets an interface up.
+    pub(crate) fn up(&mut self, index: u32) -> Result<(), Refusal> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        let set = RouteNetlinkMessage::SetLink(message);
+        self.netlink.change(set, Mode::Plain).map_err(|e| refused("interface", "set up", e))
+    }
+
+    /// Sets an interface down.
+    pub(crate) fn down(&mut self, index: u32) -> Result<(), Refusal> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.change_mask = LinkFlags::Up;
+        let set = RouteNetlinkMessage::SetLink(message);
+        self.netlink.change(set, Mode::Plain).map_err(|e| refused("interface", "set down", e))
+    }
+
+    /// Makes an interface that is plugged into nothing (the kernel's `dummy` has no module here, so a
+    /// veth whose other end stays unused does).
+    pub(crate) fn add_unplugged(&mut self, name: &str) -> Result<(), Refusal> {
+        self.add_veth(name, &format!(".{}", &name[..name.len().min(14)]), None)
+    }
+
+    /// Makes a veth pair; the far end goes to the namespace `far`, if given.
+    pub(crate) fn add_veth(&mut self, name: &str, peer: &str, far: Option<i32>) -> Result<(), Refusal> {
+        let mut other = LinkMessage::default();
+        other.attributes.push(LinkAttribute::IfName(peer.into()));
+        if let Some(far) = far {
+            other.attributes.push(LinkAttribute::NetNsFd(far));
+        }
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.into()));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
+        ]));
+        let new = RouteNetlinkMessage::NewLink(message);
+        self.netlink.change(new, Mode::Create).map_err(|e| refused(name, "make", e))
+    }
+
+    /// Sets what `config` says of an interface that exists, and sets it up.
+    pub(crate) fn configure(&mut self, config: &InterfaceConfig) -> Result<(), Refusal> {
+        let name = config.name.as_str();
+        let index = index_of(name)?;
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        if let Some(Mac(mac)) = config.mac {
+            message.attributes.push(LinkAttribute::Address(mac.to_vec()));
+        }
+        if let Some(mtu) = config.mtu {
+            message.attributes.push(LinkAttribute::Mtu(mtu));
+        }
+        if !message.attributes.is_empty() {
+            let set = RouteNetlinkMessage::SetLink(message);
+            self.netlink.change(set, Mode::Plain).map_err(|e| refused(name, "set up", e))?;
+        }
+        self.up(index)?;
+        for ip in &config.ip {
+            self.add_address(index, *ip).map_err(|e| refused(&ip.to_string(), "add", e))?;
+        }
+        for gw in &config.gw {
+            let to = if gw.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.parse().expect("constant");
+            self.add_route(&RouteConfig { to, via: Some(*gw), dev: Some(name.into()), metric: None })?;
+        }
+        Ok(())
+    }
+
+    fn add_address(&mut self, index: u32, net: IpNet) -> Result<(), Errno> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(net.addr());
+        message.header.prefix_len = net.prefix_len();
+        message.header.index = index;
+        message.attributes.push(AddressAttribute::Address(net.addr()));
+        message.attributes.push(AddressAttribute::Local(net.addr()));
+        match net {
+            IpNet::V4(net) if net.prefix_len() < 31 => {
+                message.attributes.push(AddressAttribute::Broadcast(net.broadcast()));
+            }
+            IpNet::V4(_) => {}
+            IpNet::V6(_) => {
+                message.header.flags = AddressHeaderFlags::Nodad;
+                message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            }
+        }
+        self.netlink.change(RouteNetlinkMessage::NewAddress(message), Mode::Create)
+    }
+
+    /// Adds a route.
+    pub(crate) fn add_route(&mut self, route: &RouteConfig) -> Result<(), Refusal> {
+        let mut message = RouteMessage::default();
+        let to = route.to.trunc();
+        message.header.address_family = family(to.addr());
+        message.header.destination_prefix_length = to.prefix_len();
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.scope = if route.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
+        message.header.kind = RouteType::Unicast;
+        if to.prefix_len() > 0 {
+            message.attributes.push(RouteAttribute::Destination(to.addr().into()));
+        }
+        if let Some(via) = route.via {
+            message.attributes.push(RouteAttribute::Gateway(via.into()));
+        }
+        if let Some(dev) = &route.dev {
+            message.attributes.push(RouteAttribute::Oif(index_of(dev)?));
+        }
+        if let Some(metric) = route.metric {
+            message.attributes.push(RouteAttribute::Priority(metric));
+        }
+        let what = match route.via {
+            Some(via) => format!("{} via {via}", route.to),
+            None => route.to.to_string(),
+        };
+        self.netlink.change(RouteNetlinkMessage::NewRoute(message), Mode::Create).map_err(|e| match e {
+            Errno::ENETUNREACH | Errno::EHOSTUNREACH => Refusal::new(
+                format!("cannot add route {what}"),
+                "the gateway is on no network of this stack",
+            )
+            .hint("give the interface an address on the gateway's network with --ip ADDRESS/LENGTH"),
+            e => refused(&format!("route {what}"), "add", e),
+        })
+    }
+
+    /// Everything there is, in kernel order; `link` says what an interface is plugged into.
+    pub(crate) fn list(&mut self, link: impl Fn(&str) -> String) -> Result<Vec<InterfaceInfo>, Refusal> {
+        let failed = |e| refused("interfaces", "list", e);
+        let links = self.netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).map_err(failed)?;
+        let addresses =
+            self.netlink.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).map_err(failed)?;
+        let mut found = Vec::new();
+        for message in links {
+            let RouteNetlinkMessage::NewLink(message) = message else { continue };
+            let mut info = InterfaceInfo {
+                name: String::new(),
+                mac: String::new(),
+                mtu: 0,
+                up: message.header.flags.contains(LinkFlags::Up),
+                link: String::new(),
+                addresses: addresses.iter().filter_map(|a| address_on(a, message.header.index)).collect(),
+            };
+            for attribute in &message.attributes {
+                match attribute {
+                    LinkAttribute::IfName(name) => info.name.clone_from(name),
+                    LinkAttribute::Mtu(mtu) => info.mtu = *mtu,
+                    LinkAttribute::Address(mac) if message.header.index != LOOPBACK => {
+                        info.mac = mac.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":");
+                    }
+                    _ => {}
+                }
+            }
+            info.link = link(&info.name);
+            found.push(info);
+        }
+        Ok(found)
+    }
+}
+
+/// The index of an interface in the namespace the process is in.
+pub(crate) fn index_of(name: &str) -> Result<u32, Refusal> {
+    nix::net::if_::if_nametoindex(name).map_err(|e| refused(name, "find", e))
+}
+
+fn address_on(message: &RouteNetlinkMessage, index: u32) -> Option<String> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    if message.header.index != index {
+        return None;
+    }
+    // IFA_LOCAL is the interface's own on a point-to-point link and equal to IFA_ADDRESS elsewhere.
+    let local = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    let address = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Address(ip) => Some(*ip),
+        _ => None,
+    });
+    Some(format!("{}/{}", local.or(address)?, message.header.prefix_len))
+}
+
+fn family(ip: IpAddr) -> AddressFamily {
+    if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn refused(what: &str, verb: &str, errno: Errno) -> Refusal {
+    Refusal::new(format!("cannot {verb} {what}"), errno.desc()).errno(errno as i32)
+}

@@ -1,0 +1,153 @@
+//! The kernel stack: a Linux network namespace in the user's own user namespace.
+//!
+//! # Theory of operation
+//! A process that has become a maker ([`namespace::enter_new`] or [`namespace::enter`]) creates stacks and
+//! makes sockets in them; a program that is given such a socket uses the real kernel TCP/IP from then on,
+//! and nothing of ours stands in its data path. An interface of the stack is a TAP whose descriptor is
+//! handed to a switch, or, where /dev/net/tun is closed, a veth whose far end waits in a namespace of its
+//! own (the closet) with a packet socket on it that is handed to the switch instead.
+//!
+//! The namespace lives as long as somebody holds it: this process, or any socket made in it. The plugs die
+//! with the [`KernelStack`]: its connection to the switch closes, and the switch lets go of the port.
+
+mod interfaces;
+pub mod namespace;
+mod netlink;
+mod plug;
+mod sys;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use msocket::line::Refusal;
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Link, StackConfig};
+use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
+use interfaces::Interfaces;
+use namespace::{NetNamespace, Step};
+use plug::Plug;
+
+/// Why a stack could not be set up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum SetUpError {
+    /// The machine does not let us; the caller knows better words than an errno.
+    #[error("{0:?} failed (errno {1})")]
+    Step(Step, i32),
+    /// Something about the configuration.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl From<(Step, Errno)> for SetUpError {
+    fn from((step, errno): (Step, Errno)) -> Self {
+        Self::Step(step, errno as i32)
+    }
+}
+
+impl From<SetUpError> for Refusal {
+    fn from(error: SetUpError) -> Self {
+        match error {
+            SetUpError::Step(step, errno) => step.refusal(Errno::from_raw(errno)),
+            SetUpError::Refused(refusal) => refusal,
+        }
+    }
+}
+
+/// A network namespace with its plugs.
+#[derive(Debug)]
+pub struct KernelStack {
+    namespace: NetNamespace,
+    /// What each of our interfaces is plugged into, for people.
+    links: HashMap<String, String>,
+    /// Connections to switches; dropping one unplugs the interface.
+    plugs: Vec<Plug>,
+}
+
+impl KernelStack {
+    /// Makes a stack as `config` says. The process must be a maker; afterwards it is in the new namespace.
+    /// `name` marks the stack's ports on its switches, which have their sockets in `switches`.
+    ///
+    /// # Errors
+    /// The step that failed, or what is wrong with the configuration. Nothing is left behind.
+    pub fn create(name: &str, config: &StackConfig, switches: &std::path::Path) -> Result<Self, SetUpError> {
+        let namespace = NetNamespace::create()?;
+        let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new() };
+        let mut interfaces = Interfaces::open()?;
+        interfaces.up(interfaces::LOOPBACK)?;
+        for interface in &config.interfaces {
+            match &interface.link {
+                Link::None => interfaces.add_unplugged(&interface.name)?,
+                Link::Switch { name: switch, vlan } => {
+                    let path = if switch.contains('/') { PathBuf::from(switch) } else { switches.join(switch) };
+                    let plug = plug::plug(&stack.namespace, name, &interface.name, &path, switch, vlan)?;
+                    stack.plugs.push(plug);
+                }
+            }
+            stack.links.insert(interface.name.clone(), interface.link.to_string());
+            interfaces.configure(interface)?;
+        }
+        for route in &config.routes {
+            interfaces.add_route(route)?;
+        }
+        Ok(stack)
+    }
+
+    /// A stack that somebody else keeps; its plugs are theirs.
+    ///
+    /// # Errors
+    /// Those of fstat(2).
+    pub fn from_namespace(fd: OwnedFd) -> Result<Self, Errno> {
+        Ok(Self { namespace: NetNamespace::from_fd(fd)?, links: HashMap::new(), plugs: Vec::new() })
+    }
+
+    /// The namespace, to be joined by another maker of the same user.
+    pub fn net_namespace(&self) -> &NetNamespace {
+        &self.namespace
+    }
+
+    /// Sets every interface down and unplugs them: programs that still use the stack get errors.
+    ///
+    /// # Errors
+    /// Why an interface stays up.
+    pub fn shut(&mut self) -> Result<(), Refusal> {
+        self.plugs.clear();
+        self.namespace.enter().map_err(|e| Refusal::new("cannot enter the stack", e.desc()))?;
+        let mut interfaces = Interfaces::open()?;
+        interfaces.down(interfaces::LOOPBACK)?;
+        for name in self.links.keys() {
+            // A TAP goes away with its plug.
+            if let Ok(index) = interfaces::index_of(name) {
+                interfaces.down(index)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stack for KernelStack {
+    fn kind(&self) -> Kind {
+        Kind::Kernel
+    }
+
+    fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
+        self.namespace.enter()?;
+        sys::socket(spec.domain, spec.kind | libc::SOCK_CLOEXEC, spec.protocol)
+    }
+
+    fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal> {
+        self.namespace.enter().map_err(|e| Refusal::new("cannot enter the stack", e.desc()))?;
+        let links = &self.links;
+        let mut found = Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())?;
+        // The unused far ends of unplugged interfaces are ours, not the user's.
+        found.retain(|i| !i.name.starts_with('.'));
+        Ok(found)
+    }
+
+    fn namespace(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.namespace.as_fd())
+    }
+}

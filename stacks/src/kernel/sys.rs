@@ -1,0 +1,31 @@
+//! The unsafe room of the kernel stack: one system call per function.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+
+/// NS_GET_USERNS, ioctl_ns(2): the user namespace that owns a namespace.
+const NS_GET_USERNS: libc::c_ulong = 0xb701;
+
+/// socket(2) with the three numbers as the program gave them.
+///
+/// # Errors
+/// The kernel's.
+pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: no memory is passed.
+    let fd = Errno::result(unsafe { libc::socket(domain, kind, protocol) })?;
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The user namespace that owns the namespace behind `namespace`.
+///
+/// # Errors
+/// EPERM if it is out of reach.
+pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // SAFETY: the request takes no argument and returns a new descriptor.
+    let fd = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) })?;
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,375 @@
+//! Stacks as something to connect to: each has a path, a Unix socket that speaks [`msocket::proto`].
+//!
+//! # Theory of operation
+//! A [`Server`] owns stacks, their listening sockets and the connections to them, all in one epoll set of
+//! its own; the process that hosts it (a view's supervisor, or the keeper of kept stacks) puts that set
+//! into its own loop and calls [`Server::turn`] when it is readable. Who may connect is decided by the
+//! socket file's permissions; only the stack's owner may take its namespace or end it (SO_PEERCRED).
+//! Requests are answered at once and in order; a peer that does not read its replies is dropped, and so is
+//! one connection too many. A user is a connection that has joined: it counts until it closes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use msocket::line::{Line, LineError, Received, Refusal, Reply, listen};
+use msocket::proto::{Hello, Joined, Request, VERSION};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::KernelStack;
+use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
+
+/// Most connections of one server: each is one user or one question.
+pub const MAX_CONNECTIONS: usize = 4096;
+/// Events taken at once; the rest stays in the epoll set for the next turn.
+const BATCH: usize = 64;
+
+/// A stack of a [`Server`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackId(u64);
+
+/// Why a stack's program count is what it is: somebody who joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Name of the view.
+    pub view: String,
+    /// First process of the view.
+    pub pid: i32,
+}
+
+/// A stack as `viewnet stack show` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Name.
+    pub name: String,
+    /// Path of its socket.
+    pub path: PathBuf,
+    /// Kind.
+    pub kind: Kind,
+    /// Whether it outlives its users (`stack up`) or goes with its view (`run`).
+    pub kept: bool,
+    /// Process that hosts it.
+    pub pid: u32,
+    /// Interfaces with their addresses.
+    pub interfaces: Vec<InterfaceInfo>,
+    /// Who uses it.
+    pub users: Vec<User>,
+    /// Calls answered by the supervisor of the stack's own view, by name.
+    #[serde(default)]
+    pub notifications: BTreeMap<String, u64>,
+}
+
+/// Stacks and the connections to them.
+#[derive(Debug)]
+pub struct Server {
+    epoll: Epoll,
+    next: u64,
+    stacks: BTreeMap<u64, Served>,
+    connections: HashMap<u64, Connection>,
+}
+
+#[derive(Debug)]
+struct Served {
+    name: String,
+    path: PathBuf,
+    kept: bool,
+    /// The view the stack was made for.
+    own: Option<User>,
+    listener: UnixListener,
+    stack: KernelStack,
+}
+
+#[derive(Debug)]
+struct Connection {
+    line: Line,
+    stack: u64,
+    user: Option<User>,
+}
+
+/// How to serve a stack.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// Its name.
+    pub name: String,
+    /// Where its socket goes.
+    pub path: PathBuf,
+    /// File mode of the socket: who may use the stack.
+    pub mode: u32,
+    /// Whether it outlives its users.
+    pub kept: bool,
+    /// The view it was made for.
+    pub own: Option<User>,
+}
+
+impl Server {
+    /// A server without stacks.
+    ///
+    /// # Errors
+    /// Those of epoll_create1(2).
+    pub fn new() -> nix::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        Ok(Self { epoll, next: 1, stacks: BTreeMap::new(), connections: HashMap::new() })
+    }
+
+    /// Serves a stack on its path.
+    ///
+    /// # Errors
+    /// The path is taken or cannot be made.
+    pub fn add(&mut self, serving: Serving, stack: KernelStack) -> Result<StackId, Refusal> {
+        let Serving { name, path, mode, kept, own } = serving;
+        let listener = listen(&path, mode).map_err(|why| match why.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                Refusal::new(format!("cannot make stack {name}"), format!("{} is in use", path.display()))
+                    .hint("choose another name, or look at `viewnet stack ls`")
+            }
+            _ => Refusal::new(format!("cannot make {}", path.display()), why),
+        })?;
+        let id = self.token();
+        self.watch(&listener, id, EpollFlags::EPOLLIN)?;
+        self.stacks.insert(id, Served { name, path, kept, own, listener, stack });
+        Ok(StackId(id))
+    }
+
+    /// Forgets a stack: its path goes at once, its users' connections close.
+    pub fn remove(&mut self, id: StackId) {
+        if let Some(served) = self.stacks.remove(&id.0) {
+            let _ = std::fs::remove_file(&served.path);
+            let _ = self.epoll.delete(&served.listener);
+            self.connections.retain(|_, connection| connection.stack != id.0);
+        }
+    }
+
+    /// The stack itself.
+    pub fn stack_mut(&mut self, id: StackId) -> Option<&mut KernelStack> {
+        self.stacks.get_mut(&id.0).map(|served| &mut served.stack)
+    }
+
+    /// Whether there are no stacks.
+    pub fn is_empty(&self) -> bool {
+        self.stacks.is_empty()
+    }
+
+    /// How many views have joined a stack.
+    pub fn users(&self, id: StackId) -> usize {
+        self.connections.values().filter(|c| c.stack == id.0 && c.user.is_some()).count()
+    }
+
+    /// All stacks of this server.
+    pub fn ids(&self) -> impl Iterator<Item = StackId> + '_ {
+        self.stacks.keys().map(|id| StackId(*id))
+    }
+
+    /// The stack of that path.
+    pub fn find(&self, path: &Path) -> Option<StackId> {
+        self.stacks.iter().find(|(_, s)| s.path == path).map(|(id, _)| StackId(*id))
+    }
+
+    /// Takes connections and answers requests until there is nothing more to do; `notifications` gives
+    /// the counters to show with a stack. Returns the stacks that were asked to go; they are gone.
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2).
+    pub fn turn(
+        &mut self,
+        notifications: &dyn Fn(StackId) -> BTreeMap<String, u64>,
+    ) -> nix::Result<Vec<StackId>> {
+        let mut events = [EpollEvent::empty(); BATCH];
+        let count = self.epoll.wait(&mut events, EpollTimeout::ZERO)?;
+        let mut gone = Vec::new();
+        for event in &events[..count] {
+            let token = event.data();
+            if self.stacks.contains_key(&token) {
+                self.accept(token);
+            } else if self.connections.contains_key(&token) {
+                if let Some(id) = self.converse(token, notifications) {
+                    gone.push(id);
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    /// What there is to know about a stack.
+    fn describe(&mut self, id: StackId, notifications: BTreeMap<String, u64>) -> Result<Description, Refusal> {
+        let joined = self.connections.values().filter(|c| c.stack == id.0).filter_map(|c| c.user.clone());
+        let mut users: Vec<User> = joined.collect();
+        users.sort_by_key(|user| user.pid);
+        let Some(served) = self.stacks.get_mut(&id.0) else {
+            return Err(Refusal::new("cannot show the stack", "it is gone"));
+        };
+        users.splice(0..0, served.own.clone());
+        Ok(Description {
+            name: served.name.clone(),
+            path: served.path.clone(),
+            kind: served.stack.kind(),
+            kept: served.kept,
+            pid: std::process::id(),
+            interfaces: served.stack.interfaces()?,
+            users,
+            notifications,
+        })
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn watch(&self, fd: &impl AsFd, token: u64, flags: EpollFlags) -> Result<(), Refusal> {
+        let event = EpollEvent::new(flags, token);
+        self.epoll.add(fd, event).map_err(|e| Refusal::new("cannot watch a connection", e.desc()))
+    }
+
+    fn accept(&mut self, stack: u64) {
+        while let Some(Ok((stream, _))) = self.stacks.get(&stack).map(|served| served.listener.accept()) {
+            let Ok(line) = Line::server(stream) else { continue };
+            if self.connections.len() >= MAX_CONNECTIONS {
+                log::warn!("a connection was dropped: there are {MAX_CONNECTIONS} already");
+                continue;
+            }
+            let token = self.token();
+            if self.watch(&line, token, EpollFlags::EPOLLIN).is_ok() {
+                self.connections.insert(token, Connection { line, stack, user: None });
+            }
+        }
+    }
+
+    fn converse(
+        &mut self,
+        token: u64,
+        notifications: &dyn Fn(StackId) -> BTreeMap<String, u64>,
+    ) -> Option<StackId> {
+        loop {
+            let connection = self.connections.get_mut(&token)?;
+            let flushed = connection.line.flush();
+            let (id, line) = (StackId(connection.stack), &mut connection.line);
+            let sent = match line.receive::<Request>() {
+                _ if flushed.is_err() || line.wants_write() => Err(LineError::Closed),
+                Ok(Received::Message(request, _)) => {
+                    let answer = self.answer(token, id, request, notifications);
+                    let line = &mut self.connections.get_mut(&token)?.line;
+                    match answer {
+                        Answer::Value(value) => line.send(&Reply::Ok(value), &[]),
+                        Answer::Descriptor(value, fd) => line.send(&Reply::Ok(value), &[fd.as_fd()]),
+                        Answer::Refused(refusal) => line.send(&Reply::<()>::Error(refusal), &[]),
+                        Answer::Gone => {
+                            let _ = line.send(&Reply::Ok(()), &[]);
+                            self.remove(id);
+                            return Some(id);
+                        }
+                    }
+                }
+                Ok(Received::Pending) => return None,
+                Ok(Received::Closed) => Err(LineError::Closed),
+                Err(LineError::Malformed(why)) => {
+                    let refusal = Refusal::new("cannot read the request", why);
+                    line.send(&Reply::<()>::Error(refusal), &[])
+                }
+                Err(error) => Err(error),
+            };
+            if sent.is_err() {
+                self.connections.remove(&token);
+                return None;
+            }
+        }
+    }
+
+    fn answer(
+        &mut self,
+        token: u64,
+        id: StackId,
+        request: Request,
+        notifications: &dyn Fn(StackId) -> BTreeMap<String, u64>,
+    ) -> Answer {
+        let users = self.users(id);
+        let (Some(served), Some(connection)) = (self.stacks.get_mut(&id.0), self.connections.get_mut(&token)) else {
+            return Answer::Refused(Refusal::new("cannot answer", "the stack is gone"));
+        };
+        let owner = is_same_user(&connection.line);
+        match request {
+            Request::Hello => Answer::of(&Hello { version: VERSION, name: served.name.clone() }),
+            Request::Socket { domain, kind, protocol } => {
+                match served.stack.socket(SocketSpec { domain, kind, protocol }) {
+                    Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
+                    Err(e) => Answer::Refused(Refusal::new("cannot make a socket", e.desc()).errno(e as i32)),
+                }
+            }
+            Request::Join { view, pid } => {
+                connection.user = Some(User { view, pid });
+                let name = served.name.clone();
+                let namespace = served.stack.namespace().filter(|_| owner).and_then(|fd| fd.try_clone_to_owned().ok());
+                let joined =
+                    Joined { name, kind: served.stack.kind().name().into(), namespace: namespace.is_some() };
+                match (serde_json::to_value(&joined), namespace) {
+                    (Ok(value), Some(fd)) => Answer::Descriptor(value, fd),
+                    _ => Answer::of(&joined),
+                }
+            }
+            Request::UserNamespace if !owner => Answer::Refused(not_owner("give its user namespace")),
+            Request::UserNamespace => match served.stack.net_namespace().user_namespace() {
+                Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
+                Err(e) => Answer::Refused(Refusal::new("cannot give the user namespace", e.desc())),
+            },
+            Request::Show => match self.describe(id, notifications(id)) {
+                Ok(description) => Answer::of(&description),
+                Err(refusal) => Answer::Refused(refusal),
+            },
+            Request::Down { .. } if !owner => Answer::Refused(not_owner("end it")),
+            Request::Down { .. } if !served.kept => Answer::Refused(
+                Refusal::new(format!("cannot end stack {}", served.name), "it belongs to a running view")
+                    .hint(format!("end its program (pid {})", served.own.as_ref().map_or(0, |own| own.pid))),
+            ),
+            Request::Down { force: false } if users > 0 => Answer::Refused(
+                Refusal::new(format!("cannot end stack {}", served.name), format!("{users} view(s) use it"))
+                    .hint("end their programs (`viewnet stack show` names them), or use --force"),
+            ),
+            Request::Down { .. } => {
+                if let Err(why) = served.stack.shut() {
+                    log::warn!("stack {}: {why}", served.name);
+                }
+                Answer::Gone
+            }
+        }
+    }
+}
+
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        for served in self.stacks.values() {
+            let _ = std::fs::remove_file(&served.path);
+        }
+    }
+}
+
+enum Answer {
+    Value(serde_json::Value),
+    Descriptor(serde_json::Value, std::os::fd::OwnedFd),
+    Refused(Refusal),
+    Gone,
+}
+
+impl Answer {
+    fn of(value: &impl Serialize) -> Self {
+        match serde_json::to_value(value) {
+            Ok(value) => Self::Value(value),
+            Err(why) => Self::Refused(Refusal::new("cannot answer", why)),
+        }
+    }
+}
+
+fn not_owner(what: &str) -> Refusal {
+    Refusal::new(format!("cannot {what}"), "the stack belongs to another user").errno(libc::EPERM)
+}
+
+/// Whether the peer runs as the user we run as; in a user namespace others appear as the overflow id.
+fn is_same_user(line: &Line) -> bool {
+    rustix::net::sockopt::socket_peercred(line.stream()).is_ok_and(|peer| peer.uid == rustix::process::geteuid())
+}

@@ -1,0 +1,80 @@
+//! What every kind of stack can do.
+//!
+//! A stack makes sockets; what happens on a socket afterwards is between the program and the engine behind
+//! the descriptor. Errors that a program will see are errno values, errors that a person will see are
+//! [`Refusal`]s.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use msocket::line::Refusal;
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+/// The kinds of stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A Linux network namespace.
+    Kernel,
+    /// No network.
+    None,
+}
+
+impl Kind {
+    /// The name used on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The three arguments of socket(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketSpec {
+    /// Address family, AF_*.
+    pub domain: i32,
+    /// SOCK_* with SOCK_CLOEXEC and SOCK_NONBLOCK.
+    pub kind: i32,
+    /// Protocol, 0 for the family's default.
+    pub protocol: i32,
+}
+
+/// One interface as `viewnet stack show` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceInfo {
+    /// Kernel name.
+    pub name: String,
+    /// Hardware address, `02:…`; empty for the loopback.
+    pub mac: String,
+    /// In bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// What it is plugged into, `switch:lan`.
+    pub link: String,
+    /// Addresses with prefix lengths.
+    pub addresses: Vec<String>,
+}
+
+/// A protocol engine that makes sockets.
+pub trait Stack {
+    /// Which kind it is.
+    fn kind(&self) -> Kind;
+
+    /// Makes a socket: socket(2) in this stack. The descriptor is close-on-exec on this side.
+    ///
+    /// # Errors
+    /// The errno that the program shall see.
+    fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno>;
+
+    /// The interfaces with their addresses, the loopback first.
+    ///
+    /// # Errors
+    /// Why they cannot be read.
+    fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal>;
+
+    /// The network namespace behind the stack, if there is one.
+    fn namespace(&self) -> Option<BorrowedFd<'_>>;
+}
