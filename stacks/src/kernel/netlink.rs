@@ -6,7 +6,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
@@ -23,8 +23,6 @@ pub(crate) enum Mode {
     Plain,
     /// Make; EEXIST if it is there.
     Create,
-    /// Make, or replace what is there.
-    Replace,
 }
 
 /// A connection to rtnetlink.
@@ -47,7 +45,6 @@ impl Netlink {
         let mode = match mode {
             Mode::Plain => 0,
             Mode::Create => NLM_F_CREATE | NLM_F_EXCL,
-            Mode::Replace => NLM_F_CREATE | NLM_F_REPLACE,
         };
         self.request(message, NLM_F_ACK | mode, |_| {})
     }

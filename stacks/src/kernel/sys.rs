@@ -12,7 +12,7 @@ const NS_GET_USERNS: libc::c_ulong = 0xb701;
 ///
 /// # Errors
 /// The kernel's.
-pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
+pub(super) fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: no memory is passed.
     let fd = Errno::result(unsafe { libc::socket(domain, kind, protocol) })?;
     // SAFETY: the kernel just gave us this descriptor.
@@ -23,7 +23,7 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
 ///
 /// # Errors
 /// EPERM if it is out of reach.
-pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+pub(super) fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     // SAFETY: the request takes no argument and returns a new descriptor.
     let fd = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) })?;
     // SAFETY: the kernel just gave us this descriptor.

@@ -1,0 +1,104 @@
+//! seccomp(2) with user notification, seccomp_unotify(2).
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use seccompiler::sock_filter;
+
+/// Handled signals do not interrupt a call that the supervisor has taken (Linux 5.19).
+const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
+const NOTIF_RECV: libc::c_ulong = 0xc050_2100;
+const NOTIF_SEND: libc::c_ulong = 0xc018_2101;
+const NOTIF_ID_VALID: libc::c_ulong = 0x4008_2102;
+const NOTIF_ADDFD: libc::c_ulong = 0x4018_2103;
+/// Let the kernel run the call.
+const FLAG_CONTINUE: u32 = 1;
+
+/// A trapped call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Notification {
+    /// Names the call until it is answered.
+    pub(crate) id: u64,
+    /// The thread that made it, in our pid namespace.
+    pub(crate) tid: i32,
+    /// Its number.
+    pub(crate) nr: i32,
+    /// AUDIT_ARCH_*: how to read `nr` and `args`.
+    pub(crate) arch: u32,
+    /// Its arguments, as they were in the registers.
+    pub(crate) args: [u64; 6],
+}
+
+/// Gives up gaining privileges by exec, which lets an ordinary user install a filter.
+pub(crate) fn set_no_new_privs() -> Result<(), Errno> {
+    // SAFETY: no memory is passed.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
+}
+
+/// Installs a filter on this thread and returns its listener. EBUSY: a filter with a listener is there.
+pub(crate) fn install(program: &[sock_filter]) -> Result<OwnedFd, Errno> {
+    let length = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
+    let fprog = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    let load = |flags: libc::c_ulong| {
+        // SAFETY: the kernel reads `len` instructions behind `filter`, which is `program`;
+        // seccompiler's sock_filter has the layout of the kernel's.
+        let fd = unsafe {
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER as libc::c_ulong, flags, &raw const fprog)
+        };
+        Errno::result(fd)
+    };
+    let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as libc::c_ulong;
+    let fd = match load(listener | WAIT_KILLABLE_RECV) {
+        Err(Errno::EINVAL) => load(listener)?,
+        other => other?,
+    };
+    // SAFETY: the kernel just gave us this descriptor; it is close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Takes the next call. ENOENT: it was gone already; try again.
+pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Notification, Errno> {
+    // SAFETY: all-zero is what the kernel wants to find.
+    let mut raw: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one seccomp_notif.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_RECV, &raw mut raw) })?;
+    Ok(Notification { id: raw.id, tid: raw.pid as i32, nr: raw.data.nr, arch: raw.data.arch, args: raw.data.args })
+}
+
+/// Is the call still waiting? False once its thread was killed or interrupted.
+pub(crate) fn is_valid(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the kernel reads eight bytes from `id`, which outlives the call.
+    unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_ID_VALID, &raw const id) == 0 }
+}
+
+/// Installs a descriptor in the caller's table and returns its number there. EMFILE is the caller's.
+pub(crate) fn add_fd(listener: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>, cloexec: bool) -> Result<i32, Errno> {
+    let raw = libc::seccomp_notif_addfd {
+        id,
+        flags: 0,
+        srcfd: fd.as_raw_fd() as u32,
+        newfd: 0,
+        newfd_flags: if cloexec { libc::O_CLOEXEC as u32 } else { 0 },
+    };
+    // SAFETY: the kernel reads one seccomp_notif_addfd.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_ADDFD, &raw const raw) })
+}
+
+/// Answers a call with a value or an error.
+pub(crate) fn answer(listener: BorrowedFd<'_>, id: u64, result: Result<i64, Errno>) -> Result<(), Errno> {
+    let (val, error) = match result {
+        Ok(value) => (value, 0),
+        Err(errno) => (0, -(errno as i32)),
+    };
+    send(listener, libc::seccomp_notif_resp { id, val, error, flags: 0 })
+}
+
+/// Lets the kernel run the call as it stands.
+pub(crate) fn let_run(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
+    send(listener, libc::seccomp_notif_resp { id, val: 0, error: 0, flags: FLAG_CONTINUE })
+}
+
+fn send(listener: BorrowedFd<'_>, mut response: libc::seccomp_notif_resp) -> Result<(), Errno> {
+    // SAFETY: the kernel reads one seccomp_notif_resp.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SEND, &raw mut response) }).map(drop)
+}
