@@ -4,8 +4,10 @@
 
 mod cli;
 mod commands;
+mod doctor;
 mod exit;
 mod runtime;
+mod sys;
 
 use clap::Parser;
 

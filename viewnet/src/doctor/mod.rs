@@ -1,0 +1,111 @@
+//! What this machine offers, what it lacks, why, and how to mend it.
+//!
+//! # Theory of operation
+//! [`readings`] is the shell: it reads files and tries calls in children, and judges nothing. [`checks`]
+//! and [`causes`] are pure: readings in, words out, so every verdict is tested with made-up machines.
+//! `viewnet doctor` prints [`check`]'s verdicts; a set-up step of `viewnet run` that fails asks
+//! [`explain`], which finds the same words from the step and its errno. No failure ends with a bare errno.
+
+mod causes;
+mod checks;
+mod readings;
+#[cfg(test)]
+mod tests;
+
+use nix::errno::Errno;
+
+pub(crate) use causes::Cause;
+pub(crate) use checks::{State, Verdict, check, usable};
+pub(crate) use readings::{Facts, Readings};
+
+use crate::exit::{Exit, Failure};
+
+/// A step that sets up a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SetupStep {
+    /// clone(2) or unshare(2) with CLONE_NEWUSER.
+    UserNamespace,
+    /// clone(2) or unshare(2) with CLONE_NEWNET.
+    NetNamespace,
+    /// Writing setgroups, uid_map and gid_map.
+    IdMap,
+    /// seccomp(2) without a listener, prctl(PR_SET_NO_NEW_PRIVS).
+    SeccompFilter,
+    /// seccomp(2) with SECCOMP_FILTER_FLAG_NEW_LISTENER, and ioctls on the listener.
+    Listener,
+    /// open(2) of /dev/net/tun, TUNSETIFF.
+    Tap,
+    /// RTM_NEWLINK of a veth pair.
+    Veth,
+    /// socket(2) with AF_PACKET.
+    PacketSocket,
+    /// rtnetlink(7): addresses, routes, links up.
+    Interface,
+    /// fork(2), clone(2).
+    Process,
+    /// pipe(2), socketpair(2), epoll_create(2), passing descriptors.
+    Descriptor,
+    /// process_vm_readv(2) and /proc/PID of the program.
+    ReadTarget,
+}
+
+impl SetupStep {
+    /// Every step, for tests and documentation.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 12] = [
+        Self::UserNamespace,
+        Self::NetNamespace,
+        Self::IdMap,
+        Self::SeccompFilter,
+        Self::Listener,
+        Self::Tap,
+        Self::Veth,
+        Self::PacketSocket,
+        Self::Interface,
+        Self::Process,
+        Self::Descriptor,
+        Self::ReadTarget,
+    ];
+
+    /// What failed, as the first part of a message.
+    pub(crate) fn what(self) -> &'static str {
+        match self {
+            Self::UserNamespace => "cannot make a user namespace",
+            Self::NetNamespace => "cannot make a network namespace",
+            Self::IdMap => "cannot map the user into its namespace",
+            Self::SeccompFilter => "cannot install the seccomp filter",
+            Self::Listener => "cannot listen to the program's calls",
+            Self::Tap => "cannot make a TAP device",
+            Self::Veth => "cannot make a veth pair",
+            Self::PacketSocket => "cannot open a packet socket",
+            Self::Interface => "cannot configure an interface",
+            Self::Process => "cannot start a process",
+            Self::Descriptor => "cannot make a descriptor",
+            Self::ReadTarget => "cannot read the program's memory",
+        }
+    }
+}
+
+/// Why a step failed on this machine, and what to do: reads the facts it needs.
+pub(crate) fn explain(step: SetupStep, errno: Errno) -> Cause {
+    explain_with(&Facts::read(), step, errno)
+}
+
+/// The failure that ends `viewnet run` when a step failed.
+pub(crate) fn failure(step: SetupStep, errno: Errno) -> Failure {
+    let Cause { why, fix } = explain(step, errno);
+    Failure::new(step.what(), why).hint(fix).code(Exit::SetUp)
+}
+
+fn explain_with(facts: &Facts, step: SetupStep, errno: Errno) -> Cause {
+    match step {
+        SetupStep::UserNamespace => causes::user_namespace(facts, errno),
+        SetupStep::NetNamespace => causes::net_namespace(facts, errno),
+        SetupStep::IdMap => causes::id_maps(facts, errno),
+        SetupStep::SeccompFilter | SetupStep::Listener => causes::listener(facts, errno),
+        SetupStep::Tap => causes::tap(facts, errno),
+        SetupStep::Veth | SetupStep::PacketSocket => causes::veth(facts, errno),
+        SetupStep::ReadTarget => causes::read_target(facts, errno),
+        SetupStep::Interface | SetupStep::Process | SetupStep::Descriptor => causes::common(facts, errno),
+    }
+}
