@@ -183,7 +183,11 @@ impl StackConfig {
         self.interfaces.last_mut().expect("an interface was just added")
     }
 
-    fn named_interface(&mut self, option: &str, text: &str) -> Result<(&mut InterfaceConfig, String), ConfigError> {
+    fn named_interface(
+        &mut self,
+        option: &str,
+        text: &str,
+    ) -> Result<(&mut InterfaceConfig, String), ConfigError> {
         match text.split_once('=') {
             None => Ok((self.last_interface(), text.to_owned())),
             Some((name, value)) => {
@@ -238,7 +242,10 @@ impl StackConfig {
         }
         for (i, interface) in self.interfaces.iter().enumerate() {
             if self.interfaces[..i].iter().any(|other| other.name == interface.name) {
-                return Err(ConfigError::new(&interface.name, "given twice; each interface needs its own name"));
+                return Err(ConfigError::new(
+                    &interface.name,
+                    "given twice; each interface needs its own name",
+                ));
             }
             for v4 in [true, false] {
                 if interface.gw.iter().filter(|gw| gw.is_ipv4() == v4).count() > 1 {
@@ -251,7 +258,10 @@ impl StackConfig {
     }
 
     fn free_name(&self) -> String {
-        (0..).map(|n| format!("eth{n}")).find(|name| self.interfaces.iter().all(|i| i.name != *name)).expect("endless")
+        (0..)
+            .map(|n| format!("eth{n}"))
+            .find(|name| self.interfaces.iter().all(|i| i.name != *name))
+            .expect("endless")
     }
 }
 
@@ -308,7 +318,8 @@ fn split_outside_brackets(line: &str) -> Vec<&str> {
 fn check_name(name: &str) -> Result<(), ConfigError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty() || name.len() > MAX_INTERFACE_NAME || !name.chars().all(plain) || name == "lo" {
-        let why = format!("no name for an interface; use up to {MAX_INTERFACE_NAME} letters and digits, not lo");
+        let why =
+            format!("no name for an interface; use up to {MAX_INTERFACE_NAME} letters and digits, not lo");
         return Err(ConfigError::new(name, why));
     }
     Ok(())
@@ -325,7 +336,9 @@ fn parse_net(text: &str) -> Result<IpNet, ConfigError> {
     }
     match text.parse::<IpAddr>() {
         Ok(ip) => Ok(IpNet::from(ip)),
-        Err(_) => Err(ConfigError::new(text, "no address with prefix length, such as 10.0.0.2/24 or fd00::2/64")),
+        Err(_) => {
+            Err(ConfigError::new(text, "no address with prefix length, such as 10.0.0.2/24 or fd00::2/64"))
+        }
     }
 }
 
@@ -344,7 +357,8 @@ impl FromStr for RouteConfig {
         let destination = words.next().unwrap_or_default();
         let (mut via, mut dev, mut metric) = (None, None, None);
         while let Some(key) = words.next() {
-            let value = words.next().ok_or_else(|| ConfigError::new(text, format!("nothing after `{key}`")))?;
+            let value =
+                words.next().ok_or_else(|| ConfigError::new(text, format!("nothing after `{key}`")))?;
             match key {
                 "via" => via = Some(parse_ip(value)?),
                 "dev" => dev = Some(value.to_owned()),
@@ -443,7 +457,11 @@ impl fmt::Display for PortVlan {
                 f.write_str("[trunk ")?;
                 for (i, (first, last)) in allowed.iter().enumerate() {
                     let comma = if i == 0 { "" } else { "," };
-                    if first == last { write!(f, "{comma}{first}")? } else { write!(f, "{comma}{first}-{last}")? }
+                    if first == last {
+                        write!(f, "{comma}{first}")?
+                    } else {
+                        write!(f, "{comma}{first}-{last}")?
+                    }
                 }
                 native.map_or(Ok(()), |vid| write!(f, " native {vid}"))?;
                 f.write_str("]")
@@ -467,7 +485,10 @@ impl FromStr for Mac {
             return Err(wrong());
         }
         if mac[0] & 1 != 0 || mac == [0; 6] {
-            return Err(ConfigError::new(text, "a group address cannot be an interface's own; clear the lowest bit"));
+            return Err(ConfigError::new(
+                text,
+                "a group address cannot be an interface's own; clear the lowest bit",
+            ));
         }
         Ok(Self(mac))
     }

@@ -3,7 +3,8 @@
 //! A stack is a protocol engine with interfaces, addresses and routes of its own; a program gets sockets
 //! from it. The kinds:
 //! - [`kernel`]: a Linux network namespace in the user's own user namespace, the real kernel TCP/IP;
-//! - [`none`]: no network at all.
+//! - [`none`]: no network at all;
+//! - [`remote`]: a stack that another process serves.
 //!
 //! [`config`] is what a stack should look like, parsed once; [`stack`] is the contract every kind passes
 //! (`tests/contract.rs`); [`serve`] answers for stacks on their paths.
@@ -11,5 +12,6 @@
 pub mod config;
 pub mod kernel;
 pub mod none;
+pub mod remote;
 pub mod serve;
 pub mod stack;

@@ -161,6 +161,11 @@ impl Server {
         self.stacks.keys().map(|id| StackId(*id))
     }
 
+    /// Where they are served.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.stacks.values().map(|served| served.path.clone()).collect()
+    }
+
     /// The stack of that path.
     pub fn find(&self, path: &Path) -> Option<StackId> {
         self.stacks.iter().find(|(_, s)| s.path == path).map(|(id, _)| StackId(*id))
@@ -192,7 +197,11 @@ impl Server {
     }
 
     /// What there is to know about a stack.
-    fn describe(&mut self, id: StackId, notifications: BTreeMap<String, u64>) -> Result<Description, Refusal> {
+    fn describe(
+        &mut self,
+        id: StackId,
+        notifications: BTreeMap<String, u64>,
+    ) -> Result<Description, Refusal> {
         let joined = self.connections.values().filter(|c| c.stack == id.0).filter_map(|c| c.user.clone());
         let mut users: Vec<User> = joined.collect();
         users.sort_by_key(|user| user.pid);
@@ -284,7 +293,8 @@ impl Server {
         notifications: &dyn Fn(StackId) -> BTreeMap<String, u64>,
     ) -> Answer {
         let users = self.users(id);
-        let (Some(served), Some(connection)) = (self.stacks.get_mut(&id.0), self.connections.get_mut(&token)) else {
+        let (Some(served), Some(connection)) = (self.stacks.get_mut(&id.0), self.connections.get_mut(&token))
+        else {
             return Answer::Refused(Refusal::new("cannot answer", "the stack is gone"));
         };
         let owner = is_same_user(&connection.line);
@@ -299,7 +309,8 @@ impl Server {
             Request::Join { view, pid } => {
                 connection.user = Some(User { view, pid });
                 let name = served.name.clone();
-                let namespace = served.stack.namespace().filter(|_| owner).and_then(|fd| fd.try_clone_to_owned().ok());
+                let namespace =
+                    served.stack.namespace().filter(|_| owner).and_then(|fd| fd.try_clone_to_owned().ok());
                 let joined =
                     Joined { name, kind: served.stack.kind().name().into(), namespace: namespace.is_some() };
                 match (serde_json::to_value(&joined), namespace) {
@@ -371,5 +382,6 @@ fn not_owner(what: &str) -> Refusal {
 
 /// Whether the peer runs as the user we run as; in a user namespace others appear as the overflow id.
 fn is_same_user(line: &Line) -> bool {
-    rustix::net::sockopt::socket_peercred(line.stream()).is_ok_and(|peer| peer.uid == rustix::process::geteuid())
+    rustix::net::sockopt::socket_peercred(line.stream())
+        .is_ok_and(|peer| peer.uid == rustix::process::geteuid())
 }

@@ -59,7 +59,7 @@ pub struct InterfaceInfo {
 }
 
 /// A protocol engine that makes sockets.
-pub trait Stack {
+pub trait Stack: std::fmt::Debug {
     /// Which kind it is.
     fn kind(&self) -> Kind;
 

@@ -51,7 +51,8 @@ pub fn compare(probe: &str, native: &str, view: &str, known: &[Difference]) -> R
     for (key, _) in native.iter().chain(extra) {
         let of = |lines| value_of(lines, key).unwrap_or("(no such line)").to_owned();
         let (native, view) = (of(&native), of(&view));
-        let entry = known.iter().position(|d| matches(d.key, key) && matches(d.native, &native) && d.view == view);
+        let entry =
+            known.iter().position(|d| matches(d.key, key) && matches(d.native, &native) && d.view == view);
         let verdict = match entry {
             _ if native == view => Verdict::Same,
             Some(i) => {
@@ -64,7 +65,9 @@ pub fn compare(probe: &str, native: &str, view: &str, known: &[Difference]) -> R
     }
     for (entry, _) in known.iter().zip(seen).filter(|(entry, seen)| !seen && !entry.sometimes) {
         let Difference { key, native, view, .. } = entry;
-        report.complaints.push(format!("known difference no longer occurs: {probe} {key}: {native} -> {view}"));
+        report
+            .complaints
+            .push(format!("known difference no longer occurs: {probe} {key}: {native} -> {view}"));
     }
     report
 }
@@ -129,8 +132,14 @@ fn matches(pattern: &str, text: &str) -> bool {
 mod tests {
     use super::*;
 
-    const KNOWN: &[Difference] =
-        &[Difference { probe: "p", key: "b*", native: "*", view: "EPERM", sometimes: false, reason: "policy" }];
+    const KNOWN: &[Difference] = &[Difference {
+        probe: "p",
+        key: "b*",
+        native: "*",
+        view: "EPERM",
+        sometimes: false,
+        reason: "policy",
+    }];
 
     #[test]
     fn verdicts() {

@@ -14,8 +14,19 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a program on a network stack of its own
+    Run(commands::run::Args),
+    /// Make, list and end stacks that outlive a program
+    Stack(commands::stack::Args),
     /// Start, list and change user-space Ethernet switches
     Switch(commands::switch::Args),
     /// Check what this machine offers and say how to fix what it lacks
     Doctor(commands::doctor::Args),
+    /// Print shell completions
+    Completions(commands::manual::Completions),
+    /// Print the manual page, or one page per command into a folder
+    Man(commands::manual::Man),
+    /// Host this user's kept stacks (started by `stack up`)
+    #[command(hide = true)]
+    Keeper,
 }

@@ -2,16 +2,29 @@
 //!
 //! Parse, run the command, turn its result into an exit code. The work is in `commands/`.
 
+mod answer;
 mod cli;
 mod commands;
 mod doctor;
 mod exit;
+mod eye;
+mod filter;
+mod handlers;
+mod keeper;
+mod launch;
+mod maker;
+mod nested;
 mod runtime;
+mod supervisor;
 mod sys;
+mod target;
+mod trace;
+mod views;
 
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
+    sys::process::restore_sigpipe();
     let cli = cli::Cli::parse();
     match commands::dispatch(cli) {
         Ok(code) => code.into(),

@@ -57,6 +57,11 @@ impl Runtime {
         if name.contains('/') { PathBuf::from(name) } else { self.stacks().join(name) }
     }
 
+    /// The socket of the keeper of stacks.
+    pub(crate) fn keeper(&self) -> PathBuf {
+        self.folder.join("keeper")
+    }
+
     /// Where all switches have their sockets.
     pub(crate) fn switches(&self) -> PathBuf {
         self.folder.join("switches")
@@ -67,6 +72,27 @@ impl Runtime {
     pub(crate) fn switch(&self, name: &str) -> PathBuf {
         if name.contains('/') { PathBuf::from(name) } else { self.switches().join(name) }
     }
+}
+
+/// The folders in which execvp(3) looks for a program.
+pub(crate) fn search_path() -> impl Iterator<Item = PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
+}
+
+/// Marks the environment of the program to be executed with the nested view it is in.
+pub(crate) fn set_marker(view: u64) {
+    crate::sys::process::set_variable(crate::eye::MARKER, &view.to_string());
+}
+
+/// A name for a stack or a switch that can be a file's: 1 to 32 letters, digits and `._-`.
+pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Failure> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > 32 || !name.chars().all(plain) || name.starts_with('.') {
+        return Err(Failure::new(format!("cannot use `{name}` as the name of a {what}"), "it is no name")
+            .hint("use 1 to 32 letters, digits and `._-`, or a path with a `/`"));
+    }
+    Ok(())
 }
 
 fn make_private(dir: &Path, uid: u32) -> io::Result<()> {

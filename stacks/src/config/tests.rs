@@ -89,7 +89,8 @@ fn mistakes_are_named() {
 
 #[test]
 fn a_wrong_line_of_toml_is_named_by_number() {
-    let error = StackConfig::from_toml("[[interface]]\nname = \"eth0\"\nlink = \"switch:lan[vlan x]\"\n").unwrap_err();
+    let error = StackConfig::from_toml("[[interface]]\nname = \"eth0\"\nlink = \"switch:lan[vlan x]\"\n")
+        .unwrap_err();
     assert!(error.to_string().contains("line 3"), "{error}");
 }
 

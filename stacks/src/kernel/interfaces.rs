@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use msocket::line::Refusal;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -151,11 +153,10 @@ impl Interfaces {
             None => route.to.to_string(),
         };
         self.netlink.change(RouteNetlinkMessage::NewRoute(message), Mode::Create).map_err(|e| match e {
-            Errno::ENETUNREACH | Errno::EHOSTUNREACH => Refusal::new(
-                format!("cannot add route {what}"),
-                "the gateway is on no network of this stack",
-            )
-            .hint("give the interface an address on the gateway's network with --ip ADDRESS/LENGTH"),
+            Errno::ENETUNREACH | Errno::EHOSTUNREACH => {
+                Refusal::new(format!("cannot add route {what}"), "the gateway is on no network of this stack")
+                    .hint("give the interface an address on the gateway's network with --ip ADDRESS/LENGTH")
+            }
             e => refused(&format!("route {what}"), "add", e),
         })
     }
@@ -163,7 +164,8 @@ impl Interfaces {
     /// Everything there is, in kernel order; `link` says what an interface is plugged into.
     pub(crate) fn list(&mut self, link: impl Fn(&str) -> String) -> Result<Vec<InterfaceInfo>, Refusal> {
         let failed = |e| refused("interfaces", "list", e);
-        let links = self.netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).map_err(failed)?;
+        let links =
+            self.netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).map_err(failed)?;
         let addresses =
             self.netlink.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).map_err(failed)?;
         let mut found = Vec::new();

@@ -82,7 +82,8 @@ impl KernelStack {
             match &interface.link {
                 Link::None => interfaces.add_unplugged(&interface.name)?,
                 Link::Switch { name: switch, vlan } => {
-                    let path = if switch.contains('/') { PathBuf::from(switch) } else { switches.join(switch) };
+                    let path =
+                        if switch.contains('/') { PathBuf::from(switch) } else { switches.join(switch) };
                     let plug = plug::plug(&stack.namespace, name, &interface.name, &path, switch, vlan)?;
                     stack.plugs.push(plug);
                 }

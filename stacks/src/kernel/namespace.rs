@@ -45,7 +45,8 @@ pub fn enter_new() -> Result<(), (Step, Errno)> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|e| (Step::UserNamespace, e))?;
     let write = |file: &str, text: String| {
-        let written = fs::OpenOptions::new().write(true).open(file).and_then(|mut f| f.write_all(text.as_bytes()));
+        let written =
+            fs::OpenOptions::new().write(true).open(file).and_then(|mut f| f.write_all(text.as_bytes()));
         written.map_err(|e| (Step::IdMap, errno_of(&e)))
     };
     // Without this the group map is refused (user_namespaces(7), "setgroups").

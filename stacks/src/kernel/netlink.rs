@@ -35,8 +35,12 @@ pub(crate) struct Netlink {
 impl Netlink {
     /// Opens it in the network namespace this process is in.
     pub(crate) fn open() -> Result<Self, Errno> {
-        let socket =
-            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkRoute,
+        )?;
         Ok(Self { socket, sequence: 0 })
     }
 

@@ -15,7 +15,11 @@ struct IfConf {
 }
 
 /// A request whose argument is a struct ifreq.
-pub(crate) fn interface_request(fd: BorrowedFd<'_>, request: u32, ifreq: &mut [u8; IFREQ]) -> Result<(), Errno> {
+pub(crate) fn interface_request(
+    fd: BorrowedFd<'_>,
+    request: u32,
+    ifreq: &mut [u8; IFREQ],
+) -> Result<(), Errno> {
     #[repr(C, align(8))]
     struct Aligned([u8; IFREQ]);
     let mut aligned = Aligned(*ifreq);

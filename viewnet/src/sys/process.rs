@@ -60,10 +60,17 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Sets an environment variable. The process must have one thread.
+pub(crate) fn set_variable(name: &str, value: &str) {
+    // SAFETY: no other thread reads the environment meanwhile; there is none.
+    unsafe { std::env::set_var(name, value) };
+}
+
 /// Closes every descriptor but 0, 1, 2 and `keep`. Only for a process that forked and has left the
 /// owners of all others behind for good.
 pub(crate) fn close_all_but(keep: &[RawFd]) {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
+    let mut keep: Vec<u32> =
+        keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
     keep.sort_unstable();
     let mut from = 3u32;
     for fd in keep.into_iter().chain([u32::MAX]) {

@@ -43,7 +43,12 @@ pub(crate) fn install(program: &[sock_filter]) -> Result<OwnedFd, Errno> {
         // SAFETY: the kernel reads `len` instructions behind `filter`, which is `program`;
         // seccompiler's sock_filter has the layout of the kernel's.
         let fd = unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER as libc::c_ulong, flags, &raw const fprog)
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER as libc::c_ulong,
+                flags,
+                &raw const fprog,
+            )
         };
         Errno::result(fd)
     };
@@ -62,7 +67,13 @@ pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Notification, Errno> {
     let mut raw: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one seccomp_notif.
     Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_RECV, &raw mut raw) })?;
-    Ok(Notification { id: raw.id, tid: raw.pid as i32, nr: raw.data.nr, arch: raw.data.arch, args: raw.data.args })
+    Ok(Notification {
+        id: raw.id,
+        tid: raw.pid as i32,
+        nr: raw.data.nr,
+        arch: raw.data.arch,
+        args: raw.data.args,
+    })
 }
 
 /// Is the call still waiting? False once its thread was killed or interrupted.
@@ -72,7 +83,12 @@ pub(crate) fn is_valid(listener: BorrowedFd<'_>, id: u64) -> bool {
 }
 
 /// Installs a descriptor in the caller's table and returns its number there. EMFILE is the caller's.
-pub(crate) fn add_fd(listener: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>, cloexec: bool) -> Result<i32, Errno> {
+pub(crate) fn add_fd(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    fd: BorrowedFd<'_>,
+    cloexec: bool,
+) -> Result<i32, Errno> {
     let raw = libc::seccomp_notif_addfd {
         id,
         flags: 0,
@@ -101,4 +117,12 @@ pub(crate) fn let_run(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
 fn send(listener: BorrowedFd<'_>, mut response: libc::seccomp_notif_resp) -> Result<(), Errno> {
     // SAFETY: the kernel reads one seccomp_notif_resp.
     Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SEND, &raw mut response) }).map(drop)
+}
+
+/// The trapped call that leads to the supervisor; EAFNOSUPPORT outside a view.
+pub(crate) fn open_control() -> Result<OwnedFd, Errno> {
+    // SAFETY: no memory is passed.
+    let fd = Errno::result(unsafe { libc::socket(msocket::proto::AF_VIEWNET, libc::SOCK_STREAM, 0) })?;
+    // SAFETY: the descriptor was just made for us; the supervisor made it close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

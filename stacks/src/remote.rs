@@ -1,0 +1,136 @@
+//! A stack that another process serves and whose namespace is not ours to enter: every socket is asked for
+//! on its path.
+//!
+//! It costs two wake-ups more per socket than a stack of our own, and nothing afterwards: what comes back
+//! is a kernel socket. When the other side goes away, so does the network: ENETDOWN.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use msocket::line::{CallError, Line, Refusal};
+use msocket::proto::{Joined, Request};
+use nix::errno::Errno;
+
+use crate::kernel::KernelStack;
+use crate::serve::{Description, User};
+use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
+
+/// How long a server may take to answer before it counts as gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection that has joined a stack.
+#[derive(Debug)]
+pub struct RemoteStack {
+    line: Line,
+    name: String,
+}
+
+/// What joining gave.
+#[derive(Debug)]
+pub struct Membership {
+    /// The connection that makes us a user of the stack; it ends with the stack.
+    pub remote: RemoteStack,
+    /// The stack's namespace, if it is ours to enter.
+    pub namespace: Option<KernelStack>,
+}
+
+/// Joins the stack at `path` for a view.
+///
+/// # Errors
+/// Nobody serves the path, or its server refuses.
+pub fn join(path: &Path, user: &User) -> Result<Membership, Refusal> {
+    let what = || format!("cannot use the stack at {}", path.display());
+    let mut line = connect(path).map_err(|why| match why.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+            Refusal::new(what(), "there is none")
+                .hint("make it with `viewnet stack up`, or see `viewnet stack ls`")
+        }
+        std::io::ErrorKind::PermissionDenied => Refusal::new(what(), why)
+            .hint("its owner decides who may use it, by the mode and group of that file"),
+        _ => Refusal::new(what(), why),
+    })?;
+    let request = Request::Join { view: user.view.clone(), pid: user.pid };
+    let (joined, mut fds) = line.call::<_, Joined>(&request, &[]).map_err(|e| refusal(&what(), e))?;
+    let namespace =
+        fds.pop().and_then(|fd| KernelStack::from_namespace(fd).ok()).filter(|_| joined.namespace);
+    Ok(Membership { remote: RemoteStack { line, name: joined.name }, namespace })
+}
+
+/// Asks the server of a stack for its description.
+///
+/// # Errors
+/// Nobody serves the path, or its server refuses.
+pub fn describe(path: &Path) -> Result<Description, Refusal> {
+    ask(path, &Request::Show)
+}
+
+/// Sends one request to the stack at `path`.
+///
+/// # Errors
+/// Nobody serves the path, or its server refuses.
+pub fn ask<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Result<A, Refusal> {
+    let what = format!("cannot reach the stack at {}", path.display());
+    let mut line = connect(path).map_err(|why| Refusal::new(what.clone(), why))?;
+    line.call(request, &[]).map(|(answer, _)| answer).map_err(|e| refusal(&what, e))
+}
+
+/// The user namespace of whoever serves `path`, if it answers within `patience` and we may have it.
+pub fn user_namespace(path: &Path, patience: Duration) -> Option<OwnedFd> {
+    let mut line = Line::connect(path).ok()?;
+    line.stream().set_read_timeout(Some(patience)).ok()?;
+    line.call::<_, ()>(&Request::UserNamespace, &[]).ok()?.1.pop()
+}
+
+fn connect(path: &Path) -> std::io::Result<Line> {
+    let line = Line::connect(path)?;
+    line.stream().set_read_timeout(Some(PATIENCE))?;
+    Ok(line)
+}
+
+fn refusal(what: &str, error: CallError) -> Refusal {
+    match error {
+        CallError::Refused(refusal) => refusal,
+        CallError::Line(error) => Refusal::new(what, error),
+    }
+}
+
+impl RemoteStack {
+    /// Name of the stack.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl AsFd for RemoteStack {
+    /// Readable when the stack's server has gone.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
+    }
+}
+
+impl Stack for RemoteStack {
+    fn kind(&self) -> Kind {
+        Kind::Kernel
+    }
+
+    fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
+        let SocketSpec { domain, kind, protocol } = spec;
+        match self.line.call::<_, ()>(&Request::Socket { domain, kind, protocol }, &[]) {
+            Ok((_, mut fds)) => fds.pop().ok_or(Errno::ENETDOWN),
+            Err(CallError::Refused(refusal)) => Err(refusal.errno.map_or(Errno::ENETDOWN, Errno::from_raw)),
+            Err(CallError::Line(_)) => Err(Errno::ENETDOWN),
+        }
+    }
+
+    fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal> {
+        match self.line.call::<_, Description>(&Request::Show, &[]) {
+            Ok((description, _)) => Ok(description.interfaces),
+            Err(e) => Err(refusal("cannot list the interfaces", e)),
+        }
+    }
+
+    fn namespace(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}

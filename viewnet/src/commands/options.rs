@@ -1,0 +1,92 @@
+//! The options that `run` and `stack up` share: what a stack should look like.
+
+use std::path::PathBuf;
+
+use stacks::config::{ConfigError, Link, StackConfig};
+
+use crate::commands::switch::Plugs;
+use crate::exit::Failure;
+use crate::runtime::Runtime;
+
+/// How a new stack is made.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Stack")]
+pub(crate) struct StackOptions {
+    /// Kind of the stack: `kernel`, a Linux network namespace (the default), or `none`, no network
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<KindName>,
+
+    /// Add an interface: `[NAME=]LINK[,ip=ADDR/LEN][,gw=ADDR][,mtu=N][,mac=MAC][,route=…]`, where LINK is
+    /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]`, `switch:NAME[trunk 10,20-29 native 1]` or `none`
+    #[arg(long, value_name = "LINK")]
+    pub(crate) link: Vec<String>,
+
+    /// Give the last interface an address; without any, eth0 on the default switch is made
+    #[arg(long, value_name = "[IFACE=]ADDR/LEN")]
+    pub(crate) ip: Vec<String>,
+
+    /// Default gateway
+    #[arg(long, value_name = "[IFACE=]ADDR")]
+    pub(crate) gw: Vec<String>,
+
+    /// Add a route: `DEST via GATEWAY [dev IFACE] [metric N]`
+    #[arg(long, value_name = "ROUTE")]
+    pub(crate) route: Vec<String>,
+
+    /// Read interfaces and routes from a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Kinds that can be asked for by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum KindName {
+    /// A Linux network namespace.
+    Kernel,
+    /// No network at all.
+    None,
+}
+
+impl StackOptions {
+    /// Whether any of them was given.
+    pub(crate) fn given(&self) -> bool {
+        self.kind.is_some() || self.config.is_some() || self.describes_a_network()
+    }
+
+    /// Whether interfaces or routes were asked for.
+    pub(crate) fn describes_a_network(&self) -> bool {
+        let lists = [&self.link, &self.ip, &self.gw, &self.route];
+        self.config.is_some() || lists.iter().any(|list| !list.is_empty())
+    }
+
+    /// The stack they describe.
+    pub(crate) fn stack(&self) -> Result<StackConfig, Failure> {
+        let wrong = |e: ConfigError| Failure::new("cannot use the configuration", e);
+        let mut config = match &self.config {
+            None => StackConfig::default(),
+            Some(file) => {
+                let name = file.display().to_string();
+                let text = std::fs::read_to_string(file)
+                    .map_err(|why| Failure::new(format!("cannot read {name}"), why))?;
+                StackConfig::from_toml(&text)
+                    .map_err(|why| Failure::new(format!("cannot use {name}"), why))?
+            }
+        };
+        self.link.iter().try_for_each(|text| config.add_line(text)).map_err(wrong)?;
+        self.ip.iter().try_for_each(|text| config.add_ip(text)).map_err(wrong)?;
+        self.gw.iter().try_for_each(|text| config.add_gw(text)).map_err(wrong)?;
+        self.route.iter().try_for_each(|text| config.add_route(text)).map_err(wrong)?;
+        config.checked().map_err(wrong)
+    }
+}
+
+/// Makes sure that the switches a stack is plugged into are there; they stay while the value lives.
+pub(crate) fn hold_switches(runtime: &Runtime, config: &StackConfig) -> Result<Plugs, Failure> {
+    let mut plugs = Plugs::default();
+    for interface in &config.interfaces {
+        if let Link::Switch { name, .. } = &interface.link {
+            plugs.hold(runtime, name)?;
+        }
+    }
+    Ok(plugs)
+}

@@ -1,0 +1,198 @@
+//! `viewnet run`: a program in a view of its own.
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::commands::options::{KindName, StackOptions, hold_switches};
+use crate::exit::{Exit, Failure};
+use crate::launch::{self, Plan, StackSpec};
+use crate::runtime::{Runtime, check_name};
+use nix::unistd::geteuid;
+
+/// Run a program on a network stack of its own.
+///
+/// The program is not changed and needs no privilege. Its exit status, signals, terminal and job control
+/// are its own: viewnet becomes the program once its view is ready. Without options the view has a
+/// loopback and nothing else.
+///
+/// Exit status: the program's; 125 if viewnet could not set up the view, 126 if the program cannot be
+/// executed, 127 if it was not found.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  viewnet run -- bash
+  viewnet run --name web --ip 10.0.0.1/24 -- python3 -m http.server 80
+  viewnet run --ip 10.0.0.2/24 -- curl http://10.0.0.1/
+  viewnet run --link 'eth0=switch:lan[vlan 10],ip=10.0.0.2/24,gw=10.0.0.1' -- ssh host
+  viewnet run --stack none -- make test")]
+pub(crate) struct Args {
+    /// Use a stack that is there: a name, a path, or a kind (`kernel`, `none`, `host`)
+    #[arg(long, value_name = "NAME|PATH|KIND")]
+    stack: Option<String>,
+
+    /// Name of the view and of its stack; others join it with --stack NAME
+    #[arg(long)]
+    name: Option<String>,
+
+    #[command(flatten)]
+    options: StackOptions,
+
+    /// Print a line on standard error for each call that viewnet answers
+    #[arg(long)]
+    trace: bool,
+
+    /// Say what is set up
+    #[arg(long, short)]
+    verbose: bool,
+
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// Runs it; returns only if that fails.
+pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
+    set_up(args).map_err(|failure| match failure.code {
+        Exit::Failed => failure.code(Exit::SetUp),
+        _ => failure,
+    })
+}
+
+fn set_up(args: Args) -> Result<Exit, Failure> {
+    let choice = choose(&args)?;
+    let runtime = Runtime::locate()?;
+    let pid = std::process::id() as i32;
+    let name = args.name.unwrap_or_else(|| format!("run-{pid}"));
+    check_name("view", &name)?;
+    let (stack, switches) = match choice {
+        Choice::Host => {
+            if crate::nested::supervisor().is_some() {
+                return Err(Failure::new("cannot use the host's network", "this is already inside a view"));
+            }
+            let error = launch::execute(&args.command, None);
+            return error.map(|never| match never {});
+        }
+        Choice::Spec(StackSpec::New(config)) => {
+            let switches = hold_switches(&runtime, &config)?;
+            (StackSpec::New(config), Some(switches))
+        }
+        Choice::Named(name) => (StackSpec::At(absolute(runtime.stack(&name))?), None),
+        Choice::Spec(spec) => (spec, None),
+    };
+    warn_of_lost_privileges(&args.command[0]);
+    if args.verbose {
+        let what = match &stack {
+            StackSpec::New(_) => "a kernel stack of its own".to_owned(),
+            StackSpec::At(path) => format!("the stack at {}", path.display()),
+            StackSpec::None => "no network".to_owned(),
+        };
+        eprintln!("viewnet: view {name} has {what}");
+    }
+    let plan = Plan { runtime, name, stack, pid, command: args.command, trace: args.trace };
+    let failed = launch::launch(&plan);
+    drop(switches);
+    failed.map(|never| match never {})
+}
+
+enum Choice {
+    Host,
+    Named(String),
+    Spec(StackSpec),
+}
+
+fn choose(args: &Args) -> Result<Choice, Failure> {
+    let options = &args.options;
+    let kind = match args.stack.as_deref() {
+        None => options.kind.unwrap_or(KindName::Kernel),
+        Some("kernel") => KindName::Kernel,
+        Some("none") => KindName::None,
+        Some("host") if !options.given() => return Ok(Choice::Host),
+        Some("smol") => {
+            return Err(Failure::new("cannot make a smol stack", "this version has kernel stacks only")
+                .hint("leave out --stack smol"));
+        }
+        Some(name) if options.given() => {
+            return Err(Failure::new(
+                format!("cannot change stack {name}"),
+                "--stack takes a stack as it is; --link, --ip, --gw, --route, --config and --kind make a new one",
+            )
+            .hint("leave out one or the other"));
+        }
+        Some(name) => {
+            if !name.contains('/') {
+                check_name("stack", name)?;
+            }
+            return Ok(Choice::Named(name.to_owned()));
+        }
+    };
+    match kind {
+        KindName::Kernel => Ok(Choice::Spec(StackSpec::New(options.stack()?))),
+        KindName::None if options.describes_a_network() => {
+            Err(Failure::new("cannot give a network to a view without one", "kind none has no interfaces"))
+        }
+        KindName::None => Ok(Choice::Spec(StackSpec::None)),
+    }
+}
+
+/// The supervisor lives in another folder: paths go to it absolute.
+fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
+    std::path::absolute(&path).map_err(|why| Failure::new(format!("cannot use {}", path.display()), why))
+}
+
+/// A set-user-ID program runs in a view of an ordinary user with that user's privileges only; better said
+/// before it complains in its own words.
+fn warn_of_lost_privileges(program: &OsString) {
+    if geteuid().is_root() {
+        return;
+    }
+    let Some(path) = find(program) else { return };
+    let Ok(meta) = path.metadata() else { return };
+    if meta.permissions().mode() & 0o6000 != 0 {
+        eprintln!(
+            "viewnet: warning: {} is a set-user-ID program: inside a view it runs without that privilege \
+             (no_new_privs); to have it as root, run viewnet itself from it",
+            path.display()
+        );
+    }
+}
+
+/// As execvp(3) finds it.
+fn find(program: &OsString) -> Option<PathBuf> {
+    if Path::new(program).components().count() > 1 {
+        return Some(program.into());
+    }
+    crate::runtime::search_path().map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn chosen(words: &[&str]) -> Result<Choice, Failure> {
+        let line = ["viewnet", "run"].iter().chain(words).chain(&["--", "true"]);
+        let cli = crate::cli::Cli::try_parse_from(line).unwrap();
+        let crate::cli::Command::Run(args) = cli.command else { panic!("not run") };
+        choose(&args)
+    }
+
+    #[test]
+    fn without_options_a_new_kernel_stack() {
+        assert!(
+            matches!(chosen(&[]), Ok(Choice::Spec(StackSpec::New(config))) if config == stacks::config::StackConfig::default())
+        );
+        assert!(matches!(chosen(&["--stack", "kernel"]), Ok(Choice::Spec(StackSpec::New(_)))));
+        assert!(matches!(chosen(&["--kind", "none"]), Ok(Choice::Spec(StackSpec::None))));
+        assert!(matches!(chosen(&["--stack", "lan1"]), Ok(Choice::Named(name)) if name == "lan1"));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        for words in
+            [&["--stack", "lan1", "--ip", "10.0.0.1/24"][..], &["--stack", "none", "--ip", "10.0.0.1/24"]]
+        {
+            let Err(failure) = chosen(words) else { panic!("{words:?} was accepted") };
+            assert!(failure.to_string().contains(':'));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! socket(2), socketpair(2) and the 32-bit socketcall(2): which network a new socket belongs to.
+//!
+//! | family | where |
+//! |---|---|
+//! | UNIX, ALG | the machine: no network |
+//! | INET, INET6, NETLINK, PACKET, KEY, CAN, XDP, SMC, MCTP | the view's stack |
+//! | NETLINK protocols of [`HOST_NETLINK`] | the machine |
+//! | all others | EAFNOSUPPORT: VSOCK, BLUETOOTH, … would reach past the view |
+//!
+//! The maker of the sockets has every right over the stack; a program that gave up its own (dropped its
+//! uid, lost CAP_NET_RAW) must not get it back, so raw sockets are given by the caller's rights.
+
+use nix::errno::Errno;
+use stacks::stack::SocketSpec;
+
+use super::{Abi, Call};
+use crate::answer::{Answer, Reply, Stop};
+
+/// Netlink protocols about the machine, not a network: SELINUX, AUDIT, CONNECTOR, KOBJECT_UEVENT.
+pub(super) const HOST_NETLINK: [i32; 4] =
+    [libc::NETLINK_SELINUX, libc::NETLINK_AUDIT, libc::NETLINK_CONNECTOR, libc::NETLINK_KOBJECT_UEVENT];
+
+/// Families that live in a network namespace and nowhere else.
+const OF_THE_STACK: [i32; 9] = [
+    libc::AF_INET,
+    libc::AF_INET6,
+    libc::AF_NETLINK,
+    libc::AF_PACKET,
+    libc::AF_KEY,
+    libc::AF_CAN,
+    libc::AF_XDP,
+    43, // AF_SMC
+    45, // AF_MCTP
+];
+
+/// Bits of socket(2)'s type argument that are flags.
+const FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+/// SYS_SOCKET, linux/net.h.
+const SYS_SOCKET: i32 = 1;
+/// SYS_CONNECT, linux/net.h.
+const SYS_CONNECT: i32 = 3;
+/// SYS_SOCKETPAIR, linux/net.h.
+const SYS_SOCKETPAIR: i32 = 8;
+
+/// socket(2)
+pub(super) fn socket(call: &mut Call<'_>) -> Answer {
+    let spec = SocketSpec { domain: call.int(0), kind: call.int(1), protocol: call.int(2) };
+    make(call, spec)
+}
+
+fn make(call: &mut Call<'_>, spec: SocketSpec) -> Answer {
+    let cloexec = spec.kind & libc::SOCK_CLOEXEC != 0;
+    if spec.domain == msocket::proto::AF_VIEWNET {
+        return Ok(Reply::Descriptor { fd: call.caller.control()?, cloexec: true });
+    }
+    if needs_rights(spec) && call.caller.stack(call.target)?.is_some() && !has_rights(call)? {
+        return Err(Stop::Fail(Errno::EPERM));
+    }
+    let Some(stack) = call.caller.stack(call.target)? else { return Err(Stop::Native) };
+    if !OF_THE_STACK.contains(&spec.domain) {
+        // As the kernel: a family out of range or unknown.
+        return Err(Stop::Fail(Errno::EAFNOSUPPORT));
+    }
+    Ok(Reply::Descriptor { fd: stack.socket(spec)?, cloexec })
+}
+
+/// socketpair(2): the families that have it are AF_UNIX and, reaching past the view, AF_TIPC.
+pub(super) fn socketpair(call: &mut Call<'_>) -> Answer {
+    pair(call.int(0))
+}
+
+fn pair(domain: i32) -> Answer {
+    Err(if domain == libc::AF_TIPC { Stop::Fail(Errno::EAFNOSUPPORT) } else { Stop::Native })
+}
+
+/// socketcall(2) of 32-bit x86: the real arguments are in memory, and the kernel would read them again.
+pub(super) fn socketcall(call: &mut Call<'_>) -> Answer {
+    if call.abi != Abi::I386 {
+        return Err(Stop::Fail(Errno::ENOSYS));
+    }
+    let bytes = call.target.read(call.address(1), 12)?;
+    let word =
+        |n: usize| u32::from_ne_bytes([bytes[4 * n], bytes[4 * n + 1], bytes[4 * n + 2], bytes[4 * n + 3]]);
+    match call.int(0) {
+        SYS_SOCKET => {
+            let spec = SocketSpec { domain: word(0) as i32, kind: word(1) as i32, protocol: word(2) as i32 };
+            let of_the_machine = matches!(spec.domain, libc::AF_UNIX | libc::AF_ALG)
+                || spec.domain == libc::AF_NETLINK && HOST_NETLINK.contains(&spec.protocol);
+            if !of_the_machine {
+                return make(call, spec);
+            }
+            // Not left to the kernel: the program could put another family there meanwhile.
+            let Some(stack) = call.caller.stack(call.target)? else { return Err(Stop::Native) };
+            let cloexec = spec.kind & libc::SOCK_CLOEXEC != 0;
+            Ok(Reply::Descriptor { fd: stack.socket(spec)?, cloexec })
+        }
+        SYS_CONNECT => {
+            call.args = [u64::from(word(0)), u64::from(word(1)), u64::from(word(2)), 0, 0, 0];
+            super::connect::connect(call)
+        }
+        SYS_SOCKETPAIR => pair(word(0) as i32),
+        _ => Err(Stop::Native),
+    }
+}
+
+/// Whether the kernel asks for a capability when such a socket is made.
+fn needs_rights(spec: SocketSpec) -> bool {
+    match spec.domain {
+        libc::AF_PACKET | libc::AF_KEY | libc::AF_XDP => true,
+        libc::AF_INET | libc::AF_INET6 => spec.kind & !FLAGS == libc::SOCK_RAW,
+        _ => false,
+    }
+}
+
+/// Whether the caller has that capability over the view's stacks: their owner does, from the user
+/// namespace they hang under, unless it is root and gave the capability up.
+fn has_rights(call: &mut Call<'_>) -> Result<bool, Stop> {
+    let caller = call.inspect()?;
+    Ok(caller.home_user && caller.euid == call.caller.owner() && (caller.euid != 0 || caller.net_raw))
+}

@@ -1,0 +1,280 @@
+//! The keeper: the one process per user that hosts the stacks of `viewnet stack up`.
+//!
+//! # Theory of operation
+//! A kept kernel stack is a namespace descriptor and a socket file, so thousands of them fit into one
+//! process. The keeper starts with the first of them and ends with the last, or if nothing comes within
+//! [`IDLE`]. It is a maker like a supervisor and, like one, has an eye, which takes its socket files away
+//! should it be killed. Its own socket, `keeper` in the runtime folder, takes [`Request`]s from its user.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use msocket::line::{CallError, Line, LineError, Received, Refusal, Reply, listen};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::unistd::{chdir, setsid};
+use serde::{Deserialize, Serialize};
+use stacks::config::StackConfig;
+use stacks::kernel::{KernelStack, SetUpError};
+use stacks::serve::{Server, Serving};
+
+use crate::commands::stack::kept_failure;
+use crate::exit::{Exit, Failure};
+use crate::eye::{self, Eye};
+use crate::maker::{become_maker, take_turn};
+use crate::runtime::Runtime;
+use crate::sys::process::{self, Fork};
+
+/// How long a keeper without stacks waits for the first one.
+const IDLE: Duration = Duration::from_secs(2);
+/// Most connections at once.
+const MAX_CONNECTIONS: usize = 256;
+/// How often `stack up` tries again when it meets a keeper that is just ending.
+const ATTEMPTS: usize = 5;
+
+const LISTENER: u64 = 1;
+const SERVER: u64 = 2;
+const EYE: u64 = 3;
+const CONNECTIONS: u64 = 16;
+
+/// A stack to be kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Up {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where its socket goes.
+    pub(crate) path: PathBuf,
+    /// Mode of that file.
+    pub(crate) mode: u32,
+    /// What it looks like.
+    pub(crate) config: StackConfig,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+enum Request {
+    /// Make a stack. Answer: its path, alone in a list.
+    Up(Up),
+    /// Which stacks are there? Answer: their paths.
+    List,
+}
+
+/// Makes a kept stack, starting the keeper if there is none.
+pub(crate) fn up(runtime: &Runtime, up: &Up) -> Result<(), Failure> {
+    let mut last = LineError::Closed;
+    for _ in 0..ATTEMPTS {
+        let mut line = match Line::connect(&runtime.keeper()) {
+            Ok(line) => line,
+            Err(_) => {
+                start(runtime)?;
+                continue;
+            }
+        };
+        match line.call::<_, Vec<PathBuf>>(&Request::Up(up.clone()), &[]) {
+            Ok(_) => return Ok(()),
+            Err(CallError::Refused(refusal)) => return Err(kept_failure(refusal)),
+            Err(CallError::Line(error)) => last = error,
+        }
+    }
+    Err(Failure::new("cannot reach the keeper of stacks", last).hint("try again, or run `viewnet doctor`"))
+}
+
+/// The paths of all kept stacks.
+pub(crate) fn kept(runtime: &Runtime) -> Vec<PathBuf> {
+    let ask = |mut line: Line| Some(line.call::<_, Vec<PathBuf>>(&Request::List, &[]).ok()?.0);
+    Line::connect(&runtime.keeper()).ok().and_then(ask).unwrap_or_default()
+}
+
+/// Starts a keeper and waits until it answers or says why not.
+fn start(runtime: &Runtime) -> Result<(), Failure> {
+    if crate::nested::supervisor().is_some() {
+        return Err(Failure::new(
+            "cannot start the keeper of stacks",
+            "this is inside a view, which it would not outlive",
+        )
+        .hint("make the first stack outside of it"));
+    }
+    let failed = |why: std::io::Error| Failure::new("cannot start the keeper of stacks", why);
+    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+    let mut child = Command::new("/proc/self/exe")
+        .arg0("viewnet-keeper")
+        .arg("keeper")
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        .spawn()
+        .map_err(failed)?;
+    let mut line = Line::client(ours);
+    // The process that we started only forks the keeper.
+    let _ = child.wait();
+    match line.receive::<Reply<()>>() {
+        Ok(Received::Message(Reply::Error(refusal), _)) => Err(kept_failure(refusal)),
+        Ok(Received::Message(Reply::Ok(()), _)) => Ok(()),
+        _ => Err(Failure::new("cannot start the keeper of stacks", "it ended at once")
+            .hint(format!("look at {}", runtime.folder().display()))),
+    }
+}
+
+/// `viewnet keeper`: what [`start`] starts; its standard input is the line to whoever did.
+pub(crate) fn run() -> Result<Exit, Failure> {
+    let failed = |why: String| Failure::new("cannot start the keeper of stacks", why);
+    let errno = |e: Errno| failed(e.desc().into());
+    let runtime = Runtime::locate()?;
+    let starter = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| failed(e.to_string()))?;
+    if let Fork::Parent(_) = process::fork().map_err(errno)? {
+        return Ok(Exit::Done);
+    }
+    let _ = setsid();
+    process::ignore_sigpipe();
+    process::set_title(c"viewnet-keeper");
+    let _ = chdir("/");
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        let _ = nix::unistd::dup2_stdin(&null);
+    }
+    let (eye, eye_end) = eye::pair().map_err(errno)?;
+    if let Fork::Child = process::fork().map_err(errno)? {
+        process::close_all_but(&[std::os::fd::AsRawFd::as_raw_fd(&eye_end)]);
+        process::set_title(c"viewnet-eye");
+        eye::watch(&eye_end);
+        process::exit_now(0);
+    }
+    drop(eye_end);
+    let mut line = Line::client(UnixStream::from(starter));
+    match Keeper::set_up(runtime, eye) {
+        Ok(mut keeper) => {
+            let _ = line.send(&Reply::Ok(()), &[]);
+            drop(line);
+            keeper.run().map_err(errno)?;
+            Ok(Exit::Done)
+        }
+        Err(refusal) => {
+            let _ = line.send(&Reply::<()>::Error(refusal), &[]);
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+struct Keeper {
+    runtime: Runtime,
+    epoll: Epoll,
+    listener: UnixListener,
+    server: Server,
+    eye: Eye,
+    connections: HashMap<u64, Line>,
+    next: u64,
+}
+
+impl Keeper {
+    fn set_up(runtime: Runtime, mut eye: Eye) -> Result<Self, Refusal> {
+        let internal = |e: Errno| Refusal::new("cannot set up the keeper", e.desc());
+        let turn = take_turn(&runtime).map_err(internal)?;
+        let path = runtime.keeper();
+        // A keeper that was quicker is as good.
+        let listener =
+            listen(&path, 0o600).map_err(|e| Refusal::new(format!("cannot make {}", path.display()), e))?;
+        eye.keep(&path).map_err(internal)?;
+        become_maker(&runtime).map_err(|(step, errno)| {
+            let _ = std::fs::remove_file(&path);
+            step.refusal(errno)
+        })?;
+        drop(turn);
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(internal)?;
+        let server = Server::new().map_err(internal)?;
+        let watch = |fd: std::os::fd::BorrowedFd<'_>, token| {
+            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(internal)
+        };
+        watch(listener.as_fd(), LISTENER)?;
+        watch(server.as_fd(), SERVER)?;
+        watch(eye.as_fd(), EYE)?;
+        Ok(Self { runtime, epoll, listener, server, eye, connections: HashMap::new(), next: CONNECTIONS })
+    }
+
+    fn run(&mut self) -> nix::Result<()> {
+        loop {
+            let idle = self.server.is_empty() && self.connections.is_empty();
+            let timeout = if idle {
+                EpollTimeout::try_from(IDLE).unwrap_or(EpollTimeout::NONE)
+            } else {
+                EpollTimeout::NONE
+            };
+            let mut events = [EpollEvent::empty(); 16];
+            let count = match self.epoll.wait(&mut events, timeout) {
+                Err(Errno::EINTR) => continue,
+                other => other?,
+            };
+            if count == 0 && idle {
+                return Ok(());
+            }
+            for event in &events[..count] {
+                match event.data() {
+                    LISTENER => self.accept(),
+                    SERVER => {
+                        self.server.turn(&|_| BTreeMap::new())?;
+                        if self.server.is_empty() {
+                            return Ok(());
+                        }
+                    }
+                    EYE => return Err(Errno::EPIPE),
+                    token => self.converse(token),
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            let Ok(line) = Line::server(stream) else { continue };
+            self.next += 1;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, self.next);
+            if self.connections.len() < MAX_CONNECTIONS && self.epoll.add(&line, event).is_ok() {
+                self.connections.insert(self.next, line);
+            }
+        }
+    }
+
+    fn converse(&mut self, token: u64) {
+        let Some(mut line) = self.connections.remove(&token) else { return };
+        let sent = match line.receive::<Request>() {
+            Ok(Received::Message(Request::Up(up), _)) => match self.up(up) {
+                Ok(path) => line.send(&Reply::Ok(vec![path]), &[]),
+                Err(error) => line.send(&Reply::<()>::Error(error.into()), &[]),
+            },
+            Ok(Received::Message(Request::List, _)) => line.send(&Reply::Ok(self.server.paths()), &[]),
+            Ok(Received::Pending) => Ok(()),
+            Ok(Received::Closed) => Err(LineError::Closed),
+            Err(LineError::Malformed(why)) => {
+                line.send(&Reply::<()>::Error(Refusal::new("cannot read the request", why)), &[])
+            }
+            Err(error) => Err(error),
+        };
+        // A peer that does not read its short replies has had its chance.
+        if sent.is_ok() && !line.wants_write() {
+            self.connections.insert(token, line);
+        }
+    }
+
+    fn up(&mut self, up: Up) -> Result<PathBuf, SetUpError> {
+        let Up { name, path, mode, config } = up;
+        if self.server.find(&path).is_some() {
+            return Err(Refusal::new(format!("cannot make stack {name}"), "it is there already")
+                .hint(format!("`viewnet stack show {name}` shows it, `viewnet stack down {name}` ends it"))
+                .into());
+        }
+        let stack = KernelStack::create(&name, &config, &self.runtime.switches())?;
+        self.server.add(Serving { name, path: path.clone(), mode, kept: true, own: None }, stack)?;
+        self.eye.keep(&path).map_err(|e| Refusal::new("cannot reach the eye", e.desc()))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.runtime.keeper());
+    }
+}

@@ -1,0 +1,231 @@
+//! From a command line to a program in its view.
+//!
+//! # Theory of operation
+//! `viewnet run` becomes the program: the process that the shell started ends up executing it, so exit
+//! status, signals, job control and terminal are the program's own. Before that it forks, out of the way
+//! of the terminal and of its parent, the supervisor and its eye:
+//! ```text
+//! viewnet run ──fork──► (intermediate, exits) ──fork──► supervisor   in the stacks' user namespace
+//!      │                                        └─fork──► eye          where the program is
+//!      │ ◄── ready, or why not ── supervisor
+//!      ├─ no_new_privs, filter installed; its listener ──► supervisor
+//!      └─ execvp
+//! ```
+//! The supervisor ends when nobody has the filter any more, the eye when the supervisor does.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsString};
+use std::io::stderr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use msocket::line::{CallError, Line, LineError, Received, Reply};
+use nix::errno::Errno;
+use nix::sys::wait::waitpid;
+use nix::unistd::{chdir, execvp, geteuid, setsid};
+use serde::{Deserialize, Serialize};
+use stacks::config::StackConfig;
+use stacks::kernel::SetUpError;
+use stacks::kernel::namespace::Step;
+
+use crate::doctor::{self, SetupStep};
+use crate::exit::{Exit, Failure};
+use crate::runtime::Runtime;
+use crate::supervisor::Supervisor;
+use crate::sys::process::{self, Fork};
+use crate::sys::seccomp;
+use crate::{eye, filter, nested};
+
+/// Which stack a view gets, every name resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StackSpec {
+    /// A kernel stack made for this view.
+    New(StackConfig),
+    /// The stack that is served at a path.
+    At(PathBuf),
+    /// No network.
+    None,
+}
+
+/// A program to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// Where our sockets are.
+    pub(crate) runtime: Runtime,
+    /// Name of the view, and of its stack if that is new.
+    pub(crate) name: String,
+    /// Its stack.
+    pub(crate) stack: StackSpec,
+    /// The process that becomes the program.
+    pub(crate) pid: i32,
+    /// The program and its arguments.
+    pub(crate) command: Vec<OsString>,
+    /// One line per trapped call on stderr.
+    pub(crate) trace: bool,
+}
+
+/// What the launching process tells the supervisor once the filter is there.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Filtered {}
+
+/// Runs the program; returns only if that fails.
+pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
+    if let Some(mut supervisor) = nested::supervisor() {
+        let view = nested::ask(&mut supervisor, &plan.name, &plan.stack).map_err(set_up_failed)?.view;
+        drop(supervisor);
+        return execute(&plan.command, Some(view));
+    }
+    let program =
+        filter::program().map_err(|e| Failure::new("cannot build the filter", e).code(Exit::SetUp))?;
+    let mut supervisor = start(plan)?;
+    // Root keeps its privileges, and so do set-user-ID programs that it runs.
+    if !geteuid().is_root() {
+        seccomp::set_no_new_privs().map_err(|e| doctor::failure(SetupStep::SeccompFilter, e))?;
+    }
+    let listener = seccomp::install(&program).map_err(|e| doctor::failure(SetupStep::Listener, e))?;
+    supervisor.call::<_, ()>(&Filtered {}, &[listener.as_fd()]).map_err(set_up_failed)?;
+    drop((listener, supervisor));
+    execute(&plan.command, None)
+}
+
+/// Forks the supervisor and its eye and waits until the view is there.
+fn start(plan: &Plan) -> Result<Line, Failure> {
+    let descriptor = |e: std::io::Error| {
+        doctor::failure(SetupStep::Descriptor, Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+    };
+    let process = |e| doctor::failure(SetupStep::Process, e);
+    let (ours, theirs) = UnixStream::pair().map_err(descriptor)?;
+    match process::fork().map_err(process)? {
+        Fork::Parent(child) => {
+            waitpid(child, None).map_err(process)?;
+            drop(theirs);
+        }
+        Fork::Child => background(plan, theirs),
+    }
+    let mut line = Line::client(ours);
+    match line.receive::<Reply<()>>() {
+        Ok(Received::Message(Reply::Ok(()), _)) => Ok(line),
+        Ok(Received::Message(Reply::Error(refusal), _)) => Err(explained(refusal)),
+        Ok(_) => Err(set_up_failed(LineError::Closed.into())),
+        Err(error) => Err(set_up_failed(error.into())),
+    }
+}
+
+/// The intermediate process: makes the twins, which thereby belong to nobody, and goes.
+fn background(plan: &Plan, channel: UnixStream) -> ! {
+    let forked = (|| {
+        setsid()?;
+        let (eye, eye_end) = eye::pair()?;
+        if let Fork::Child = process::fork()? {
+            drop(eye_end);
+            supervise(plan, channel, eye);
+        }
+        if let Fork::Child = process::fork()? {
+            process::close_all_but(&[eye_end.as_raw_fd()]);
+            become_background(c"viewnet-eye", None);
+            eye::watch(&eye_end);
+            process::exit_now(0);
+        }
+        Ok::<_, Errno>(())
+    })();
+    process::exit_now(i32::from(forked.is_err()))
+}
+
+/// Leaves everything of the launching process that could be held against somebody: its working folder,
+/// its standard descriptors, its name. Returns a copy of stderr if asked for.
+fn become_background(title: &std::ffi::CStr, keep_stderr: Option<&mut Option<OwnedFd>>) {
+    process::ignore_sigpipe();
+    process::set_title(title);
+    let _ = chdir("/");
+    if let Some(copy) = keep_stderr {
+        *copy = stderr().as_fd().try_clone_to_owned().ok();
+    }
+    if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stdin(&null);
+        let _ = nix::unistd::dup2_stdout(&null);
+        let _ = nix::unistd::dup2_stderr(&null);
+    }
+}
+
+fn supervise(plan: &Plan, channel: UnixStream, eye: eye::Eye) -> ! {
+    process::close_all_but(&[channel.as_raw_fd(), eye.as_fd().as_raw_fd()]);
+    let mut trace = None;
+    become_background(c"viewnet-view", plan.trace.then_some(&mut trace));
+    let mut line = Line::client(channel);
+    match Supervisor::set_up(plan, eye, trace) {
+        Err(error) => {
+            let _ = line.send(&Reply::<()>::Error(error.into()), &[]);
+            process::exit_now(1)
+        }
+        Ok(mut supervisor) => {
+            let ended =
+                line.send(&Reply::Ok(()), &[]).is_err() || supervise_with(&mut supervisor, line).is_none();
+            drop(supervisor);
+            process::exit_now(i32::from(ended))
+        }
+    }
+}
+
+/// Takes the listener and works until nobody needs the view.
+fn supervise_with(supervisor: &mut Supervisor, mut line: Line) -> Option<()> {
+    let Ok(Received::Message(Filtered {}, mut fds)) = line.receive::<Filtered>() else { return None };
+    let listener = fds.pop()?;
+    line.send(&Reply::Ok(()), &[]).ok()?;
+    drop(line);
+    supervisor.run(listener).ok()
+}
+
+/// Becomes the program.
+pub(crate) fn execute(command: &[OsString], view: Option<u64>) -> Result<Infallible, Failure> {
+    let arguments: Vec<CString> = command
+        .iter()
+        .map(|word| CString::new(word.clone().into_vec()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| {
+            Failure::new("cannot run the program", "a NUL byte in its arguments").code(Exit::NotExecutable)
+        })?;
+    if let Some(view) = view {
+        crate::runtime::set_marker(view);
+    }
+    process::restore_sigpipe();
+    let error = execvp(&arguments[0], &arguments).expect_err("execvp returns only errors");
+    let code = if error == Errno::ENOENT { Exit::NotFound } else { Exit::NotExecutable };
+    Err(Failure::new(format!("cannot run {}", command[0].display()), error.desc()).code(code))
+}
+
+/// A supervisor that could not be spoken to, or that said no.
+fn set_up_failed(error: CallError) -> Failure {
+    match error {
+        CallError::Refused(refusal) => explained(refusal),
+        CallError::Line(error) => {
+            Failure::new("cannot set up the view", error).hint("run `viewnet doctor`").code(Exit::SetUp)
+        }
+    }
+}
+
+/// Puts the doctor's words in place of an errno, where a step of ours failed.
+pub(crate) fn explained(refusal: msocket::line::Refusal) -> Failure {
+    let steps = [
+        (Step::UserNamespace, SetupStep::UserNamespace),
+        (Step::IdMap, SetupStep::IdMap),
+        (Step::NetNamespace, SetupStep::NetNamespace),
+    ];
+    if let Some(errno) = refusal.errno.map(Errno::from_raw) {
+        for (step, explained) in steps {
+            if refusal == step.refusal(errno) {
+                return doctor::failure(explained, errno);
+            }
+        }
+    }
+    Failure::from(refusal).code(Exit::SetUp)
+}
+
+/// Makes the supervisor's stack error one for the launching process.
+impl From<SetUpError> for Failure {
+    fn from(error: SetUpError) -> Self {
+        explained(error.into())
+    }
+}

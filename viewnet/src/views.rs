@@ -1,0 +1,201 @@
+//! Views: which stack answers for which thread.
+//!
+//! # Theory of operation
+//! A supervisor has one view of its own and one for each nested `viewnet run` inside it. A thread belongs
+//! to the nested view whose root process is its nearest ancestor; an orphan, whose ancestors are gone, to
+//! the one named in the environment it was started with; else to the supervisor's own view. A thread that
+//! is in another network namespace than viewnet was started in belongs to none: it has made one of its own.
+//! What is known of a thread is looked up at its first call and believed for [`BELIEF`]; unshare(2) and
+//! setns(2), the ways to change it, are trapped and end the belief at once.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use stacks::remote::RemoteStack;
+use stacks::serve::{Server, StackId};
+use stacks::stack::Stack;
+
+use crate::handlers::Caller;
+use crate::target::Target;
+
+/// How long a thread id means the same thread: ids are not used again within this time.
+const BELIEF: Duration = Duration::from_secs(1);
+/// Most threads we remember; past that all are looked up again.
+const MAX_THREADS: usize = 4096;
+
+/// The view a supervisor was started for.
+pub(crate) const OWN: u64 = 0;
+
+/// Where a view's sockets come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A stack that this supervisor serves.
+    Served(StackId),
+    /// A stack of somebody else: its maker here, and the membership that ends with it.
+    Joined(Box<dyn Stack + 'static>, Option<RemoteStack>),
+    /// A stack that has gone: ENETDOWN.
+    Gone,
+}
+
+/// One view.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where its sockets come from.
+    pub(crate) source: Source,
+    /// Root process, for a nested view.
+    pub(crate) root: Option<i32>,
+}
+
+/// All views of a supervisor.
+#[derive(Debug, Default)]
+pub(crate) struct Views {
+    views: HashMap<u64, View>,
+    threads: HashMap<i32, (Option<u64>, Instant)>,
+    last: u64,
+}
+
+impl Views {
+    /// Adds the supervisor's own view.
+    pub(crate) fn own(view: View) -> Self {
+        Self { views: HashMap::from([(OWN, view)]), ..Self::default() }
+    }
+
+    /// Adds a nested view; every thread is looked up anew.
+    pub(crate) fn nest(&mut self, view: View) -> u64 {
+        self.last += 1;
+        self.threads.clear();
+        self.views.insert(self.last, view);
+        self.last
+    }
+
+    /// Removes a view.
+    pub(crate) fn remove(&mut self, id: u64) -> Option<View> {
+        self.threads.clear();
+        self.views.remove(&id)
+    }
+
+    /// All of them.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&u64, &mut View)> {
+        self.views.iter_mut()
+    }
+
+    /// The nested ones with their root processes.
+    pub(crate) fn roots(&self) -> Vec<(u64, i32)> {
+        self.views.iter().filter_map(|(id, view)| Some((*id, view.root?))).collect()
+    }
+
+    /// Whether there are nested ones.
+    pub(crate) fn nested(&self) -> bool {
+        self.views.len() > 1
+    }
+
+    /// The view of a thread; `None` if it has a network of its own.
+    fn of(&mut self, tid: i32, now: Instant, target: &mut dyn Target) -> Result<Option<u64>, Errno> {
+        if let Some((view, seen)) = self.threads.get(&tid).copied() {
+            if now.duration_since(seen) < BELIEF {
+                return Ok(view);
+            }
+        }
+        let seen = target.inspect()?;
+        let view = seen.home_network.then(|| {
+            let by_root =
+                |pid: &i32| self.views.iter().find(|(_, v)| v.root == Some(*pid)).map(|(id, _)| *id);
+            let nearest = seen.ancestors.iter().find_map(by_root);
+            nearest.or_else(|| seen.marker.filter(|id| self.views.contains_key(id))).unwrap_or(OWN)
+        });
+        if self.threads.len() >= MAX_THREADS {
+            self.threads.clear();
+        }
+        self.threads.insert(tid, (view, now));
+        Ok(view)
+    }
+}
+
+/// One thread of the program, for the handlers.
+pub(crate) struct Known<'a> {
+    /// The views.
+    pub(crate) views: &'a mut Views,
+    /// The stacks this supervisor serves.
+    pub(crate) server: &'a mut Server,
+    /// The thread.
+    pub(crate) tid: i32,
+    /// The time of the call.
+    pub(crate) now: Instant,
+    /// Owner of the stacks.
+    pub(crate) owner: u32,
+    /// Makes a control line for the thread.
+    pub(crate) open_control: &'a mut dyn FnMut(i32) -> Result<OwnedFd, Errno>,
+}
+
+impl Caller for Known<'_> {
+    fn stack(&mut self, target: &mut dyn Target) -> Result<Option<&mut dyn Stack>, Errno> {
+        let Some(id) = self.views.of(self.tid, self.now, target)? else { return Ok(None) };
+        match self.views.views.get_mut(&id).map(|view| &mut view.source) {
+            Some(Source::Served(stack)) => match self.server.stack_mut(*stack) {
+                Some(stack) => Ok(Some(stack)),
+                None => Err(Errno::ENETDOWN),
+            },
+            Some(Source::Joined(stack, _)) => Ok(Some(stack.as_mut())),
+            Some(Source::Gone) | None => Err(Errno::ENETDOWN),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.views.threads.remove(&self.tid);
+    }
+
+    fn owner(&self) -> u32 {
+        self.owner
+    }
+
+    fn control(&mut self) -> Result<OwnedFd, Errno> {
+        (self.open_control)(self.tid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Pretend;
+    use stacks::none::NoStack;
+
+    fn view(root: Option<i32>) -> View {
+        View { name: "v".into(), source: Source::Joined(Box::new(NoStack), None), root }
+    }
+
+    fn of(views: &mut Views, target: &mut Pretend, tid: i32) -> Option<u64> {
+        views.of(tid, Instant::now(), target).unwrap()
+    }
+
+    #[test]
+    fn nearest_root_wins_then_the_marker_then_our_own() {
+        let mut views = Views::own(view(None));
+        let (outer, inner) = (views.nest(view(Some(10))), views.nest(view(Some(20))));
+        let mut target = Pretend::default();
+        assert_eq!(of(&mut views, &mut target, 1), Some(OWN));
+        target.inspection.ancestors = vec![30, 20, 10, 1];
+        assert_eq!(of(&mut views, &mut target, 2), Some(inner));
+        target.inspection.ancestors = vec![10, 1];
+        target.inspection.marker = Some(inner);
+        assert_eq!(of(&mut views, &mut target, 3), Some(outer));
+        target.inspection.ancestors = vec![40, 1];
+        assert_eq!(of(&mut views, &mut target, 4), Some(inner));
+        target.inspection.marker = Some(99);
+        assert_eq!(of(&mut views, &mut target, 5), Some(OWN));
+    }
+
+    #[test]
+    fn a_thread_with_a_network_of_its_own_has_no_view_and_is_looked_up_again_when_told() {
+        let mut views = Views::own(view(None));
+        let mut target = Pretend::default();
+        assert_eq!(of(&mut views, &mut target, 1), Some(OWN));
+        target.inspection.home_network = false;
+        assert_eq!(of(&mut views, &mut target, 1), Some(OWN), "believed for a while");
+        views.threads.remove(&1);
+        assert_eq!(of(&mut views, &mut target, 1), None);
+    }
+}
