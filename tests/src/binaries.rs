@@ -79,7 +79,8 @@ pub fn c_probe(name: &str, linkage: Linkage) -> PathBuf {
     let built = folder.join(format!("{name}-{:016x}", hash.finish()));
     if !built.exists() {
         // Another thread or test may be building the same one: each writes its own, the last rename wins.
-        let own = tempfile::Builder::new().prefix(name).tempfile_in(&folder).expect("a file").into_temp_path();
+        let own =
+            tempfile::Builder::new().prefix(name).tempfile_in(&folder).expect("a file").into_temp_path();
         let gcc = Command::new("gcc").args(&flags).arg("-o").arg(&own).arg(&source).output();
         let gcc = gcc.unwrap_or_else(|e| panic!("gcc: {e}; install what tests/PACKAGES lists"));
         assert!(gcc.status.success(), "{name} {linkage:?}:\n{}", String::from_utf8_lossy(&gcc.stderr));

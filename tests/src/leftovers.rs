@@ -37,7 +37,8 @@ impl fmt::Display for Leftover {
 
 /// Everything that is left of the World whose runtime folder this is.
 pub fn find(runtime: &Path) -> Vec<Leftover> {
-    let mut found: Vec<_> = processes(runtime).into_iter().map(|(pid, line)| Leftover::Process { pid, line }).collect();
+    let mut found: Vec<_> =
+        processes(runtime).into_iter().map(|(pid, line)| Leftover::Process { pid, line }).collect();
     files(runtime, &mut found);
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let folder = runtime.to_string_lossy();

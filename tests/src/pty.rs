@@ -71,7 +71,8 @@ impl Terminal {
 
     /// Waits for the end of the program.
     pub fn wait(&mut self) -> Option<i32> {
-        let ended = wait_until(Duration::from_secs(20), || self.child.try_wait().expect("our child").is_some());
+        let ended =
+            wait_until(Duration::from_secs(20), || self.child.try_wait().expect("our child").is_some());
         assert!(ended, "still running:\n{}", self.screen());
         self.child.wait().expect("our child").code()
     }

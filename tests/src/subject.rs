@@ -42,4 +42,3 @@ impl Subject {
         program.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
 }
-

@@ -61,7 +61,8 @@ impl World {
         let root = geteuid().is_root();
         assert!(root || user == User::Ordinary, "only root can test as root");
         let uid = if root && user == User::Ordinary { spare_uid() } else { geteuid().as_raw() };
-        let folder = tempfile::Builder::new().prefix("vn").rand_bytes(8).tempdir().expect("a temporary folder");
+        let folder =
+            tempfile::Builder::new().prefix("vn").rand_bytes(8).tempdir().expect("a temporary folder");
         fs::set_permissions(folder.path(), Permissions::from_mode(0o711)).expect("chmod");
         for (name, mode) in [("bin", 0o755), ("dev", 0o755), ("home", 0o700), ("run", 0o700)] {
             let path = folder.path().join(name);
