@@ -19,14 +19,14 @@
 //!
 //! There is no spanning tree: two links between the same two switches make a loop.
 
-//pub mod client;
-//pub mod control;
+pub mod client;
+pub mod control;
 pub mod fdb;
 pub mod forward;
 pub mod frame;
 pub mod offload;
 pub mod port;
-//pub mod ports;
-//pub mod serve;
+pub mod ports;
+pub mod serve;
 pub mod switch;
 pub mod vlan;

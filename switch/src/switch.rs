@@ -209,7 +209,12 @@ impl Switch {
     ///
     /// # Errors
     /// A bad name or a full switch.
-    pub fn add_port(&mut self, name: &str, vlans: PortVlans, offloads: Offloads) -> Result<PortId, PortError> {
+    pub fn add_port(
+        &mut self,
+        name: &str,
+        vlans: PortVlans,
+        offloads: Offloads,
+    ) -> Result<PortId, PortError> {
         self.check_name(name)?;
         let id = match self.free.pop() {
             Some(index) => PortId::new(index),

@@ -164,11 +164,8 @@ impl Layout {
         } else {
             ip[4..6].copy_from_slice(&((ip_len - 40) as u16).to_be_bytes());
         }
-        let pseudo = checksum::pseudo(
-            &headers[self.addresses.0..self.addresses.1],
-            self.protocol,
-            transport_len,
-        );
+        let pseudo =
+            checksum::pseudo(&headers[self.addresses.0..self.addresses.1], self.protocol, transport_len);
         let transport = &mut headers[self.transport..];
         if self.protocol == TCP {
             let was = &original[self.transport..];

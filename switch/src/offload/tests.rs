@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::{Tci, TPID};
+use crate::frame::{TPID, Tci};
 use crate::vlan::Vid;
 
 /// RFC 1071 to the letter.
@@ -98,7 +98,12 @@ impl Super {
     }
 }
 
-fn collect(hdr: &VnetHdr, bytes: &[u8], edit: TagEdit, takes: Offloads) -> Result<Vec<(VnetHdr, Vec<u8>)>, Malformed> {
+fn collect(
+    hdr: &VnetHdr,
+    bytes: &[u8],
+    edit: TagEdit,
+    takes: Offloads,
+) -> Result<Vec<(VnetHdr, Vec<u8>)>, Malformed> {
     let mut out = Vec::new();
     emit(hdr, Frame::new(bytes).unwrap(), edit, takes, |hdr, pieces| {
         out.push((*hdr, pieces.concat()));

@@ -141,7 +141,14 @@ struct Model {
 }
 
 impl Model {
-    fn frame(&mut self, now: Instant, from: PortId, to: u8, source: u8, tci: Option<u16>) -> Vec<(PortId, Vec<u8>)> {
+    fn frame(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        to: u8,
+        source: u8,
+        tci: Option<u16>,
+    ) -> Vec<(PortId, Vec<u8>)> {
         let number = tci.map_or(0, |t| t & 0xFFF);
         let vid = match &self.ports[&from] {
             PortVlans::Access { vid } if number == 0 => *vid,
