@@ -26,7 +26,7 @@ const INNER: &str = "VIEWNET_TEST_INNER";
 
 /// Runs `body` in user and network namespaces of its own; `name` is the calling test's.
 #[expect(clippy::disallowed_methods, reason = "how the inner run knows that it is one")]
-pub fn isolated(name: &str, body: fn()) {
+pub(crate) fn isolated(name: &str, body: fn()) {
     if std::env::var_os(INNER).is_some() {
         return body();
     }
@@ -47,7 +47,7 @@ pub fn isolated(name: &str, body: fn()) {
 }
 
 /// Is there a /dev/net/tun for us? Says so if not.
-pub fn has_tap() -> bool {
+pub(crate) fn has_tap() -> bool {
     let opened = std::fs::File::open(tap::DEVICE);
     if let Err(e) = &opened {
         eprintln!("SKIPPED, {}: {e}", tap::DEVICE);
@@ -58,13 +58,13 @@ pub fn has_tap() -> bool {
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A network namespace that dies with this value.
-pub struct Namespace {
+pub(crate) struct Namespace {
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Namespace {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (jobs, todo) = channel::<Job>();
         let thread = std::thread::Builder::new()
             .spawn(move || {
@@ -78,7 +78,7 @@ impl Namespace {
     }
 
     /// Starts `job` in the namespace; the receiver gives its result.
-    pub fn start<T: Send + 'static>(
+    pub(crate) fn start<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> std::sync::mpsc::Receiver<T> {
@@ -88,16 +88,16 @@ impl Namespace {
         receiver
     }
 
-    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         self.start(job).recv().expect("the job panicked")
     }
 
     /// Runs a shell command; panics with its output if it fails.
-    pub fn sh(&self, command: &str) {
+    pub(crate) fn sh(&self, command: &str) {
         assert!(self.try_sh(command), "{command}");
     }
 
-    pub fn try_sh(&self, command: &str) -> bool {
+    pub(crate) fn try_sh(&self, command: &str) -> bool {
         let command = command.to_owned();
         self.run(move || {
             let out = Command::new("sh").args(["-ec", &command]).output().unwrap();
@@ -113,7 +113,7 @@ impl Namespace {
     }
 
     /// Brings an interface up with addresses.
-    pub fn configure(&self, interface: &str, addresses: &[&str]) {
+    pub(crate) fn configure(&self, interface: &str, addresses: &[&str]) {
         for address in addresses {
             let nodad = if address.contains(':') { "nodad" } else { "" };
             self.sh(&format!("ip addr add {address} dev {interface} {nodad}"));
@@ -121,21 +121,26 @@ impl Namespace {
         self.sh(&format!("ip link set {interface} up"));
     }
 
-    pub fn tap(&self) -> OwnedFd {
+    pub(crate) fn tap(&self) -> OwnedFd {
         self.run(|| tap::open(Path::new(tap::DEVICE), "eth0").unwrap().0)
     }
 
-    pub fn plain_tap(&self) -> OwnedFd {
+    pub(crate) fn plain_tap(&self) -> OwnedFd {
         self.run(|| tap::open_plain(Path::new(tap::DEVICE), "eth0").unwrap().0)
     }
 
     /// A packet socket on the other end of a veth pair whose end here is `eth0`.
-    pub fn veth(&self) -> OwnedFd {
+    pub(crate) fn veth(&self) -> OwnedFd {
         self.sh("ip link add eth0 type veth peer name wire && ip link set wire up addrgenmode none");
-        self.run(|| packet::open(nix::net::if_::if_nametoindex("wire").unwrap()).unwrap())
+        self.packet("wire")
     }
 
-    pub fn ping(&self, address: &str) -> bool {
+    /// A packet socket on an interface.
+    pub(crate) fn packet(&self, interface: &'static str) -> OwnedFd {
+        self.run(move || packet::open(nix::net::if_::if_nametoindex(interface).unwrap()).unwrap())
+    }
+
+    pub(crate) fn ping(&self, address: &str) -> bool {
         self.try_sh(&format!("ping -n -c 1 -W 2 {address} >/dev/null"))
     }
 }
@@ -148,14 +153,14 @@ impl Drop for Namespace {
 }
 
 /// A served switch that ends with this value.
-pub struct Served {
-    pub dir: tempfile::TempDir,
-    pub path: PathBuf,
+pub(crate) struct Served {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) path: PathBuf,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Served {
-    pub fn new(idle: Option<Duration>) -> Self {
+    pub(crate) fn new(idle: Option<Duration>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("test");
         let options = serve::Options {
@@ -170,12 +175,12 @@ impl Served {
         Self { dir, path, thread: Some(thread) }
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect(&self.path).unwrap()
     }
 
     /// Waits for the end.
-    pub fn join(&mut self) {
+    pub(crate) fn join(&mut self) {
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap().unwrap();
         }
@@ -193,17 +198,17 @@ impl Drop for Served {
     }
 }
 
-pub fn access(kind: Kind, vid: u16) -> Attach {
+pub(crate) fn access(kind: Kind, vid: u16) -> Attach {
     Attach { vlans: PortVlans::Access { vid: Vid::new(vid).unwrap() }, ..Attach::new(kind) }
 }
 
-pub fn trunk(kind: Kind, allowed: &str, native: Option<u16>) -> Attach {
+pub(crate) fn trunk(kind: Kind, allowed: &str, native: Option<u16>) -> Attach {
     let allowed: VidSet = allowed.parse().unwrap();
     Attach { vlans: PortVlans::Trunk { native: native.and_then(Vid::new), allowed }, ..Attach::new(kind) }
 }
 
 /// Sends `len` bytes by TCP from one namespace to an address of the other, and back their checksum.
-pub fn transfer(from: &Namespace, to: &Namespace, address: &str, len: usize) {
+pub(crate) fn transfer(from: &Namespace, to: &Namespace, address: &str, len: usize) {
     let address: IpAddr = address.parse().unwrap();
     let listener = to.run(move || TcpListener::bind((address, 0)).unwrap());
     let target = listener.local_addr().unwrap();
@@ -227,7 +232,7 @@ pub fn transfer(from: &Namespace, to: &Namespace, address: &str, len: usize) {
 }
 
 /// Waits until `what` holds.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..500 {
         if holds() {
             return;
