@@ -289,7 +289,7 @@ fn filtered(facts: &Facts) -> Cause {
         ),
         Some("systemd-nspawn") => Cause::new(
             "systemd-nspawn's system call filter forbids it",
-            "start the container with `--system-call-filter='@sandbox seccomp'` and `--private-users=pick`",
+            "start the container with `--system-call-filter='@process @sandbox'`",
         ),
         Some("flatpak") => Cause::new(
             "the Flatpak sandbox forbids it",
