@@ -323,7 +323,10 @@ fn a_stopped_supervisor_goes_on_where_it_was() {
         program.tell("data");
         program.until("data 0 1000");
         program.tell("socket");
-        assert!(!wait_until(Duration::from_millis(300), || program.stdout().contains("socket 1")), "who answered?");
+        assert!(
+            !wait_until(Duration::from_millis(300), || program.stdout().contains("socket 1")),
+            "who answered?"
+        );
         supervisors.iter().for_each(|pid| kill(*pid, Signal::SIGCONT).unwrap());
         program.until("socket 1 ok");
         // Stopped again, and the program killed while it waits: it must die, and all must go.
@@ -361,7 +364,8 @@ fn a_killed_supervisor_fails_closed() {
 #[test]
 fn a_killed_program_leaves_nothing() {
     each_user(|world| {
-        let mut program = world.run(["--ip", "10.0.0.9/24", "--", "python3", "-c", SOCKETS_ON_DEMAND]).keep_stdin().start();
+        let mut program =
+            world.run(["--ip", "10.0.0.9/24", "--", "python3", "-c", SOCKETS_ON_DEMAND]).keep_stdin().start();
         program.until("up");
         program.kill(Signal::SIGKILL);
         program.wait();

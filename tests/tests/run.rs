@@ -42,7 +42,12 @@ fn a_signal_ends_it_as_without_us() {
 fn a_program_that_cannot_start() {
     each_user(|world| {
         let plain = world.write("plain", "not a program");
-        let cases = [("no-such-program", 127), ("./no/such/file", 127), (plain.to_str().unwrap(), 126), ("/tmp", 126)];
+        let cases = [
+            ("no-such-program", 127),
+            ("./no/such/file", 127),
+            (plain.to_str().unwrap(), 126),
+            ("/tmp", 126),
+        ];
         for (program, code) in cases {
             let outcome = world.run(["--", program, "arg"]).run().code(code);
             assert!(outcome.stderr.starts_with("viewnet: "), "{}", outcome.stderr);
@@ -69,7 +74,10 @@ fn our_own_failures_are_125_in_three_parts() {
             assert!(outcome.stdout.is_empty(), "{options:?}: {outcome:?}");
             if outcome.status == Status::Exited(125) {
                 let line = outcome.stderr.lines().next().unwrap_or_default();
-                assert!(line.starts_with("viewnet: ") && line.matches(": ").count() >= 2, "{options:?}: {line}");
+                assert!(
+                    line.starts_with("viewnet: ") && line.matches(": ").count() >= 2,
+                    "{options:?}: {line}"
+                );
                 assert!(line.contains("; "), "says not what to do: {line}");
                 assert!(!line.contains("os error"), "a bare errno: {line}");
             }
@@ -83,7 +91,9 @@ fn everything_else_is_inherited_untouched() {
         let probe = world.install(&rust_probe("probe_facts"), "facts");
         let probe = probe.to_str().unwrap();
         let script = |prefix: &str| {
-            format!("umask 027; ulimit -n 321; trap '' USR2 PIPE; exec 7</dev/null; exec {prefix} {probe} a '' 'b c'")
+            format!(
+                "umask 027; ulimit -n 321; trap '' USR2 PIPE; exec 7</dev/null; exec {prefix} {probe} a '' 'b c'"
+            )
         };
         let run = |prefix| world.cmd("bash").args(["-c", &script(prefix)]).env("ODD", "x=y\n: z").run().ok();
         let (native, view) = (run("env"), run("viewnet run --"));
@@ -127,14 +137,20 @@ fn streams_are_the_programs_own() {
 fn views_are_apart_and_alike() {
     each_user(|world| {
         let serve = "import socket,sys; s=socket.socket(); s.bind(('0.0.0.0',80)); s.listen(); print('up',flush=True); sys.stdin.read()";
-        let (mut one, mut two) = (world.run(["--", "python3", "-c", serve]), world.run(["--", "python3", "-c", serve]));
+        let (mut one, mut two) =
+            (world.run(["--", "python3", "-c", serve]), world.run(["--", "python3", "-c", serve]));
         // A pipe that stays open keeps them alive.
         one.command.env("N", "1");
         two.command.env("N", "2");
         let (mut one, mut two) = (one.keep_stdin().start(), two.keep_stdin().start());
         one.until("up");
         two.until("up");
-        let seen = world.run(["--", "python3", "-c", "import socket; print(socket.socket().connect_ex(('127.0.0.1',80)))"]);
+        let seen = world.run([
+            "--",
+            "python3",
+            "-c",
+            "import socket; print(socket.socket().connect_ex(('127.0.0.1',80)))",
+        ]);
         seen.run().ok().says("111");
         one.close_stdin();
         two.close_stdin();
@@ -153,7 +169,11 @@ fn trace_writes_one_line_per_trapped_call() {
         let line = line.unwrap_or_else(|| panic!("no such line:\n{}", outcome.stderr));
         assert!(line.contains("SOCK_DGRAM") && line.contains(" = "), "{line}");
         let untrapped = ["read(", "write(", "close(", "fork(", "poll("];
-        assert!(!outcome.stderr.lines().any(|l| untrapped.iter().any(|u| l.contains(u))), "{}", outcome.stderr);
+        assert!(
+            !outcome.stderr.lines().any(|l| untrapped.iter().any(|u| l.contains(u))),
+            "{}",
+            outcome.stderr
+        );
         let quiet = world.run(["--", "python3", "-c", program]).run().ok();
         assert!(quiet.stderr.is_empty(), "{}", quiet.stderr);
         world.run(["--verbose", "--", "true"]).run().ok();
@@ -166,7 +186,10 @@ fn orphans_and_daemons_keep_their_view() {
         let orphan = "sleep 0.7; ip -br addr show dev lo >out.new 2>&1; \
                       python3 -c 'import socket; s=socket.socket(); s.bind((\"10.99.0.1\",80)); print(\"bound\")' >>out.new 2>&1; \
                       mv out.new out";
-        let script = format!("ip addr add 10.99.0.1/32 dev lo; setsid sh -c '{}' </dev/null >/dev/null 2>&1 &", orphan.replace('\'', "'\\''"));
+        let script = format!(
+            "ip addr add 10.99.0.1/32 dev lo; setsid sh -c '{}' </dev/null >/dev/null 2>&1 &",
+            orphan.replace('\'', "'\\''")
+        );
         let outcome = world.run_script(&script).run().ok();
         assert!(!outcome.held_open);
         let out = world.home().join("out");
@@ -181,7 +204,11 @@ fn nothing_is_left_whoever_dies_first() {
     each_user(|world| {
         let gone = |what: &str| {
             let left = world.settle(Duration::from_secs(5));
-            assert!(left.is_empty(), "after {what}: {}", left.iter().map(|l| format!("{l}\n")).collect::<String>());
+            assert!(
+                left.is_empty(),
+                "after {what}: {}",
+                left.iter().map(|l| format!("{l}\n")).collect::<String>()
+            );
         };
         for options in [&["--"][..], &["--ip", "10.0.0.2/24", "--"]] {
             world.run(options).args(["true"]).run().ok();
@@ -264,7 +291,8 @@ fn job_control_on_a_terminal() {
 #[test]
 fn a_terminal_of_its_own() {
     each_user(|world| {
-        let mut terminal = Terminal::start(world.run(["--", "sh", "-c", "tty; stty -a | head -1; read x; echo got-$x"]));
+        let mut terminal =
+            Terminal::start(world.run(["--", "sh", "-c", "tty; stty -a | head -1; read x; echo got-$x"]));
         terminal.until("/dev/pts/");
         terminal.type_keys("word\r");
         terminal.until("got-word");

@@ -11,7 +11,9 @@ fn main() {
         println!("arg {i}: {}", arg.display());
     }
     println!("cwd: {}", std::env::current_dir().expect("cwd").display());
-    let wanted = ["Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "SigCgt", "CapInh", "CapPrm", "CapEff", "CapBnd"];
+    let wanted = [
+        "Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "SigCgt", "CapInh", "CapPrm", "CapEff", "CapBnd",
+    ];
     for line in own("status").lines() {
         if let Some((name, value)) = line.split_once(':')
             && (wanted.contains(&name) || name == "CapAmb" || name == "Name")
