@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::command::{Outcome, cargo};
 
+/// The version that deny.toml was written for; a later one may need a later Rust than ours.
+const CARGO_DENY: &str = "0.20.2";
 /// The database is a few megabytes; a network that lets it hang is as good as none.
 const FETCH_LIMIT: Duration = Duration::from_secs(120);
 
@@ -14,7 +16,7 @@ pub(crate) fn run(_: &[String]) -> Outcome {
     let installed =
         cargo(["deny", "--version"]).printed().is_some_and(|version| version.starts_with("cargo-deny"));
     if !installed {
-        cargo(["install", "--locked", "cargo-deny"]).run()?;
+        cargo(["install", "--locked", "--version", CARGO_DENY, "cargo-deny"]).run()?;
     }
     cargo(["deny", "--workspace", "check", "licenses", "bans", "sources"]).run()?;
     match cargo(["deny", "fetch", "db"]).quietly_within(FETCH_LIMIT) {
