@@ -36,6 +36,9 @@ const SOURCE_LINES: usize = 600;
 /// Most lines of a file of tests.
 const TEST_LINES: usize = 900;
 
+/// Most lines of a function.
+const FUNCTION_LINES: usize = 70;
+
 /// A file of the repository.
 struct File {
     /// Its path from the repository's root.
@@ -160,6 +163,31 @@ fn files_stay_small() {
         (lines > limit).then(|| format!("{}: {lines} lines, at most {limit}", file.name))
     });
     assert_none("files to split", long);
+}
+
+#[test]
+fn functions_end_in_sight() {
+    let mut broken = Vec::new();
+    for file in files(&[".rs"]) {
+        let lines: Vec<_> = file.text.lines().collect();
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| opens_function(line)) {
+            let indent = &line[..line.len() - line.trim_start().len()];
+            let is_end = |line: &&str| line.strip_prefix(indent) == Some("}");
+            let length = lines[at..].iter().position(is_end).map_or(1, |end| end + 1);
+            if length > FUNCTION_LINES {
+                broken.push(format!("{}:{}: {length} lines, at most {FUNCTION_LINES}", file.name, at + 1));
+            }
+        }
+    }
+    assert_none("functions to split", broken);
+}
+
+/// A line like `pub(crate) const fn name(…) … {`, or the first of several that end so.
+fn opens_function(line: &str) -> bool {
+    let before = line.trim_start().split(' ').take_while(|word| *word != "fn");
+    let modifiers = ["pub", "pub(crate)", "pub(super)", "const", "async", "unsafe", "extern", "\"C\""];
+    let one_line = line.ends_with(';') || line.ends_with('}');
+    line.contains("fn ") && !one_line && before.into_iter().all(|word| modifiers.contains(&word))
 }
 
 #[test]
