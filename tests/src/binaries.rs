@@ -88,3 +88,22 @@ pub fn c_probe(name: &str, linkage: Linkage) -> PathBuf {
     }
     built
 }
+
+/// A program of `programs/`, built by go without libc.
+pub fn go_program(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT
+        .get_or_init(|| {
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(format!("{name}.go"));
+            let folder = profile_folder().join("probes");
+            fs::create_dir_all(&folder).expect("mkdir");
+            let built = folder.join(format!("go-{name}"));
+            let mut go = Command::new("go");
+            go.env("CGO_ENABLED", "0").env("GO111MODULE", "off").env("GOCACHE", folder.join("gocache"));
+            go.env("GOFLAGS", "").args(["build", "-o"]).arg(&built).arg(source);
+            let go = go.output().unwrap_or_else(|e| panic!("go: {e}; install what tests/PACKAGES lists"));
+            assert!(go.status.success(), "{name}.go:\n{}", String::from_utf8_lossy(&go.stderr));
+            built
+        })
+        .clone()
+}

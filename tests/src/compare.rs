@@ -1,9 +1,9 @@
 //! Two outputs of one probe, line by line.
 //!
-//! A line is `observation: value`; each observation occurs once. A difference is either in the table of
+//! A line is `observation: value`; one that occurs again is told from the first by its number. A difference is either in the table of
 //! [`known`](crate::known) ones or a failure, and so is an entry of the table that no longer occurs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::known::Difference;
@@ -37,7 +37,7 @@ pub struct Row {
 pub struct Report {
     /// One row per observation, in the order of the native run.
     pub rows: Vec<Row>,
-    /// Entries of the table that did not occur though they should have, and lines that occur twice.
+    /// Entries of the table that did not occur though they should have.
     pub complaints: Vec<String>,
 }
 
@@ -45,7 +45,7 @@ pub struct Report {
 pub fn compare(probe: &str, native: &str, view: &str, known: &[Difference]) -> Report {
     let known: Vec<_> = known.iter().filter(|d| d.probe == probe).collect();
     let mut report = Report::default();
-    let (native, view) = (parse(native, &mut report), parse(view, &mut report));
+    let (native, view) = (parse(native), parse(view));
     let mut seen = vec![false; known.len()];
     let extra = view.iter().filter(|(key, _)| value_of(&native, key).is_none());
     for (key, _) in native.iter().chain(extra) {
@@ -107,15 +107,15 @@ impl Report {
     }
 }
 
-fn parse(output: &str, report: &mut Report) -> Vec<(String, String)> {
-    let mut keys = BTreeSet::new();
+fn parse(output: &str) -> Vec<(String, String)> {
+    let mut times = BTreeMap::new();
     let mut lines = Vec::new();
     for line in output.lines() {
         let (key, value) = line.split_once(": ").unwrap_or((line, ""));
-        if !keys.insert(key) {
-            report.complaints.push(format!("observed twice: {key}"));
-        }
-        lines.push((key.to_owned(), value.to_owned()));
+        let time = times.entry(key).or_insert(0);
+        *time += 1;
+        let key = if *time == 1 { key.to_owned() } else { format!("{key} #{time}") };
+        lines.push((key, value.to_owned()));
     }
     lines
 }

@@ -19,16 +19,6 @@ pub struct Difference {
     pub reason: &'static str,
 }
 
-const fn always(
-    probe: &'static str,
-    key: &'static str,
-    native: &'static str,
-    view: &'static str,
-    reason: &'static str,
-) -> Difference {
-    Difference { probe, key, native, view, sometimes: false, reason }
-}
-
 const fn sometimes(
     probe: &'static str,
     key: &'static str,
@@ -39,14 +29,19 @@ const fn sometimes(
     Difference { probe, key, native, view, sometimes: true, reason }
 }
 
+const URING: &str =
+    "a ring makes sockets that seccomp never sees; EPERM is what kernel.io_uring_disabled=2 answers";
+
 /// The table.
 pub const DIFFERENCES: &[Difference] = &[
-    always(
-        "uring",
-        "io_uring_setup*",
-        "ok",
-        "EPERM",
-        "a ring makes sockets that seccomp never sees; EPERM is what kernel.io_uring_disabled=2 answers",
+    sometimes("uring", "io_uring_setup*", "ok", "EPERM", URING),
+    sometimes("foreign", "io_uring_setup by int 0x80", "*", "EPERM", URING),
+    sometimes(
+        "foreign",
+        "x32*",
+        "*",
+        "ENOSYS",
+        "x32 calls would pass the filter under other numbers: refused",
     ),
     sometimes(
         "families",

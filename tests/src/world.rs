@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -145,7 +145,7 @@ impl World {
                 command.env(kept, value);
             }
         }
-        Cmd { command, confine: self.confine(), stdin: None, limit: LIMIT }
+        Cmd { command, confine: self.confine(), stdin: None, keep_stdin: false, limit: LIMIT }
     }
 
     /// `viewnet ARGS`
@@ -179,6 +179,14 @@ impl World {
             uid: own.then_some(self.uid),
             terminal: None,
         }
+    }
+
+    /// The processes of viewnet itself in this World: those that execute its copy of the binary.
+    pub fn supervisors(&self) -> Vec<Pid> {
+        let binary = self.folder().join("bin/viewnet");
+        let all = leftovers::processes(&self.runtime()).into_iter().map(|(pid, _)| pid);
+        let ours = |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == binary);
+        all.filter(ours).map(Pid::from_raw).collect()
     }
 
     /// What the World's commands left behind at this moment.
@@ -281,6 +289,7 @@ pub struct Cmd {
     pub command: Command,
     pub(crate) confine: Confine,
     stdin: Option<Vec<u8>>,
+    keep_stdin: bool,
     limit: Duration,
 }
 
@@ -303,6 +312,12 @@ impl Cmd {
         self
     }
 
+    /// Its standard input stays open and empty until [`Running::close_stdin`].
+    pub fn keep_stdin(mut self) -> Self {
+        self.keep_stdin = true;
+        self
+    }
+
     /// Its limit, if not [`LIMIT`].
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -311,16 +326,20 @@ impl Cmd {
 
     /// Starts it, in a process group of its own.
     pub fn start(mut self) -> Running {
-        self.command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+        let fed = self.keep_stdin || self.stdin.is_some();
+        self.command.stdin(if fed { Stdio::piped() } else { Stdio::null() });
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         self.confine.apply(&mut self.command);
         let mut child = self.command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}", self.command));
-        if let (Some(bytes), Some(mut pipe)) = (self.stdin, child.stdin.take()) {
+        let mut input = child.stdin.take();
+        if let Some(bytes) = self.stdin
+            && let Some(mut pipe) = input.take()
+        {
             std::thread::spawn(move || pipe.write_all(&bytes));
         }
         let output = collect(child.stdout.take().expect("piped"));
         let errors = collect(child.stderr.take().expect("piped"));
-        Running { child, output, errors, deadline: Instant::now() + self.limit, ended: None }
+        Running { child, input, output, errors, deadline: Instant::now() + self.limit, ended: None }
     }
 
     /// Runs it to its end.
@@ -365,6 +384,7 @@ impl Collected {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    input: Option<ChildStdin>,
     output: Collected,
     errors: Collected,
     deadline: Instant,
@@ -380,6 +400,18 @@ impl Running {
     /// Sends a signal to the process alone.
     pub fn kill(&self, signal: Signal) {
         kill(self.pid(), signal).expect("the process is ours and not yet reaped");
+    }
+
+    /// Writes a line to its standard input, which was kept open.
+    #[track_caller]
+    pub fn tell(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("started with keep_stdin");
+        writeln!(input, "{line}").expect("it reads its input");
+    }
+
+    /// Ends its standard input.
+    pub fn close_stdin(&mut self) {
+        self.input = None;
     }
 
     /// What it has written so far.
@@ -424,6 +456,7 @@ impl Running {
 
     /// Waits for its end.
     pub fn wait(mut self) -> Outcome {
+        self.close_stdin();
         while !self.has_ended() && Instant::now() < self.deadline {
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -20,6 +20,7 @@ pub(crate) struct Runtime {
 
 impl Runtime {
     /// Finds the folder, making it if it is missing.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub(crate) fn locate() -> Result<Self, Failure> {
         let uid = nix::unistd::geteuid().as_raw();
         let folder = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {

@@ -1,6 +1,7 @@
 //! `viewnet doctor`: the verdicts as a table, then what to do; or as JSON.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 
 use serde::Serialize;
 
@@ -28,19 +29,25 @@ struct Report<'a> {
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let verdicts = check(&Readings::collect());
     let usable = usable(&verdicts);
-    if args.json {
+    let text = if args.json {
         let report = Report { usable, checks: &verdicts };
-        let text = serde_json::to_string_pretty(&report)
-            .map_err(|error| Failure::new("cannot print the report", error))?;
-        println!("{text}");
+        serde_json::to_string_pretty(&report)
+            .map_err(|error| Failure::new("cannot print the report", error))?
+            + "\n"
     } else {
-        print!("{}", table(&verdicts, width()));
+        table(&verdicts, width())
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever read the report has seen enough of it.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new("cannot print the report", error))
+        }
+        _ => Ok(if usable { Exit::Done } else { Exit::Failed }),
     }
-    Ok(if usable { Exit::Done } else { Exit::Failed })
 }
 
 fn width() -> usize {
-    rustix::termios::tcgetwinsize(std::io::stdout())
+    rustix::termios::tcgetwinsize(io::stdout())
         .map_or(WIDTH, |size| usize::from(size.ws_col).clamp(60, 2 * WIDTH))
 }
 

@@ -90,9 +90,9 @@ pub(super) fn id_maps(facts: &Facts, errno: Errno) -> Cause {
 pub(super) fn listener(facts: &Facts, errno: Errno) -> Cause {
     match errno {
         Errno::EBUSY => Cause::new(
-            "another seccomp listener is in force above this process, and the kernel allows one per chain: this is \
-             a view already, or a sandbox with a listener of its own",
-            "inside a view start nested runs through the outer one, else start viewnet outside the sandbox",
+            "another seccomp listener is in force above this process, and the kernel allows one per chain: a sandbox \
+             or container manager that answers system calls itself",
+            "start viewnet outside that sandbox",
         ),
         Errno::EINVAL | Errno::ENOSYS if !facts.filtered => Cause::new(
             "the kernel was built without seccomp filters, or is too old for user notification",
@@ -289,7 +289,7 @@ fn filtered(facts: &Facts) -> Cause {
         ),
         Some("systemd-nspawn") => Cause::new(
             "systemd-nspawn's system call filter forbids it",
-            "start the container with `--system-call-filter='@sandbox seccomp'` and `--private-users=pick`",
+            "start the container with `--system-call-filter='@process @sandbox'`",
         ),
         Some("flatpak") => Cause::new(
             "the Flatpak sandbox forbids it",

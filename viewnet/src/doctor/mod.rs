@@ -86,6 +86,17 @@ impl SetupStep {
     }
 }
 
+impl From<stacks::kernel::namespace::Step> for SetupStep {
+    fn from(step: stacks::kernel::namespace::Step) -> Self {
+        use stacks::kernel::namespace::Step;
+        match step {
+            Step::UserNamespace => Self::UserNamespace,
+            Step::IdMap => Self::IdMap,
+            Step::NetNamespace => Self::NetNamespace,
+        }
+    }
+}
+
 /// Why a step failed on this machine, and what to do: reads the facts it needs.
 pub(crate) fn explain(step: SetupStep, errno: Errno) -> Cause {
     explain_with(&Facts::read(), step, errno)

@@ -32,6 +32,8 @@ pub(crate) struct Facts {
     pub(crate) exe: Option<PathBuf>,
     /// Does the process have CAP_SYS_ADMIN?
     pub(crate) sys_admin: bool,
+    /// Does a view's supervisor answer us already?
+    pub(crate) inside_view: bool,
     /// Is a seccomp filter in force already?
     pub(crate) filtered: bool,
     /// Is `/` of this process no mount point, as after chroot(2)?
@@ -125,6 +127,7 @@ impl Facts {
             uid,
             exe: std::env::current_exe().ok(),
             sys_admin: has_sys_admin(&status),
+            inside_view: inside_view(),
             filtered: status_field(&status, "Seccomp").is_some_and(|mode| mode != "0"),
             chroot: no_root_mount(&text("/proc/self/mountinfo")),
             uid_mapped: uid_is_mapped(uid, &text("/proc/self/uid_map")),
@@ -239,6 +242,13 @@ fn make_veth() -> Result<(), Errno> {
         Some(code) => Err(Errno::from_raw(-code)),
         None => Err(Errno::EPROTO),
     }
+}
+
+/// Only a view's supervisor knows this family; a kernel answers EAFNOSUPPORT.
+fn inside_view() -> bool {
+    use rustix::net::{AddressFamily, SocketType};
+    let Ok(family) = u16::try_from(msocket::proto::AF_VIEWNET) else { return false };
+    rustix::net::socket(AddressFamily::from_raw(family), SocketType::STREAM, None).is_ok()
 }
 
 /// A file's text; empty if it cannot be read.

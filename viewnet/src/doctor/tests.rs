@@ -16,6 +16,7 @@ fn good() -> Readings {
             uid: 1000,
             exe: Some("/opt/bin/viewnet".into()),
             sys_admin: false,
+            inside_view: false,
             filtered: false,
             chroot: false,
             uid_mapped: true,
@@ -125,8 +126,13 @@ fn kernels() {
 fn seccomp_notification() {
     let without = changed(|r| r.trials.notify = Err(Errno::EINVAL));
     assert_fails(&without, "seccomp-notify", "without seccomp filters", "CONFIG_SECCOMP_FILTER");
-    let within = changed(|r| r.trials.listener = Trial::Refused(Errno::EBUSY));
-    assert_warns(&within, "seccomp-notify", "one per chain", "outer");
+    let sandboxed = changed(|r| r.trials.listener = Trial::Refused(Errno::EBUSY));
+    assert_fails(&sandboxed, "seccomp-notify", "one per chain", "outside");
+    let nested = changed(|r| {
+        r.trials.listener = Trial::Refused(Errno::EBUSY);
+        r.facts.inside_view = true;
+    });
+    assert_eq!(verdict(&nested, "seccomp-notify").state, State::Ok);
     let killed = changed(|r| r.trials.listener = Trial::Killed(Signal::SIGSYS));
     assert_fails(&killed, "seccomp-notify", "SIGSYS", "outside");
     let no_flag = changed(|r| r.trials.killable = Trial::Refused(Errno::EINVAL));
@@ -338,6 +344,14 @@ fn no_step_ends_with_a_bare_errno() {
         }
         assert!(step.what().starts_with("cannot "));
     }
+}
+
+#[test]
+fn the_steps_of_a_kernel_stack_are_steps_of_ours() {
+    use stacks::kernel::namespace::Step;
+    assert_eq!(SetupStep::from(Step::UserNamespace), SetupStep::UserNamespace);
+    assert_eq!(SetupStep::from(Step::IdMap), SetupStep::IdMap);
+    assert_eq!(SetupStep::from(Step::NetNamespace), SetupStep::NetNamespace);
 }
 
 #[test]

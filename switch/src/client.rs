@@ -1,0 +1,170 @@
+//! The other end of a switch's control socket.
+//!
+//! # Theory of operation
+//! A [`Client`] is a blocking connection with one method per request; no call waits longer than [`PATIENCE`].
+//! A port attached without `linger` lives as long as the connection: [`Attached`] owns both, and dropping it,
+//! or the death of the process, unplugs them. The connection is a mere descriptor: [`Client::into_line`] gives
+//! it away, to another process for example.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use msocket::line::{CallError, Line, LineError};
+use serde::de::DeserializeOwned;
+
+pub use crate::control::{Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VlanInfo};
+pub use crate::ports::Kind;
+
+/// How long a switch may take to answer; it answers at once unless its machine stands still.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection to a switch.
+#[derive(Debug)]
+pub struct Client {
+    line: Line,
+}
+
+impl Client {
+    /// Connects to the control socket `path`.
+    ///
+    /// # Errors
+    /// Those of connect(2): ENOENT and ECONNREFUSED mean that no switch runs there.
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        Self::from_line(Line::connect(path)?)
+    }
+
+    /// Takes over a connection.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub fn from_line(line: Line) -> io::Result<Self> {
+        line.stream().set_read_timeout(Some(PATIENCE))?;
+        line.stream().set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { line })
+    }
+
+    /// Gives the connection away; ports attached by it live on with it.
+    pub fn into_line(self) -> Line {
+        self.line
+    }
+
+    /// Plugs `fd` in as a port; the switch has a descriptor of its own then. Several ports may share one
+    /// connection.
+    ///
+    /// # Errors
+    /// The connection's, or the switch's refusal.
+    pub fn add_port(&mut self, fd: impl AsFd, attach: &Attach) -> Result<PortAdded, CallError> {
+        Ok(self.line.call(&Request::PortAdd(attach.clone()), &[fd.as_fd()])?.0)
+    }
+
+    /// As [`Client::add_port`], with the port and the connection in one value.
+    ///
+    /// # Errors
+    /// The connection's, or the switch's refusal.
+    pub fn attach(mut self, fd: impl AsFd, attach: &Attach) -> Result<Attached, CallError> {
+        let port = self.add_port(fd, attach)?;
+        Ok(Attached { client: self, ports: vec![port.name] })
+    }
+
+    /// Who is it?
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn hello(&mut self) -> Result<Hello, CallError> {
+        self.call(&Request::Hello)
+    }
+
+    /// How is it?
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn show(&mut self) -> Result<Show, CallError> {
+        self.call(&Request::Show)
+    }
+
+    /// Its ports.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn ports(&mut self) -> Result<Vec<PortInfo>, CallError> {
+        self.call(&Request::PortLs)
+    }
+
+    /// Its VLANs.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn vlans(&mut self) -> Result<Vec<VlanInfo>, CallError> {
+        self.call(&Request::VlanLs)
+    }
+
+    /// The stations it knows.
+    ///
+    /// # Errors
+    /// The connection's, or no such port.
+    pub fn stations(&mut self, filter: MacFilter) -> Result<Vec<Station>, CallError> {
+        self.call(&Request::MacLs(filter))
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// The connection's, or no permission.
+    pub fn down(&mut self) -> Result<(), CallError> {
+        self.call(&Request::Down)
+    }
+
+    /// Any request that comes without descriptor; `A` is the answer [`Request`] names.
+    ///
+    /// # Errors
+    /// The connection's, or the switch's refusal.
+    pub fn call<A: DeserializeOwned>(&mut self, request: &Request) -> Result<A, CallError> {
+        Ok(self.line.call(request, &[])?.0)
+    }
+}
+
+/// Did the switch go while we were asking it? Then another may be started in its place.
+pub fn is_gone(error: &CallError) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    match error {
+        CallError::Line(LineError::Closed) => true,
+        CallError::Line(LineError::Io(e)) => matches!(e.kind(), BrokenPipe | ConnectionReset),
+        CallError::Line(_) | CallError::Refused(_) => false,
+    }
+}
+
+/// Ports, plugged in as long as this value lives.
+#[derive(Debug)]
+pub struct Attached {
+    client: Client,
+    ports: Vec<String>,
+}
+
+impl Attached {
+    /// Plugs in one more.
+    ///
+    /// # Errors
+    /// As [`Client::attach`].
+    pub fn attach(&mut self, fd: impl AsFd, attach: &Attach) -> Result<&str, CallError> {
+        let port = self.client.add_port(fd, attach)?;
+        self.ports.push(port.name);
+        Ok(self.ports.last().expect("just pushed"))
+    }
+
+    /// The ports' names, in the order they were plugged in.
+    pub fn ports(&self) -> &[String] {
+        &self.ports
+    }
+
+    /// The connection, for other requests.
+    pub fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// Gives the connection away; the ports live as long as it does.
+    pub fn into_line(self) -> Line {
+        self.client.line
+    }
+}

@@ -1,0 +1,249 @@
+//! The forwarding database: (VLAN, address) → port, with age.
+//!
+//! # Theory of operation
+//! [`Fdb::learn`] is called for every frame, [`Fdb::lookup`] for every frame to one station; both are one
+//! hash lookup. An entry not refreshed for the age is dead at once for `lookup`, and its memory is
+//! reclaimed by [`Fdb::expire`], which [`Fdb::next_expiry`] asks for a few times per age: no timer per entry.
+//! The table is bounded, and so is one port's share of it, so that a port which invents addresses cannot make
+//! the switch flood everybody else's frames. A full table learns nothing new; frames are then flooded.
+//!
+//! Read: IEEE 802.1Q-2018 clauses 8.7 (learning) and 8.8.3 (ageing, 10 to 1,000,000 s, default 300 s).
+
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use crate::frame::Mac;
+use crate::port::PortId;
+use crate::vlan::Vid;
+
+/// Entries at most; 65,536 stations is beyond what one host carries, at about 40 bytes each.
+pub const MAX_ENTRIES: usize = 65_536;
+/// Entries at most for one port: the uplink to a large network, but no monopoly.
+pub const MAX_ENTRIES_PER_PORT: u32 = 16_384;
+/// Default age (802.1Q table 8-6).
+pub const DEFAULT_AGE: Duration = Duration::from_secs(300);
+/// How many times per age the dead are swept out; an entry's memory lives at most 1.25 ages.
+const SWEEPS_PER_AGE: u32 = 4;
+
+/// What is known about one station.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it is.
+    pub port: PortId,
+    /// When it was last heard.
+    pub seen: Instant,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Fdb {
+    entries: FxHashMap<u64, Entry>,
+    /// Entries per port, by index.
+    shares: Vec<u32>,
+    age: Duration,
+    swept: Option<Instant>,
+    refused: u64,
+}
+
+impl Fdb {
+    /// An empty table.
+    pub fn new(age: Duration) -> Self {
+        Self { entries: FxHashMap::default(), shares: Vec::new(), age, swept: None, refused: 0 }
+    }
+
+    /// The station `mac` on `vid` was heard on `port`.
+    pub fn learn(&mut self, now: Instant, vid: Vid, mac: Mac, port: PortId) {
+        let key = key(vid, mac);
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.seen = now;
+            if entry.port == port {
+                return;
+            }
+            if share(&mut self.shares, port).checked_add(1).is_some_and(|n| n <= MAX_ENTRIES_PER_PORT) {
+                *share(&mut self.shares, entry.port) -= 1;
+                *share(&mut self.shares, port) += 1;
+                entry.port = port;
+            } else {
+                let old = entry.port;
+                self.entries.remove(&key);
+                *share(&mut self.shares, old) -= 1;
+                self.refused += 1;
+            }
+            return;
+        }
+        if self.entries.len() >= MAX_ENTRIES || *share(&mut self.shares, port) >= MAX_ENTRIES_PER_PORT {
+            self.refused += 1;
+            return;
+        }
+        *share(&mut self.shares, port) += 1;
+        self.entries.insert(key, Entry { port, seen: now });
+        self.swept.get_or_insert(now);
+    }
+
+    /// Where `mac` on `vid` was heard, unless too long ago.
+    pub fn lookup(&self, now: Instant, vid: Vid, mac: Mac) -> Option<PortId> {
+        let entry = self.entries.get(&key(vid, mac))?;
+        (now.saturating_duration_since(entry.seen) < self.age).then_some(entry.port)
+    }
+
+    /// Forgets stations not heard for the age.
+    pub fn expire(&mut self, now: Instant) {
+        let age = self.age;
+        self.retain(|_, _, entry| now.saturating_duration_since(entry.seen) < age);
+        self.swept = (!self.entries.is_empty()).then_some(now);
+    }
+
+    /// When [`Fdb::expire`] should run; `None` while the table is empty.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.swept.map(|at| at + (self.age / SWEEPS_PER_AGE).max(Duration::from_millis(250)))
+    }
+
+    /// Forgets what `keep` says no to; returns how many went.
+    pub fn retain(&mut self, mut keep: impl FnMut(Vid, Mac, &Entry) -> bool) -> usize {
+        let before = self.entries.len();
+        let shares = &mut self.shares;
+        self.entries.retain(|&key, entry| {
+            let stays = unkey(key).is_none_or(|(vid, mac)| keep(vid, mac, entry));
+            if !stays {
+                *share(shares, entry.port) -= 1;
+            }
+            stays
+        });
+        before - self.entries.len()
+    }
+
+    /// Forgets every station of `port`; costs nothing if it had none.
+    pub fn forget_port(&mut self, port: PortId) {
+        if *share(&mut self.shares, port) > 0 {
+            self.retain(|_, _, entry| entry.port != port);
+        }
+    }
+
+    /// The stations alive at `now`, in no order.
+    pub fn iter(&self, now: Instant) -> impl Iterator<Item = (Vid, Mac, Entry)> {
+        let age = self.age;
+        self.entries
+            .iter()
+            .filter(move |(_, entry)| now.saturating_duration_since(entry.seen) < age)
+            .filter_map(|(&key, &entry)| unkey(key).map(|(vid, mac)| (vid, mac, entry)))
+    }
+
+    /// How many entries the table holds, dead ones not yet swept included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Is the table empty?
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many stations were not learned for lack of room.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// After how long a silent station is forgotten.
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// Changes the age, for present entries too.
+    pub fn set_age(&mut self, age: Duration) {
+        self.age = age;
+    }
+}
+
+fn key(vid: Vid, mac: Mac) -> u64 {
+    u64::from(vid.number()) << 48 | mac.bits()
+}
+
+/// Every key in the table came from [`key`]; the `None` is for the type only.
+fn unkey(key: u64) -> Option<(Vid, Mac)> {
+    let [v, w, mac @ ..] = key.to_be_bytes();
+    Vid::new(u16::from_be_bytes([v, w])).map(|vid| (vid, Mac(mac)))
+}
+
+/// Ports are few and numbered from zero, so the table of shares is dense.
+fn share(shares: &mut Vec<u32>, port: PortId) -> &mut u32 {
+    if shares.len() <= port.index() {
+        shares.resize(port.index() + 1, 0);
+    }
+    &mut shares[port.index()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn mac(n: u32) -> Mac {
+        let [a, b, c, d] = n.to_be_bytes();
+        Mac([2, 0, a, b, c, d])
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to start from")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn one_port_cannot_fill_the_table() {
+        let (now, mut fdb) = (start(), Fdb::new(DEFAULT_AGE));
+        for n in 0..100_000 {
+            fdb.learn(now, Vid::DEFAULT, mac(n), PortId::new(0));
+        }
+        assert_eq!(fdb.len(), MAX_ENTRIES_PER_PORT as usize);
+        assert_eq!(fdb.refused(), 100_000 - u64::from(MAX_ENTRIES_PER_PORT));
+        for n in 100_000..400_000 {
+            fdb.learn(now, Vid::DEFAULT, mac(n), PortId::new(n % 100));
+        }
+        assert_eq!(fdb.len(), MAX_ENTRIES);
+        fdb.forget_port(PortId::new(0));
+        assert!(fdb.iter(now).all(|(_, _, e)| e.port != PortId::new(0)));
+    }
+
+    #[test]
+    fn a_station_moving_to_a_full_port_is_forgotten() {
+        let (now, mut fdb) = (start(), Fdb::new(DEFAULT_AGE));
+        (0..MAX_ENTRIES_PER_PORT).for_each(|n| fdb.learn(now, Vid::DEFAULT, mac(n), PortId::new(0)));
+        fdb.learn(now, Vid::DEFAULT, mac(1 << 30), PortId::new(1));
+        fdb.learn(now, Vid::DEFAULT, mac(1 << 30), PortId::new(0));
+        assert_eq!(fdb.lookup(now, Vid::DEFAULT, mac(1 << 30)), None);
+    }
+
+    proptest! {
+        /// Against a plain map: what is younger than the age is found, nothing else is.
+        #[test]
+        fn behaves_as_a_map(ops in prop::collection::vec((0..4u8, 0..4u16, 0..6u32, 0..4u32, 0..40u64), 0..200)) {
+            let (mut now, mut fdb, mut model) = (start(), Fdb::new(Duration::from_secs(100)), HashMap::new());
+            for (op, v, m, p, wait) in ops {
+                now += Duration::from_secs(wait);
+                let vid = Vid::new(v + 1).unwrap();
+                match op {
+                    0 | 1 => {
+                        fdb.learn(now, vid, mac(m), PortId::new(p));
+                        model.insert((vid, mac(m)), (p, now));
+                    }
+                    2 => fdb.expire(now),
+                    _ => {
+                        fdb.forget_port(PortId::new(p));
+                        model.retain(|_, (port, _)| *port != p);
+                    }
+                }
+                for v in 1..=4 {
+                    for m in 0..6 {
+                        let vid = Vid::new(v).unwrap();
+                        let expected = model.get(&(vid, mac(m))).filter(|(_, at)| now - *at < fdb.age());
+                        prop_assert_eq!(fdb.lookup(now, vid, mac(m)), expected.map(|(p, _)| PortId::new(*p)));
+                    }
+                }
+                prop_assert_eq!(fdb.shares.iter().sum::<u32>() as usize, fdb.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The decisions about one frame: may it come in, and how does it leave.
+//!
+//! # Theory of operation
+//! Pure functions between the tables of [`crate::vlan`] and [`crate::fdb`] and the mutable
+//! [`crate::switch::Switch`]. [`admit`] is everything that is decided from the frame and its ingress port
+//! alone, in the order of 802.1Q-2018 clause 8.6 (the order decides which drop is counted); [`tag_edit`]
+//! is what one egress port does to the tag.
+
+use crate::frame::{Frame, MAX_FRAME, Mac, TAG_LEN, TagEdit, Tci};
+use crate::offload::VnetHdr;
+use crate::port::DropReason;
+use crate::vlan::{Egress, PortVlans, Refused, Vid};
+
+/// A frame that may come in.
+#[derive(Debug, Clone, Copy)]
+pub struct Admitted<'a> {
+    /// The frame.
+    pub frame: Frame<'a>,
+    /// Its VLAN.
+    pub vid: Vid,
+    /// The tag it came with.
+    pub tag: Option<Tci>,
+    /// Where it goes.
+    pub destination: Mac,
+    /// Where it comes from.
+    pub source: Mac,
+}
+
+/// Judges a frame that arrived on a port with these rules.
+///
+/// # Errors
+/// The reason it is dropped for.
+pub fn admit<'a>(vlans: &PortVlans, hdr: &VnetHdr, bytes: &'a [u8]) -> Result<Admitted<'a>, DropReason> {
+    let frame = Frame::new(bytes).ok_or(DropReason::Short)?;
+    let tag = frame.tag();
+    let room = if tag.is_some() { 0 } else { TAG_LEN };
+    if bytes.len() + room > MAX_FRAME {
+        return Err(DropReason::Long);
+    }
+    let (destination, source) = (frame.destination(), frame.source());
+    if !source.is_station() {
+        return Err(DropReason::BadSource);
+    }
+    if destination.is_link_local() {
+        return Err(DropReason::LinkLocal);
+    }
+    if !hdr.fits(bytes.len(), frame.header_len()) {
+        return Err(DropReason::BadOffload);
+    }
+    let vid = vlans.ingress(tag).map_err(|refused| match refused {
+        Refused::Reserved => DropReason::BadTag,
+        Refused::NotAllowed => DropReason::VlanNotAllowed,
+    })?;
+    Ok(Admitted { frame, vid, tag, destination, source })
+}
+
+/// What happens to the tag of a frame of `vid` that came with `tag` and leaves as `egress` says. Priority
+/// bits survive from tag to tag (802.1Q clause 6.9.3); a frame without tag has priority 0.
+pub fn tag_edit(tag: Option<Tci>, vid: Vid, egress: Egress) -> TagEdit {
+    match (tag, egress) {
+        (None, Egress::Untagged) => TagEdit::Keep,
+        (None, Egress::Tagged) => TagEdit::Push(Tci(vid.number())),
+        (Some(_), Egress::Untagged) => TagEdit::Pop,
+        (Some(tci), Egress::Tagged) if tci.raw_vid() == vid.number() => TagEdit::Keep,
+        (Some(tci), Egress::Tagged) => TagEdit::Set(tci.with_vid(vid)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::TPID;
+
+    fn frame(destination: u8, source: u8, tci: Option<u16>) -> Vec<u8> {
+        let mut bytes = vec![destination, 0, 0, 0, 0, 1, source, 0, 0, 0, 0, 2];
+        if let Some(tci) = tci {
+            bytes.extend(TPID.to_be_bytes());
+            bytes.extend(tci.to_be_bytes());
+        }
+        bytes.extend([0x08, 0x00]);
+        bytes.extend([0; 46]);
+        bytes
+    }
+
+    #[test]
+    fn each_bad_frame_has_its_reason() {
+        let rules = PortVlans::default();
+        let judge = |bytes: &[u8], hdr: VnetHdr| admit(&rules, &hdr, bytes).err();
+        let none = VnetHdr::default();
+        assert_eq!(judge(&frame(2, 2, None), none), None);
+        assert_eq!(judge(&frame(2, 2, None)[..13], none), Some(DropReason::Short));
+        assert_eq!(judge(&frame(2, 3, None), none), Some(DropReason::BadSource));
+        assert_eq!(judge(&frame(2, 2, Some(5)), none), Some(DropReason::VlanNotAllowed));
+        assert_eq!(judge(&frame(2, 2, Some(4095)), none), Some(DropReason::BadTag));
+        let mut lldp = frame(2, 2, None);
+        lldp[..6].copy_from_slice(&[0x01, 0x80, 0xC2, 0, 0, 0x0E]);
+        assert_eq!(judge(&lldp, none), Some(DropReason::LinkLocal));
+        let wild = VnetHdr { flags: 1, csum_start: 59, ..VnetHdr::default() };
+        assert_eq!(judge(&frame(2, 2, None), wild), Some(DropReason::BadOffload));
+        let mut long = frame(2, 2, None);
+        long.resize(MAX_FRAME, 0);
+        assert_eq!(judge(&long, none), Some(DropReason::Long));
+        long.truncate(MAX_FRAME - TAG_LEN);
+        assert_eq!(judge(&long, none), None);
+    }
+
+    #[test]
+    fn tags_in_and_out() {
+        let vid = Vid::new(10).unwrap();
+        let table = [
+            (None, Egress::Untagged, TagEdit::Keep),
+            (None, Egress::Tagged, TagEdit::Push(Tci(10))),
+            (Some(Tci(10)), Egress::Untagged, TagEdit::Pop),
+            (Some(Tci(0xA00A)), Egress::Tagged, TagEdit::Keep),
+            (Some(Tci(0xA000)), Egress::Tagged, TagEdit::Set(Tci(0xA00A))),
+            (Some(Tci(0xA000)), Egress::Untagged, TagEdit::Pop),
+        ];
+        for (tag, egress, expected) in table {
+            assert_eq!(tag_edit(tag, vid, egress), expected);
+        }
+    }
+}

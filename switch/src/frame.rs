@@ -1,0 +1,295 @@
+//! Ethernet frames: addresses, the 802.1Q tag, and the ways a switch changes the tag.
+//!
+//! # Theory of operation
+//! A frame is destination (6), source (6), optionally a tag (TPID 0x8100, then TCI), EtherType, payload; no
+//! preamble, no FCS. [`Frame`] is a view whose length was checked once. A frame is never edited in place
+//! and never copied: [`TagEdit::apply`] gives the few changed leading bytes and the rest as it lies in
+//! memory, for a gathering write. Only the outermost C-tag is looked at; a service tag (0x88A8) is payload.
+//!
+//! Read: IEEE 802.1Q-2018 clauses 9.3 to 9.6.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::vlan::Vid;
+
+/// Bytes before the payload of an untagged frame (IEEE 802.3 clause 3.1.1).
+pub const HEADER_LEN: usize = 14;
+/// Bytes of a tag (802.1Q clause 9.3).
+pub const TAG_LEN: usize = 4;
+/// Longest frame: a 65,535-byte IP packet with header and tag, as a super-segment.
+pub const MAX_FRAME: usize = 65_535 + HEADER_LEN + TAG_LEN;
+/// EtherType of a customer VLAN tag (802.1Q clause 9.5, table 9-1).
+pub const TPID: u16 = 0x8100;
+/// EtherType of IPv4 (RFC 894).
+pub const IPV4: u16 = 0x0800;
+/// EtherType of IPv6 (RFC 2464).
+pub const IPV6: u16 = 0x86DD;
+
+/// A MAC address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// Group bit: a multicast or the broadcast address.
+    pub fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
+    /// An address a station may send from: individual and not all zero.
+    pub fn is_station(self) -> bool {
+        !self.is_group() && self.0 != [0; 6]
+    }
+
+    /// 01-80-C2-00-00-00 to -0F, which no bridge forwards (802.1Q clause 8.6.3, table 8-1).
+    pub fn is_link_local(self) -> bool {
+        self.0[..5] == [0x01, 0x80, 0xC2, 0, 0] && self.0[5] & 0xF0 == 0
+    }
+
+    /// The address as the low 48 bits of a number.
+    pub fn bits(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+/// The text is no MAC address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no MAC address; write it as 02:00:00:00:00:01")]
+pub struct BadMac(String);
+
+impl FromStr for Mac {
+    type Err = BadMac;
+
+    fn from_str(text: &str) -> Result<Self, BadMac> {
+        let bad = || BadMac(text.to_owned());
+        let mut mac = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut mac {
+            let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()));
+            *byte = u8::from_str_radix(part.ok_or_else(bad)?, 16).map_err(|_| bad())?;
+        }
+        if parts.next().is_some() { Err(bad()) } else { Ok(Self(mac)) }
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = BadMac;
+
+    fn try_from(text: String) -> Result<Self, BadMac> {
+        text.parse()
+    }
+}
+
+/// Tag control information: priority (3 bits), drop eligible (1), VLAN (12) (802.1Q clause 9.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tci(pub u16);
+
+impl Tci {
+    /// The VLAN number as on the wire: 0 is a mere priority tag, 4095 is reserved.
+    pub fn raw_vid(self) -> u16 {
+        self.0 & 0x0FFF
+    }
+
+    /// The same priority on another VLAN.
+    #[must_use]
+    pub fn with_vid(self, vid: Vid) -> Self {
+        Self(self.0 & 0xF000 | vid.number())
+    }
+}
+
+/// A frame whose header, and tag if it has one, are complete.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Checks the length; `None` if the header or the tag is cut off.
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        let tagged = bytes.get(12..HEADER_LEN)? == TPID.to_be_bytes();
+        (!tagged || bytes.len() >= HEADER_LEN + TAG_LEN).then_some(Self { bytes })
+    }
+
+    /// Where the frame goes.
+    pub fn destination(self) -> Mac {
+        self.mac(0)
+    }
+
+    /// Where it comes from.
+    pub fn source(self) -> Mac {
+        self.mac(6)
+    }
+
+    /// Its tag, if it has one.
+    pub fn tag(self) -> Option<Tci> {
+        (self.half(12) == TPID).then(|| Tci(self.half(14)))
+    }
+
+    /// Bytes before the payload: 14, or 18 with a tag.
+    pub fn header_len(self) -> usize {
+        if self.tag().is_some() { HEADER_LEN + TAG_LEN } else { HEADER_LEN }
+    }
+
+    /// What the payload is, behind the tag.
+    pub fn ethertype(self) -> u16 {
+        self.half(self.header_len() - 2)
+    }
+
+    /// All bytes.
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    fn mac(self, at: usize) -> Mac {
+        let mut mac = [0; 6];
+        mac.copy_from_slice(&self.bytes[at..at + 6]);
+        Mac(mac)
+    }
+
+    fn half(self, at: usize) -> u16 {
+        u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]])
+    }
+}
+
+/// What happens to the tag on the way out of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TagEdit {
+    /// The frame leaves as it came.
+    Keep,
+    /// A tag goes in.
+    Push(Tci),
+    /// The tag comes out.
+    Pop,
+    /// The tag changes.
+    Set(Tci),
+}
+
+impl TagEdit {
+    /// By how many bytes everything behind the addresses moves.
+    pub fn shift(self) -> isize {
+        match self {
+            Self::Keep | Self::Set(_) => 0,
+            Self::Push(_) => TAG_LEN as isize,
+            Self::Pop => -(TAG_LEN as isize),
+        }
+    }
+
+    /// The edited frame in two parts: new leading bytes, and the rest as it is. `Pop` and `Set` are for
+    /// tagged frames only.
+    pub fn apply<'f>(self, frame: Frame<'f>) -> (Head, &'f [u8]) {
+        let bytes = frame.bytes;
+        let mut head = Head { bytes: [0; 16], len: 0 };
+        let tag = match self {
+            Self::Keep => return (head, bytes),
+            Self::Push(tci) | Self::Set(tci) => Some(tci),
+            Self::Pop => None,
+        };
+        head.bytes[..12].copy_from_slice(&bytes[..12]);
+        head.len = 12;
+        if let Some(tci) = tag {
+            head.bytes[12..14].copy_from_slice(&TPID.to_be_bytes());
+            head.bytes[14..].copy_from_slice(&tci.0.to_be_bytes());
+            head.len = 16;
+        }
+        let skip = if matches!(self, Self::Push(_)) { 12 } else { 12 + TAG_LEN };
+        (head, &bytes[skip..])
+    }
+}
+
+/// The leading bytes of an edited frame; empty if nothing was edited.
+#[derive(Debug, Clone, Copy)]
+pub struct Head {
+    bytes: [u8; 16],
+    len: usize,
+}
+
+impl AsRef<[u8]> for Head {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn edited(edit: TagEdit, bytes: &[u8]) -> Vec<u8> {
+        let (head, rest) = edit.apply(Frame::new(bytes).unwrap());
+        [head.as_ref(), rest].concat()
+    }
+
+    #[test]
+    fn short_frames_are_refused() {
+        assert!(Frame::new(&[0; 13]).is_none());
+        assert!(Frame::new(&[0; 14]).is_some());
+        let mut tagged = [0; 18];
+        tagged[12..14].copy_from_slice(&TPID.to_be_bytes());
+        assert!(Frame::new(&tagged[..17]).is_none());
+        assert_eq!(Frame::new(&tagged).unwrap().tag(), Some(Tci(0)));
+    }
+
+    #[test]
+    fn addresses_are_told_apart() {
+        let mac = |text: &str| text.parse::<Mac>().unwrap();
+        assert!(mac("01:80:c2:00:00:0e").is_link_local());
+        assert!(!mac("01:80:c2:00:00:10").is_link_local());
+        assert!(!mac("ff:ff:ff:ff:ff:ff").is_station());
+        assert!(!mac("00:00:00:00:00:00").is_station());
+        assert!(mac("02-00-00-00-00-01").is_station());
+        for bad in ["", "02:00", "02:00:00:00:00:00:00", "0+:00:00:00:00:00", "2:0:0:0:0:0"] {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_round_trips(bytes: [u8; 6]) {
+            prop_assert_eq!(Mac(bytes).to_string().parse::<Mac>().unwrap(), Mac(bytes));
+        }
+
+        #[test]
+        fn push_then_pop_is_nothing(mut bytes in prop::collection::vec(any::<u8>(), 18..100), tci: u16) {
+            bytes[12] = 8;
+            let tagged = edited(TagEdit::Push(Tci(tci)), &bytes);
+            prop_assert_eq!(tagged.len(), bytes.len() + 4);
+            prop_assert_eq!(Frame::new(&tagged).unwrap().tag(), Some(Tci(tci)));
+            prop_assert_eq!(Frame::new(&tagged).unwrap().ethertype(), Frame::new(&bytes).unwrap().ethertype());
+            prop_assert_eq!(edited(TagEdit::Pop, &tagged), bytes.clone());
+            let set = edited(TagEdit::Set(Tci(!tci)), &tagged);
+            prop_assert_eq!(Frame::new(&set).unwrap().tag(), Some(Tci(!tci)));
+            prop_assert_eq!(&set[16..], &tagged[16..]);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Some(frame) = Frame::new(&bytes) {
+                let _ = (frame.destination(), frame.source(), frame.tag(), frame.ethertype());
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Ports as descriptors: taking one frame in, putting one frame out.
+//!
+//! # Theory of operation
+//! A [`Wire`] is a descriptor of some [`Kind`] whose nature was checked when it was plugged in. [`Wire::receive`]
+//! and [`Wire::send`] never wait: descriptors are non-blocking, sockets are told so in each call, and TAPs too
+//! where the kernel knows RWF_NOWAIT, as the one who handed the descriptor over could make it block again.
+
+pub mod packet;
+mod sys;
+pub mod tap;
+
+use std::cell::Cell;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use rustix::io::ReadWriteFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::frame::{MAX_FRAME, TAG_LEN};
+use crate::offload::{Pieces, VNET_HDR_LEN, VnetHdr};
+use crate::port::{DropReason, Offloads};
+
+/// Bytes a receive buffer must have: header, frame, room for a tag, and one more by which a frame that is too
+/// long is seen.
+pub const BUFFER_LEN: usize = VNET_HDR_LEN + MAX_FRAME + TAG_LEN + 1;
+/// The position argument of preadv2 that means "no position".
+const HERE: u64 = u64::MAX;
+const NOWAIT: ReadWriteFlags = ReadWriteFlags::NOWAIT;
+
+/// What a port's descriptor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A TAP, with or without virtio-net header.
+    Tap,
+    /// A packet socket with virtio-net header.
+    Packet,
+}
+
+/// A port's descriptor.
+#[derive(Debug)]
+pub struct Wire {
+    fd: OwnedFd,
+    kind: Kind,
+    vnet_hdr: bool,
+    /// RWF_NOWAIT works here, for all we know.
+    nowait: Cell<bool>,
+}
+
+/// What came of sending a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It is on its way; so many bytes.
+    Bytes(usize),
+    /// It was not sent, for now.
+    Dropped(DropReason),
+    /// The interface is gone.
+    Dead,
+}
+
+impl Wire {
+    /// Takes a descriptor as a port, if it is what `kind` says, and makes it non-blocking.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn new(fd: OwnedFd, kind: Kind) -> io::Result<Self> {
+        let vnet_hdr = match kind {
+            Kind::Tap => tap::identify(fd.as_fd())?.1,
+            Kind::Packet => packet::identify(fd.as_fd()).map(|()| true)?,
+        };
+        let flags = rustix::fs::fcntl_getfl(&fd)?;
+        rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)?;
+        Ok(Self { fd, kind, vnet_hdr, nowait: Cell::new(true) })
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What it takes, if its owner said nothing else. Kernels know USO from 6.2 on.
+    pub fn offloads(&self) -> Offloads {
+        if self.vnet_hdr { Offloads { uso: kernel_has_uso(), ..Offloads::ALL } } else { Offloads::NONE }
+    }
+
+    /// Takes one frame into `buffer`, which is [`BUFFER_LEN`] long.
+    ///
+    /// # Errors
+    /// EAGAIN when there is none, others see [`is_dead`](Self::is_dead).
+    pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<(VnetHdr, &'b [u8])> {
+        if self.kind == Kind::Packet {
+            return packet::receive(self.fd.as_fd(), buffer);
+        }
+        let len = match self.nowait.get() {
+            true => match rustix::io::preadv2(&self.fd, &mut [IoSliceMut::new(buffer)], HERE, NOWAIT) {
+                Err(rustix::io::Errno::OPNOTSUPP) => {
+                    self.nowait.set(false);
+                    rustix::io::read(&self.fd, &mut *buffer)?
+                }
+                other => other?,
+            },
+            false => rustix::io::read(&self.fd, &mut *buffer)?,
+        };
+        match buffer[..len].split_first_chunk::<VNET_HDR_LEN>() {
+            Some((hdr, frame)) if self.vnet_hdr => Ok((VnetHdr::parse(*hdr), frame)),
+            _ => Ok((VnetHdr::default(), &buffer[..len])),
+        }
+    }
+
+    /// Puts one frame out.
+    pub fn send(&self, hdr: &VnetHdr, pieces: &Pieces<'_>) -> Sent {
+        let hdr = hdr.to_bytes();
+        let [a, b, c, d] = pieces.map(IoSlice::new);
+        let parts = [IoSlice::new(&hdr), a, b, c, d];
+        let parts = if self.vnet_hdr { &parts[..] } else { &parts[1..] };
+        let sent = match self.kind {
+            Kind::Packet => {
+                let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+                let mut control = rustix::net::SendAncillaryBuffer::default();
+                rustix::net::sendmsg(&self.fd, parts, &mut control, flags)
+            }
+            Kind::Tap if self.nowait.get() => match rustix::io::pwritev2(&self.fd, parts, HERE, NOWAIT) {
+                Err(rustix::io::Errno::OPNOTSUPP) => {
+                    self.nowait.set(false);
+                    rustix::io::writev(&self.fd, parts)
+                }
+                other => other,
+            },
+            Kind::Tap => rustix::io::writev(&self.fd, parts),
+        };
+        match sent.map_err(|e| Errno::from_raw(e.raw_os_error())) {
+            Ok(_) => Sent::Bytes(pieces.iter().map(|p| p.len()).sum()),
+            Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM | Errno::EINTR) => {
+                Sent::Dropped(DropReason::Full)
+            }
+            Err(Errno::EBADFD | Errno::ENODEV | Errno::ENXIO) => Sent::Dead,
+            // EIO and ENETDOWN: the interface is down. EINVAL, EMSGSIZE: it does not want this frame.
+            Err(_) => Sent::Dropped(DropReason::Refused),
+        }
+    }
+
+    /// Does this error of [`Wire::receive`] mean that the interface is gone?
+    pub fn is_dead(&self, error: &io::Error) -> bool {
+        match (self.kind, error.raw_os_error()) {
+            (Kind::Tap, Some(libc::EBADFD | libc::ENODEV | libc::EFAULT | libc::EIO)) => true,
+            (Kind::Packet, Some(libc::ENODEV | libc::ENXIO)) => true,
+            (Kind::Packet, Some(libc::ENETDOWN)) => packet::is_orphan(self.fd.as_fd()),
+            _ => false,
+        }
+    }
+
+    /// The descriptor, to be closed.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// No descriptor of this process survives an exec, but the standard three.
+///
+/// # Errors
+/// ENOSYS before Linux 5.11.
+pub fn close_on_exec() -> io::Result<()> {
+    sys::close_on_exec_from(3)
+}
+
+fn kernel_has_uso() -> bool {
+    let Ok(name) = nix::sys::utsname::uname() else { return false };
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(2))
+}

@@ -1,0 +1,87 @@
+//! Packet sockets: a port over any interface, with no device node and no interface of its own.
+//!
+//! # Theory of operation
+//! For veth ends where /dev/net/tun is closed, and for real NICs. The socket gets every frame that arrives on
+//! the interface (promiscuous, frames sent by this host excepted) with a virtio-net header, so that
+//! super-segments cross whole, and what is written goes out. The kernel takes VLAN tags out of arriving
+//! frames and tells them beside the frame; [`receive`] puts them back where they were.
+//!
+//! Read: packet(7), net/packet/af_packet.c. PACKET_IGNORE_OUTGOING is from Linux 4.20.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, getsockname, socket};
+
+use super::sys;
+use crate::frame::TAG_LEN;
+use crate::offload::{VNET_HDR_LEN, VnetHdr};
+
+/// Receive buffer asked for, in bytes: a hundred super-segments. The kernel caps it at net.core.rmem_max.
+const RECEIVE_BUFFER: i32 = 8 << 20;
+
+/// Opens a port over the interface `ifindex` of the caller's network namespace; the descriptor does not block.
+///
+/// # Errors
+/// EPERM without CAP_NET_RAW in the namespace, ENODEV without the interface, ENETDOWN is not one: an
+/// interface that is down may be opened.
+pub fn open(ifindex: u32) -> io::Result<OwnedFd> {
+    let ifindex = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    // Protocol 0 hears nothing until bind, so that no frame of another interface is ever queued.
+    let fd = socket(AddressFamily::Packet, SockType::Raw, flags, None::<SockProtocol>)?;
+    let set = |option| sys::set_option(fd.as_fd(), libc::SOL_PACKET, option, 1);
+    set(libc::PACKET_VNET_HDR)?;
+    set(libc::PACKET_AUXDATA)?;
+    set(libc::PACKET_IGNORE_OUTGOING)?;
+    // A larger buffer is a wish; FORCE needs CAP_NET_ADMIN on the host.
+    let _ = sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        .or_else(|_| sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER));
+    sys::packet_set_promiscuous(fd.as_fd(), ifindex)?;
+    sys::packet_bind(fd.as_fd(), ifindex)?;
+    Ok(fd)
+}
+
+/// Is this a packet socket fit for a port? Makes sure it speaks as [`open`]'s do.
+///
+/// # Errors
+/// EINVAL for other sockets, ENOTSOCK for other descriptors.
+pub fn identify(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let domain = sys::option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)?;
+    let kind = sys::option(fd, libc::SOL_SOCKET, libc::SO_TYPE)?;
+    if (domain, kind) != (libc::AF_PACKET, libc::SOCK_RAW) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    if sys::option(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR)? != 1 {
+        return Err(io::Error::other("it has no PACKET_VNET_HDR"));
+    }
+    sys::set_option(fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
+    sys::set_option(fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)
+}
+
+/// Is the interface gone? (The kernel unbinds the socket then.)
+pub(crate) fn is_orphan(fd: BorrowedFd<'_>) -> bool {
+    use std::os::fd::AsRawFd;
+    getsockname::<LinkAddr>(fd.as_raw_fd()).is_ok_and(|a| a.ifindex() == 0 || a.ifindex() == usize::MAX)
+}
+
+/// Takes one frame into `buffer`, tag and all.
+///
+/// # Errors
+/// EAGAIN when there is none; ENETDOWN once when the interface goes down or away.
+pub(crate) fn receive<'b>(fd: BorrowedFd<'_>, buffer: &'b mut [u8]) -> io::Result<(VnetHdr, &'b [u8])> {
+    let mut hdr = [0; VNET_HDR_LEN];
+    let mut parts = [IoSliceMut::new(&mut hdr), IoSliceMut::new(&mut buffer[TAG_LEN..])];
+    let (len, tag) = sys::packet_recv(fd, &mut parts)?;
+    let end = TAG_LEN + len.saturating_sub(VNET_HDR_LEN);
+    let hdr = VnetHdr::parse(hdr);
+    match tag {
+        Some((tpid, tci)) if end >= TAG_LEN + 12 => {
+            buffer.copy_within(TAG_LEN..TAG_LEN + 12, 0);
+            buffer[12..14].copy_from_slice(&tpid.to_be_bytes());
+            buffer[14..16].copy_from_slice(&tci.to_be_bytes());
+            Ok((hdr.shifted(TAG_LEN as isize), &buffer[..end]))
+        }
+        _ => Ok((hdr, &buffer[TAG_LEN..end])),
+    }
+}

@@ -1,0 +1,327 @@
+//! A switch as a process: the loop, the control socket, the end.
+//!
+//! # Theory of operation
+//! One thread, one epoll. Ready ports are served in turn, at most [`plugs::BATCH`] frames each, and every frame is
+//! written to its egress ports at once, so nothing is queued here: the queues are the kernel's. Control
+//! connections are served between the ports' turns and never waited for. [`bind`] takes the path first, so that
+//! whoever started the switch learns of an error before it is sent to the background; [`run`] returns when the
+//! switch is told to end (`down`, SIGTERM, SIGINT) or was idle for long enough.
+//!
+//! **Taking and leaving a path.** Two may start the same switch at once, and one may connect just as the
+//! switch decides to end. Both ends hold flock(2) on the folder while they change the path: the starter while it
+//! clears the file of a dead switch and binds, the ending one while it looks for late connections and unlinks.
+//! A client whose connection slips through sees it closed without answer and starts over.
+
+mod connections;
+mod plugs;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use connections::Connections;
+use plugs::Plugs;
+
+use crate::port::PortId;
+use crate::switch::Switch;
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 256;
+/// How long to turn round polling before sleeping in epoll. It would cut some 10 µs off a round trip at the
+/// price of a busy CPU; zero until a measurement shows that it is worth it.
+const BUSY_POLL: Duration = Duration::ZERO;
+/// How long the listener rests after the process ran out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How a switch is to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its name, as it tells it.
+    pub name: String,
+    /// Its control socket.
+    pub path: PathBuf,
+    /// The socket's file mode.
+    pub mode: u32,
+    /// After how long a silent station is forgotten.
+    pub age: Duration,
+    /// After how long without ports and connections the switch ends; `None`: never.
+    pub idle: Option<Duration>,
+}
+
+/// A control socket that is taken.
+#[derive(Debug)]
+pub struct Bound {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode of the file, so that nobody else's is ever removed.
+    identity: (u64, u64),
+}
+
+/// Takes the control socket.
+///
+/// # Errors
+/// EADDRINUSE when a switch runs there; those of bind(2) and chmod(2).
+pub fn bind(options: &Options) -> io::Result<Bound> {
+    let _lock = lock_folder(&options.path)?;
+    let listener = msocket::line::listen(&options.path, options.mode)?;
+    let identity = identity(&options.path)?;
+    Ok(Bound { listener, path: options.path.clone(), identity })
+}
+
+/// Removes the socket of a switch that died; true if there was one.
+///
+/// # Errors
+/// Those of unlink(2).
+pub fn sweep(path: &Path) -> io::Result<bool> {
+    let _lock = lock_folder(path)?;
+    let dead = msocket::line::is_dead(path);
+    if dead {
+        std::fs::remove_file(path)?;
+    }
+    Ok(dead)
+}
+
+/// Runs a switch until it ends. Blocks SIGTERM and SIGINT in this thread.
+///
+/// # Errors
+/// Those of setting up; nothing a port or client does.
+pub fn run(bound: Bound, options: &Options) -> io::Result<()> {
+    raise_descriptor_limit();
+    let mut server = Server::new(bound, options)?;
+    let outcome = server.serve();
+    server.finish();
+    outcome
+}
+
+/// Who an event is for, as the 64-bit number epoll keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Listener,
+    Signal,
+    Port(PortId),
+    Connection(u32),
+}
+
+impl Source {
+    fn token(self) -> u64 {
+        match self {
+            Self::Listener => 0,
+            Self::Signal => 1,
+            Self::Port(id) => 1 << 32 | id.index() as u64,
+            Self::Connection(index) => 2 << 32 | u64::from(index),
+        }
+    }
+
+    fn of(token: u64) -> Self {
+        match (token >> 32, token as u32) {
+            (1, index) => Self::Port(PortId::new(index)),
+            (2, index) => Self::Connection(index),
+            (_, 0) => Self::Listener,
+            _ => Self::Signal,
+        }
+    }
+}
+
+/// A switch with its descriptors.
+struct Server {
+    epoll: Epoll,
+    bound: Option<Bound>,
+    signals: SignalFd,
+    switch: Switch,
+    plugs: Plugs,
+    connections: Connections,
+    idle: Option<Duration>,
+    idle_since: Option<Instant>,
+    accept_after: Option<Instant>,
+}
+
+impl Server {
+    fn new(bound: Bound, options: &Options) -> io::Result<Self> {
+        let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        signals.thread_block()?;
+        let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&bound.listener, interest(EpollFlags::EPOLLIN, Source::Listener))?;
+        epoll.add(&signals, interest(EpollFlags::EPOLLIN, Source::Signal))?;
+        Ok(Self {
+            epoll,
+            bound: Some(bound),
+            signals,
+            switch: Switch::new(options.age),
+            plugs: Plugs::new(),
+            connections: Connections::new(options, now()),
+            idle: options.idle,
+            idle_since: None,
+            accept_after: None,
+        })
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let mut now = now();
+        loop {
+            if self.is_over(now) && self.leave_path()? {
+                return Ok(());
+            }
+            let ready = self.wait(&mut events, now)?;
+            now = self::now();
+            for event in &events[..ready] {
+                match Source::of(event.data()) {
+                    Source::Port(id) => self.plugs.handle_ready(now, id, event.events(), &mut self.switch),
+                    Source::Connection(index) => self.connections.handle_ready(index, event.events()),
+                    Source::Listener => self.accept(now),
+                    Source::Signal => {
+                        let _ = self.signals.read_signal();
+                        self.connections.told_to_end = true;
+                    }
+                }
+            }
+            self.plugs.remove_dead(&mut self.switch, &self.epoll);
+            let mut hall =
+                connections::Hall { switch: &mut self.switch, plugs: &mut self.plugs, epoll: &self.epoll };
+            self.connections.serve(now, &mut hall);
+            self.switch.handle_timeout(now);
+        }
+    }
+
+    fn wait(&self, events: &mut [EpollEvent], since: Instant) -> io::Result<usize> {
+        while BUSY_POLL > Duration::ZERO && now().saturating_duration_since(since) < BUSY_POLL {
+            let ready = self.epoll.wait(events, EpollTimeout::ZERO)?;
+            if ready > 0 {
+                return Ok(ready);
+            }
+        }
+        let deadlines = [
+            self.switch.poll_timeout(),
+            self.connections.poll_timeout(),
+            self.accept_after,
+            self.idle_since.zip(self.idle).map(|(since, idle)| since + idle),
+        ];
+        let timeout = match deadlines.into_iter().flatten().min() {
+            // Rounded up, or the last millisecond would be spent turning round.
+            Some(at) => {
+                let left = at.saturating_duration_since(since).as_micros().div_ceil(1000);
+                EpollTimeout::try_from(i32::try_from(left).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::NONE)
+            }
+            None => EpollTimeout::NONE,
+        };
+        match self.epoll.wait(events, timeout) {
+            Err(nix::errno::Errno::EINTR) => Ok(0),
+            other => Ok(other?),
+        }
+    }
+
+    /// Takes in new connections, and none for a while when the process has no descriptor left.
+    fn accept(&mut self, now: Instant) {
+        let Some(bound) = &self.bound else { return };
+        loop {
+            match bound.listener.accept() {
+                Ok((stream, _)) => self.connections.add(stream, &self.epoll),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
+                    log::warn!("no descriptor left for a connection: {e}");
+                    let _ = self.epoll.delete(&bound.listener);
+                    self.accept_after = Some(now + ACCEPT_PAUSE);
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Is it time to go? Keeps the idle clock.
+    fn is_over(&mut self, now: Instant) -> bool {
+        if self.accept_after.is_some_and(|at| at <= now) {
+            self.accept_after = None;
+            if let Some(bound) = &self.bound {
+                let _ = self.epoll.add(&bound.listener, interest(EpollFlags::EPOLLIN, Source::Listener));
+            }
+        }
+        if self.connections.told_to_end {
+            return true;
+        }
+        let busy = self.switch.port_count() > 0 || self.connections.count() > 0;
+        self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };
+        self.idle_since.zip(self.idle).is_some_and(|(since, idle)| now >= since + idle)
+    }
+
+    /// Gives up the path; false if somebody connected at the last moment and the switch is to go on.
+    fn leave_path(&mut self) -> io::Result<bool> {
+        let Some(bound) = &self.bound else { return Ok(true) };
+        let _lock = lock_folder(&bound.path);
+        if !self.connections.told_to_end {
+            if let Ok((stream, _)) = bound.listener.accept() {
+                self.connections.add(stream, &self.epoll);
+                self.idle_since = None;
+                return Ok(false);
+            }
+        }
+        if identity(&bound.path).is_ok_and(|identity| identity == bound.identity) {
+            std::fs::remove_file(&bound.path)?;
+        }
+        self.bound = None;
+        Ok(true)
+    }
+
+    /// Answers who asked for the end, and closes all ports.
+    fn finish(&mut self) {
+        let _ = self.leave_path();
+        self.connections.say_goodbye();
+        self.plugs.close_all();
+    }
+}
+
+fn interest(flags: EpollFlags, source: Source) -> EpollEvent {
+    EpollEvent::new(flags, source.token())
+}
+
+/// The shell's one clock read.
+#[expect(clippy::disallowed_methods, reason = "the core is told the time from here")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = path.symlink_metadata()?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+/// Holds the folder of `path` until the result is dropped. A folder that is not ours is not locked, as its
+/// owner could hold us up; nor can two of us meet there but by intent.
+fn lock_folder(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.metadata()?.uid() != nix::unistd::geteuid().as_raw() {
+        return Ok(None);
+    }
+    let fd: OwnedFd = std::fs::File::open(folder)?.into();
+    rustix::fs::flock(fd.as_fd(), rustix::fs::FlockOperation::LockExclusive)?;
+    Ok(Some(fd))
+}
+
+/// A port costs one descriptor, and a connection for each attached stack another.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_round_trip() {
+        for source in [Source::Listener, Source::Signal, Source::Port(PortId::new(7)), Source::Connection(9)]
+        {
+            assert_eq!(Source::of(source.token()), source);
+        }
+    }
+}

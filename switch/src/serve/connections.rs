@@ -1,0 +1,442 @@
+//! Control connections: who is connected, what they ask, what they own.
+//!
+//! # Theory of operation
+//! Connections are non-blocking. A ready one is put on a list, and [`Connections::serve`] answers up to
+//! [`REQUESTS`] of its requests per round; the next are taken when it has read the answers. So what a peer can
+//! make us keep is one request and one answer, and one that does not read its answer within [`PATIENCE`] is
+//! dropped. With a connection go the ports that were added by it without `linger`.
+
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use msocket::line::{Line, LineError, Received, Refusal, Reply};
+use nix::sys::epoll::{Epoll, EpollFlags};
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::plugs::{NewPlug, PlugError, Plugs};
+use super::{Options, Source, interest};
+use crate::control::{
+    Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VERSION, VlanInfo,
+};
+use crate::port::{MAX_NAME, MAX_PORTS, Port, PortId};
+use crate::ports::Wire;
+use crate::switch::{PortError, Switch};
+use crate::vlan::{Egress, PortVlans};
+
+/// Connections at most: one for each port, and some to look around.
+const MAX_CONNECTIONS: usize = MAX_PORTS + 64;
+/// Connections at most for a user who is neither ours nor root.
+const MAX_FOREIGN: usize = 64;
+/// Requests answered in a row.
+const REQUESTS: usize = 16;
+/// How long an answer may wait to be read.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Answers at most that wait to be read; one can be some megabytes long.
+const MAX_WAITING: usize = 16;
+
+/// All connections.
+pub(super) struct Connections {
+    table: Vec<Option<Connection>>,
+    free: Vec<u32>,
+    count: usize,
+    runnable: Vec<u32>,
+    /// Who has not read an answer yet, and since when; short, so that a round costs nothing per connection.
+    waiting: Vec<(u32, Instant)>,
+    /// Somebody asked for the end.
+    pub(super) told_to_end: bool,
+    asked_for_end: Option<u32>,
+    identity: Hello,
+    idle: Option<Duration>,
+    started: Instant,
+    uid: u32,
+}
+
+struct Connection {
+    line: Line,
+    uid: u32,
+    ports: Vec<PortId>,
+    runnable: bool,
+}
+
+/// What requests work on.
+pub(super) struct Hall<'a> {
+    pub(super) switch: &'a mut Switch,
+    pub(super) plugs: &'a mut Plugs,
+    pub(super) epoll: &'a Epoll,
+}
+
+/// What came of serving a connection.
+enum Served {
+    /// Nothing more to do until it is ready again.
+    Waits,
+    /// There may be another request.
+    Again,
+    /// It is over.
+    Over,
+}
+
+impl Connections {
+    pub(super) fn new(options: &Options, now: Instant) -> Self {
+        Self {
+            table: Vec::new(),
+            free: Vec::new(),
+            count: 0,
+            runnable: Vec::new(),
+            waiting: Vec::new(),
+            told_to_end: false,
+            asked_for_end: None,
+            identity: Hello { version: VERSION, name: options.name.clone(), pid: std::process::id() },
+            idle: options.idle,
+            started: now,
+            uid: nix::unistd::geteuid().as_raw(),
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Takes in a connection, if there is room.
+    pub(super) fn add(&mut self, stream: UnixStream, epoll: &Epoll) {
+        let Ok(credentials) = getsockopt(&stream, sockopt::PeerCredentials) else { return };
+        let uid = credentials.uid();
+        let foreign = self.table.iter().flatten().filter(|c| c.uid == uid && !self.may_change(uid)).count();
+        if self.count >= MAX_CONNECTIONS || foreign >= MAX_FOREIGN {
+            log::warn!("too many connections, user {uid} is turned away");
+            return;
+        }
+        let Ok(line) = Line::server(stream) else { return };
+        let index = self.free.pop().unwrap_or(self.table.len() as u32);
+        if epoll.add(&line, interest(EpollFlags::EPOLLIN, Source::Connection(index))).is_err() {
+            self.free.push(index);
+            return;
+        }
+        if self.table.len() <= index as usize {
+            self.table.resize_with(index as usize + 1, || None);
+        }
+        self.table[index as usize] = Some(Connection { line, uid, ports: Vec::new(), runnable: false });
+        self.count += 1;
+    }
+
+    /// A connection can be read or written.
+    pub(super) fn handle_ready(&mut self, index: u32, _events: EpollFlags) {
+        if let Some(connection) = self.connection(index).filter(|c| !c.runnable) {
+            connection.runnable = true;
+            self.runnable.push(index);
+        }
+    }
+
+    /// Serves all ready connections, and drops those that do not read.
+    pub(super) fn serve(&mut self, now: Instant, hall: &mut Hall<'_>) {
+        for index in std::mem::take(&mut self.runnable) {
+            if let Some(connection) = self.connection(index) {
+                connection.runnable = false;
+            }
+            match self.serve_one(now, index, hall) {
+                Served::Waits => {}
+                Served::Again => self.handle_ready(index, EpollFlags::empty()),
+                Served::Over => self.remove(index, hall),
+            }
+        }
+        while let Some(&(index, _)) = self.waiting.iter().find(|(_, since)| now >= *since + PATIENCE) {
+            self.remove(index, hall);
+        }
+    }
+
+    /// When a connection that does not read has to go, or at once if one has more requests.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        if !self.runnable.is_empty() {
+            return Some(self.started);
+        }
+        self.waiting.iter().map(|(_, since)| *since + PATIENCE).min()
+    }
+
+    /// Answers the one who asked for the end.
+    pub(super) fn say_goodbye(&mut self) {
+        if let Some(connection) = self.asked_for_end.and_then(|index| self.connection(index)) {
+            let _ = connection.line.send(&Reply::Ok(()), &[]);
+        }
+    }
+
+    fn serve_one(&mut self, now: Instant, index: u32, hall: &mut Hall<'_>) -> Served {
+        for _ in 0..REQUESTS {
+            let Self { table, waiting, .. } = self;
+            let Some(connection) = table.get_mut(index as usize).and_then(Option::as_mut) else {
+                return Served::Waits;
+            };
+            let place = waiting.iter().position(|(waits, _)| *waits == index);
+            if connection.line.flush().is_err() {
+                return Served::Over;
+            }
+            if connection.line.wants_write() {
+                if place.is_none() {
+                    if waiting.len() >= MAX_WAITING {
+                        return Served::Over;
+                    }
+                    waiting.push((index, now));
+                    let mut event = interest(EpollFlags::EPOLLOUT, Source::Connection(index));
+                    let _ = hall.epoll.modify(&connection.line, &mut event);
+                }
+                return Served::Waits;
+            }
+            if let Some(place) = place {
+                waiting.swap_remove(place);
+                let mut event = interest(EpollFlags::EPOLLIN, Source::Connection(index));
+                let _ = hall.epoll.modify(&connection.line, &mut event);
+            }
+            let reply = match connection.line.receive::<Request>() {
+                Ok(Received::Pending) => return Served::Waits,
+                Ok(Received::Closed) => return Served::Over,
+                Ok(Received::Message(Request::Down, _)) if self.may_change_by(index) => {
+                    self.told_to_end = true;
+                    self.asked_for_end = Some(index);
+                    return Served::Waits;
+                }
+                Ok(Received::Message(request, mut fds)) => {
+                    let fd = fds.pop().filter(|_| fds.is_empty());
+                    match self.answer(now, index, request, fd, hall) {
+                        Ok(answer) => Reply::Ok(answer),
+                        Err(refusal) => Reply::Error(refusal),
+                    }
+                }
+                Err(LineError::Malformed(e)) => Reply::Error(Refusal::new("bad request", e)),
+                Err(_) => return Served::Over,
+            };
+            let Some(connection) = self.connection(index) else { return Served::Waits };
+            if connection.line.send(&reply, &[]).is_err() {
+                return Served::Over;
+            }
+        }
+        Served::Again
+    }
+
+    fn answer(
+        &mut self,
+        now: Instant,
+        index: u32,
+        request: Request,
+        fd: Option<std::os::fd::OwnedFd>,
+        hall: &mut Hall<'_>,
+    ) -> Result<Answer, Refusal> {
+        self.judge(index, &request)?;
+        let switch = &mut *hall.switch;
+        let find = |switch: &Switch, name: &str| {
+            let unknown = || refuse_port(&PortError::Unknown(name.to_owned()));
+            switch.find(name).ok_or_else(unknown)
+        };
+        let select = |switch: &Switch, filter: &MacFilter| {
+            filter.port.as_ref().map(|name| find(switch, name)).transpose()
+        };
+        Ok(match request {
+            Request::Hello => Answer::Hello(self.identity.clone()),
+            Request::Show => Answer::Show(self.show(now, switch)),
+            Request::Set { age_s } => {
+                if !(1..=1_000_000).contains(&age_s) {
+                    return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
+                }
+                Answer::Done(switch.set_age(Duration::from_secs(age_s)))
+            }
+            Request::PortLs => Answer::Ports(hall.ports()),
+            Request::PortAdd(attach) => Answer::Added(self.add_port(index, attach, fd, hall)?),
+            Request::PortRm { port } => {
+                let id = find(switch, &port)?;
+                Answer::Done(hall.plugs.remove(id, switch, hall.epoll))
+            }
+            Request::PortSet { port, vlans, rename } => {
+                let id = find(switch, &port)?;
+                if let Some(name) = rename {
+                    switch.rename(id, &name).map_err(|e| refuse_port(&e))?;
+                }
+                Answer::Done(vlans.into_iter().for_each(|vlans| switch.set_vlans(id, vlans)))
+            }
+            Request::VlanLs => Answer::Vlans(hall.vlans()),
+            Request::VlanAdd { vid, name } => {
+                if name.len() > MAX_NAME || name.chars().any(char::is_control) {
+                    return Err(Refusal::new("cannot name the VLAN", "a name is up to 64 printable bytes"));
+                }
+                Answer::Done(switch.name_vlan(vid, &name))
+            }
+            Request::VlanRm { vid } => Answer::Done(switch.remove_vlan(vid).map_err(|id| {
+                let port = switch.port(id).map(|p| p.name.clone()).unwrap_or_default();
+                Refusal::new(
+                    format!("cannot remove VLAN {vid}"),
+                    format!("port {port} is in it without tags"),
+                )
+                .hint(format!(
+                    "move it first: viewnet switch port set {} {port} --access VID",
+                    self.identity.name
+                ))
+            })?),
+            Request::MacLs(filter) => {
+                let port = select(switch, &filter)?;
+                Answer::Stations(hall.stations(now, &filter, port))
+            }
+            Request::MacFlush(filter) => Answer::Count(switch.flush(filter.vid, select(switch, &filter)?)),
+            // Asked by one who may: handled before.
+            Request::Down => Answer::Done(()),
+        })
+    }
+
+    /// Who may ask what: see [`crate::control`].
+    fn judge(&mut self, index: u32, request: &Request) -> Result<(), Refusal> {
+        use Request::{Hello, MacLs, PortAdd, PortLs, Show, VlanLs};
+        let allowed = match request {
+            Hello | Show | PortLs | VlanLs | MacLs(_) => true,
+            PortAdd(attach) => attach.vlans == PortVlans::default() && !attach.linger,
+            _ => false,
+        };
+        if allowed || self.may_change_by(index) {
+            return Ok(());
+        }
+        Err(Refusal::new("not permitted", format!("the switch belongs to user {}", self.uid))
+            .hint("others may look, and plug in ports of VLAN 1")
+            .errno(libc::EPERM))
+    }
+
+    fn may_change(&self, uid: u32) -> bool {
+        uid == self.uid || uid == 0
+    }
+
+    fn may_change_by(&mut self, index: u32) -> bool {
+        let uid = self.connection(index).map(|c| c.uid);
+        uid.is_some_and(|uid| self.may_change(uid))
+    }
+
+    fn add_port(
+        &mut self,
+        index: u32,
+        attach: Attach,
+        fd: Option<std::os::fd::OwnedFd>,
+        hall: &mut Hall<'_>,
+    ) -> Result<PortAdded, Refusal> {
+        const WHAT: &str = "cannot add the port";
+        let fd = fd.ok_or_else(|| Refusal::new(WHAT, "exactly one descriptor must come with the request"))?;
+        let wire = Wire::new(fd, attach.kind).map_err(|e| {
+            Refusal::new(WHAT, format!("the descriptor is not fit for a {:?} port: {e}", attach.kind))
+        })?;
+        let name = attach.name.unwrap_or_else(|| hall.switch.free_name());
+        let new = NewPlug {
+            name: &name,
+            wire,
+            vlans: attach.vlans,
+            offloads: attach.offloads,
+            dying: attach.dying,
+            owner: (!attach.linger).then_some(index),
+        };
+        let id = hall.plugs.add(new, hall.switch, hall.epoll).map_err(|e| match e {
+            PlugError::Port(e) => refuse_port(&e),
+            PlugError::Io(e) => Refusal::new(WHAT, e),
+        })?;
+        if let Some(connection) = self.connection(index).filter(|_| !attach.linger) {
+            connection.ports.push(id);
+        }
+        Ok(PortAdded { name })
+    }
+
+    fn show(&self, now: Instant, switch: &Switch) -> Show {
+        Show {
+            name: self.identity.name.clone(),
+            pid: self.identity.pid,
+            uptime_s: now.saturating_duration_since(self.started).as_secs(),
+            idle_s: self.idle.map(|idle| idle.as_secs()),
+            age_s: switch.fdb().age().as_secs(),
+            ports: switch.port_count(),
+            vlans: switch.vlans().count(),
+            stations: switch.stations(now).count(),
+            stations_refused: switch.fdb().refused(),
+            connections: self.count,
+        }
+    }
+
+    fn remove(&mut self, index: u32, hall: &mut Hall<'_>) {
+        let Some(connection) = self.table.get_mut(index as usize).and_then(Option::take) else { return };
+        let _ = hall.epoll.delete(&connection.line);
+        self.waiting.retain(|(waits, _)| *waits != index);
+        for id in connection.ports {
+            // The number may be another port's by now.
+            if hall.plugs.plug(id).is_some_and(|plug| plug.owner == Some(index)) {
+                hall.plugs.remove(id, hall.switch, hall.epoll);
+            }
+        }
+        self.free.push(index);
+        self.count -= 1;
+    }
+
+    fn connection(&mut self, index: u32) -> Option<&mut Connection> {
+        self.table.get_mut(index as usize)?.as_mut()
+    }
+}
+
+impl Hall<'_> {
+    fn ports(&self) -> Vec<PortInfo> {
+        let info = |(id, port): (PortId, &Port)| {
+            let plug = self.plugs.plug(id)?;
+            let counted = &port.counters;
+            Some(PortInfo {
+                name: port.name.clone(),
+                kind: plug.kind(),
+                vlans: port.vlans.clone(),
+                offloads: port.offloads,
+                linger: plug.owner.is_none(),
+                rx_frames: counted.rx_frames,
+                rx_bytes: counted.rx_bytes,
+                tx_frames: counted.tx_frames,
+                tx_bytes: counted.tx_bytes,
+                drops: counted.all_drops(),
+            })
+        };
+        self.switch.ports().filter_map(info).collect()
+    }
+
+    fn vlans(&self) -> Vec<VlanInfo> {
+        let name = |id| self.switch.port(id).map(|p| p.name.clone()).unwrap_or_default();
+        let info = |vid| {
+            let members = |wanted| {
+                self.switch
+                    .members(vid)
+                    .filter(|(_, egress)| *egress == wanted)
+                    .map(|(id, _)| name(id))
+                    .collect()
+            };
+            let counted = self.switch.vlan_counters(vid);
+            VlanInfo {
+                vid,
+                name: self.switch.vlan_name(vid).unwrap_or_default().to_owned(),
+                untagged: members(Egress::Untagged),
+                tagged: members(Egress::Tagged),
+                rx_frames: counted.rx_frames,
+                rx_bytes: counted.rx_bytes,
+                flooded: counted.flooded,
+            }
+        };
+        self.switch.vlans().map(info).collect()
+    }
+
+    fn stations(&self, now: Instant, filter: &MacFilter, port: Option<PortId>) -> Vec<Station> {
+        let mut stations: Vec<Station> = self
+            .switch
+            .stations(now)
+            .filter(|(vid, _, entry)| {
+                filter.vid.is_none_or(|v| v == *vid) && port.is_none_or(|p| p == entry.port)
+            })
+            .map(|(vid, mac, entry)| Station {
+                vid,
+                mac,
+                port: self.switch.port(entry.port).map(|p| p.name.clone()).unwrap_or_default(),
+                age_ms: now.saturating_duration_since(entry.seen).as_millis() as u64,
+            })
+            .collect();
+        stations.sort_unstable_by_key(|s| (s.vid, s.mac));
+        stations
+    }
+}
+
+fn refuse_port(error: &PortError) -> Refusal {
+    let (what, errno) = match error {
+        PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST),
+        PortError::BadName => ("cannot use the name", libc::EINVAL),
+        PortError::Full => ("cannot add the port", libc::ENOSPC),
+        PortError::Unknown(_) => ("no such port", libc::ENOENT),
+    };
+    Refusal::new(what, error).errno(errno)
+}

@@ -1,0 +1,241 @@
+//! The ports' descriptors, and the frame path between them.
+//!
+//! # Theory of operation
+//! [`Plugs::handle_ready`] reads up to [`BATCH`] frames from one port and writes each where the core says. A
+//! frame lies in one buffer that all ports share; what leaves is slices of it. A port that cannot take a
+//! frame at once loses it, as a wire would; a port whose interface is gone is marked dead, and removed when
+//! the round is over.
+//!
+//! Closing a TAP waits some 30 ms for the kernel, in which no frame would move. So descriptors are closed by
+//! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
+//! instead, at once.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{self, Sender};
+use std::time::Instant;
+
+use nix::sys::epoll::{Epoll, EpollFlags};
+
+use super::{Source, interest};
+use crate::offload;
+use crate::port::{DropReason, Offloads, PortId};
+use crate::ports::{BUFFER_LEN, Kind, Sent, Wire, tap};
+use crate::switch::{Egress, PortError, Switch, Transmit};
+use crate::vlan::PortVlans;
+
+/// Frames taken from one port before the next has its turn: at 64 KiB each, 4 MiB or about a millisecond.
+pub(super) const BATCH: usize = 64;
+/// Rounds in which a port gave an error and no frame before it is taken for dead.
+const MAX_ERRORS: u32 = 64;
+
+/// All descriptors of ports, by the core's numbers.
+pub(super) struct Plugs {
+    table: Vec<Option<Plug>>,
+    egress: Egress,
+    buffer: Box<[u8]>,
+    dead: Vec<PortId>,
+    closer: Option<Sender<OwnedFd>>,
+}
+
+/// A port's descriptor and what belongs to it.
+pub(super) struct Plug {
+    wire: Wire,
+    offloads: Offloads,
+    dying: bool,
+    /// The connection it lives and dies with.
+    pub(super) owner: Option<u32>,
+    errors: u32,
+    dead: bool,
+}
+
+/// A plug to be.
+pub(super) struct NewPlug<'a> {
+    pub(super) name: &'a str,
+    pub(super) wire: Wire,
+    pub(super) vlans: PortVlans,
+    pub(super) offloads: Option<Offloads>,
+    pub(super) dying: bool,
+    pub(super) owner: Option<u32>,
+}
+
+/// Why a plug cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PlugError {
+    #[error(transparent)]
+    Port(#[from] PortError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Plugs {
+    pub(super) fn new() -> Self {
+        Self {
+            table: Vec::new(),
+            egress: Egress::new(),
+            buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
+            dead: Vec::new(),
+            closer: None,
+        }
+    }
+
+    /// Moves frames from one port, as far as its turn goes.
+    pub(super) fn handle_ready(&mut self, now: Instant, id: PortId, events: EpollFlags, switch: &mut Switch) {
+        let Self { table, egress, buffer, dead, .. } = self;
+        let troubled = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
+        for turn in 0..BATCH {
+            let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return };
+            let (hdr, bytes) = match plug.wire.receive(buffer) {
+                Ok(frame) => frame,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !(troubled && turn == 0) => return,
+                Err(e) => {
+                    plug.errors += 1;
+                    if plug.wire.is_dead(&e) || plug.errors > MAX_ERRORS {
+                        log::debug!("port {}: {e}", id.index());
+                        plug.mark_dead(id, dead);
+                    }
+                    return;
+                }
+            };
+            plug.errors = 0;
+            let Some(frame) = switch.handle_frame(now, id, &hdr, bytes, egress) else { continue };
+            for transmit in egress.as_slice() {
+                let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
+                    continue;
+                };
+                plug.transmit(&hdr, frame, transmit, switch, dead);
+            }
+        }
+    }
+
+    /// Plugs a port in.
+    pub(super) fn add(
+        &mut self,
+        new: NewPlug<'_>,
+        switch: &mut Switch,
+        epoll: &Epoll,
+    ) -> Result<PortId, PlugError> {
+        let offloads = match new.offloads {
+            // Without a virtio-net header there is nobody to tell what is undone.
+            Some(wanted) if new.wire.offloads() != Offloads::NONE => wanted,
+            _ => new.wire.offloads(),
+        };
+        let id = switch.add_port(new.name, new.vlans, offloads)?;
+        if let Err(e) = epoll.add(&new.wire, interest(EpollFlags::EPOLLIN, Source::Port(id))) {
+            switch.remove_port(id);
+            return Err(io::Error::from(e).into());
+        }
+        if self.table.len() <= id.index() {
+            self.table.resize_with(id.index() + 1, || None);
+        }
+        let Self { table, .. } = self;
+        table[id.index()] = Some(Plug {
+            wire: new.wire,
+            offloads,
+            dying: new.dying,
+            owner: new.owner,
+            errors: 0,
+            dead: false,
+        });
+        Ok(id)
+    }
+
+    /// A port's descriptor.
+    pub(super) fn plug(&self, id: PortId) -> Option<&Plug> {
+        self.table.get(id.index())?.as_ref()
+    }
+
+    /// Pulls a port out.
+    pub(super) fn remove(&mut self, id: PortId, switch: &mut Switch, epoll: &Epoll) {
+        let Some(plug) = self.table.get_mut(id.index()).and_then(Option::take) else { return };
+        let _ = epoll.delete(&plug.wire);
+        switch.remove_port(id);
+        self.close(plug);
+    }
+
+    /// Pulls out the ports whose interfaces are gone.
+    pub(super) fn remove_dead(&mut self, switch: &mut Switch, epoll: &Epoll) {
+        while let Some(id) = self.dead.pop() {
+            if self.plug(id).is_some_and(|plug| plug.dead) {
+                self.remove(id, switch, epoll);
+            }
+        }
+    }
+
+    /// The end: descriptors close with the process, but abandoned ones must be told first.
+    pub(super) fn close_all(&mut self) {
+        for plug in std::mem::take(&mut self.table).into_iter().flatten() {
+            if plug.wire.kind() == Kind::Tap && plug.dying {
+                tap::abandon(plug.wire.into_fd());
+            }
+        }
+    }
+
+    fn close(&mut self, plug: Plug) {
+        let is_tap = plug.wire.kind() == Kind::Tap;
+        let fd = plug.wire.into_fd();
+        if is_tap && plug.dying {
+            return tap::abandon(fd);
+        }
+        let closer = self.closer.get_or_insert_with(start_closer);
+        // Without the thread the descriptor comes back in the error, and closes here.
+        let _ = closer.send(fd);
+    }
+}
+
+impl Plug {
+    pub(super) fn kind(&self) -> Kind {
+        self.wire.kind()
+    }
+
+    fn transmit(
+        &mut self,
+        hdr: &offload::VnetHdr,
+        frame: crate::frame::Frame<'_>,
+        transmit: &Transmit,
+        switch: &mut Switch,
+        dead: &mut Vec<PortId>,
+    ) {
+        let (mut frames, mut bytes, mut is_dead) = (0, 0, false);
+        let cut = offload::emit(hdr, frame, transmit.edit, self.offloads, |hdr, pieces| {
+            match self.wire.send(hdr, pieces) {
+                Sent::Bytes(n) => {
+                    frames += 1;
+                    bytes += n as u64;
+                }
+                Sent::Dropped(reason) => switch.dropped(transmit.port, reason),
+                Sent::Dead => {
+                    is_dead = true;
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        if cut.is_err() {
+            switch.dropped(transmit.port, DropReason::Uncuttable);
+        }
+        if frames > 0 {
+            switch.sent(transmit.port, frames, bytes);
+        }
+        if is_dead {
+            self.mark_dead(transmit.port, dead);
+        }
+    }
+
+    fn mark_dead(&mut self, id: PortId, dead: &mut Vec<PortId>) {
+        if !self.dead {
+            self.dead = true;
+            dead.push(id);
+        }
+    }
+}
+
+fn start_closer() -> Sender<OwnedFd> {
+    let (sender, receiver) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("closer".into()).stack_size(64 << 10);
+    if let Err(e) = thread.spawn(move || receiver.into_iter().for_each(drop::<OwnedFd>)) {
+        log::debug!("ports will close slowly: {e}");
+    }
+    sender
+}

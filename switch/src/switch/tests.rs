@@ -1,0 +1,243 @@
+//! The switch against a naive model of it, and the rules one at a time.
+
+use std::collections::{BTreeSet, HashMap};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::frame::TPID;
+
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to start from")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+fn vid(n: u16) -> Vid {
+    Vid::new(n).unwrap()
+}
+
+fn access(n: u16) -> PortVlans {
+    PortVlans::Access { vid: vid(n) }
+}
+
+fn frame(to: u8, from: u8, tci: Option<u16>) -> Vec<u8> {
+    let to = if to == 0xFF { [0xFF; 6] } else { [2, 0, 0, 0, 0, to] };
+    let mut bytes = [to, [2, 0, 0, 0, 0, from]].concat();
+    if let Some(tci) = tci {
+        bytes.extend([TPID.to_be_bytes(), tci.to_be_bytes()].concat());
+    }
+    bytes.extend([0x88, 0xB5, 1, 2, 3, 4]);
+    bytes
+}
+
+/// Sends one frame and returns (port, bytes on the wire), by port.
+fn send(switch: &mut Switch, now: Instant, port: PortId, bytes: &[u8]) -> Vec<(PortId, Vec<u8>)> {
+    let mut out = Egress::new();
+    let Some(frame) = switch.handle_frame(now, port, &VnetHdr::default(), bytes, &mut out) else {
+        assert!(out.as_slice().is_empty());
+        return Vec::new();
+    };
+    let mut sent: Vec<_> = out
+        .as_slice()
+        .iter()
+        .map(|t| {
+            let (head, rest) = t.edit.apply(frame);
+            (t.port, [head.as_ref(), rest].concat())
+        })
+        .collect();
+    sent.sort();
+    sent
+}
+
+#[test]
+fn floods_then_learns() {
+    let (now, mut s) = (start(), Switch::new(Duration::from_secs(300)));
+    let p: Vec<PortId> =
+        (0..3).map(|i| s.add_port(&format!("p{i}"), access(1), Offloads::ALL).unwrap()).collect();
+    assert_eq!(send(&mut s, now, p[0], &frame(2, 1, None)).len(), 2);
+    assert_eq!(send(&mut s, now, p[1], &frame(1, 2, None)), [(p[0], frame(1, 2, None))]);
+    assert_eq!(send(&mut s, now, p[0], &frame(2, 1, None)), [(p[1], frame(2, 1, None))]);
+    assert_eq!(s.vlan_counters(vid(1)), VlanCounters { rx_frames: 3, rx_bytes: 54, flooded: 1 });
+    assert_eq!(send(&mut s, now, p[0], &frame(1, 1, None)), []);
+    assert_eq!(s.port(p[0]).unwrap().counters.drops(DropReason::SamePort), 1);
+    s.remove_port(p[1]);
+    assert_eq!(send(&mut s, now, p[0], &frame(2, 1, None)).len(), 1, "unknown again, flooded");
+    let later = now + Duration::from_secs(300);
+    assert_eq!(send(&mut s, later, p[2], &frame(1, 3, None)).len(), 1);
+    s.handle_timeout(later);
+    assert_eq!(s.stations(later).count(), 1);
+}
+
+#[test]
+fn names_are_unique_and_ids_are_used_again() {
+    let mut s = Switch::new(Duration::from_secs(300));
+    let a = s.add_port("a", access(1), Offloads::ALL).unwrap();
+    assert_eq!(s.add_port("a", access(1), Offloads::ALL), Err(PortError::NameTaken("a".into())));
+    assert_eq!(s.add_port("", access(1), Offloads::ALL), Err(PortError::BadName));
+    let b = s.add_port(&s.free_name(), access(1), Offloads::ALL).unwrap();
+    assert_eq!(s.rename(b, "a"), Err(PortError::NameTaken("a".into())));
+    s.rename(b, "b").unwrap();
+    s.rename(b, "b").unwrap();
+    assert_eq!((s.find("b"), s.find("p2")), (Some(b), None));
+    s.remove_port(a).unwrap();
+    assert!(s.remove_port(a).is_none());
+    assert_eq!(s.add_port("c", access(1), Offloads::ALL).unwrap(), a);
+    assert_eq!(s.port_count(), 2);
+}
+
+#[test]
+fn a_vlan_is_removed_from_trunks_but_not_from_under_a_port() {
+    let mut s = Switch::new(Duration::from_secs(300));
+    let trunk = PortVlans::Trunk { native: Some(vid(1)), allowed: vlan::VidSet::all() };
+    let t = s.add_port("t", trunk, Offloads::ALL).unwrap();
+    let a = s.add_port("a", access(7), Offloads::ALL).unwrap();
+    assert_eq!(s.remove_vlan(vid(7)), Err(a));
+    assert_eq!(s.remove_vlan(vid(1)), Err(t));
+    s.name_vlan(vid(8), "lab");
+    assert_eq!(s.vlans().map(Vid::number).collect::<Vec<_>>(), [1, 7, 8]);
+    s.remove_vlan(vid(8)).unwrap();
+    assert_eq!(s.port(t).unwrap().vlans.to_string(), "trunk 1-7,9-4094 native 1");
+    assert_eq!(s.members(vid(8)).count(), 0);
+    assert_eq!(s.members(vid(9)).collect::<Vec<_>>(), [(t, vlan::Egress::Tagged)]);
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Add(PortVlans),
+    Remove(usize),
+    Set(usize, PortVlans),
+    Frame(usize, u8, u8, Option<u16>),
+    Wait(u64),
+    Flush(Option<u16>),
+}
+
+fn rules() -> impl Strategy<Value = PortVlans> {
+    let some = (0..5u16, prop::collection::vec(1..5u16, 0..4)).prop_map(|(native, list)| PortVlans::Trunk {
+        native: Vid::new(native),
+        allowed: list.into_iter().map(vid).collect(),
+    });
+    let all = (0..5u16).prop_map(|n| PortVlans::Trunk { native: Vid::new(n), allowed: vlan::VidSet::all() });
+    prop_oneof![(1..5u16).prop_map(access), some, all]
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let station = || prop_oneof![0..6u8, Just(0xFFu8)];
+    let tci = prop::option::of(prop_oneof![0..6u16, 0x6000..0x6006u16, Just(4095)]);
+    prop_oneof![
+        2 => rules().prop_map(Op::Add),
+        1 => (0..8usize).prop_map(Op::Remove),
+        1 => ((0..8usize), rules()).prop_map(|(p, r)| Op::Set(p, r)),
+        12 => (0..8usize, station(), 0..6u8, tci).prop_map(|(p, to, from, t)| Op::Frame(p, to, from, t)),
+        1 => (0..400u64).prop_map(Op::Wait),
+        1 => prop::option::of(1..5u16).prop_map(Op::Flush),
+    ]
+}
+
+/// The standard read naively: every port is asked about every frame.
+#[derive(Default)]
+struct Model {
+    ports: HashMap<PortId, PortVlans>,
+    heard: HashMap<(Vid, u8), (PortId, Instant)>,
+}
+
+impl Model {
+    fn frame(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        to: u8,
+        source: u8,
+        tci: Option<u16>,
+    ) -> Vec<(PortId, Vec<u8>)> {
+        let number = tci.map_or(0, |t| t & 0xFFF);
+        let vid = match &self.ports[&from] {
+            PortVlans::Access { vid } if number == 0 => *vid,
+            PortVlans::Trunk { native: Some(native), .. } if number == 0 => *native,
+            PortVlans::Trunk { native, allowed } if (1..=4094).contains(&number) => {
+                let v = vid(number);
+                if *native == Some(v) || allowed.contains(v) { v } else { return Vec::new() }
+            }
+            _ => return Vec::new(),
+        };
+        self.heard.insert((vid, source), (from, now));
+        let fresh = |at: Instant| now - at < Duration::from_secs(300);
+        let known = self.heard.get(&(vid, to)).filter(|(_, at)| to != 0xFF && fresh(*at)).map(|(p, _)| *p);
+        let mut sent = Vec::new();
+        for (&port, rules) in &self.ports {
+            if port == from || known.is_some_and(|k| k != port) {
+                continue;
+            }
+            let out = match rules {
+                PortVlans::Access { vid: own } if *own == vid => None,
+                PortVlans::Trunk { native, .. } if *native == Some(vid) => None,
+                PortVlans::Trunk { allowed, .. } if allowed.contains(vid) => {
+                    Some(tci.unwrap_or(0) & 0xF000 | vid.number())
+                }
+                _ => continue,
+            };
+            sent.push((port, frame(to, source, out)));
+        }
+        sent.sort();
+        sent
+    }
+}
+
+proptest! {
+    #[test]
+    fn behaves_as_the_model(ops in prop::collection::vec(ops(), 1..200)) {
+        let (mut now, mut s, mut model) = (start(), Switch::new(Duration::from_secs(300)), Model::default());
+        for op in ops {
+            let pick = |i: usize| {
+                let ids: BTreeSet<PortId> = model.ports.keys().copied().collect();
+                ids.iter().nth(i % ids.len().max(1)).copied()
+            };
+            match op {
+                Op::Add(rules) if model.ports.len() < 8 => {
+                    let id = s.add_port(&s.free_name(), rules.clone(), Offloads::ALL).unwrap();
+                    prop_assert!(model.ports.insert(id, rules).is_none());
+                }
+                Op::Add(_) => {}
+                Op::Remove(i) => if let Some(id) = pick(i) {
+                    s.remove_port(id).unwrap();
+                    model.ports.remove(&id);
+                    model.heard.retain(|_, (p, _)| *p != id);
+                },
+                Op::Set(i, rules) => if let Some(id) = pick(i) {
+                    s.set_vlans(id, rules.clone());
+                    model.ports.insert(id, rules);
+                    model.heard.retain(|_, (p, _)| *p != id);
+                },
+                Op::Frame(i, to, from, tci) => if let Some(id) = pick(i) {
+                    let sent = send(&mut s, now, id, &frame(to, from, tci));
+                    prop_assert_eq!(sent, model.frame(now, id, to, from, tci));
+                },
+                Op::Wait(seconds) => {
+                    now += Duration::from_secs(seconds);
+                    s.handle_timeout(now);
+                }
+                Op::Flush(v) => {
+                    s.flush(v.map(vid), None);
+                    model.heard.retain(|(hv, _), _| v.is_some_and(|v| hv.number() != v));
+                }
+            }
+            prop_assert_eq!(s.port_count(), model.ports.len());
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(hdr: [u8; 10], bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        let (now, mut s) = (start(), Switch::new(Duration::from_secs(300)));
+        let trunk = PortVlans::Trunk { native: Some(vid(1)), allowed: vlan::VidSet::all() };
+        let a = s.add_port("a", trunk, Offloads::ALL).unwrap();
+        s.add_port("b", access(1), Offloads::NONE).unwrap();
+        let hdr = VnetHdr::parse(hdr);
+        let mut out = Egress::new();
+        if let Some(frame) = s.handle_frame(now, a, &hdr, &bytes, &mut out) {
+            for t in out.as_slice() {
+                let _ = crate::offload::emit(&hdr, frame, t.edit, Offloads::NONE, |_, _| std::ops::ControlFlow::Continue(()));
+            }
+        }
+        let counted = s.port(a).unwrap().counters;
+        prop_assert_eq!((counted.rx_frames, counted.rx_bytes), (1, bytes.len() as u64));
+    }
+}

@@ -1,0 +1,278 @@
+//! Real programs, unmodified, as an ordinary user, each in a view, joined by the user's default switch.
+//!
+//! A program that is missing is a failure, not a skip: `tests/PACKAGES` lists what they come from.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tests::binaries::go_program;
+use tests::{Outcome, Running, User, World, wait_until};
+
+/// Views on one switch.
+struct Lan(World);
+
+/// Tries until it works; a server may not be up yet.
+const RETRY: &str =
+    "retry() { for i in $(seq 200); do \"$@\" 2>/tmp/null.$$ && return 0; sleep 0.1; done; \"$@\"; }\n";
+
+impl Lan {
+    fn new() -> Self {
+        Self(World::new(User::Ordinary))
+    }
+
+    fn ips(host: u8) -> [String; 4] {
+        ["--ip".into(), format!("10.0.0.{host}/24"), "--ip".into(), format!("fd00::{host}/64")]
+    }
+
+    /// A server at 10.0.0.HOST and fd00::HOST.
+    fn serve(&self, host: u8, script: &str) -> Running {
+        self.0
+            .run(Self::ips(host))
+            .args(["--", "bash", "-euc", script])
+            .limit(Duration::from_secs(120))
+            .start()
+    }
+
+    /// A client there, to its end.
+    fn client(&self, host: u8, script: &str) -> Outcome {
+        let script = RETRY.replace("/tmp/null.$$", "/dev/null") + script;
+        self.0.run(Self::ips(host)).args(["--", "bash", "-euc", &script]).run().ok()
+    }
+}
+
+fn end(server: Running) {
+    server.kill(nix::sys::signal::Signal::SIGKILL);
+    server.wait();
+}
+
+fn nginx(lan: &Lan, name: &str) -> String {
+    let home = lan.0.home();
+    let config = format!(
+        "daemon off; worker_processes 2; pid {home}/{name}.pid; error_log stderr; events {{}} http {{ access_log off; \
+         client_body_temp_path {home}/{name}.1; proxy_temp_path {home}/{name}.2; fastcgi_temp_path {home}/{name}.3; \
+         uwsgi_temp_path {home}/{name}.4; scgi_temp_path {home}/{name}.5; sendfile on; \
+         server {{ listen 80 reuseport; listen [::]:80; root {home}; location = / {{ return 200 'this is {name}\\n'; }} }} }}",
+        home = home.display()
+    );
+    let path = lan.0.write(&format!("{name}.conf"), &config);
+    format!("exec nginx -e stderr -c {}", path.display())
+}
+
+#[test]
+fn two_nginx_on_port_80_reached_from_a_third_view() {
+    let lan = Lan::new();
+    lan.0.write("big", &"0123456789abcdef".repeat(1 << 20));
+    let one = lan.serve(1, &nginx(&lan, "one"));
+    let two = lan.serve(2, &nginx(&lan, "two"));
+    lan.client(3, "retry curl -sf http://10.0.0.1/; retry curl -sf 'http://[fd00::2]/'")
+        .says("this is one\nthis is two\n");
+    let outcome = lan.client(3, "curl -sf http://10.0.0.2/big | cmp - big && echo same; seq 50 | xargs -P8 -I{} curl -sf http://10.0.0.1/ | sort | uniq -c");
+    outcome.says("same").says("50 this is one");
+    end(one);
+    end(two);
+}
+
+#[test]
+fn python_http_server_and_curl() {
+    let lan = Lan::new();
+    lan.0.write("hello", "hello from python");
+    let server = lan.serve(1, "exec python3 -m http.server 80");
+    lan.client(2, "retry curl -sf http://10.0.0.1/hello").says("hello from python");
+    lan.client(2, "python3 -c \"import urllib.request as u; print(u.urlopen('http://10.0.0.1/hello').read().decode())\"")
+        .says("hello from python");
+    end(server);
+}
+
+#[test]
+fn redis_and_its_benchmark() {
+    let lan = Lan::new();
+    let server = lan.serve(1, "exec redis-server --save '' --bind 0.0.0.0 --protected-mode no");
+    lan.client(2, "retry redis-cli -h 10.0.0.1 set key value; redis-cli -h 10.0.0.1 get key")
+        .says("OK\nvalue");
+    lan.client(
+        2,
+        "redis-benchmark -h 10.0.0.1 -n 5000 -c 20 -P 4 -q -t set,get | tr '\\r' '\\n' | grep 'per second'",
+    )
+    .says("GET: ");
+    end(server);
+}
+
+#[test]
+fn static_go_client_and_server() {
+    let lan = Lan::new();
+    let net = lan.0.install(&go_program("net"), "gonet");
+    let server = lan.serve(1, "exec gonet serve");
+    let outcome = lan.client(2, "retry gonet get http://10.0.0.1/");
+    let outcome = outcome.says("go server").says("10.0.0.1/24").says("go client").says("10.0.0.2/24");
+    assert_eq!(outcome.stdout.matches("lo ").count(), 2, "{}", outcome.stdout);
+    assert_eq!(outcome.stdout.matches("eth0 ").count(), 2, "{}", outcome.stdout);
+    lan.0.run(["--"]).args([net]).args(["echo", "200"]).run().ok().says("echoes 200");
+    end(server);
+}
+
+#[test]
+fn busybox_static() {
+    let lan = Lan::new();
+    lan.0.write("index.html", "busybox page");
+    let server = lan.serve(1, "exec busybox httpd -f -p 80 -h .");
+    lan.client(
+        2,
+        "retry sh -c 'printf \"GET / HTTP/1.0\\r\\n\\r\\n\" | busybox nc 10.0.0.1 80 | grep busybox'",
+    )
+    .says("busybox page");
+    lan.client(2, "busybox ping -c 1 10.0.0.1; busybox ip addr show eth0; busybox ifconfig eth0")
+        .says("1 packets received");
+    end(server);
+}
+
+#[test]
+fn iperf3_tcp_udp_and_v6() {
+    let lan = Lan::new();
+    let server = lan.serve(1, "while true; do iperf3 -s -1 >/dev/null || exit; done");
+    for options in
+        ["-4 -c 10.0.0.1", "-4 -c 10.0.0.1 -R", "-6 -c fd00::1 -P 4", "-c 10.0.0.1 -u -b 20M -l 1400"]
+    {
+        let outcome = lan.client(2, &format!("retry iperf3 -J -t 1 {options}"));
+        let report: serde_json::Value =
+            serde_json::from_str(&outcome.stdout[outcome.stdout.find('{').unwrap()..]).unwrap();
+        assert!(report["error"].is_null(), "{options}: {report}");
+        let bytes = &report["end"][if options.contains("-u") { "sum" } else { "sum_received" }]["bytes"];
+        assert!(bytes.as_f64().is_some_and(|n| n > 1e5), "{options}: {report}");
+    }
+    end(server);
+}
+
+#[test]
+fn node_and_bash_dev_tcp() {
+    let lan = Lan::new();
+    let server = lan.serve(
+        1,
+        "exec node -e \"require('http').createServer((q, r) => r.end('node says ' + q.url)).listen(80)\"",
+    );
+    lan.client(2, "retry curl -sf http://10.0.0.1/x; exec 3<>/dev/tcp/10.0.0.1/80; printf 'GET /bash HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3")
+        .says("node says /x")
+        .says("node says /bash");
+    lan.client(
+        2,
+        "node -e \"require('http').get('http://10.0.0.1/n', r => r.on('data', d => console.log('' + d)))\"",
+    )
+    .says("node says /n");
+    lan.client(2, "node -e \"console.log(Object.keys(require('os').networkInterfaces()))\"").says("eth0");
+    end(server);
+}
+
+#[test]
+fn socat_and_nc() {
+    let lan = Lan::new();
+    let server = lan.serve(1, "socat TCP6-LISTEN:7,fork,reuseaddr EXEC:'tr a-z A-Z' & socat UDP4-RECVFROM:9,fork EXEC:'tr a-z A-Z' & wait");
+    lan.client(2, "retry sh -c 'echo over six | socat -t 3 - TCP6:[fd00::1]:7 | grep SIX'").says("OVER SIX");
+    lan.client(2, "echo over four | nc -N 10.0.0.1 7; echo datagram | socat -t 1 - UDP4:10.0.0.1:9")
+        .says("OVER FOUR")
+        .says("DATAGRAM");
+    lan.client(2, "nc -z 10.0.0.1 7 && echo open; nc -z 10.0.0.1 8 || echo closed").says("open\nclosed");
+    end(server);
+}
+
+#[test]
+fn names_from_a_server_in_a_view() {
+    let lan = Lan::new();
+    lan.0.install(&go_program("net"), "gonet");
+    let server = lan.serve(
+        1,
+        "exec dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --user= --pid-file= --log-facility=- \
+         --address=/web.test/10.0.0.7 --address=/web.test/fd00::7 --bind-interfaces --listen-address=10.0.0.1",
+    );
+    lan.client(2, "retry dig +short +time=1 +tries=1 @10.0.0.1 web.test; dig +short @10.0.0.1 web.test aaaa; dig +short +tcp @10.0.0.1 web.test")
+        .says("10.0.0.7\nfd00::7\n10.0.0.7\n");
+    lan.client(2, "gonet lookup web.test 10.0.0.1").says("10.0.0.7");
+    end(server);
+}
+
+#[test]
+fn ping_traceroute_and_tcpdump() {
+    let lan = Lan::new();
+    let mut sniffer =
+        lan.serve(1, "tcpdump -l -n -i eth0 -c 4 'icmp or icmp6 and (ip6[40] = 128 or ip6[40] = 129)' 2>&1");
+    sniffer.until("listening on eth0");
+    lan.client(2, "ping -n -c 1 10.0.0.1; ping -n -c 1 fd00::1").says("1 received");
+    let seen = sniffer.wait().ok();
+    seen.says("10.0.0.2 > 10.0.0.1: ICMP echo request").says("fd00::2 > fd00::1: ICMP6, echo request");
+    let other = lan.serve(1, "sleep 100");
+    let trace = lan.client(2, "retry ping -n -c 1 -W 1 10.0.0.1 >/dev/null; traceroute -n -q 1 10.0.0.1; traceroute -n -q 1 -I 10.0.0.1; traceroute -6 -n -q 1 fd00::1");
+    assert_eq!(trace.stdout.matches(" 1  10.0.0.1 ").count(), 2, "{}", trace.stdout);
+    assert_eq!(trace.stdout.matches(" 1  fd00::1 ").count(), 1, "{}", trace.stdout);
+    let lost = lan.client(2, "ping -n -c 1 -W 1 10.0.0.99 || echo nobody");
+    lost.says("nobody");
+    end(other);
+}
+
+#[test]
+fn ip_and_ss_show_and_change_the_view() {
+    let lan = Lan::new();
+    let script = "
+        ip -br addr; ip link show eth0; ip route; ip -6 route; ip neigh
+        ip addr add 10.5.0.1/24 dev eth0
+        ip route add 10.6.0.0/16 via 10.5.0.9
+        ip link add dummy-a type veth peer name dummy-b
+        ip neigh add 10.5.0.9 lladdr 02:00:00:00:00:09 dev eth0
+        ip link set eth0 mtu 1400
+        echo CHANGED
+        ip -br addr; ip link show eth0; ip route; ip neigh; ip -br link show dummy-a
+        ip rule add from 10.5.0.1 table 77; ip rule
+        python3 -m http.server 80 >/dev/null 2>&1 & 
+        until ss -ltnp | grep :80; do sleep 0.1; done
+        kill $!
+    ";
+    let outcome = lan.client(1, script);
+    let (before, after) = outcome.stdout.split_once("CHANGED").unwrap();
+    assert!(before.contains("10.0.0.1/24") && before.contains("fd00::1/64"), "{before}");
+    assert!(before.contains("mtu 1500") && before.contains("10.0.0.0/24 dev eth0"), "{before}");
+    for text in [
+        "10.5.0.1/24",
+        "mtu 1400",
+        "10.6.0.0/16 via 10.5.0.9",
+        "02:00:00:00:00:09",
+        "dummy-a",
+        "from 10.5.0.1 lookup 77",
+        "python3",
+    ] {
+        assert!(after.contains(text), "no {text:?} in:\n{after}");
+    }
+}
+
+#[test]
+fn sshd_in_a_view() {
+    let mut lan = Lan::new();
+    let home = lan.0.home().display().to_string();
+    if lan.0.has_own_host() {
+        // sshd and ssh want to know who their user is.
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+        let own = format!("{passwd}viewtest:x:{uid}:{uid}::{home}:/bin/bash\n", uid = lan.0.uid());
+        let file = lan.0.write("passwd", &own);
+        lan.0.bind_mount(&file, &PathBuf::from("/etc/passwd"));
+    }
+    let keys = "ssh-keygen -q -t ed25519 -N '' -f host; ssh-keygen -q -t ed25519 -N '' -f key; cp key.pub authorized";
+    lan.0.cmd("bash").args(["-euc", keys]).run().ok();
+    let config = format!(
+        "Port 22\nHostKey {home}/host\nAuthorizedKeysFile {home}/authorized\nStrictModes no\nUsePAM no\nPidFile none\n\
+         PasswordAuthentication no\n"
+    );
+    lan.0.write("sshd_config", &config);
+    let server = lan.serve(1, "exec /usr/sbin/sshd -D -e -f ~/sshd_config");
+    let ssh = "ssh -F none -i ~/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -o LogLevel=ERROR 10.0.0.1";
+    lan.client(2, &format!("retry {ssh} true; {ssh} 'echo through $SSH_CONNECTION; ip -br addr show eth0'"))
+        .says("through 10.0.0.2 ")
+        .says("10.0.0.1/24");
+    end(server);
+}
+
+#[test]
+fn a_daemon_started_in_a_view_serves_on() {
+    let lan = Lan::new();
+    let script = "redis-server --daemonize yes --save '' --bind 0.0.0.0 --protected-mode no --pidfile ~/pid --logfile ~/log; \
+                  until redis-cli ping; do sleep 0.1; done";
+    lan.serve(1, script).wait().ok().says("PONG");
+    lan.client(2, "redis-cli -h 10.0.0.1 ping").says("PONG");
+    lan.client(2, "redis-cli -h 10.0.0.1 shutdown nosave || true");
+    assert!(wait_until(Duration::from_secs(10), || lan.0.leftovers().is_empty()), "{:?}", lan.0.leftovers());
+}

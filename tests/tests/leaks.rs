@@ -1,0 +1,375 @@
+//! What must not leak or break: other roads to a socket, other privileges, other namespaces, a supervisor that
+//! stops or dies.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use tests::binaries::{Linkage, c_probe};
+use tests::{Status, User, World, wait_until};
+
+fn each_user(test: impl Fn(World)) {
+    for &user in User::all() {
+        eprintln!("as {user:?}");
+        test(World::new(user));
+    }
+}
+
+fn python(world: &World, script: &str) -> tests::Cmd {
+    world.run(["--", "python3", "-c", script])
+}
+
+#[test]
+fn io_uring_is_refused() {
+    each_user(|world| {
+        let probe = world.install(&c_probe("uring", Linkage::Static), "uring");
+        let outcome = world.run(["--"]).args([probe]).run().ok();
+        assert_eq!(outcome.stdout, "io_uring_setup: EPERM\nio_uring_setup nothing: EPERM\n");
+    });
+}
+
+#[test]
+fn foreign_system_calls_see_the_view() {
+    each_user(|world| {
+        let probe = world.install(&c_probe("foreign", Linkage::Dynamic), "foreign");
+        let script = format!("ip link set lo down; exec {}", probe.display());
+        let outcome = world.run_script(&script).run().ok();
+        for call in ["socket family 2", "socketcall family 2", "socket family 10", "socketcall family 1"] {
+            let line = outcome.stdout.lines().find(|l| l.starts_with(&format!("{call} by int 0x80: domain")));
+            let line = line.unwrap_or_else(|| panic!("{call}:\n{}", outcome.stdout));
+            assert!(line.ends_with("0x8"), "not the view's lo, which is down: {line}");
+        }
+        assert!(outcome.stdout.contains("socketcall family 2 by int 0x80 bind 81: ok"), "{}", outcome.stdout);
+        assert!(outcome.stdout.contains("x32 socket: ENOSYS"), "{}", outcome.stdout);
+    });
+}
+
+#[test]
+fn other_families_are_refused() {
+    const SCRIPT: &str = "
+import socket
+allowed = {1, 2, 10, 16, 17, 38}
+for family in range(0, 70):
+    if family in allowed: continue
+    for kind in (1, 2, 3, 4, 5, 10, 1 | 0o2000000):
+        try:
+            socket.socket(family, kind, 0)
+            print('made', family, kind)
+        except OSError as e:
+            if e.errno != 97: print('errno', e.errno, family, kind)
+        try:
+            socket.socketpair(family, kind, 0)
+            print('pair', family, kind)
+        except OSError as e:
+            if e.errno not in (97, 95, 94, 93, 22): print('pair errno', e.errno, family, kind)
+print('end')
+";
+    each_user(|world| assert_eq!(python(&world, SCRIPT).run().ok().stdout, "end\n"));
+}
+
+#[test]
+fn the_hosts_network_cannot_be_reached() {
+    const LISTEN: &str = "
+import socket, sys
+s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('127.0.0.1', 0))
+print('ports', s.getsockname()[1], u.getsockname()[1], 'end', flush=True)
+sys.stdin.read()
+";
+    each_user(|world| {
+        let mut host = world.cmd("python3").args(["-c", LISTEN]).keep_stdin().start();
+        host.until("end");
+        let text = host.stdout();
+        let ports: Vec<_> = text.split(' ').collect();
+        let script = format!(
+            "import socket; print('tcp', socket.socket().connect_ex(('127.0.0.1', {tcp})))\n\
+             u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('127.0.0.1', {udp})); print('udp free')\n\
+             s = socket.socket(); s.bind(('127.0.0.1', {tcp})); print('tcp free')\n\
+             print('out', socket.socket().connect_ex(('192.0.2.1', 80)))",
+            tcp = ports[1],
+            udp = ports[2]
+        );
+        let outcome = python(&world, &script).run().ok();
+        assert_eq!(outcome.stdout, "tcp 111\nudp free\ntcp free\nout 101\n");
+    });
+}
+
+#[test]
+fn a_namespace_of_its_own_is_its_own() {
+    each_user(|world| {
+        let script = "ip addr add 10.99.0.1/32 dev lo; unshare -rn ip -br addr; echo -; ip -br addr";
+        let outcome = world.run_script(script).run().ok();
+        let (own, view) = outcome.stdout.split_once("-\n").unwrap();
+        assert!(own.contains("lo") && !own.contains("10.99.0.1"), "own:\n{own}");
+        assert!(view.contains("10.99.0.1"), "view:\n{view}");
+    });
+}
+
+#[test]
+fn runs_nest() {
+    const SERVE: &str = "import socket; s=socket.socket(); s.bind((\"0.0.0.0\",80)); s.listen()";
+    each_user(|world| {
+        world.run(["--", "viewnet", "run", "--", "sh", "-c", "exit 9"]).run().code(9);
+        world.run(["--", "viewnet", "run", "--", "viewnet", "run", "--", "ip", "link"]).run().ok().says("lo");
+        let outcome = world.run(["--", "viewnet", "run", "--", "sh", "-c", "kill -TERM $$"]).run();
+        assert_eq!(outcome.status, Status::Signaled(15), "{}", outcome.stderr);
+        let script = format!(
+            "ip addr add 10.99.0.1/32 dev lo; python3 -c '{SERVE}; import time; time.sleep(100)' & \
+             until ss -ltn | grep -q :80; do sleep 0.05; done; \
+             viewnet run -- sh -euc 'ip -br addr; python3 -c '\\''{SERVE}; print(\"inner bound\")'\\'; \
+             echo -; ip -br addr; ss -ltn; kill $!"
+        );
+        let outcome = world.run_script(&script).run().ok();
+        let (inner, outer) = outcome.stdout.split_once("-\n").unwrap();
+        assert!(inner.contains("inner bound") && !inner.contains("10.99.0.1"), "inner:\n{inner}");
+        assert!(outer.contains("10.99.0.1") && outer.contains(":80 "), "outer:\n{outer}");
+        assert!(world.supervisors().len() < 5, "supervisors stay");
+    });
+}
+
+#[test]
+fn a_thousand_processes_at_once() {
+    const SCRIPT: &str = "
+import os, socket
+r, w = os.pipe()
+ready_r, ready_w = os.pipe()
+pids = []
+for i in range(1000):
+    pid = os.fork()
+    if pid == 0:
+        os.close(w); os.write(ready_w, b'.')
+        os.read(r, 1)
+        try:
+            for k in range(20):
+                s = socket.socket(socket.AF_INET, socket.SOCK_STREAM); s.bind(('127.0.0.1', 0)); s.close()
+        except OSError as e:
+            os._exit(e.errno)
+        os._exit(0)
+    pids.append(pid)
+got = 0
+while got < 1000: got += len(os.read(ready_r, 1000))
+os.close(w)
+codes = [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in pids]
+print('bad', sum(1 for c in codes if c))
+";
+    each_user(|world| {
+        let outcome = python(&world, SCRIPT).limit(Duration::from_secs(240)).run().ok();
+        assert_eq!(outcome.stdout, "bad 0\n", "{}", outcome.stderr);
+    });
+}
+
+#[test]
+fn a_setuid_program_is_told() {
+    if !User::all().contains(&User::Root) {
+        eprintln!("not tested: only root can make a setuid program of another user");
+        return;
+    }
+    let world = World::new(User::Ordinary);
+    let id = world.install(Path::new("/usr/bin/id"), "setuid-id");
+    chown(&id, Some(0), Some(0)).unwrap();
+    std::fs::set_permissions(&id, std::fs::Permissions::from_mode(0o4755)).unwrap();
+    let native = world.cmd(&id).args(["-u"]).run().ok();
+    let outcome = world.run(["--"]).args([&id]).args(["-u"]).run().ok();
+    assert_eq!(outcome.stdout.trim(), world.uid().to_string(), "privilege gained in a view");
+    if native.stdout.trim() == "0" {
+        let text = outcome.stderr.to_lowercase();
+        assert!(text.starts_with("viewnet: ") && text.contains("set"), "no clear message: {text:?}");
+    }
+}
+
+#[test]
+fn a_dropped_uid_gains_nothing() {
+    const SCRIPT: &str = "
+import socket, subprocess, errno
+def attempt(name, make):
+    try:
+        make(); print(name, 'ok')
+    except OSError as e:
+        print(name, errno.errorcode[e.errno])
+attempt('raw', lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
+attempt('raw6', lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58))
+attempt('packet', lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+attempt('old packet', lambda: socket.socket(socket.AF_INET, 10, 0))
+attempt('bind 80', lambda: socket.socket().bind(('0.0.0.0', 80)))
+attempt('mark', lambda: socket.socket().setsockopt(socket.SOL_SOCKET, 36, 1))
+attempt('tcp', lambda: socket.socket().bind(('127.0.0.1', 0)))
+print('link', subprocess.run(['ip', 'link', 'set', 'lo', 'mtu', '1400'], stderr=subprocess.DEVNULL).returncode)
+print('addr', subprocess.run(['ip', 'addr', 'add', '10.1.1.1/32', 'dev', 'lo'], stderr=subprocess.DEVNULL).returncode)
+";
+    const WANTED: &str = "raw EPERM\nraw6 EPERM\npacket EPERM\nold packet EPERM\nbind 80 EACCES\nmark EPERM\ntcp ok\nlink 2\naddr 2\n";
+    if !User::all().contains(&User::Root) {
+        eprintln!("not tested: only root can drop its uid");
+        return;
+    }
+    let world = World::new(User::Root);
+    let drop = ["setpriv", "--reuid", "64999", "--regid", "64999", "--clear-groups"];
+    let native = world.cmd("setpriv").args(&drop[1..]).args(["python3", "-c", SCRIPT]).run().ok();
+    assert_eq!(native.stdout, WANTED, "natively");
+    let view = world.run(["--"]).args(drop).args(["python3", "-c", SCRIPT]).run().ok();
+    assert_eq!(view.stdout, WANTED, "in a view");
+    // Root that keeps its uid but drops its capabilities gains nothing either.
+    let drop = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "python3", "-c", SCRIPT];
+    let native = world.cmd(drop[0]).args(&drop[1..]).run().ok();
+    let view = world.run(["--"]).args(drop).run().ok();
+    assert_eq!(view.stdout, native.stdout, "without capabilities");
+}
+
+/// Documented: a descriptor made outside stays a socket of the outside, whichever way it comes in.
+#[test]
+fn descriptors_from_outside_stay_outside() {
+    const INHERIT: &str = "
+import socket, subprocess, sys
+s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()
+inner = 's=__import__(\"socket\").socket(fileno=%d); c=s.accept()[0]; c.send(b\"from the view\")' % s.fileno()
+p = subprocess.Popen(['viewnet', 'run', '--', 'python3', '-c', inner], pass_fds=[s.fileno()])
+c = socket.create_connection(s.getsockname())
+print(c.recv(100).decode()); sys.exit(p.wait())
+";
+    const PASS: &str = "
+import socket, subprocess, sys
+u = socket.socket(socket.AF_UNIX); u.bind('pass'); u.listen()
+s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()
+inner = '''
+import socket
+u = socket.socket(socket.AF_UNIX); u.connect('pass')
+_, fds, _, _ = socket.recv_fds(u, 10, 1)
+socket.socket(fileno=fds[0]).accept()[0].send(b'passed')
+mine = socket.socket(); mine.bind(('127.0.0.1', 0)); mine.listen()
+socket.send_fds(u, [b'x'], [mine.fileno()])
+mine.accept()[0].send(b'out')
+'''
+p = subprocess.Popen(['viewnet', 'run', '--', 'python3', '-c', inner])
+c = u.accept()[0]
+socket.send_fds(c, [b'x'], [s.fileno()])
+d = socket.create_connection(s.getsockname())
+print(d.recv(100).decode())
+_, fds, _, _ = socket.recv_fds(c, 10, 1)
+view = socket.socket(fileno=fds[0])
+print('host reaches it', socket.socket().connect_ex(view.getsockname()) == 0)
+p.kill(); p.wait()
+";
+    each_user(|world| {
+        let outcome = world.cmd("python3").args(["-c", INHERIT]).run().ok();
+        assert_eq!(outcome.stdout, "from the view\n");
+        let outcome = world.cmd("python3").args(["-c", PASS]).run().ok();
+        assert_eq!(outcome.stdout, "passed\nhost reaches it False\n");
+    });
+}
+
+#[test]
+fn the_hosts_resolvers_are_refused() {
+    const PATHS: [&str; 3] =
+        ["/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve", "/run/dbus/system_bus_socket"];
+    if !User::all().contains(&User::Root) {
+        eprintln!("not tested: only root can put resolvers under /run");
+        return;
+    }
+    for &user in User::all() {
+        let mut world = World::new(user);
+        let run = world.folder().join("fake");
+        let listeners: Vec<_> = PATHS
+            .iter()
+            .map(|path| {
+                let path = run.join(path.strip_prefix("/run/").unwrap());
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                let listener = UnixListener::bind(&path).unwrap();
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+                listener
+            })
+            .collect();
+        world.bind_mount(&run, Path::new("/run"));
+        let probe = world.install(&c_probe("resolver", Linkage::Static), "resolver");
+        let native = world.cmd(&probe).args(PATHS).run().ok();
+        let reached = native.stdout.matches("REACHED").count();
+        assert_eq!(reached, native.stdout.lines().count(), "natively:\n{}", native.stdout);
+        for listener in &listeners {
+            // Enough room for the connections nobody accepts.
+            listener.set_nonblocking(true).unwrap();
+            while listener.accept().is_ok() {}
+        }
+        let view = world.run(["--"]).args([&probe]).args(PATHS).run().ok();
+        let leaks: Vec<_> = view.stdout.lines().filter(|line| !line.ends_with(": ECONNREFUSED")).collect();
+        assert!(leaks.is_empty(), "as {user:?}:\n{}", leaks.join("\n"));
+    }
+}
+
+const SOCKETS_ON_DEMAND: &str = "
+import socket, sys, errno
+a = socket.socket(); a.bind(('127.0.0.1', 0)); a.listen()
+b = socket.create_connection(a.getsockname()); c = a.accept()[0]
+print('up', flush=True)
+for n, line in enumerate(sys.stdin):
+    if 'data' in line:
+        b.send(b'x' * 1000); print('data', n, len(c.recv(1000)), flush=True)
+    elif 'unix' in line:
+        p = socket.socketpair(); p[0].send(b'u'); print('unix', n, len(p[1].recv(9)), flush=True)
+    else:
+        try:
+            socket.socket(); print('socket', n, 'ok', flush=True)
+        except OSError as e:
+            print('socket', n, errno.errorcode[e.errno], flush=True)
+";
+
+#[test]
+fn a_stopped_supervisor_goes_on_where_it_was() {
+    each_user(|world| {
+        let mut program = python(&world, SOCKETS_ON_DEMAND).keep_stdin().start();
+        program.until("up");
+        let supervisors = world.supervisors();
+        assert!(!supervisors.is_empty());
+        supervisors.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
+        program.tell("data");
+        program.until("data 0 1000");
+        program.tell("socket");
+        assert!(
+            !wait_until(Duration::from_millis(300), || program.stdout().contains("socket 1")),
+            "who answered?"
+        );
+        supervisors.iter().for_each(|pid| kill(*pid, Signal::SIGCONT).unwrap());
+        program.until("socket 1 ok");
+        // Stopped again, and the program killed while it waits: it must die, and all must go.
+        supervisors.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
+        program.tell("socket");
+        std::thread::sleep(Duration::from_millis(100));
+        program.kill(Signal::SIGKILL);
+        assert!(wait_until(Duration::from_secs(3), || program.has_ended()), "cannot be killed");
+        supervisors.iter().for_each(|pid| kill(*pid, Signal::SIGCONT).unwrap());
+    });
+}
+
+#[test]
+fn a_killed_supervisor_fails_closed() {
+    each_user(|world| {
+        let mut program = python(&world, SOCKETS_ON_DEMAND).keep_stdin().start();
+        program.until("up");
+        for pid in world.supervisors() {
+            // The second of a pair may already have followed the first.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        assert!(wait_until(Duration::from_secs(5), || world.supervisors().is_empty()));
+        program.tell("socket");
+        program.until("socket 0 ENOSYS");
+        program.tell("data");
+        program.until("data 1 1000");
+        program.tell("unix");
+        program.until("unix 2 1");
+        program.wait().ok();
+        // The next run is as good as any.
+        world.run(["--", "true"]).run().ok();
+    });
+}
+
+#[test]
+fn a_killed_program_leaves_nothing() {
+    each_user(|world| {
+        let mut program =
+            world.run(["--ip", "10.0.0.9/24", "--", "python3", "-c", SOCKETS_ON_DEMAND]).keep_stdin().start();
+        program.until("up");
+        program.kill(Signal::SIGKILL);
+        program.wait();
+        let left = world.settle(Duration::from_secs(3));
+        assert!(left.is_empty(), "{}", left.iter().map(|l| format!("{l}\n")).collect::<String>());
+    });
+}

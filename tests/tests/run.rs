@@ -1,0 +1,305 @@
+//! `viewnet run` behaves as env(1), nice(1) or strace(1) do: status, streams, signals, terminal, environment,
+//! orphans, and nothing left behind.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tests::binaries::rust_probe;
+use tests::compare::compare;
+use tests::pty::Terminal;
+use tests::{Status, User, World, wait_until};
+
+fn each_user(test: impl Fn(World)) {
+    for &user in User::all() {
+        eprintln!("as {user:?}");
+        test(World::new(user));
+    }
+}
+
+#[test]
+fn the_exit_status_is_the_programs() {
+    each_user(|world| {
+        for code in [0, 1, 3, 125, 126, 127, 255] {
+            world.run(["--", "sh", "-c", &format!("exit {code}")]).run().code(code);
+        }
+    });
+}
+
+#[test]
+fn a_signal_ends_it_as_without_us() {
+    each_user(|world| {
+        for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGINT, Signal::SIGSEGV] {
+            let program = format!("kill -{} $$", signal as i32);
+            let outcome = world.run(["--", "sh", "-c", &program]).run();
+            assert_eq!(outcome.status, Status::Signaled(signal as i32), "{}", outcome.stderr);
+        }
+        let script = "viewnet run -- sh -c 'kill -TERM $$'; echo $?";
+        world.cmd("bash").args(["-c", script]).run().ok().says("143");
+    });
+}
+
+#[test]
+fn a_program_that_cannot_start() {
+    each_user(|world| {
+        let plain = world.write("plain", "not a program");
+        let cases = [
+            ("no-such-program", 127),
+            ("./no/such/file", 127),
+            (plain.to_str().unwrap(), 126),
+            ("/tmp", 126),
+        ];
+        for (program, code) in cases {
+            let outcome = world.run(["--", program, "arg"]).run().code(code);
+            assert!(outcome.stderr.starts_with("viewnet: "), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains(program), "{}", outcome.stderr);
+            assert!(outcome.stdout.is_empty());
+        }
+    });
+}
+
+#[test]
+fn our_own_failures_are_125_in_three_parts() {
+    each_user(|world| {
+        let cases: [&[&str]; 5] = [
+            &["--stack", "no-such-stack"],
+            &["--stack", "/no/such/folder/stack"],
+            &["--ip", "10.0.0.300/24"],
+            &["--link", "nonsense"],
+            &["--config", "/no/such/file"],
+        ];
+        for options in cases {
+            let outcome = world.run(options).args(["--", "sh", "-c", "echo started"]).run();
+            // A command line that makes no sense ends with clap's 2.
+            assert!(matches!(outcome.status, Status::Exited(125 | 2)), "{options:?}: {outcome:?}");
+            assert!(outcome.stdout.is_empty(), "{options:?}: {outcome:?}");
+            if outcome.status == Status::Exited(125) {
+                let line = outcome.stderr.lines().next().unwrap_or_default();
+                assert!(
+                    line.starts_with("viewnet: ") && line.matches(": ").count() >= 2,
+                    "{options:?}: {line}"
+                );
+                assert!(line.contains("; "), "says not what to do: {line}");
+                assert!(!line.contains("os error"), "a bare errno: {line}");
+            }
+        }
+    });
+}
+
+#[test]
+fn everything_else_is_inherited_untouched() {
+    each_user(|world| {
+        let probe = world.install(&rust_probe("probe_facts"), "facts");
+        let probe = probe.to_str().unwrap();
+        let script = |prefix: &str| {
+            format!(
+                "umask 027; ulimit -n 321; trap '' USR2 PIPE; exec 7</dev/null; exec {prefix} {probe} a '' 'b c'"
+            )
+        };
+        let run = |prefix| world.cmd("bash").args(["-c", &script(prefix)]).env("ODD", "x=y\n: z").run().ok();
+        let (native, view) = (run("env"), run("viewnet run --"));
+        let report = compare("facts", &native.stdout, &view.stdout, &[]);
+        assert!(report.is_clean(), "{}", report.failures());
+        assert!(native.stdout.contains("descriptors: [0, 1, 2, 7]"), "{}", native.stdout);
+    });
+}
+
+#[test]
+fn the_program_takes_the_commands_place() {
+    each_user(|world| {
+        let script = "echo $$ $PPID; exec viewnet run -- sh -c 'echo $$ $PPID'";
+        let outcome = world.cmd("bash").args(["-c", script]).run().ok();
+        let lines: Vec<_> = outcome.stdout.lines().collect();
+        assert_eq!(lines[0], lines[1]);
+    });
+}
+
+#[test]
+fn streams_are_the_programs_own() {
+    each_user(|world| {
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| i.to_le_bytes()[0] & 0x7f).collect();
+        let outcome = world.run(["--", "cat"]).stdin(bytes.clone()).run().ok();
+        assert!(outcome.stdout.as_bytes() == bytes, "{} bytes came through", outcome.stdout.len());
+        assert!(outcome.stderr.is_empty(), "{}", outcome.stderr);
+        let outcome = world.run(["--", "sh", "-c", "echo out; echo err >&2"]).run().ok();
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "err\n"));
+        assert!(!outcome.held_open, "the supervisor holds the program's output");
+        // Everything closed, as cron or a careless parent may do it.
+        world.cmd("bash").args(["-c", "exec <&- >&- 2>&-; exec viewnet run -- true"]).run().ok();
+        // A reader that goes away ends the writer, not us.
+        let script = "viewnet run -- yes | head -1; echo ${PIPESTATUS[0]}";
+        world.cmd("bash").args(["-c", script]).run().ok().says("y\n141\n");
+        let script = "viewnet run -- echo one | viewnet run -- tr a-z A-Z | viewnet run -- cat";
+        world.cmd("bash").args(["-c", script]).run().ok().says("ONE\n");
+    });
+}
+
+#[test]
+fn views_are_apart_and_alike() {
+    each_user(|world| {
+        let serve = "import socket,sys; s=socket.socket(); s.bind(('0.0.0.0',80)); s.listen(); print('up',flush=True); sys.stdin.read()";
+        let (mut one, mut two) =
+            (world.run(["--", "python3", "-c", serve]), world.run(["--", "python3", "-c", serve]));
+        // A pipe that stays open keeps them alive.
+        one.command.env("N", "1");
+        two.command.env("N", "2");
+        let (mut one, mut two) = (one.keep_stdin().start(), two.keep_stdin().start());
+        one.until("up");
+        two.until("up");
+        let seen = world.run([
+            "--",
+            "python3",
+            "-c",
+            "import socket; print(socket.socket().connect_ex(('127.0.0.1',80)))",
+        ]);
+        seen.run().ok().says("111");
+        one.close_stdin();
+        two.close_stdin();
+        one.wait().ok();
+        two.wait().ok();
+    });
+}
+
+#[test]
+fn trace_writes_one_line_per_trapped_call() {
+    each_user(|world| {
+        let program = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM); print('done')";
+        let outcome = world.run(["--trace", "--", "python3", "-c", program]).run().ok();
+        assert_eq!(outcome.stdout, "done\n");
+        let line = outcome.stderr.lines().find(|l| l.contains("socket(") && l.contains("AF_INET"));
+        let line = line.unwrap_or_else(|| panic!("no such line:\n{}", outcome.stderr));
+        assert!(line.contains("SOCK_DGRAM") && line.contains(" = "), "{line}");
+        let untrapped = ["read(", "write(", "close(", "fork(", "poll("];
+        assert!(
+            !outcome.stderr.lines().any(|l| untrapped.iter().any(|u| l.contains(u))),
+            "{}",
+            outcome.stderr
+        );
+        let quiet = world.run(["--", "python3", "-c", program]).run().ok();
+        assert!(quiet.stderr.is_empty(), "{}", quiet.stderr);
+        world.run(["--verbose", "--", "true"]).run().ok();
+    });
+}
+
+#[test]
+fn orphans_and_daemons_keep_their_view() {
+    each_user(|world| {
+        let orphan = "sleep 0.7; ip -br addr show dev lo >out.new 2>&1; \
+                      python3 -c 'import socket; s=socket.socket(); s.bind((\"10.99.0.1\",80)); print(\"bound\")' >>out.new 2>&1; \
+                      mv out.new out";
+        let script = format!(
+            "ip addr add 10.99.0.1/32 dev lo; setsid sh -c '{}' </dev/null >/dev/null 2>&1 &",
+            orphan.replace('\'', "'\\''")
+        );
+        let outcome = world.run_script(&script).run().ok();
+        assert!(!outcome.held_open);
+        let out = world.home().join("out");
+        assert!(wait_until(Duration::from_secs(20), || out.exists()), "the orphan is gone");
+        let text = std::fs::read_to_string(out).unwrap();
+        assert!(text.contains("10.99.0.1") && text.contains("bound"), "{text}");
+    });
+}
+
+#[test]
+fn nothing_is_left_whoever_dies_first() {
+    each_user(|world| {
+        let gone = |what: &str| {
+            let left = world.settle(Duration::from_secs(5));
+            assert!(
+                left.is_empty(),
+                "after {what}: {}",
+                left.iter().map(|l| format!("{l}\n")).collect::<String>()
+            );
+        };
+        for options in [&["--"][..], &["--ip", "10.0.0.2/24", "--"]] {
+            world.run(options).args(["true"]).run().ok();
+            gone("true");
+            for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGHUP] {
+                let mut running = world.run(options).args(["sh", "-c", "echo up; exec sleep 100"]).start();
+                running.until("up");
+                running.kill(signal);
+                running.wait();
+                gone(&format!("{options:?} program killed by {signal}"));
+            }
+            // Its children outlive it for a while.
+            world.run(options).args(["sh", "-c", "sleep 0.5 & exit 3"]).run().code(3);
+            gone("orphan");
+            for nth in 0..2 {
+                let mut running = world.run(options).args(["sh", "-c", "echo up; exec sleep 2"]).start();
+                running.until("up");
+                let supervisors = world.supervisors();
+                assert!(!supervisors.is_empty());
+                nix::sys::signal::kill(supervisors[nth % supervisors.len()], Signal::SIGKILL).unwrap();
+                running.wait();
+                gone(&format!("{options:?} supervisor {nth} of {} killed", supervisors.len()));
+            }
+            let mut running = world.run(options).args(["sh", "-c", "echo up; exec sleep 100"]).start();
+            running.until("up");
+            for pid in world.supervisors().into_iter().chain([running.pid()]) {
+                let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+            }
+            running.wait();
+            gone(&format!("{options:?} all killed at once"));
+        }
+    });
+}
+
+#[test]
+fn job_control_on_a_terminal() {
+    each_user(|world| {
+        let mut shell = world.cmd("bash").args(["--norc", "--noprofile", "-i"]);
+        shell.command.env("PS1", "ready> ").env("BASH_SILENCE_DEPRECATION_WARNING", "1");
+        let mut terminal = Terminal::start(shell);
+        terminal.until("ready> ");
+        terminal.type_keys("viewnet run -- sh -c 'tty; test -t 0 && echo is\"\"-tty; cat'\r");
+        terminal.until("/dev/pts/");
+        terminal.until("is-tty");
+        terminal.type_keys("\x03");
+        terminal.until("ready> ");
+        terminal.type_keys("echo status-$?\r");
+        terminal.until("status-130");
+        terminal.type_keys("viewnet run -- sh -c 'echo star\"\"ted; sleep 100; echo never'\r");
+        terminal.until("started");
+        terminal.type_keys("\x1a");
+        terminal.until("Stopped");
+        terminal.until("ready> ");
+        terminal.type_keys("jobs\r");
+        terminal.until("Stopped");
+        terminal.type_keys("bg\r");
+        terminal.until("ready> ");
+        terminal.type_keys("jobs -r\r");
+        terminal.until("Running");
+        terminal.type_keys("fg\r");
+        terminal.until("viewnet run");
+        terminal.type_keys("\x03");
+        terminal.until("ready> ");
+        terminal.type_keys("viewnet run -- bash --norc --noprofile -i\r");
+        terminal.until("ready> ");
+        terminal.type_keys("echo nest\"\"ed; sleep 100\r");
+        terminal.until("nested");
+        terminal.type_keys("\x1a");
+        terminal.until("Stopped");
+        terminal.type_keys("kill %1; wait; echo inn\"\"er; exit 7\r");
+        terminal.until("inner");
+        terminal.until("ready> ");
+        terminal.type_keys("echo status-$?; stty size\r");
+        terminal.until("status-7");
+        terminal.type_keys("exit 5\r");
+        assert_eq!(terminal.wait(), Some(5));
+    });
+}
+
+#[test]
+fn a_terminal_of_its_own() {
+    each_user(|world| {
+        let mut terminal =
+            Terminal::start(world.run(["--", "sh", "-c", "tty; stty -a | head -1; read x; echo got-$x"]));
+        terminal.until("/dev/pts/");
+        terminal.type_keys("word\r");
+        terminal.until("got-word");
+        assert_eq!(terminal.wait(), Some(0));
+        // The terminal goes away: the program gets SIGHUP and nothing stays.
+        let mut terminal = Terminal::start(world.run(["--", "sh", "-c", "echo up; sleep 100"]));
+        terminal.until("up");
+        drop(terminal);
+    });
+}
