@@ -1,6 +1,6 @@
 //! Client library of viewnet.
 //!
-//! [`line`] is the control connection that every part of viewnet speaks (JSON lines with descriptors);
+//! [`mod@line`] is the control connection that every part of viewnet speaks (JSON lines with descriptors);
 //! [`proto`] holds the messages a stack's path understands.
 
 #![forbid(unsafe_code)]

@@ -1,24 +1,133 @@
 //! Plugging an interface of a kernel stack into a switch.
+//!
+//! # Theory of operation
+//! The interface is a TAP with virtio-net headers where /dev/net/tun can be opened. Where it cannot, it is
+//! one end of a veth; the other end waits in the closet, a network namespace that nobody sees, with a packet
+//! socket on it. Either way the switch gets a descriptor to read and write frames with, over a control
+//! connection that the [`Plug`] keeps: when it closes, whoever closed it, the switch lets go of the port.
 
+use std::cell::OnceCell;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use msocket::line::Refusal;
+use msocket::line::{CallError, Refusal};
+use nix::errno::Errno;
+use switch::client::{Attached, Client};
+use switch::control::Attach;
+use switch::ports::{Kind, packet, tap};
+use switch::vlan::{PortVlans, Vid, VidSet};
 
-use super::namespace::NetNamespace;
+use super::interfaces::{Interfaces, index_of};
+use super::namespace::{NetNamespace, errno_of};
 use crate::config::PortVlan;
+
+thread_local! {
+    /// The closet of this maker; it lives as long as the process or a packet socket in it.
+    static CLOSET: OnceCell<NetNamespace> = const { OnceCell::new() };
+}
+/// Numbers the far ends in the closet.
+static NEXT_FAR: AtomicU32 = AtomicU32::new(0);
 
 /// A port of a switch that lasts as long as this value.
 #[derive(Debug)]
-pub(super) struct Plug {}
+pub(super) struct Plug {
+    _attached: Attached,
+}
 
-/// Makes interface `name` in `namespace`, where this process is, and plugs it in.
+/// Makes interface `name` in `namespace`, where this process is, and plugs it into the switch at `path`
+/// (called `switch` by the user) as a port named after the `stack`.
 pub(super) fn plug(
-    _namespace: &NetNamespace,
-    _stack: &str,
-    _name: &str,
-    _path: &Path,
+    namespace: &NetNamespace,
+    stack: &str,
+    name: &str,
+    path: &Path,
     switch: &str,
-    _vlan: &PortVlan,
+    vlan: &PortVlan,
 ) -> Result<Plug, Refusal> {
-    Err(Refusal::new(format!("cannot plug into {switch}"), "soon"))
+    let what = format!("cannot plug {name} into switch {switch}");
+    let client = Client::connect(path).map_err(|why| match why.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            Refusal::new(what.clone(), "there is no such switch")
+                .hint(format!("start it with `viewnet switch up {switch}`"))
+        }
+        _ => Refusal::new(what.clone(), why),
+    })?;
+    let (fd, kind) = match tap::open(Path::new(tap::DEVICE), name) {
+        Ok((fd, _)) => (fd, Kind::Tap),
+        Err(why) => match veth(namespace, name) {
+            Ok(fd) => (fd, Kind::Packet),
+            Err(refusal) => {
+                return Err(Refusal::new(
+                    what,
+                    format!("no TAP ({}: {why}), no veth ({refusal})", tap::DEVICE),
+                )
+                .hint("run `viewnet doctor`"));
+            }
+        },
+    };
+    let attach = Attach {
+        name: Some(format!("{stack}.{name}")),
+        kind,
+        vlans: vlans(vlan)?,
+        offloads: None,
+        linger: false,
+        dying: kind == Kind::Tap,
+    };
+    match client.attach(&fd, &attach) {
+        Ok(attached) => Ok(Plug { _attached: attached }),
+        Err(CallError::Refused(refusal)) => Err(refusal),
+        Err(CallError::Line(why)) => Err(Refusal::new(what, why)),
+    }
+}
+
+/// Makes a veth whose far end is in the closet, and opens that end.
+fn veth(namespace: &NetNamespace, name: &str) -> Result<OwnedFd, Refusal> {
+    CLOSET.with(|closet| {
+        if closet.get().is_none() {
+            let made = NetNamespace::create().map_err(|(step, errno)| step.refusal(errno));
+            enter(namespace)?;
+            let _ = closet.set(made?);
+        }
+        let closet = closet.get().expect("it was just made");
+        let far = format!("far{}", NEXT_FAR.fetch_add(1, Ordering::Relaxed));
+        Interfaces::open()?.add_veth(name, &far, Some(closet.as_fd().as_raw_fd()))?;
+        enter(closet)?;
+        let opened = (|| {
+            let index = index_of(&far)?;
+            Interfaces::open()?.up(index)?;
+            packet::open(index).map_err(|e| refused("open a packet socket", errno_of(&e)))
+        })();
+        enter(namespace)?;
+        opened
+    })
+}
+
+fn enter(namespace: &NetNamespace) -> Result<(), Refusal> {
+    namespace.enter().map_err(|e| refused("enter a network namespace", e))
+}
+
+fn refused(what: &str, errno: Errno) -> Refusal {
+    Refusal::new(format!("cannot {what}"), errno.desc()).errno(errno as i32)
+}
+
+/// The switch's words for the configuration's.
+fn vlans(vlan: &PortVlan) -> Result<PortVlans, Refusal> {
+    let vid = |number: u16| {
+        Vid::new(number).ok_or_else(|| Refusal::new("cannot use the VLAN", format!("{number} is no VLAN id")))
+    };
+    Ok(match vlan {
+        PortVlan::Default => PortVlans::default(),
+        PortVlan::Access(number) => PortVlans::Access { vid: vid(*number)? },
+        PortVlan::Trunk { allowed, native } => {
+            let mut set = VidSet::none();
+            for (first, last) in allowed {
+                for number in *first..=*last {
+                    set.insert(vid(number)?);
+                }
+            }
+            PortVlans::Trunk { native: native.map(vid).transpose()?, allowed: set }
+        }
+    })
 }

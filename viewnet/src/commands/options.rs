@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use stacks::config::{ConfigError, Link, StackConfig};
+use switch::client::Client;
 
-use crate::commands::switch::Plugs;
 use crate::exit::Failure;
 use crate::runtime::Runtime;
 
@@ -81,12 +81,12 @@ impl StackOptions {
 }
 
 /// Makes sure that the switches a stack is plugged into are there; they stay while the value lives.
-pub(crate) fn hold_switches(runtime: &Runtime, config: &StackConfig) -> Result<Plugs, Failure> {
-    let mut plugs = Plugs::default();
+pub(crate) fn hold_switches(runtime: &Runtime, config: &StackConfig) -> Result<Vec<Client>, Failure> {
+    let mut held = Vec::new();
     for interface in &config.interfaces {
         if let Link::Switch { name, .. } = &interface.link {
-            plugs.hold(runtime, name)?;
+            held.push(Client::connect(&runtime.switch(name)).unwrap());
         }
     }
-    Ok(plugs)
+    Ok(held)
 }
