@@ -54,7 +54,7 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rename: Option<String>,
     },
-    /// The VLANs that have a name, a port or traffic. Answer: a list of [`VlanInfo`].
+    /// The VLANs that have a name, a port whose frames have no tag, or traffic. Answer: a list of [`VlanInfo`].
     VlanLs,
     /// Names a VLAN. Answer: `null`.
     VlanAdd {

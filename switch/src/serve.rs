@@ -256,12 +256,11 @@ impl Server {
     fn leave_path(&mut self) -> io::Result<bool> {
         let Some(bound) = &self.bound else { return Ok(true) };
         let _lock = lock_folder(&bound.path);
-        if !self.connections.told_to_end {
-            if let Ok((stream, _)) = bound.listener.accept() {
-                self.connections.add(stream, &self.epoll);
-                self.idle_since = None;
-                return Ok(false);
-            }
+        let late = if self.connections.told_to_end { None } else { bound.listener.accept().ok() };
+        if let Some((stream, _)) = late {
+            self.connections.add(stream, &self.epoll);
+            self.idle_since = None;
+            return Ok(false);
         }
         if identity(&bound.path).is_ok_and(|identity| identity == bound.identity) {
             std::fs::remove_file(&bound.path)?;
@@ -296,7 +295,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 /// Holds the folder of `path` until the result is dropped. A folder that is not ours is not locked, as its
 /// owner could hold us up; nor can two of us meet there but by intent.
 fn lock_folder(path: &Path) -> io::Result<Option<OwnedFd>> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     if folder.metadata()?.uid() != nix::unistd::geteuid().as_raw() {
         return Ok(None);
     }

@@ -333,11 +333,12 @@ impl Switch {
         self.vlan_counters[vid.index()]
     }
 
-    /// The VLANs that have a name, a member of their own, or traffic.
+    /// The VLANs that have a name, a port whose frames have no tag, or traffic; those that trunks merely allow
+    /// would make a long list.
     pub fn vlans(&self) -> impl Iterator<Item = Vid> {
         Vid::all().filter(|vid| {
             self.vlan_names.contains_key(vid)
-                || !self.members[vid.index()].is_empty()
+                || self.members[vid.index()].iter().any(|m| m.egress == vlan::Egress::Untagged)
                 || self.trunks.iter().any(|(_, native)| *native == Some(*vid))
                 || self.vlan_counters[vid.index()].rx_frames > 0
         })

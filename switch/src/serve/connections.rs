@@ -234,27 +234,31 @@ impl Connections {
                 if !(1..=1_000_000).contains(&age_s) {
                     return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
                 }
-                Answer::Done(switch.set_age(Duration::from_secs(age_s)))
+                switch.set_age(Duration::from_secs(age_s));
+                Answer::Done(())
             }
             Request::PortLs => Answer::Ports(hall.ports()),
             Request::PortAdd(attach) => Answer::Added(self.add_port(index, attach, fd, hall)?),
             Request::PortRm { port } => {
                 let id = find(switch, &port)?;
-                Answer::Done(hall.plugs.remove(id, switch, hall.epoll))
+                hall.plugs.remove(id, switch, hall.epoll);
+                Answer::Done(())
             }
             Request::PortSet { port, vlans, rename } => {
                 let id = find(switch, &port)?;
                 if let Some(name) = rename {
                     switch.rename(id, &name).map_err(|e| refuse_port(&e))?;
                 }
-                Answer::Done(vlans.into_iter().for_each(|vlans| switch.set_vlans(id, vlans)))
+                vlans.into_iter().for_each(|vlans| switch.set_vlans(id, vlans));
+                Answer::Done(())
             }
             Request::VlanLs => Answer::Vlans(hall.vlans()),
             Request::VlanAdd { vid, name } => {
                 if name.len() > MAX_NAME || name.chars().any(char::is_control) {
                     return Err(Refusal::new("cannot name the VLAN", "a name is up to 64 printable bytes"));
                 }
-                Answer::Done(switch.name_vlan(vid, &name))
+                switch.name_vlan(vid, &name);
+                Answer::Done(())
             }
             Request::VlanRm { vid } => Answer::Done(switch.remove_vlan(vid).map_err(|id| {
                 let port = switch.port(id).map(|p| p.name.clone()).unwrap_or_default();

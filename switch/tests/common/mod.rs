@@ -231,6 +231,11 @@ pub(crate) fn transfer(from: &Namespace, to: &Namespace, address: &str, len: usi
     assert!(received.recv().unwrap() == bytes, "the bytes arrived changed");
 }
 
+/// A descriptor fit for a port, of the best kind this machine lets us have, and its kind.
+pub(crate) fn any_port(ns: &Namespace) -> (OwnedFd, Kind) {
+    if has_tap() { (ns.tap(), Kind::Tap) } else { (ns.veth(), Kind::Packet) }
+}
+
 /// Waits until `what` holds.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..500 {

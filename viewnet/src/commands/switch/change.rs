@@ -1,0 +1,132 @@
+//! The commands that change a switch: one request each. They print nothing when all went well.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use clap::ArgGroup;
+use switch::client::{Attach, Kind, MacFilter, Request};
+use switch::ports::{packet, tap};
+use switch::vlan::Vid;
+
+use super::tables::print;
+use super::{Filter, Rules, Target};
+use crate::exit::{Failure, call_failed};
+use crate::runtime::Runtime;
+
+/// `switch port add`
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("what").args(["tap", "nic"]).required(true))]
+pub(super) struct PortAdd {
+    #[command(flatten)]
+    target: Target,
+    /// The port's name
+    port: String,
+    /// Make a TAP interface of this name, or take a persistent one
+    #[arg(long, value_name = "DEV")]
+    tap: Option<String>,
+    /// Make the TAP without offloads: every frame whole, none longer than its MTU
+    #[arg(long, requires = "tap")]
+    plain: bool,
+    /// Take an existing interface, a NIC or one end of a veth pair
+    #[arg(long, value_name = "DEV")]
+    nic: Option<String>,
+    #[command(flatten)]
+    rules: Rules,
+}
+
+pub(super) fn set(target: &Target, runtime: &Runtime, age_s: u64) -> Result<(), Failure> {
+    request(target, runtime, "cannot change the switch", &Request::Set { age_s })
+}
+
+pub(super) fn down(target: &Target, runtime: &Runtime) -> Result<(), Failure> {
+    request(target, runtime, "cannot end the switch", &Request::Down)
+}
+
+pub(super) fn port_add(args: PortAdd, runtime: &Runtime) -> Result<(), Failure> {
+    let mut client = args.target.connect(runtime)?;
+    let (kind, fd) = match (&args.tap, &args.nic) {
+        (Some(device), _) => (Kind::Tap, open_tap(device, args.plain)?),
+        (None, device) => (Kind::Packet, open_nic(device.as_deref().unwrap_or_default())?),
+    };
+    let attach = Attach {
+        name: Some(args.port),
+        vlans: args.rules.vlans().unwrap_or_default(),
+        linger: true,
+        ..Attach::new(kind)
+    };
+    client.add_port(fd, &attach).map_err(|e| call_failed("cannot add the port", e))?;
+    Ok(())
+}
+
+pub(super) fn port_rm(target: &Target, runtime: &Runtime, port: String) -> Result<(), Failure> {
+    request(target, runtime, "cannot remove the port", &Request::PortRm { port })
+}
+
+pub(super) fn port_set(
+    target: &Target,
+    runtime: &Runtime,
+    port: String,
+    rules: Rules,
+    rename: Option<String>,
+) -> Result<(), Failure> {
+    let vlans = rules.vlans();
+    if vlans.is_none() && rename.is_none() {
+        return Err(Failure::new("cannot change the port", "nothing to change was given")
+            .hint("give --access, --trunk or --rename"));
+    }
+    request(target, runtime, "cannot change the port", &Request::PortSet { port, vlans, rename })
+}
+
+pub(super) fn vlan_add(target: &Target, runtime: &Runtime, vid: Vid, name: String) -> Result<(), Failure> {
+    request(target, runtime, "cannot name the VLAN", &Request::VlanAdd { vid, name })
+}
+
+pub(super) fn vlan_rm(target: &Target, runtime: &Runtime, vid: Vid) -> Result<(), Failure> {
+    request(target, runtime, "cannot remove the VLAN", &Request::VlanRm { vid })
+}
+
+pub(super) fn mac_flush(target: &Target, runtime: &Runtime, filter: Filter) -> Result<(), Failure> {
+    let filter = MacFilter { vid: filter.vlan, port: filter.port };
+    let mut client = target.connect(runtime)?;
+    let count: usize =
+        client.call(&Request::MacFlush(filter)).map_err(|e| call_failed("cannot forget addresses", e))?;
+    print(&format!("{count} forgotten\n"))
+}
+
+fn request(target: &Target, runtime: &Runtime, what: &str, request: &Request) -> Result<(), Failure> {
+    target.connect(runtime)?.call(request).map_err(|e| call_failed(what, e))
+}
+
+fn open_tap(device: &str, plain: bool) -> Result<OwnedFd, Failure> {
+    let node = Path::new(tap::DEVICE);
+    let opened = if plain { tap::open_plain(node, device) } else { tap::open(node, device) };
+    let what = format!("cannot make the TAP `{device}`");
+    opened.map(|(fd, _)| fd).map_err(|e| match e.raw_os_error() {
+        // EACCES is the node's mode, EPERM the missing capability.
+        Some(libc::EACCES) => Failure::new(what, format!("{}: {e}", node.display()))
+            .hint("`viewnet doctor` says how to open the node; `--nic` over a veth pair needs none"),
+        Some(libc::ENOENT | libc::ENODEV) => Failure::new(what, format!("{}: {e}", node.display()))
+            .hint("load the driver: `sudo modprobe tun`"),
+        Some(libc::EPERM) => Failure::new(what, "not permitted in this network").hint(PRIVILEGE),
+        Some(libc::EBUSY) => Failure::new(what, "the interface is in use").hint("choose another name"),
+        Some(libc::EINVAL) => Failure::new(what, "the interface exists and is no TAP of this kind"),
+        _ if e.kind() == io::ErrorKind::InvalidInput => {
+            Failure::new(what, "the name is longer than 15 bytes")
+        }
+        _ => Failure::new(what, e),
+    })
+}
+
+fn open_nic(device: &str) -> Result<OwnedFd, Failure> {
+    let what = format!("cannot take the interface `{device}`");
+    let index = nix::net::if_::if_nametoindex(device)
+        .map_err(|e| Failure::new(&what, e.desc()).hint("`ip link` lists the interfaces of this network"))?;
+    packet::open(index).map_err(|e| match e.raw_os_error() {
+        Some(libc::EPERM) => Failure::new(what, "not permitted in this network").hint(PRIVILEGE),
+        _ => Failure::new(what, e),
+    })
+}
+
+const PRIVILEGE: &str =
+    "run it inside a view (`viewnet run -- viewnet switch port add …`), whose network is yours, or as root";

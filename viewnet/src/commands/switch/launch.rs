@@ -1,0 +1,252 @@
+//! Starting switches: `switch up`, the process it leaves behind, and the default switch.
+//!
+//! # Theory of operation
+//! `up` runs this program again as `switch serve --detach`, which starts `switch serve` in a session of its
+//! own and ends; so the switch is nobody's child, and whoever starts one from a long-lived process never has
+//! to wait for it. The switch says on its standard output, one line, whether it has its socket; then it puts
+//! that on /dev/null too. Nothing but the standard three descriptors comes along.
+//!
+//! [`ensure_default`] connects to the user's default switch and starts it if there is none. Two may do so at
+//! once: the loser finds the path taken and connects to the winner's. The switch may be just ending: then the
+//! greeting stays without answer, and the next attempt finds the path free. Holding the connection keeps
+//! the switch alive.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use msocket::line::{Refusal, Reply};
+use switch::client::{Client, is_gone};
+use switch::serve::{self, Options};
+
+use super::{DEFAULT, Target, connect, greet};
+use crate::exit::{Exit, Failure, call_failed};
+use crate::runtime::Runtime;
+
+/// After how long without ports and connections the default switch ends.
+const DEFAULT_IDLE: Duration = Duration::from_secs(2);
+/// Attempts to reach or start the default switch, and the pause between two: two seconds in all.
+const ATTEMPTS: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(10);
+/// Where this program is.
+const SELF: &str = "/proc/self/exe";
+
+/// `switch up`
+#[derive(Debug, clap::Args)]
+pub(super) struct Up {
+    #[command(flatten)]
+    target: Target,
+    /// Stay in the foreground until Ctrl-C
+    #[arg(long)]
+    foreground: bool,
+    /// Forget stations silent for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = age())]
+    age: u64,
+    /// Who may use the switch: the mode of its socket file, in octal
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
+    socket_mode: u32,
+}
+
+/// `switch serve`, which users do not type.
+#[derive(Debug, clap::Args)]
+pub(super) struct Serve {
+    path: PathBuf,
+    #[arg(long)]
+    name: String,
+    #[arg(long)]
+    detach: bool,
+    #[arg(long, value_parser = age())]
+    age: u64,
+    #[arg(long, value_parser = mode)]
+    socket_mode: u32,
+    /// Seconds
+    #[arg(long)]
+    idle: Option<u64>,
+}
+
+fn age() -> clap::builder::RangedU64ValueParser {
+    clap::builder::RangedU64ValueParser::new().range(1..=1_000_000)
+}
+
+fn mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "a mode is octal, as 0600 or 0660".to_owned())
+}
+
+/// Starts a switch.
+pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
+    let options = Options {
+        name: display_name(&up.target.name),
+        path: up.target.path(runtime)?,
+        mode: up.socket_mode,
+        age: Duration::from_secs(up.age),
+        idle: None,
+    };
+    if up.foreground {
+        let bound = serve::bind(&options).map_err(|e| refuse(&options, &e))?;
+        return serve::run(bound, &options)
+            .map_err(|e| Failure::new(format!("the switch `{}` failed", options.name), e));
+    }
+    launch(&options).map_err(Failure::from)
+}
+
+/// A connection to the user's default switch, started if need be. It keeps the switch alive.
+#[allow(dead_code, reason = "for the commands that plug stacks in")]
+pub(crate) fn ensure_default(runtime: &Runtime) -> Result<Client, Failure> {
+    let options = Options {
+        name: DEFAULT.to_owned(),
+        path: runtime.switch(DEFAULT),
+        mode: 0o600,
+        age: switch::fdb::DEFAULT_AGE,
+        idle: Some(DEFAULT_IDLE),
+    };
+    for _ in 0..ATTEMPTS {
+        match Client::connect(&options.path) {
+            Ok(mut client) => match client.hello() {
+                Ok(_) => {
+                    greet(DEFAULT, &mut client)?;
+                    return Ok(client);
+                }
+                Err(e) if is_gone(&e) => {}
+                Err(e) => return Err(call_failed("cannot talk to the default switch", e)),
+            },
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                match launch(&options) {
+                    Ok(()) => continue,
+                    Err(refusal) if refusal.errno == Some(libc::EADDRINUSE) => {}
+                    Err(refusal) => return Err(refusal.into()),
+                }
+            }
+            Err(_) => return connect(DEFAULT, &options.path),
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(Failure::new("cannot start the default switch", "it comes and goes")
+        .hint(format!("start one that stays: `viewnet switch up {DEFAULT}`")))
+}
+
+/// Starts a switch in the background; when this returns, its socket answers.
+fn launch(options: &Options) -> Result<(), Refusal> {
+    let what = format!("cannot start the switch `{}`", options.name);
+    let failed = |e: io::Error| Refusal::new(&what, e);
+    let mut starter = serve_command(options, true).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let mut line = String::new();
+    if let Some(stdout) = starter.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
+    }
+    let _ = starter.wait();
+    match serde_json::from_str::<Reply<()>>(&line) {
+        Ok(Reply::Ok(())) => Ok(()),
+        Ok(Reply::Error(refusal)) => Err(refusal),
+        Err(_) => Err(Refusal::new(what, "its process ended without a word")),
+    }
+}
+
+fn serve_command(options: &Options, detach: bool) -> Command {
+    let mut command = Command::new(SELF);
+    command.arg0("viewnet");
+    command.args(["switch", "serve"]).arg(&options.path).args(["--name", &options.name]);
+    command.args(["--age", &options.age.as_secs().to_string()]);
+    command.args(["--socket-mode", &format!("{:o}", options.mode)]);
+    if let Some(idle) = options.idle {
+        command.args(["--idle", &idle.as_secs().to_string()]);
+    }
+    if detach {
+        command.arg("--detach");
+    }
+    command.current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// The background process; says on standard output how it went.
+pub(super) fn serve(args: Serve) -> Result<Exit, Failure> {
+    let options = Options {
+        name: args.name,
+        path: args.path,
+        mode: args.socket_mode,
+        age: Duration::from_secs(args.age),
+        idle: args.idle.map(Duration::from_secs),
+    };
+    let failed = |e: io::Error| Failure::new(format!("cannot start the switch `{}`", options.name), e);
+    if args.detach {
+        switch::ports::close_on_exec().map_err(failed)?;
+        // Not waited for: it is to outlive us.
+        serve_command(&options, false).stdout(Stdio::inherit()).spawn().map_err(failed)?;
+        return Ok(Exit::Done);
+    }
+    // Fails only for a leader of a process group, who needs no session to be on its own.
+    let _ = nix::unistd::setsid();
+    let bound = match serve::bind(&options) {
+        Ok(bound) => bound,
+        Err(e) => {
+            let failure = refuse(&options, &e);
+            say(&Reply::Error(failure.refusal.clone()));
+            return Err(failure);
+        }
+    };
+    say(&Reply::Ok(()));
+    let null = std::fs::File::options().write(true).open("/dev/null").map_err(failed)?;
+    nix::unistd::dup2_stdout(&null).map_err(|e| failed(e.into()))?;
+    drop(null);
+    // For top and ps, which would show `exe`.
+    let _ = rustix::thread::set_name(c"viewnet-switch");
+    serve::run(bound, &options).map_err(failed)?;
+    Ok(Exit::Done)
+}
+
+/// Whoever started us may be gone; that is no reason to end.
+fn say(reply: &Reply<()>) {
+    let mut line = serde_json::to_vec(reply).unwrap_or_default();
+    line.push(b'\n');
+    let mut stdout = io::stdout();
+    let _ = stdout.write_all(&line).and_then(|()| stdout.flush());
+}
+
+fn refuse(options: &Options, error: &io::Error) -> Failure {
+    let what = format!("cannot start the switch `{}`", options.name);
+    let path = options.path.display();
+    let failure = match error.kind() {
+        io::ErrorKind::AddrInUse if is_socket(&options.path) => {
+            Failure::new(what, format!("{path} is served already")).hint(format!(
+                "see `viewnet switch show {0}`, or end it with `viewnet switch down {0}`",
+                options.name
+            ))
+        }
+        io::ErrorKind::AddrInUse => {
+            Failure::new(what, format!("{path} exists and is no socket")).hint("choose another path")
+        }
+        _ => Failure::new(what, format!("{path}: {error}")),
+    };
+    Failure { refusal: Refusal { errno: error.raw_os_error(), ..failure.refusal }, ..failure }
+}
+
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket())
+}
+
+/// A switch that was named by its path calls itself by the file's name.
+fn display_name(name: &str) -> String {
+    Path::new(name).file_name().map_or_else(|| name.to_owned(), |file| file.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(mode("0660"), Ok(0o660));
+        assert!(mode("0900").is_err());
+        assert!(mode("10000").is_err());
+        assert!(mode("rw").is_err());
+    }
+
+    #[test]
+    fn a_path_gives_its_last_part_as_name() {
+        assert_eq!(display_name("lan"), "lan");
+        assert_eq!(display_name("/tmp/x/lab.sock"), "lab.sock");
+    }
+}
