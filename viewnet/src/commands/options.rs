@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use ::switch::client::Client;
 use stacks::config::{ConfigError, Link, StackConfig};
-use switch::client::Client;
 
+use crate::commands::switch;
 use crate::exit::Failure;
 use crate::runtime::Runtime;
 
@@ -85,7 +86,7 @@ pub(crate) fn hold_switches(runtime: &Runtime, config: &StackConfig) -> Result<V
     let mut held = Vec::new();
     for interface in &config.interfaces {
         if let Link::Switch { name, .. } = &interface.link {
-            held.push(Client::connect(&runtime.switch(name)).unwrap());
+            held.push(switch::reach(runtime, name)?);
         }
     }
     Ok(held)

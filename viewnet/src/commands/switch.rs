@@ -17,8 +17,7 @@ use clap::{ArgGroup, Subcommand};
 use switch::client::{Client, Hello};
 use switch::vlan::{PortVlans, Vid, VidSet};
 
-#[allow(unused_imports, reason = "for the commands that plug stacks in")]
-pub(crate) use self::launch::ensure_default;
+use self::launch::ensure_default;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 
@@ -272,6 +271,16 @@ fn connect(name: &str, path: &Path) -> Result<Client, Failure> {
             .hint("its owner may open it with `--socket-mode`"),
         _ => Failure::new(what, format!("{}: {e}", path.display())),
     })
+}
+
+/// A connection to the switch that a stack is plugged into; the default one starts on first use.
+pub(crate) fn reach(runtime: &Runtime, name: &str) -> Result<Client, Failure> {
+    if name == DEFAULT {
+        return ensure_default(runtime);
+    }
+    let mut client = connect(name, &socket_of(name, runtime)?)?;
+    greet(name, &mut client)?;
+    Ok(client)
 }
 
 /// Greets the switch, so that a version we do not understand is found out early.
