@@ -102,12 +102,15 @@ pub struct Refusal {
     /// The errno, where a program asked for a socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<i32>,
+    /// Which step failed, in a word for programs, where they know more about it than these words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
 }
 
 impl Refusal {
     /// A refusal without hint or errno.
     pub fn new(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
-        Self { what: what.into(), why: why.to_string(), hint: None, errno: None }
+        Self { what: what.into(), why: why.to_string(), hint: None, errno: None, step: None }
     }
 
     /// Adds what to do next.
@@ -121,6 +124,13 @@ impl Refusal {
     #[must_use]
     pub fn errno(mut self, errno: i32) -> Self {
         self.errno = Some(errno);
+        self
+    }
+
+    /// Adds which step failed.
+    #[must_use]
+    pub fn step(mut self, step: impl Into<String>) -> Self {
+        self.step = Some(step.into());
         self
     }
 }

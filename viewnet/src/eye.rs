@@ -322,7 +322,9 @@ fn is_host_resolver(tid: i32, path: &[u8]) -> bool {
     };
     match fs::metadata(&seen) {
         Ok(meta) => HOST_RESOLVERS.iter().any(|name| known(name).contains(&(meta.dev(), meta.ino()))),
-        // Not there or not to be seen: by name.
+        // Not there: the program shall be told so by the kernel.
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => false,
+        // Not to be seen: by name.
         Err(_) => HOST_RESOLVERS.iter().any(|name| {
             path == Path::new(name)
                 || path.strip_prefix("/var").is_ok_and(|rest| Path::new("/").join(rest) == Path::new(name))
@@ -368,10 +370,11 @@ mod tests {
     }
 
     #[test]
-    fn a_resolver_is_known_by_file_or_by_name() {
+    fn a_resolver_is_one_if_it_is_there() {
         let me = std::process::id() as i32;
-        assert!(is_host_resolver(me, b"/run/nscd/socket"));
-        assert!(is_host_resolver(me, b"/var/run/nscd/socket"));
-        assert!(!is_host_resolver(me, b"/run/other"));
+        for path in ["/run/nscd/socket", "/var/run/nscd/socket", "/run/dbus/system_bus_socket"] {
+            assert_eq!(is_host_resolver(me, path.as_bytes()), fs::metadata(path).is_ok(), "{path}");
+        }
+        assert!(!is_host_resolver(me, b"/etc/passwd"));
     }
 }

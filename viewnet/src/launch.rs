@@ -208,19 +208,10 @@ fn set_up_failed(error: CallError) -> Failure {
 
 /// Puts the doctor's words in place of an errno, where a step of ours failed.
 pub(crate) fn explained(refusal: msocket::line::Refusal) -> Failure {
-    let steps = [
-        (Step::UserNamespace, SetupStep::UserNamespace),
-        (Step::IdMap, SetupStep::IdMap),
-        (Step::NetNamespace, SetupStep::NetNamespace),
-    ];
-    if let Some(errno) = refusal.errno.map(Errno::from_raw) {
-        for (step, explained) in steps {
-            if refusal == step.refusal(errno) {
-                return doctor::failure(explained, errno);
-            }
-        }
+    match Step::told_by(&refusal) {
+        Some((step, errno)) => doctor::failure(step.into(), errno),
+        None => Failure::from(refusal).code(Exit::SetUp),
     }
-    Failure::from(refusal).code(Exit::SetUp)
 }
 
 /// Makes the supervisor's stack error one for the launching process.

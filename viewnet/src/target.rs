@@ -36,7 +36,7 @@ pub(crate) trait Target {
 }
 
 #[cfg(test)]
-pub(crate) use pretend::Pretend;
+pub(crate) use pretend::{BASE, Pretend};
 
 #[cfg(test)]
 mod pretend {

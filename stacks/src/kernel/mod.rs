@@ -22,7 +22,6 @@ use std::path::PathBuf;
 
 use msocket::line::Refusal;
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
 
 use crate::config::{Link, StackConfig};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
@@ -31,12 +30,11 @@ use namespace::{NetNamespace, Step};
 use plug::Plug;
 
 /// Why a stack could not be set up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SetUpError {
     /// The machine does not let us; the caller knows better words than an errno.
-    #[error("{0:?} failed (errno {1})")]
-    Step(Step, i32),
+    #[error("{0:?}: {1}")]
+    Step(Step, Errno),
     /// Something about the configuration.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -44,14 +42,14 @@ pub enum SetUpError {
 
 impl From<(Step, Errno)> for SetUpError {
     fn from((step, errno): (Step, Errno)) -> Self {
-        Self::Step(step, errno as i32)
+        Self::Step(step, errno)
     }
 }
 
 impl From<SetUpError> for Refusal {
     fn from(error: SetUpError) -> Self {
         match error {
-            SetUpError::Step(step, errno) => step.refusal(Errno::from_raw(errno)),
+            SetUpError::Step(step, errno) => step.refusal(errno),
             SetUpError::Refused(refusal) => refusal,
         }
     }

@@ -26,8 +26,7 @@ use super::sys;
 static CURRENT: AtomicU64 = AtomicU64::new(0);
 
 /// A step of becoming a maker, for messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Making or joining the user namespace.
     UserNamespace,
@@ -35,6 +34,8 @@ pub enum Step {
     IdMap,
     /// Making a network namespace.
     NetNamespace,
+    /// Making an interface that a switch can be plugged into: neither a TAP nor a veth.
+    Plug,
 }
 
 /// Makes a user namespace in which the caller is user and group 0, and moves this process into it.
@@ -144,13 +145,27 @@ pub(crate) fn errno_of(error: &std::io::Error) -> Errno {
 }
 
 impl Step {
-    /// A refusal for a person, when nothing better is known than the errno.
-    pub fn refusal(self, errno: Errno) -> Refusal {
-        let what = match self {
+    const ALL: [Self; 4] = [Self::UserNamespace, Self::IdMap, Self::NetNamespace, Self::Plug];
+
+    fn what(self) -> &'static str {
+        match self {
             Self::UserNamespace => "cannot make a user namespace",
             Self::IdMap => "cannot map user ids in a user namespace",
             Self::NetNamespace => "cannot make a network namespace",
-        };
-        Refusal::new(what, errno.desc()).hint("run `viewnet doctor`").errno(errno as i32)
+            Self::Plug => "cannot make an interface",
+        }
+    }
+
+    /// A refusal for a person, when nothing better is known than the errno.
+    pub fn refusal(self, errno: Errno) -> Refusal {
+        let step = format!("{self:?}");
+        Refusal::new(self.what(), errno.desc()).hint("run `viewnet doctor`").errno(errno as i32).step(step)
+    }
+
+    /// The step and errno that such a refusal tells of.
+    pub fn told_by(refusal: &Refusal) -> Option<(Self, Errno)> {
+        let step =
+            Self::ALL.into_iter().find(|step| refusal.step.as_deref() == Some(&format!("{step:?}")))?;
+        Some((step, Errno::from_raw(refusal.errno?)))
     }
 }

@@ -19,8 +19,9 @@ use switch::control::Attach;
 use switch::ports::{Kind, packet, tap};
 use switch::vlan::{PortVlans, Vid, VidSet};
 
+use super::SetUpError;
 use super::interfaces::{Interfaces, index_of};
-use super::namespace::{NetNamespace, errno_of};
+use super::namespace::{NetNamespace, Step, errno_of};
 use crate::config::PortVlan;
 
 thread_local! {
@@ -45,7 +46,7 @@ pub(super) fn plug(
     path: &Path,
     switch: &str,
     vlan: &PortVlan,
-) -> Result<Plug, Refusal> {
+) -> Result<Plug, SetUpError> {
     let what = format!("cannot plug {name} into switch {switch}");
     let client = Client::connect(path).map_err(|why| match why.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -56,16 +57,10 @@ pub(super) fn plug(
     })?;
     let (fd, kind) = match tap::open(Path::new(tap::DEVICE), name) {
         Ok((fd, _)) => (fd, Kind::Tap),
-        Err(why) => match veth(namespace, name) {
-            Ok(fd) => (fd, Kind::Packet),
-            Err(refusal) => {
-                return Err(Refusal::new(
-                    what,
-                    format!("no TAP ({}: {why}), no veth ({refusal})", tap::DEVICE),
-                )
-                .hint("run `viewnet doctor`"));
-            }
-        },
+        Err(why) => {
+            log::debug!("{name}: no TAP, for {} answers: {why}", tap::DEVICE);
+            (veth(namespace, name)?, Kind::Packet)
+        }
     };
     let attach = Attach {
         name: Some(format!("{stack}.{name}")),
@@ -77,27 +72,30 @@ pub(super) fn plug(
     };
     match client.attach(&fd, &attach) {
         Ok(attached) => Ok(Plug { _attached: attached }),
-        Err(CallError::Refused(refusal)) => Err(refusal),
-        Err(CallError::Line(why)) => Err(Refusal::new(what, why)),
+        Err(CallError::Refused(refusal)) => Err(refusal.into()),
+        Err(CallError::Line(why)) => Err(Refusal::new(what, why).into()),
     }
 }
 
 /// Makes a veth whose far end is in the closet, and opens that end.
-fn veth(namespace: &NetNamespace, name: &str) -> Result<OwnedFd, Refusal> {
+fn veth(namespace: &NetNamespace, name: &str) -> Result<OwnedFd, SetUpError> {
     CLOSET.with(|closet| {
         if closet.get().is_none() {
-            let made = NetNamespace::create().map_err(|(step, errno)| step.refusal(errno));
+            let made = NetNamespace::create();
             enter(namespace)?;
             let _ = closet.set(made?);
         }
         let closet = closet.get().expect("it was just made");
         let far = format!("far{}", NEXT_FAR.fetch_add(1, Ordering::Relaxed));
-        Interfaces::open()?.add_veth(name, &far, Some(closet.as_fd().as_raw_fd()))?;
+        let no_interface = |e| SetUpError::Step(Step::Plug, e);
+        Interfaces::open()?.add_veth(name, &far, Some(closet.as_fd().as_raw_fd())).map_err(|refusal| {
+            refusal.errno.map(Errno::from_raw).map_or(SetUpError::Refused(refusal), no_interface)
+        })?;
         enter(closet)?;
         let opened = (|| {
             let index = index_of(&far)?;
             Interfaces::open()?.up(index)?;
-            packet::open(index).map_err(|e| refused("open a packet socket", errno_of(&e)))
+            packet::open(index).map_err(|e| no_interface(errno_of(&e)))
         })();
         enter(namespace)?;
         opened

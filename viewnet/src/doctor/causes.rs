@@ -149,20 +149,6 @@ pub(super) fn veth(facts: &Facts, errno: Errno) -> Cause {
     }
 }
 
-/// The memory or the descriptors of a program in the view could not be read.
-pub(super) fn read_target(facts: &Facts, errno: Errno) -> Cause {
-    match (errno, facts.yama) {
-        (Errno::EPERM | Errno::EACCES, Some(scope @ 1..)) => yama(scope),
-        (Errno::EPERM | Errno::EACCES, _) => Cause::new(
-            "the program belongs to another user, or made itself unreadable (PR_SET_DUMPABLE)",
-            "run it as yourself, or run viewnet as root",
-        ),
-        (Errno::ENOSYS, _) => filtered(facts),
-        (Errno::ESRCH, _) => Cause::new("the program ended meanwhile", "nothing is to be done"),
-        _ => common(facts, errno),
-    }
-}
-
 /// What Yama's ptrace scope keeps from us.
 pub(super) fn yama(scope: u64) -> Cause {
     let fix = match scope {

@@ -33,38 +33,26 @@ pub(crate) enum SetupStep {
     SeccompFilter,
     /// seccomp(2) with SECCOMP_FILTER_FLAG_NEW_LISTENER, and ioctls on the listener.
     Listener,
-    /// open(2) of /dev/net/tun, TUNSETIFF.
-    Tap,
-    /// RTM_NEWLINK of a veth pair.
-    Veth,
-    /// socket(2) with AF_PACKET.
-    PacketSocket,
-    /// rtnetlink(7): addresses, routes, links up.
+    /// A veth pair and a packet socket, where there is no TAP.
     Interface,
     /// fork(2), clone(2).
     Process,
     /// pipe(2), socketpair(2), epoll_create(2), passing descriptors.
     Descriptor,
-    /// process_vm_readv(2) and /proc/PID of the program.
-    ReadTarget,
 }
 
 impl SetupStep {
     /// Every step, for tests and documentation.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::UserNamespace,
         Self::NetNamespace,
         Self::IdMap,
         Self::SeccompFilter,
         Self::Listener,
-        Self::Tap,
-        Self::Veth,
-        Self::PacketSocket,
         Self::Interface,
         Self::Process,
         Self::Descriptor,
-        Self::ReadTarget,
     ];
 
     /// What failed, as the first part of a message.
@@ -75,13 +63,9 @@ impl SetupStep {
             Self::IdMap => "cannot map the user into its namespace",
             Self::SeccompFilter => "cannot install the seccomp filter",
             Self::Listener => "cannot listen to the program's calls",
-            Self::Tap => "cannot make a TAP device",
-            Self::Veth => "cannot make a veth pair",
-            Self::PacketSocket => "cannot open a packet socket",
-            Self::Interface => "cannot configure an interface",
+            Self::Interface => "cannot make an interface",
             Self::Process => "cannot start a process",
             Self::Descriptor => "cannot make a descriptor",
-            Self::ReadTarget => "cannot read the program's memory",
         }
     }
 }
@@ -93,6 +77,7 @@ impl From<stacks::kernel::namespace::Step> for SetupStep {
             Step::UserNamespace => Self::UserNamespace,
             Step::IdMap => Self::IdMap,
             Step::NetNamespace => Self::NetNamespace,
+            Step::Plug => Self::Interface,
         }
     }
 }
@@ -114,9 +99,7 @@ fn explain_with(facts: &Facts, step: SetupStep, errno: Errno) -> Cause {
         SetupStep::NetNamespace => causes::net_namespace(facts, errno),
         SetupStep::IdMap => causes::id_maps(facts, errno),
         SetupStep::SeccompFilter | SetupStep::Listener => causes::listener(facts, errno),
-        SetupStep::Tap => causes::tap(facts, errno),
-        SetupStep::Veth | SetupStep::PacketSocket => causes::veth(facts, errno),
-        SetupStep::ReadTarget => causes::read_target(facts, errno),
-        SetupStep::Interface | SetupStep::Process | SetupStep::Descriptor => causes::common(facts, errno),
+        SetupStep::Interface => causes::veth(facts, errno),
+        SetupStep::Process | SetupStep::Descriptor => causes::common(facts, errno),
     }
 }

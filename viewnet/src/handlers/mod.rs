@@ -61,8 +61,6 @@ pub(crate) struct Row {
 
 /// A call that fails in the kernel, in a view.
 pub(crate) struct Refused {
-    /// Its name.
-    pub(crate) name: &'static str,
     /// Its number on this machine.
     pub(crate) native: i64,
     /// Its number for 32-bit x86 programs.
@@ -141,12 +139,8 @@ pub(crate) const TABLE: &[Row] = &[
 
 /// The calls that fail. A ring could make sockets that no filter sees (IORING_OP_SOCKET); EPERM is what
 /// kernel.io_uring_disabled=2 says, so programs have a way without.
-pub(crate) const REFUSED: &[Refused] = &[Refused {
-    name: "io_uring_setup",
-    native: libc::SYS_io_uring_setup,
-    i386: Some(425),
-    errno: Errno::EPERM,
-}];
+pub(crate) const REFUSED: &[Refused] =
+    &[Refused { native: libc::SYS_io_uring_setup, i386: Some(425), errno: Errno::EPERM }];
 
 /// A call to be answered.
 pub(crate) struct Call<'a> {

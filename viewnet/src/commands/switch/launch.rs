@@ -26,7 +26,7 @@ use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 
 /// After how long without ports and connections the default switch ends.
-const DEFAULT_IDLE: Duration = Duration::from_secs(2);
+const DEFAULT_IDLE: Duration = Duration::from_millis(500);
 /// Attempts to reach or start the default switch, and the pause between two: two seconds in all.
 const ATTEMPTS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -61,7 +61,7 @@ pub(super) struct Serve {
     age: u64,
     #[arg(long, value_parser = mode)]
     socket_mode: u32,
-    /// Seconds
+    /// Milliseconds
     #[arg(long)]
     idle: Option<u64>,
 }
@@ -151,7 +151,7 @@ fn serve_command(options: &Options, detach: bool) -> Command {
     command.args(["--age", &options.age.as_secs().to_string()]);
     command.args(["--socket-mode", &format!("{:o}", options.mode)]);
     if let Some(idle) = options.idle {
-        command.args(["--idle", &idle.as_secs().to_string()]);
+        command.args(["--idle", &idle.as_millis().to_string()]);
     }
     if detach {
         command.arg("--detach");
@@ -167,7 +167,7 @@ pub(super) fn serve(args: Serve) -> Result<Exit, Failure> {
         path: args.path,
         mode: args.socket_mode,
         age: Duration::from_secs(args.age),
-        idle: args.idle.map(Duration::from_secs),
+        idle: args.idle.map(Duration::from_millis),
     };
     let failed = |e: io::Error| Failure::new(format!("cannot start the switch `{}`", options.name), e);
     if args.detach {
