@@ -187,10 +187,10 @@ impl Server {
             let token = event.data();
             if self.stacks.contains_key(&token) {
                 self.accept(token);
-            } else if self.connections.contains_key(&token) {
-                if let Some(id) = self.converse(token, notifications) {
-                    gone.push(id);
-                }
+            } else if self.connections.contains_key(&token)
+                && let Some(id) = self.converse(token, notifications)
+            {
+                gone.push(id);
             }
         }
         Ok(gone)

@@ -30,10 +30,10 @@ pub(crate) fn take_turn(runtime: &Runtime) -> Result<Turn, Errno> {
 /// Moves this process, which has one thread, into the user namespace of the user's stacks.
 pub(crate) fn become_maker(runtime: &Runtime) -> Result<(), (Step, Errno)> {
     for entry in std::fs::read_dir(runtime.stacks()).into_iter().flatten().flatten() {
-        if let Some(namespace) = remote::user_namespace(&entry.path(), PATIENCE) {
-            if enter(namespace.as_fd()).is_ok() {
-                return Ok(());
-            }
+        if let Some(namespace) = remote::user_namespace(&entry.path(), PATIENCE)
+            && enter(namespace.as_fd()).is_ok()
+        {
+            return Ok(());
         }
     }
     enter_new()

@@ -75,6 +75,7 @@ impl Runtime {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 /// The folders in which execvp(3) looks for a program.
 pub(crate) fn search_path() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());

@@ -95,10 +95,10 @@ impl Views {
 
     /// The view of a thread; `None` if it has a network of its own.
     fn of(&mut self, tid: i32, now: Instant, target: &mut dyn Target) -> Result<Option<u64>, Errno> {
-        if let Some((view, seen)) = self.threads.get(&tid).copied() {
-            if now.duration_since(seen) < BELIEF {
-                return Ok(view);
-            }
+        if let Some((view, seen)) = self.threads.get(&tid).copied()
+            && now.duration_since(seen) < BELIEF
+        {
+            return Ok(view);
         }
         let seen = target.inspect()?;
         let view = seen.home_network.then(|| {
