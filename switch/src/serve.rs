@@ -183,6 +183,7 @@ impl Server {
                     }
                 }
             }
+            self.plugs.handle_timeout(now);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
             let mut hall =
                 connections::Hall { switch: &mut self.switch, plugs: &mut self.plugs, epoll: &self.epoll };
@@ -201,6 +202,7 @@ impl Server {
         let deadlines = [
             self.switch.poll_timeout(),
             self.connections.poll_timeout(),
+            self.plugs.poll_timeout(),
             self.accept_after,
             self.idle_since.zip(self.idle).map(|(since, idle)| since + idle),
         ];

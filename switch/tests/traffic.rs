@@ -116,3 +116,57 @@ fn packet_sockets_on_veth_ends_carry_super_segments() {
         assert!(ports.iter().all(|p| average_sent(p) > WIRE_MAX), "{ports:?}");
     });
 }
+
+#[test]
+fn udp_super_segments_arrive_as_the_datagrams_they_were() {
+    isolated("udp_super_segments_arrive_as_the_datagrams_they_were", || {
+        if !has_tap() {
+            return;
+        }
+        for plain in [false, true] {
+            let served = Served::new(None);
+            let (a, b, mut attached) =
+                stations(&served, Attach::new(Kind::Tap), Attach::new(Kind::Tap), plain);
+            a.configure("eth0", &["10.0.0.1/24", "fd00::1/64"]);
+            b.configure("eth0", &["10.0.0.2/24", "fd00::2/64"]);
+            for (address, any) in [("10.0.0.2", "0.0.0.0"), ("fd00::2", "::")] {
+                assert!(a.ping(address));
+                let bytes: Vec<u8> = (0..10_100).map(|i| (i / 7) as u8).collect();
+                let (received, expected) =
+                    (udp_super_segment(&a, &b, address, any, &bytes), bytes.chunks(1000));
+                assert!(received.iter().map(Vec::as_slice).eq(expected), "plain {plain} {address}");
+            }
+            let ports = attached.client().ports().unwrap();
+            assert_eq!(ports.iter().map(|p| p.drops.len()).sum::<usize>(), 0, "{ports:?}");
+        }
+    });
+}
+
+/// Sends `bytes` as datagrams of 1000 in one call; returns those that arrived.
+fn udp_super_segment(
+    from: &Namespace,
+    to: &Namespace,
+    address: &str,
+    any: &str,
+    bytes: &[u8],
+) -> Vec<Vec<u8>> {
+    use std::net::{IpAddr, UdpSocket};
+    let (address, any): (IpAddr, IpAddr) = (address.parse().unwrap(), any.parse().unwrap());
+    let count = bytes.len().div_ceil(1000);
+    let socket = to.run(move || UdpSocket::bind((address, 0)).unwrap());
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    let target = socket.local_addr().unwrap();
+    let bytes = bytes.to_owned();
+    from.run(move || {
+        let sender = UdpSocket::bind((any, 0)).unwrap();
+        nix::sys::socket::setsockopt(&sender, nix::sys::socket::sockopt::UdpGsoSegment, &1000).unwrap();
+        sender.send_to(&bytes, target).unwrap();
+    });
+    let receive = || {
+        let mut datagram = vec![0; 2000];
+        let len = socket.recv(&mut datagram).ok()?;
+        datagram.truncate(len);
+        Some(datagram)
+    };
+    std::iter::from_fn(receive).take(count).collect()
+}

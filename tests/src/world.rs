@@ -402,6 +402,11 @@ impl Running {
         kill(self.pid(), signal).expect("the process is ours and not yet reaped");
     }
 
+    /// Kills it and all that is still in its process group.
+    pub fn kill_group(&self) {
+        killpg(self.pid(), Signal::SIGKILL).expect("the process is ours and not yet reaped");
+    }
+
     /// Writes a line to its standard input, which was kept open.
     #[track_caller]
     pub fn tell(&mut self, line: &str) {

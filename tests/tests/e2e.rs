@@ -17,7 +17,7 @@ const RETRY: &str =
 
 impl Lan {
     fn new() -> Self {
-        Self(World::new(User::Ordinary))
+        Self(World::new(if std::env::var_os("E2E_ROOT").is_some() { User::Root } else { User::Ordinary }))
     }
 
     fn ips(host: u8) -> [String; 4] {
@@ -41,14 +41,14 @@ impl Lan {
 }
 
 fn end(server: Running) {
-    server.kill(nix::sys::signal::Signal::SIGKILL);
+    server.kill_group();
     server.wait();
 }
 
 fn nginx(lan: &Lan, name: &str) -> String {
     let home = lan.0.home();
     let config = format!(
-        "daemon off; worker_processes 2; pid {home}/{name}.pid; error_log stderr; events {{}} http {{ access_log off; \
+        "daemon off; user root; worker_processes 2; pid {home}/{name}.pid; error_log stderr; events {{}} http {{ access_log off; \
          client_body_temp_path {home}/{name}.1; proxy_temp_path {home}/{name}.2; fastcgi_temp_path {home}/{name}.3; \
          uwsgi_temp_path {home}/{name}.4; scgi_temp_path {home}/{name}.5; sendfile on; \
          server {{ listen 80 reuseport; listen [::]:80; root {home}; location = / {{ return 200 'this is {name}\\n'; }} }} }}",
@@ -132,7 +132,7 @@ fn iperf3_tcp_udp_and_v6() {
     for options in
         ["-4 -c 10.0.0.1", "-4 -c 10.0.0.1 -R", "-6 -c fd00::1 -P 4", "-c 10.0.0.1 -u -b 20M -l 1400"]
     {
-        let outcome = lan.client(2, &format!("retry iperf3 -J -t 1 {options}"));
+        let outcome = lan.client(2, &format!("retry sh -c \"iperf3 -J -t 1 {options} >report\"; cat report"));
         let report: serde_json::Value =
             serde_json::from_str(&outcome.stdout[outcome.stdout.find('{').unwrap()..]).unwrap();
         assert!(report["error"].is_null(), "{options}: {report}");
@@ -191,8 +191,8 @@ fn names_from_a_server_in_a_view() {
 #[test]
 fn ping_traceroute_and_tcpdump() {
     let lan = Lan::new();
-    let mut sniffer =
-        lan.serve(1, "tcpdump -l -n -i eth0 -c 4 'icmp or icmp6 and (ip6[40] = 128 or ip6[40] = 129)' 2>&1");
+    let mut sniffer = lan
+        .serve(1, "tcpdump -l -n -i eth0 -c 4 'icmp or (icmp6 and (ip6[40] = 128 or ip6[40] = 129))' 2>&1");
     sniffer.until("listening on eth0");
     lan.client(2, "ping -n -c 1 10.0.0.1; ping -n -c 1 fd00::1").says("1 received");
     let seen = sniffer.wait().ok();

@@ -268,11 +268,17 @@ fn job_control_on_a_terminal() {
         terminal.until("ready> ");
         terminal.type_keys("jobs -r\r");
         terminal.until("Running");
+        terminal.until("ready> ");
         terminal.type_keys("fg\r");
         terminal.until("viewnet run");
+        // bash names the job first and hands it the terminal then.
+        std::thread::sleep(Duration::from_millis(300));
         terminal.type_keys("\x03");
         terminal.until("ready> ");
-        terminal.type_keys("viewnet run -- bash --norc --noprofile -i\r");
+        terminal.type_keys("export PS1='inside> '; viewnet run -- bash --norc --noprofile -i\r");
+        terminal.until("inside> ");
+        terminal.until("inside> ");
+        terminal.type_keys("PS1='ready> '\r");
         terminal.until("ready> ");
         terminal.type_keys("echo nest\"\"ed; sleep 100\r");
         terminal.until("nested");

@@ -59,6 +59,17 @@ pub enum Sent {
     Dead,
 }
 
+/// What an error means for the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing, if it does not go on.
+    Passing,
+    /// The interface is down, and about to go perhaps: [`Wire::is_orphan`] tells later.
+    Down,
+    /// The interface is gone.
+    Dead,
+}
+
 impl Wire {
     /// Takes a descriptor as a port, if it is what `kind` says, and makes it non-blocking.
     ///
@@ -87,7 +98,7 @@ impl Wire {
     /// Takes one frame into `buffer`, which is [`BUFFER_LEN`] long.
     ///
     /// # Errors
-    /// EAGAIN when there is none, others see [`is_dead`](Self::is_dead).
+    /// EAGAIN when there is none, others see [`Wire::judge`].
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<(VnetHdr, &'b [u8])> {
         if self.kind == Kind::Packet {
             return packet::receive(self.fd.as_fd(), buffer);
@@ -140,14 +151,20 @@ impl Wire {
         }
     }
 
-    /// Does this error of [`Wire::receive`] mean that the interface is gone?
-    pub fn is_dead(&self, error: &io::Error) -> bool {
+    /// What an error of [`Wire::receive`] means. EAGAIN is none.
+    pub fn judge(&self, error: &io::Error) -> Trouble {
         match (self.kind, error.raw_os_error()) {
-            (Kind::Tap, Some(libc::EBADFD | libc::ENODEV | libc::EFAULT | libc::EIO)) => true,
-            (Kind::Packet, Some(libc::ENODEV | libc::ENXIO)) => true,
-            (Kind::Packet, Some(libc::ENETDOWN)) => packet::is_orphan(self.fd.as_fd()),
-            _ => false,
+            (Kind::Tap, Some(libc::EBADFD | libc::ENODEV | libc::EFAULT | libc::EIO)) => Trouble::Dead,
+            (Kind::Packet, Some(libc::ENODEV | libc::ENXIO)) => Trouble::Dead,
+            (Kind::Packet, Some(libc::ENETDOWN)) if self.is_orphan() => Trouble::Dead,
+            (Kind::Packet, Some(libc::ENETDOWN)) => Trouble::Down,
+            _ => Trouble::Passing,
         }
+    }
+
+    /// Is the interface of a packet socket gone? A TAP says so itself.
+    pub fn is_orphan(&self) -> bool {
+        self.kind == Kind::Packet && packet::is_orphan(self.fd.as_fd())
     }
 
     /// The descriptor, to be closed.

@@ -11,7 +11,7 @@
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, getsockname, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 use super::sys;
 use crate::frame::TAG_LEN;
@@ -59,10 +59,9 @@ pub fn identify(fd: BorrowedFd<'_>) -> io::Result<()> {
     sys::set_option(fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)
 }
 
-/// Is the interface gone? (The kernel unbinds the socket then.)
+/// Is the interface gone? (The kernel unbinds the socket then, and leaves -1.)
 pub(crate) fn is_orphan(fd: BorrowedFd<'_>) -> bool {
-    use std::os::fd::AsRawFd;
-    getsockname::<LinkAddr>(fd.as_raw_fd()).is_ok_and(|a| a.ifindex() == 0 || a.ifindex() == usize::MAX)
+    sys::packet_ifindex(fd).is_ok_and(|ifindex| ifindex <= 0)
 }
 
 /// Takes one frame into `buffer`, tag and all.

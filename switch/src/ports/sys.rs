@@ -137,6 +137,20 @@ pub(crate) fn packet_bind(fd: BorrowedFd<'_>, ifindex: c_int) -> io::Result<()> 
     })
 }
 
+/// getsockname: the interface a packet socket is bound to. (nix's LinkAddr refuses the short address.)
+pub(crate) fn packet_ifindex(fd: BorrowedFd<'_>) -> io::Result<c_int> {
+    // SAFETY: an all-zero `sockaddr_ll` is a valid one.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    let mut len = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes of the address.
+    check(unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut address).cast(), &raw mut len) })?;
+    if c_int::from(address.sll_family) == libc::AF_PACKET {
+        Ok(address.sll_ifindex)
+    } else {
+        Err(io::ErrorKind::InvalidInput.into())
+    }
+}
+
 /// recvmsg without waiting; returns the length and, from PACKET_AUXDATA, a tag (TPID, TCI) that the kernel
 /// took out of the frame.
 pub(crate) fn packet_recv(

@@ -62,6 +62,10 @@ pub fn set_up(fd: BorrowedFd<'_>, name: &str) -> io::Result<String> {
 /// # Errors
 /// ENOTTY, EBADFD or EINVAL for other descriptors.
 pub fn identify(fd: BorrowedFd<'_>) -> io::Result<(String, bool)> {
+    // Other devices may give the ioctl's number another meaning. 10, 200: admin-guide/devices.txt.
+    if rustix::fs::fstat(fd)?.st_rdev != rustix::fs::makedev(10, 200) {
+        return Err(io::Error::other("it is no TAP"));
+    }
     let (name, flags) = sys::tun_get_iff(fd)?;
     if flags & sys::IFF_TAP == 0 || flags & sys::IFF_NO_PI == 0 {
         return Err(io::Error::other("it is a TUN, or has the four-byte prefix"));

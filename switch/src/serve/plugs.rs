@@ -4,7 +4,8 @@
 //! [`Plugs::handle_ready`] reads up to [`BATCH`] frames from one port and writes each where the core says. A
 //! frame lies in one buffer that all ports share; what leaves is slices of it. A port that cannot take a
 //! frame at once loses it, as a wire would; a port whose interface is gone is marked dead, and removed when
-//! the round is over.
+//! the round is over. A packet socket hears once that its interface went down, but not that it was then
+//! removed: such ports are looked at every [`DOWN_CHECK`].
 //!
 //! Closing a TAP waits some 30 ms for the kernel, in which no frame would move. So descriptors are closed by
 //! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
@@ -14,14 +15,14 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Sender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollFlags};
 
 use super::{Source, interest};
 use crate::offload;
 use crate::port::{DropReason, Offloads, PortId};
-use crate::ports::{BUFFER_LEN, Kind, Sent, Wire, tap};
+use crate::ports::{BUFFER_LEN, Kind, Sent, Trouble, Wire, tap};
 use crate::switch::{Egress, PortError, Switch, Transmit};
 use crate::vlan::PortVlans;
 
@@ -29,6 +30,8 @@ use crate::vlan::PortVlans;
 pub(super) const BATCH: usize = 64;
 /// Rounds in which a port gave an error and no frame before it is taken for dead.
 const MAX_ERRORS: u32 = 64;
+/// How long the port of a removed interface may outlive it, while its interface was down.
+const DOWN_CHECK: Duration = Duration::from_millis(250);
 
 /// All descriptors of ports, by the core's numbers.
 pub(super) struct Plugs {
@@ -36,6 +39,9 @@ pub(super) struct Plugs {
     egress: Egress,
     buffer: Box<[u8]>,
     dead: Vec<PortId>,
+    /// Ports whose interface was down when they were last looked at.
+    down: Vec<PortId>,
+    down_check: Option<Instant>,
     closer: Option<Sender<OwnedFd>>,
 }
 
@@ -48,6 +54,7 @@ pub(super) struct Plug {
     pub(super) owner: Option<u32>,
     errors: u32,
     dead: bool,
+    down: bool,
 }
 
 /// A plug to be.
@@ -76,13 +83,15 @@ impl Plugs {
             egress: Egress::new(),
             buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
             dead: Vec::new(),
+            down: Vec::new(),
+            down_check: None,
             closer: None,
         }
     }
 
     /// Moves frames from one port, as far as its turn goes.
     pub(super) fn handle_ready(&mut self, now: Instant, id: PortId, events: EpollFlags, switch: &mut Switch) {
-        let Self { table, egress, buffer, dead, .. } = self;
+        let Self { table, egress, buffer, dead, down, down_check, .. } = self;
         let troubled = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
         for turn in 0..BATCH {
             let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return };
@@ -91,14 +100,22 @@ impl Plugs {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock && !(troubled && turn == 0) => return,
                 Err(e) => {
                     plug.errors += 1;
-                    if plug.wire.is_dead(&e) || plug.errors > MAX_ERRORS {
-                        log::debug!("port {}: {e}", id.index());
-                        plug.mark_dead(id, dead);
+                    match plug.wire.judge(&e) {
+                        Trouble::Passing if plug.errors <= MAX_ERRORS => {}
+                        Trouble::Down => {
+                            plug.down = true;
+                            down.push(id);
+                            down_check.get_or_insert(now + DOWN_CHECK);
+                        }
+                        Trouble::Passing | Trouble::Dead => {
+                            log::debug!("port {}: {e}", id.index());
+                            plug.mark_dead(id, dead);
+                        }
                     }
                     return;
                 }
             };
-            plug.errors = 0;
+            (plug.errors, plug.down) = (0, false);
             let Some(frame) = switch.handle_frame(now, id, &hdr, bytes, egress) else { continue };
             for transmit in egress.as_slice() {
                 let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
@@ -137,6 +154,7 @@ impl Plugs {
             owner: new.owner,
             errors: 0,
             dead: false,
+            down: false,
         });
         Ok(id)
     }
@@ -152,6 +170,29 @@ impl Plugs {
         let _ = epoll.delete(&plug.wire);
         switch.remove_port(id);
         self.close(plug);
+    }
+
+    /// When to call [`Plugs::handle_timeout`].
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.down_check
+    }
+
+    /// Looks after ports whose interface is down: is it gone?
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.down_check.is_none_or(|at| now < at) {
+            return;
+        }
+        let Self { table, down, dead, .. } = self;
+        down.sort_unstable();
+        down.dedup();
+        down.retain(|&id| {
+            let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return false };
+            if plug.down && plug.wire.is_orphan() {
+                plug.mark_dead(id, dead);
+            }
+            plug.down && !plug.dead
+        });
+        self.down_check = (!self.down.is_empty()).then(|| now + DOWN_CHECK);
     }
 
     /// Pulls out the ports whose interfaces are gone.

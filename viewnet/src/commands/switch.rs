@@ -264,13 +264,15 @@ fn is_valid_name(name: &str) -> bool {
 fn connect(name: &str, path: &Path) -> Result<Client, Failure> {
     use std::io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
     let what = format!("cannot reach the switch `{name}`");
-    Client::connect(path).map_err(|e| match e.kind() {
-        NotFound | ConnectionRefused => Failure::new(what, format!("nobody serves {}", path.display()))
+    let mut client = Client::connect(path).map_err(|e| match e.kind() {
+        NotFound | ConnectionRefused => Failure::new(&what, format!("nobody serves {}", path.display()))
             .hint(format!("start it with `viewnet switch up {name}`, or see `viewnet switch ls`")),
-        PermissionDenied => Failure::new(what, format!("{}: {e}", path.display()))
+        PermissionDenied => Failure::new(&what, format!("{}: {e}", path.display()))
             .hint("its owner may open it with `--socket-mode`"),
-        _ => Failure::new(what, format!("{}: {e}", path.display())),
-    })
+        _ => Failure::new(&what, format!("{}: {e}", path.display())),
+    })?;
+    let hello = client.hello().map_err(|e| call_failed(&what, e))?;
+    check_version(name, &hello).map(|()| client)
 }
 
 /// A connection to the switch that a stack is plugged into; the default one starts on first use.
@@ -278,22 +280,18 @@ pub(crate) fn reach(runtime: &Runtime, name: &str) -> Result<Client, Failure> {
     if name == DEFAULT {
         return ensure_default(runtime);
     }
-    let mut client = connect(name, &socket_of(name, runtime)?)?;
-    greet(name, &mut client)?;
-    Ok(client)
+    connect(name, &socket_of(name, runtime)?)
 }
 
-/// Greets the switch, so that a version we do not understand is found out early.
-fn greet(name: &str, client: &mut Client) -> Result<Hello, Failure> {
-    let hello = client.hello().map_err(|e| call_failed(&format!("cannot talk to the switch `{name}`"), e))?;
-    if hello.version > switch::control::VERSION {
-        return Err(Failure::new(
-            format!("cannot talk to the switch `{name}`"),
-            format!("it speaks version {}, this viewnet {}", hello.version, switch::control::VERSION),
-        )
-        .hint("use the viewnet that started it"));
+/// Do we understand this switch?
+fn check_version(name: &str, hello: &Hello) -> Result<(), Failure> {
+    let ours = switch::control::VERSION;
+    if hello.version <= ours {
+        return Ok(());
     }
-    Ok(hello)
+    let why = format!("it speaks version {}, this viewnet {ours}", hello.version);
+    Err(Failure::new(format!("cannot talk to the switch `{name}`"), why)
+        .hint("use the viewnet that started it"))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use switch::client::{Client, MacFilter, PortInfo, Show, Station, VlanInfo};
 
 use super::tables::{print, print_json, table};
-use super::{Filter, Target, connect, greet};
+use super::{Filter, Target, connect};
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
 
@@ -75,7 +75,6 @@ pub(super) fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
 pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(), Failure> {
     let path = target.path(runtime)?;
     let mut client = connect(&target.name, &path)?;
-    greet(&target.name, &mut client)?;
     let failed = |e| call_failed(WHAT, e);
     let show = client.show().map_err(failed)?;
     let (ports, vlans) = (client.ports().map_err(failed)?, client.vlans().map_err(failed)?);

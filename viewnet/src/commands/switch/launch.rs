@@ -21,7 +21,7 @@ use msocket::line::{Refusal, Reply};
 use switch::client::{Client, is_gone};
 use switch::serve::{self, Options};
 
-use super::{DEFAULT, Target, connect, greet};
+use super::{DEFAULT, Target, check_version, connect};
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 
@@ -105,10 +105,7 @@ pub(crate) fn ensure_default(runtime: &Runtime) -> Result<Client, Failure> {
     for _ in 0..ATTEMPTS {
         match Client::connect(&options.path) {
             Ok(mut client) => match client.hello() {
-                Ok(_) => {
-                    greet(DEFAULT, &mut client)?;
-                    return Ok(client);
-                }
+                Ok(hello) => return check_version(DEFAULT, &hello).map(|()| client),
                 Err(e) if is_gone(&e) => {}
                 Err(e) => return Err(call_failed("cannot talk to the default switch", e)),
             },

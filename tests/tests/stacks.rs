@@ -1,0 +1,255 @@
+//! Kept stacks, their configuration, and the promise about the data path.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tests::{Outcome, User, World, wait_until};
+
+fn each_user(test: impl Fn(World)) {
+    for &user in User::all() {
+        eprintln!("as {user:?}");
+        test(World::new(user));
+    }
+}
+
+fn json(outcome: Outcome) -> Value {
+    let outcome = outcome.ok();
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e} in:\n{}", outcome.stdout))
+}
+
+const LISTEN: &str = "import socket,sys; s=socket.socket(); s.bind(('127.0.0.1',80)); s.listen(); print('up',flush=True); \
+                      [s.accept()[0].send(b'hello') for _ in range(1)]; sys.stdin.read()";
+const FETCH: &str = "import socket; print(socket.create_connection(('127.0.0.1',80)).recv(9))";
+
+#[test]
+fn a_kept_stack_is_shared_and_listed() {
+    each_user(|world| {
+        world.viewnet(["stack", "up", "lab", "--ip", "10.0.0.1/24", "--ip", "fd00::1/64"]).run().ok();
+        let list = world.viewnet(["stack", "ls", "--json"]).run();
+        assert!(list.stdout.contains("\"lab\""), "{}", list.stdout);
+        json(list);
+        world.viewnet(["stack", "ls"]).run().ok().says("lab");
+        let mut server = world
+            .run(["--stack", "lab", "--name", "server", "--", "python3", "-c", LISTEN])
+            .keep_stdin()
+            .start();
+        server.until("up");
+        world.run(["--stack", "lab", "--", "python3", "-c", FETCH]).run().ok().says("hello");
+        world.run(["--", "python3", "-c", FETCH]).run().code(1);
+        let show = json(world.viewnet(["stack", "show", "lab", "--json"]).run());
+        assert_eq!(show["name"], "lab");
+        assert_eq!(show["kind"], "kernel");
+        let path = show["path"].as_str().unwrap();
+        assert!(path.starts_with(world.runtime().to_str().unwrap()), "{path}");
+        let text = show["interfaces"].to_string();
+        assert!(
+            text.contains("10.0.0.1/24") && text.contains("fd00::1/64") && text.contains("eth0"),
+            "{text}"
+        );
+        assert!(show["users"].to_string().contains("server"), "{show}");
+        world.viewnet(["stack", "show", "lab"]).run().ok().says("10.0.0.1/24");
+        world.viewnet(["ls"]).run().ok().says("server");
+        server.wait().ok();
+        // A change made by a program stays in the stack.
+        world.run(["--stack", "lab", "--", "ip", "addr", "add", "10.7.7.7/32", "dev", "lo"]).run().ok();
+        world.run(["--stack", "lab", "--", "ip", "-br", "addr"]).run().ok().says("10.7.7.7/32");
+        let again = world.viewnet(["stack", "up", "lab"]).run().code(1);
+        assert!(again.stderr.starts_with("viewnet: "), "{}", again.stderr);
+        world.viewnet(["stack", "down", "lab"]).run().ok();
+        world.run(["--stack", "lab", "--", "true"]).run().code(125);
+        world.viewnet(["stack", "down", "lab"]).run().code(1);
+        world.viewnet(["stack", "show", "lab"]).run().code(1);
+    });
+}
+
+#[test]
+fn a_stacks_path_may_be_anywhere() {
+    each_user(|world| {
+        let path = world.home().join("my.stack");
+        let path = path.to_str().unwrap();
+        world.viewnet(["stack", "up", path]).run().ok();
+        let mut server = world.run(["--stack", path, "--", "python3", "-c", LISTEN]).keep_stdin().start();
+        server.until("up");
+        world.run(["--stack", "./my.stack", "--", "python3", "-c", FETCH]).run().ok().says("hello");
+        server.wait().ok();
+        world.viewnet(["stack", "down", path]).run().ok();
+        assert!(wait_until(Duration::from_secs(3), || !std::path::Path::new(path).exists()), "{path} stays");
+    });
+}
+
+#[test]
+fn another_users_stack_is_out_of_reach() {
+    if !User::all().contains(&User::Root) {
+        eprintln!("not tested: only root can be two users");
+        return;
+    }
+    let world = World::new(User::Root);
+    let path = world.folder().join("bin/open.stack");
+    let path = path.to_str().unwrap();
+    world.viewnet(["stack", "up", path]).run().ok();
+    let other = [
+        "--reuid",
+        "64998",
+        "--regid",
+        "64998",
+        "--clear-groups",
+        "env",
+        "XDG_RUNTIME_DIR=",
+        "viewnet",
+        "run",
+    ];
+    let outcome = world.cmd("setpriv").args(other).args(["--stack", path, "--", "true"]).run().code(125);
+    assert!(outcome.stderr.starts_with("viewnet: "), "{}", outcome.stderr);
+    world.viewnet(["stack", "down", path]).run().ok();
+    let _ = std::fs::remove_dir_all("/tmp/viewnet-64998");
+}
+
+#[test]
+fn options_line_and_file_say_the_same() {
+    const FILE: &str = "
+[[interface]]
+name = \"eth0\"
+link = \"switch\"
+ip = [\"10.0.0.2/24\", \"fd00::2/64\"]
+gw = [\"10.0.0.1\"]
+
+[[route]]
+to = \"10.8.0.0/16\"
+via = \"10.0.0.254\"
+";
+    const SHOW: &str = "ip -br -4 addr show eth0; ip -br -6 addr show eth0 scope global; ip route; ip -br link show eth0 | cut -c1-5";
+    each_user(|world| {
+        let file = world.write("view.toml", FILE);
+        let forms: [&[&str]; 4] = [
+            &[
+                "--ip",
+                "10.0.0.2/24",
+                "--ip",
+                "fd00::2/64",
+                "--gw",
+                "10.0.0.1",
+                "--route",
+                "10.8.0.0/16 via 10.0.0.254",
+            ],
+            &[
+                "--link",
+                "switch",
+                "--ip",
+                "10.0.0.2/24",
+                "--ip",
+                "fd00::2/64",
+                "--gw",
+                "10.0.0.1",
+                "--route",
+                "10.8.0.0/16 via 10.0.0.254",
+            ],
+            &[
+                "--link",
+                "eth0=switch,ip=10.0.0.2/24,ip=fd00::2/64,gw=10.0.0.1",
+                "--route",
+                "10.8.0.0/16 via 10.0.0.254",
+            ],
+            &["--config", file.to_str().unwrap()],
+        ];
+        let shown = forms.map(|form| world.run(form).args(["--", "sh", "-c", SHOW]).run().ok().stdout);
+        for text in ["10.0.0.2/24", "fd00::2/64", "default via 10.0.0.1", "10.8.0.0/16 via 10.0.0.254"] {
+            assert!(shown[0].contains(text), "no {text} in:\n{}", shown[0]);
+        }
+        for (form, other) in forms.iter().zip(&shown) {
+            assert_eq!(*other, shown[0], "{form:?}");
+        }
+    });
+}
+
+#[test]
+fn the_data_path_is_never_trapped() {
+    const SCRIPT: &str = "
+import socket, select, sys, os, array
+a = socket.socket(); a.bind(('127.0.0.1', 0)); a.listen()
+b = socket.create_connection(a.getsockname()); c = a.accept()[0]
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('127.0.0.1', 0))
+l, r = socket.socketpair()
+e = select.epoll(); e.register(c, select.EPOLLIN)
+print('up', flush=True); sys.stdin.readline()
+f = open('/dev/zero', 'rb')
+for i in range(2000):
+    b.send(b'x' * 1000); e.poll(1); c.recv(2000)
+    u.sendto(b'y', u.getsockname()); u.recvfrom(10)
+    b.getpeername(); b.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1); select.select([c], [b], [], 0)
+    d = b.dup(); d.sendmsg([b'z']); c.recvmsg(9); d.close()
+    socket.send_fds(l, [b'f'], [b.fileno()]); [os.close(x) for x in socket.recv_fds(r, 9, 1)[1]]
+    os.sendfile(b.fileno(), f.fileno(), 0, 0)
+if os.fork() == 0: b.send(b'child'); os._exit(0)
+os.wait()
+print('done', flush=True); sys.stdin.readline()
+";
+    each_user(|world| {
+        let mut program = world.run(["--name", "busy", "--", "python3", "-c", SCRIPT]).keep_stdin().start();
+        let count =
+            || json(world.viewnet(["stack", "show", "busy", "--json"]).run())["notifications"].clone();
+        program.until("up");
+        let before = count();
+        assert!(before.to_string().contains("socket"), "counts nothing: {before}");
+        program.tell("go");
+        program.until("done");
+        assert_eq!(count(), before, "notifications on the data path");
+        program.tell("end");
+        program.wait().ok();
+    });
+}
+
+#[test]
+fn the_default_switch_comes_and_goes() {
+    each_user(|world| {
+        let list = || world.viewnet(["switch", "ls", "--json"]).run().ok().stdout;
+        assert!(!list().contains("default"), "{}", list());
+        let mut one = world.run(["--ip", "10.0.0.1/24", "--", "sh", "-c", "echo up; exec sleep 100"]).start();
+        one.until("up");
+        assert!(list().contains("default"), "{}", list());
+        world.run(["--ip", "10.0.0.2/24", "--", "ping", "-c", "1", "-W", "5", "10.0.0.1"]).run().ok();
+        one.kill(Signal::SIGTERM);
+        one.wait();
+        assert!(wait_until(Duration::from_secs(5), || !list().contains("default")), "{}", list());
+    });
+}
+
+#[test]
+fn vlans_keep_views_apart() {
+    each_user(|world| {
+        world.viewnet(["switch", "up", "lan"]).run().ok();
+        let run = |vlan: &str, ip: &str, script: &str| {
+            let link = format!("eth0=switch:lan[{vlan}],ip={ip}");
+            world.run(["--link", &link, "--", "sh", "-euc", script])
+        };
+        let mut ten = run("vlan 10", "10.0.0.1/24", "echo up; exec sleep 100").start();
+        let mut twenty = run("vlan 20", "10.0.0.1/24", "echo up; exec sleep 100").start();
+        ten.until("up");
+        twenty.until("up");
+        run("vlan 10", "10.0.0.2/24", "ping -c 1 -W 5 10.0.0.1").run().ok();
+        run("vlan 30", "10.0.0.2/24", "ping -c 1 -W 1 10.0.0.1").run().code(1);
+        let trunk = "ip link add link eth0 name v20 type vlan id 20; ip addr add 10.0.0.3/24 dev v20; ip link set v20 up; \
+                     ping -c 1 -W 5 -I v20 10.0.0.1";
+        run("trunk 10,20", "10.9.0.1/24", trunk).run().ok();
+        drop((ten, twenty));
+        world.viewnet(["switch", "down", "lan"]).run().ok();
+    });
+}
+
+#[test]
+fn no_network_at_all() {
+    each_user(|world| {
+        let script = "import socket; socket.socketpair(); socket.socket(socket.AF_UNIX)\n\
+                      try: socket.socket(); print('a socket')\nexcept OSError as e: print(e.errno)";
+        let outcome = world.run(["--stack", "none", "--", "python3", "-c", script]).run().ok();
+        assert_ne!(outcome.stdout, "a socket\n");
+    });
+}
+
+#[test]
+fn doctor_finds_this_machine_fit() {
+    each_user(|world| {
+        world.viewnet(["doctor"]).run().ok();
+        json(world.viewnet(["doctor", "--json"]).run());
+    });
+}
