@@ -1,7 +1,7 @@
 //! A switch as a process: the loop, the control socket, the end.
 //!
 //! # Theory of operation
-//! One thread, one epoll. Ready ports are served in turn, at most [`plugs::BATCH`] frames each, and every frame is
+//! One thread, one epoll. Ready ports are served in turn, at most `plugs::BATCH` frames each, and every frame is
 //! written to its egress ports at once, so nothing is queued here: the queues are the kernel's. Control
 //! connections are served between the ports' turns and never waited for. [`bind`] takes the path first, so that
 //! whoever started the switch learns of an error before it is sent to the background; [`run`] returns when the

@@ -4,7 +4,7 @@
 //! For veth ends where /dev/net/tun is closed, and for real NICs. The socket gets every frame that arrives on
 //! the interface (promiscuous, frames sent by this host excepted) with a virtio-net header, so that
 //! super-segments cross whole, and what is written goes out. The kernel takes VLAN tags out of arriving
-//! frames and tells them beside the frame; [`receive`] puts them back where they were.
+//! frames and tells them beside the frame; `receive` puts them back where they were.
 //!
 //! Read: packet(7), net/packet/af_packet.c. PACKET_IGNORE_OUTGOING is from Linux 4.20.
 

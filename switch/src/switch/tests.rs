@@ -101,6 +101,43 @@ fn a_vlan_is_removed_from_trunks_but_not_from_under_a_port() {
     assert_eq!(s.members(vid(9)).collect::<Vec<_>>(), [(t, vlan::Egress::Tagged)]);
 }
 
+/// Not a benchmark: a cost per port would make the larger switch slower by a factor of thousands.
+#[test]
+fn a_frame_to_a_known_station_costs_the_same_with_thousands_of_ports() {
+    let cost = |ports: usize| {
+        let mut s = Switch::new(Duration::from_secs(300));
+        let trunk = PortVlans::Trunk { native: Some(vid(1)), allowed: vlan::VidSet::all() };
+        let ids: Vec<PortId> = (0..ports)
+            .map(|i| {
+                let rules = if i % 2 == 0 { access(1) } else { trunk.clone() };
+                s.add_port(&format!("p{i}"), rules, Offloads::ALL).unwrap()
+            })
+            .collect();
+        let (a, b) = (ids[0], ids[ports - 1]);
+        let (there, back, hdr, mut out) =
+            (frame(2, 1, None), frame(1, 2, None), VnetHdr::default(), Egress::new());
+        let now = start();
+        let round = |s: &mut Switch, out: &mut Egress| {
+            for _ in 0..2000 {
+                s.handle_frame(now, a, &hdr, &there, out).unwrap();
+                s.handle_frame(now, b, &hdr, &back, out).unwrap();
+                assert_eq!(out.as_slice().len(), 1);
+            }
+        };
+        round(&mut s, &mut out);
+        (0..5)
+            .map(|_| {
+                let began = start();
+                round(&mut s, &mut out);
+                began.elapsed()
+            })
+            .min()
+            .unwrap()
+    };
+    let (few, many) = (cost(2), cost(MAX_PORTS));
+    assert!(many < 20 * few, "{few:?} with 2 ports, {many:?} with {MAX_PORTS}");
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Add(PortVlans),

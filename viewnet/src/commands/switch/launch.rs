@@ -93,7 +93,6 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
 }
 
 /// A connection to the user's default switch, started if need be. It keeps the switch alive.
-#[allow(dead_code, reason = "for the commands that plug stacks in")]
 pub(crate) fn ensure_default(runtime: &Runtime) -> Result<Client, Failure> {
     let options = Options {
         name: DEFAULT.to_owned(),
@@ -213,6 +212,13 @@ fn refuse(options: &Options, error: &io::Error) -> Failure {
         }
         io::ErrorKind::AddrInUse => {
             Failure::new(what, format!("{path} exists and is no socket")).hint("choose another path")
+        }
+        io::ErrorKind::NotFound => Failure::new(what, format!("the folder of {path} does not exist")),
+        io::ErrorKind::PermissionDenied => Failure::new(what, format!("{path}: {error}"))
+            .hint("choose a folder of your own, or a name without `/`"),
+        // std checks the length before the kernel does.
+        io::ErrorKind::InvalidInput => {
+            Failure::new(what, "the path of a socket is at most 107 bytes long").hint("choose a shorter one")
         }
         _ => Failure::new(what, format!("{path}: {error}")),
     };
