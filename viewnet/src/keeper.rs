@@ -68,12 +68,9 @@ enum Request {
 pub(crate) fn up(runtime: &Runtime, up: &Up) -> Result<(), Failure> {
     let mut last = LineError::Closed;
     for _ in 0..ATTEMPTS {
-        let mut line = match Line::connect(&runtime.keeper()) {
-            Ok(line) => line,
-            Err(_) => {
-                start(runtime)?;
-                continue;
-            }
+        let Ok(mut line) = Line::connect(&runtime.keeper()) else {
+            start(runtime)?;
+            continue;
         };
         match line.call::<_, Vec<PathBuf>>(&Request::Up(up.clone()), &[]) {
             Ok(_) => return Ok(()),
@@ -132,6 +129,7 @@ pub(crate) fn run() -> Result<Exit, Failure> {
     }
     let _ = setsid();
     process::ignore_sigpipe();
+    process::raise_open_files();
     process::set_title(c"viewnet-keeper");
     let _ = chdir("/");
     if let Ok(null) = std::fs::File::open("/dev/null") {

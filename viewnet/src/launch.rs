@@ -138,6 +138,7 @@ fn background(plan: &Plan, channel: UnixStream) -> ! {
 /// its standard descriptors, its name. Returns a copy of stderr if asked for.
 fn become_background(title: &std::ffi::CStr, keep_stderr: Option<&mut Option<OwnedFd>>) {
     process::ignore_sigpipe();
+    process::raise_open_files();
     process::set_title(title);
     let _ = chdir("/");
     if let Some(copy) = keep_stderr {

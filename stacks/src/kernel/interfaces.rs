@@ -56,19 +56,11 @@ impl Interfaces {
         self.netlink.change(set, Mode::Plain).map_err(|e| refused("interface", "set down", e))
     }
 
-    /// Makes an interface that is plugged into nothing (the kernel's `dummy` has no module here, so a
-    /// veth whose other end stays unused does).
-    pub(crate) fn add_unplugged(&mut self, name: &str) -> Result<(), Refusal> {
-        self.add_veth(name, &format!(".{}", &name[..name.len().min(14)]), None)
-    }
-
-    /// Makes a veth pair; the far end goes to the namespace `far`, if given.
-    pub(crate) fn add_veth(&mut self, name: &str, peer: &str, far: Option<i32>) -> Result<(), Refusal> {
+    /// Makes a veth pair whose other end goes to the namespace behind the descriptor `far`.
+    pub(crate) fn add_veth(&mut self, name: &str, peer: &str, far: i32) -> Result<(), Refusal> {
         let mut other = LinkMessage::default();
         other.attributes.push(LinkAttribute::IfName(peer.into()));
-        if let Some(far) = far {
-            other.attributes.push(LinkAttribute::NetNsFd(far));
-        }
+        other.attributes.push(LinkAttribute::NetNsFd(far));
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.into()));
         message.attributes.push(LinkAttribute::LinkInfo(vec![

@@ -78,7 +78,7 @@ impl KernelStack {
         interfaces.up(interfaces::LOOPBACK)?;
         for interface in &config.interfaces {
             match &interface.link {
-                Link::None => interfaces.add_unplugged(&interface.name)?,
+                Link::None => plug::unplugged(&stack.namespace, &interface.name)?,
                 Link::Switch { name: switch, vlan } => {
                     let path =
                         if switch.contains('/') { PathBuf::from(switch) } else { switches.join(switch) };
@@ -140,10 +140,7 @@ impl Stack for KernelStack {
     fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal> {
         self.namespace.enter().map_err(|e| Refusal::new("cannot enter the stack", e.desc()))?;
         let links = &self.links;
-        let mut found = Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())?;
-        // The unused far ends of unplugged interfaces are ours, not the user's.
-        found.retain(|i| !i.name.starts_with('.'));
-        Ok(found)
+        Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())
     }
 
     fn namespace(&self) -> Option<BorrowedFd<'_>> {

@@ -77,8 +77,26 @@ pub(super) fn plug(
     }
 }
 
+/// Makes interface `name` in `namespace`, where this process is, plugged into nothing: no carrier.
+pub(super) fn unplugged(namespace: &NetNamespace, name: &str) -> Result<(), SetUpError> {
+    with_far_end(namespace, name, |_| Ok(()))
+}
+
 /// Makes a veth whose far end is in the closet, and opens that end.
 fn veth(namespace: &NetNamespace, name: &str) -> Result<OwnedFd, SetUpError> {
+    with_far_end(namespace, name, |far| {
+        let index = index_of(far)?;
+        Interfaces::open()?.up(index)?;
+        packet::open(index).map_err(|e| SetUpError::Step(Step::Plug, errno_of(&e)))
+    })
+}
+
+/// Makes a veth between `namespace` and the closet and does something with its far end, there.
+fn with_far_end<T>(
+    namespace: &NetNamespace,
+    name: &str,
+    then: impl FnOnce(&str) -> Result<T, SetUpError>,
+) -> Result<T, SetUpError> {
     CLOSET.with(|closet| {
         if closet.get().is_none() {
             let made = NetNamespace::create();
@@ -87,18 +105,14 @@ fn veth(namespace: &NetNamespace, name: &str) -> Result<OwnedFd, SetUpError> {
         }
         let closet = closet.get().expect("it was just made");
         let far = format!("far{}", NEXT_FAR.fetch_add(1, Ordering::Relaxed));
-        let no_interface = |e| SetUpError::Step(Step::Plug, e);
-        Interfaces::open()?.add_veth(name, &far, Some(closet.as_fd().as_raw_fd())).map_err(|refusal| {
+        Interfaces::open()?.add_veth(name, &far, closet.as_fd().as_raw_fd()).map_err(|refusal| {
+            let no_interface = |e| SetUpError::Step(Step::Plug, e);
             refusal.errno.map(Errno::from_raw).map_or(SetUpError::Refused(refusal), no_interface)
         })?;
         enter(closet)?;
-        let opened = (|| {
-            let index = index_of(&far)?;
-            Interfaces::open()?.up(index)?;
-            packet::open(index).map_err(|e| no_interface(errno_of(&e)))
-        })();
+        let done = then(&far);
         enter(namespace)?;
-        opened
+        done
     })
 }
 

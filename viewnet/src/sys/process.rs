@@ -37,6 +37,15 @@ pub(crate) fn ignore_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// Takes the hard limit of open files as the soft one: a background process holds three descriptors per
+/// stack, and uses no select(2), for which the soft limit is low.
+pub(crate) fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 /// Which side of a fork we are on.
 pub(crate) enum Fork {
     /// The old process, and the new one's id.
