@@ -22,7 +22,7 @@ use crate::forward::{self, Admitted};
 use crate::frame::{Frame, Mac, TagEdit};
 use crate::offload::VnetHdr;
 use crate::port::{self, Counters, DropReason, MAX_PORTS, Offloads, Port, PortId};
-use crate::vlan::{self, PortVlans, Vid};
+use crate::vlan::{self, PortVlans, Vid, VidSet};
 
 /// Size of a table with a place for every 12-bit VLAN number.
 const VLANS: usize = 4096;
@@ -135,6 +135,7 @@ impl Switch {
         let admitted = match forward::admit(&ingress.vlans, hdr, bytes) {
             Ok(admitted) => admitted,
             Err(reason) => {
+                log::trace!("port {}: dropped a frame of {} bytes: {reason:?}", ingress.name, bytes.len());
                 ingress.counters.count_drop(reason);
                 return None;
             }
@@ -336,10 +337,11 @@ impl Switch {
     /// The VLANs that have a name, a port whose frames have no tag, or traffic; those that trunks merely allow
     /// would make a long list.
     pub fn vlans(&self) -> impl Iterator<Item = Vid> {
-        Vid::all().filter(|vid| {
+        let natives: VidSet = self.trunks.iter().filter_map(|(_, native)| *native).collect();
+        Vid::all().filter(move |vid| {
             self.vlan_names.contains_key(vid)
                 || self.members[vid.index()].iter().any(|m| m.egress == vlan::Egress::Untagged)
-                || self.trunks.iter().any(|(_, native)| *native == Some(*vid))
+                || natives.contains(*vid)
                 || self.vlan_counters[vid.index()].rx_frames > 0
         })
     }

@@ -191,6 +191,37 @@ fn an_unused_switch_ends_and_takes_its_socket_along() {
     assert!(!served.path.exists());
 }
 
+/// Whoever comes at the last moment is served, or turned away in a way that says "start another".
+#[test]
+fn a_switch_that_is_just_ending_answers_or_is_gone() {
+    let (mut answered, mut gone) = (0, 0);
+    for round in 0..200 {
+        let mut served = Served::new(Some(Duration::from_millis(3)));
+        std::thread::sleep(Duration::from_micros(2500 + round * 10));
+        match Client::connect(&served.path) {
+            Ok(mut client) => match client.hello() {
+                Ok(_) => {
+                    answered += 1;
+                    client.show().expect("a switch in use does not end");
+                    assert!(served.path.exists());
+                }
+                Err(e) => {
+                    assert!(switch::client::is_gone(&e), "{e:?}");
+                    gone += 1;
+                }
+            },
+            Err(e) => {
+                use std::io::ErrorKind::{ConnectionRefused, NotFound};
+                assert!(matches!(e.kind(), NotFound | ConnectionRefused), "{e:?}");
+                gone += 1;
+            }
+        }
+        served.join();
+        assert!(!served.path.exists());
+    }
+    eprintln!("{answered} answered, {gone} gone");
+}
+
 #[test]
 fn down_is_answered_after_the_socket_is_gone() {
     let mut served = Served::new(None);

@@ -88,7 +88,7 @@ fn names_are_unique_and_ids_are_used_again() {
 #[test]
 fn a_vlan_is_removed_from_trunks_but_not_from_under_a_port() {
     let mut s = Switch::new(Duration::from_secs(300));
-    let trunk = PortVlans::Trunk { native: Some(vid(1)), allowed: vlan::VidSet::all() };
+    let trunk = PortVlans::Trunk { native: Some(vid(1)), allowed: VidSet::all() };
     let t = s.add_port("t", trunk, Offloads::ALL).unwrap();
     let a = s.add_port("a", access(7), Offloads::ALL).unwrap();
     assert_eq!(s.remove_vlan(vid(7)), Err(a));
@@ -106,7 +106,7 @@ fn a_vlan_is_removed_from_trunks_but_not_from_under_a_port() {
 fn a_frame_to_a_known_station_costs_the_same_with_thousands_of_ports() {
     let cost = |ports: usize| {
         let mut s = Switch::new(Duration::from_secs(300));
-        let trunk = PortVlans::Trunk { native: Some(vid(1)), allowed: vlan::VidSet::all() };
+        let trunk = PortVlans::Trunk { native: Some(vid(1)), allowed: VidSet::all() };
         let ids: Vec<PortId> = (0..ports)
             .map(|i| {
                 let rules = if i % 2 == 0 { access(1) } else { trunk.clone() };
@@ -153,7 +153,7 @@ fn rules() -> impl Strategy<Value = PortVlans> {
         native: Vid::new(native),
         allowed: list.into_iter().map(vid).collect(),
     });
-    let all = (0..5u16).prop_map(|n| PortVlans::Trunk { native: Vid::new(n), allowed: vlan::VidSet::all() });
+    let all = (0..5u16).prop_map(|n| PortVlans::Trunk { native: Vid::new(n), allowed: VidSet::all() });
     prop_oneof![(1..5u16).prop_map(access), some, all]
 }
 
@@ -264,7 +264,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(hdr: [u8; 10], bytes in prop::collection::vec(any::<u8>(), 0..100)) {
         let (now, mut s) = (start(), Switch::new(Duration::from_secs(300)));
-        let trunk = PortVlans::Trunk { native: Some(vid(1)), allowed: vlan::VidSet::all() };
+        let trunk = PortVlans::Trunk { native: Some(vid(1)), allowed: VidSet::all() };
         let a = s.add_port("a", trunk, Offloads::ALL).unwrap();
         s.add_port("b", access(1), Offloads::NONE).unwrap();
         let hdr = VnetHdr::parse(hdr);
