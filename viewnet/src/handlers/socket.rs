@@ -35,6 +35,12 @@ const OF_THE_STACK: [i32; 9] = [
 
 /// Bits of socket(2)'s type argument that are flags.
 const FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+/// Bits of it that are the type.
+const TYPE_MASK: i32 = 0xf;
+/// The last of the types, linux/net.h; libc calls it deprecated.
+const SOCK_PACKET: i32 = 10;
+/// First number that is no family, linux/socket.h.
+const AF_MAX: i32 = 46;
 /// SYS_SOCKET, linux/net.h.
 const SYS_SOCKET: i32 = 1;
 /// SYS_CONNECT, linux/net.h.
@@ -58,8 +64,7 @@ fn make(call: &mut Call<'_>, spec: SocketSpec) -> Answer {
     }
     let Some(stack) = call.caller.stack(call.target)? else { return Err(Stop::Native) };
     if !OF_THE_STACK.contains(&spec.domain) {
-        // As the kernel: a family out of range or unknown.
-        return Err(Stop::Fail(Errno::EAFNOSUPPORT));
+        return Err(Stop::Fail(refusal(spec)));
     }
     Ok(Reply::Descriptor { fd: stack.socket(spec)?, cloexec })
 }
@@ -103,11 +108,22 @@ pub(super) fn socketcall(call: &mut Call<'_>) -> Answer {
     }
 }
 
+/// What a kernel without the family says, in the order in which it looks (net/socket.c).
+fn refusal(spec: SocketSpec) -> Errno {
+    let out_of_range = !(0..AF_MAX).contains(&spec.domain);
+    if spec.kind & !(FLAGS | TYPE_MASK) != 0 || !out_of_range && spec.kind & TYPE_MASK > SOCK_PACKET {
+        Errno::EINVAL
+    } else {
+        Errno::EAFNOSUPPORT
+    }
+}
+
 /// Whether the kernel asks for a capability when such a socket is made.
 fn needs_rights(spec: SocketSpec) -> bool {
     match spec.domain {
         libc::AF_PACKET | libc::AF_KEY | libc::AF_XDP => true,
-        libc::AF_INET | libc::AF_INET6 => spec.kind & !FLAGS == libc::SOCK_RAW,
+        // The old name of a packet socket: the kernel takes SOCK_PACKET of INET for AF_PACKET.
+        libc::AF_INET | libc::AF_INET6 => matches!(spec.kind & TYPE_MASK, libc::SOCK_RAW | SOCK_PACKET),
         _ => false,
     }
 }
