@@ -26,8 +26,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Most descriptors one message may carry.
 pub const MAX_FDS: usize = 16;
-/// Longest line a server accepts, in bytes: a configuration, never a bulk transfer.
-pub const SERVER_LIMIT: usize = 1 << 20;
+/// Longest line a server accepts, in bytes: a configuration, never a bulk transfer. It is what a stranger on
+/// a socket that is open to all can make us keep, per connection.
+pub const SERVER_LIMIT: usize = 128 << 10;
 /// Longest line a client accepts, in bytes: a forwarding database of 100,000 entries with room to spare.
 pub const CLIENT_LIMIT: usize = 64 << 20;
 

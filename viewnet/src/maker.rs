@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use msocket::line::is_dead;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use stacks::kernel::namespace::{Step, enter, enter_new};
@@ -27,13 +28,16 @@ pub(crate) fn take_turn(runtime: &Runtime) -> Result<Turn, Errno> {
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| e)
 }
 
-/// Moves this process, which has one thread, into the user namespace of the user's stacks.
+/// Moves this process, which has one thread, into the user namespace of the user's stacks. Clears away the
+/// socket files of servers that were killed together with their eyes.
 pub(crate) fn become_maker(runtime: &Runtime) -> Result<(), (Step, Errno)> {
     for entry in std::fs::read_dir(runtime.stacks()).into_iter().flatten().flatten() {
-        if let Some(namespace) = remote::user_namespace(&entry.path(), PATIENCE)
-            && enter(namespace.as_fd()).is_ok()
-        {
-            return Ok(());
+        let path = entry.path();
+        match remote::user_namespace(&path, PATIENCE) {
+            Some(namespace) if enter(namespace.as_fd()).is_ok() => return Ok(()),
+            Some(_) => {}
+            None if is_dead(&path) => drop(std::fs::remove_file(&path)),
+            None => {}
         }
     }
     enter_new()

@@ -21,7 +21,7 @@ use switch::vlan::{PortVlans, Vid, VidSet};
 
 use super::SetUpError;
 use super::interfaces::{Interfaces, index_of};
-use super::namespace::{NetNamespace, Step, errno_of};
+use super::namespace::{NetNamespace, Step, errno_of, sysctl};
 use crate::config::PortVlan;
 
 thread_local! {
@@ -99,7 +99,10 @@ fn with_far_end<T>(
 ) -> Result<T, SetUpError> {
     CLOSET.with(|closet| {
         if closet.get().is_none() {
-            let made = NetNamespace::create();
+            let made = NetNamespace::create().inspect(|_| {
+                // The far ends are cables, not stations: they shall not speak (no such file without IPv6).
+                let _ = sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+            });
             enter(namespace)?;
             let _ = closet.set(made?);
         }

@@ -62,7 +62,7 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
     let choice = choose(&args)?;
     let runtime = Runtime::locate()?;
     let pid = std::process::id() as i32;
-    let name = args.name.unwrap_or_else(|| format!("run-{pid}"));
+    let name = args.name.unwrap_or_else(|| free_name(&runtime, pid));
     check_name("view", &name)?;
     let (stack, switches) = match choice {
         Choice::Host => {
@@ -92,6 +92,13 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
     let failed = launch::launch(&plan);
     drop(switches);
     failed.map(|never| match never {})
+}
+
+/// `run-PID`; a run nested in another one has the pid of the outer, and so a number behind it.
+fn free_name(runtime: &Runtime, pid: i32) -> String {
+    let names = (1..).map(|n| format!("run-{pid}.{n}"));
+    let mut names = std::iter::once(format!("run-{pid}")).chain(names);
+    names.find(|name| !runtime.stack(name).exists()).expect("numbers do not run out")
 }
 
 enum Choice {

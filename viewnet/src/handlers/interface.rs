@@ -14,11 +14,11 @@ use crate::answer::{Answer, Reply, Stop};
 use crate::sys::ioctl::{IFREQ, interface_list, interface_request};
 
 /// Requests that only ask, that every kind of socket answers, and whose argument is a struct ifreq:
-/// SIOCGIF{NAME,FLAGS,METRIC,MEM,MTU,HWADDR,SLAVE,INDEX,PFLAGS,TXQLEN,MAP}.
-const ASKING: [u32; 11] =
-    [0x8910, 0x8913, 0x891d, 0x891f, 0x8921, 0x8927, 0x8929, 0x8933, 0x8935, 0x8942, 0x8970];
-/// SIOCGIFADDR, SIOCGIFDSTADDR, SIOCGIFBRDADDR, SIOCGIFNETMASK: an AF_UNIX socket has no answer.
-const INTERNET_ONLY: [u32; 4] = [0x8915, 0x8917, 0x8919, 0x891b];
+/// SIOCGIF{NAME,FLAGS,METRIC,MEM,MTU,HWADDR,SLAVE,INDEX,TXQLEN,MAP}.
+const ASKING: [u32; 10] = [0x8910, 0x8913, 0x891d, 0x891f, 0x8921, 0x8927, 0x8929, 0x8933, 0x8942, 0x8970];
+/// Requests that change something on any kind of socket: SIOCSIF{FLAGS,MTU,NAME,HWADDR}, SIOC{ADD,DEL}MULTI,
+/// SIOCSIFHWBROADCAST, SIOCSIFTXQLEN, SIOCSMIIREG, SIOCSIFMAP.
+const CHANGING: [u32; 10] = [0x8914, 0x8922, 0x8923, 0x8924, 0x8931, 0x8932, 0x8937, 0x8943, 0x8949, 0x8971];
 const SIOCGIFCONF: u32 = 0x8912;
 /// SIOCETHTOOL, SIOCGMIIPHY, SIOCGMIIREG: programs ask them on internet sockets.
 const HARDWARE: [u32; 3] = [0x8946, 0x8947, 0x8948];
@@ -50,9 +50,13 @@ pub(super) fn ioctl(call: &mut Call<'_>) -> Answer {
             call.target.write(address, &ifreq[..size])?;
             Ok(Reply::Value(0))
         }
-        _ if INTERNET_ONLY.contains(&request) => Err(Stop::Fail(Errno::ENOTTY)),
         _ if HARDWARE.contains(&request) => Err(Stop::Fail(Errno::EOPNOTSUPP)),
-        _ => Err(Stop::Fail(Errno::EPERM)),
+        _ if CHANGING.contains(&request) => Err(Stop::Fail(Errno::EPERM)),
+        // The kernel copies the argument before it finds that this kind of socket has no answer.
+        _ => {
+            call.target.read(call.address(2), size)?;
+            Err(Stop::Fail(Errno::ENOTTY))
+        }
     }
 }
 
