@@ -14,6 +14,7 @@ static void storm(int flags, int usec, const char *name)
 	struct sigaction sa = { .sa_handler = on_tick, .sa_flags = flags };
 	struct itimerval on = { { 0, usec }, { 0, usec } }, off = { 0 };
 	int before = open_fds(), good = 0, other = 0, connected = 0, refused = 0, port, l = listener(&port, 128);
+	nonblocking(l, 1);
 	const char *what = "";
 	struct sockaddr_in a = v4("127.0.0.1", port), bad = v4("127.0.0.1", closed_port(SOCK_STREAM));
 	sigaction(SIGALRM, &sa, NULL);
@@ -28,7 +29,7 @@ static void storm(int flags, int usec, const char *name)
 			other++, what = strerrorname_np(errno);
 		struct ifreq r = { .ifr_name = "lo" };
 		int u = socket(AF_UNIX, SOCK_DGRAM, 0);
-		if (u < 0 || (ioctl(u, SIOCGIFINDEX, &r) < 0 && errno != EINTR))
+		if ((u < 0 || ioctl(u, SIOCGIFINDEX, &r) < 0) && errno != EINTR)
 			other++, what = strerrorname_np(errno);
 		close(u);
 		if (i % 16 == 0) {
@@ -41,10 +42,10 @@ static void storm(int flags, int usec, const char *name)
 			else
 				other++, what = strerrorname_np(errno);
 			close(c);
-			while ((rc = accept4(l, NULL, NULL, SOCK_NONBLOCK)) < 0 && errno == EINTR)
-				;
-			if (rc >= 0)
-				close(rc);
+			/* An interrupted connect() may never have begun: nobody to wait for then. */
+			while ((rc = accept4(l, NULL, NULL, SOCK_NONBLOCK)) >= 0 || errno == EINTR)
+				if (rc >= 0)
+					close(rc);
 			c = socket(AF_INET, SOCK_STREAM, 0);
 			if (c >= 0 && connect(c, SA(bad)) < 0 && (errno == ECONNREFUSED || errno == EINTR))
 				refused++;

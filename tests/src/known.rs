@@ -32,6 +32,8 @@ const fn sometimes(
 const URING: &str =
     "a ring makes sockets that seccomp never sees; EPERM is what kernel.io_uring_disabled=2 answers";
 
+const UNIX: &str = "AF_UNIX sockets are the machine's, and so is the privilege these options need";
+
 /// The table.
 pub const DIFFERENCES: &[Difference] = &[
     sometimes("uring", "io_uring_setup*", "ok", "EPERM", URING),
@@ -42,6 +44,22 @@ pub const DIFFERENCES: &[Difference] = &[
         "*",
         "ENOSYS",
         "x32 calls would pass the filter under other numbers: refused",
+    ),
+    sometimes(
+        "families",
+        "socketpair PACKET*",
+        "*",
+        "EPERM",
+        "socketpair is the machine's own; it fails either way, for want of privilege first",
+    ),
+    sometimes("options", "unix level 1 SO_PRIORITY=7", "*", "get 3/4 set EPERM get 3/4", UNIX),
+    sometimes("options", "unix level 1 SO_MARK=5", "*", "get 0/4 set EPERM get 0/4", UNIX),
+    sometimes(
+        "netlink",
+        "diag listener",
+        "*",
+        "backlog 7 inode right uid other",
+        "sock_diag shows uids as the view's user namespace does, in which its owner is 0",
     ),
     sometimes(
         "families",

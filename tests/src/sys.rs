@@ -41,6 +41,9 @@ impl Confine {
     }
 
     fn enter(&self) -> io::Result<()> {
+        // What another thread has open at this moment is none of the program's business.
+        // SAFETY: marks descriptors close-on-exec, which concerns this child alone.
+        unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
         if let Some(fd) = self.terminal {
             nix::unistd::setsid()?;
             // SAFETY: TIOCSCTTY takes an integer.

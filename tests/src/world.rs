@@ -105,7 +105,10 @@ impl World {
     pub fn install(&self, program: &Path, name: &str) -> PathBuf {
         let to = self.folder().join("bin").join(name);
         if !to.exists() {
-            fs::copy(program, &to).unwrap_or_else(|e| panic!("cannot copy {}: {e}", program.display()));
+            // Not by this process: a child that another thread forks meanwhile would hold the file open for
+            // writing, and executing it would fail with ETXTBSY.
+            let copied = Command::new("cp").arg(program).arg(&to).status().expect("cp");
+            assert!(copied.success(), "cannot copy {}", program.display());
             fs::set_permissions(&to, Permissions::from_mode(0o755)).expect("chmod");
         }
         to

@@ -40,6 +40,8 @@ fn main() {
     let mut fds: Vec<i32> = fs::read_dir("/proc/self/fd")
         .expect("fds")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect::<Vec<_>>()
+        .into_iter()
         .filter(|fd| fs::read_link(format!("/proc/self/fd/{fd}")).is_ok())
         .collect();
     fds.sort_unstable();
