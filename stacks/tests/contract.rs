@@ -1,16 +1,14 @@
 //! What every kind of stack must do, run on each kind: as whoever runs the tests, root or not.
 //!
-//! A stack's maker must be a process with one thread, so this test has a `main` of its own: it forks for each
-//! check, and prints as the usual harness does.
+//! A stack's maker must be a process with one thread, so this test has a `main` of its own: it
+//! starts itself again for each check, and prints as the usual harness does.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use nix::errno::Errno;
 use nix::sys::socket::{SockaddrIn, bind, connect, getsockname, listen};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
 use stacks::config::StackConfig;
 use stacks::kernel::{KernelStack, namespace};
 use stacks::none::NoStack;
@@ -33,42 +31,56 @@ const WITH_NETWORK: [(&str, Check); 5] = [
 /// What the stack without one does.
 const WITHOUT: [(&str, Check); 1] = [("every_family_is_refused", refused)];
 
+/// What is said of stacks in general.
+const OTHERS: [(&str, fn()); 3] = [
+    ("kernel::two_stacks_do_not_meet", two_stacks),
+    ("kernel::wrong_configurations_leave_nothing", wrong_configuration),
+    ("serve::a_user_counts_until_it_goes", users),
+];
+
 fn main() -> ExitCode {
-    let mut failed = 0;
-    let mut passed = 0;
-    let mut run = |name: String, check: &dyn Fn()| {
-        let good = in_a_process(check);
-        println!("test {name} ... {}", if good { "ok" } else { "FAILED" });
-        *(if good { &mut passed } else { &mut failed }) += 1;
-    };
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--serve", path] => serve(path.as_ref()),
+        ["--check", name] => all().into_iter().find(|(known, _)| known == name).expect("a check").1(),
+        _ => return run_all(),
+    }
+    ExitCode::SUCCESS
+}
+
+/// Every check with its name.
+fn all() -> Vec<(String, Box<dyn Fn()>)> {
+    let mut all: Vec<(String, Box<dyn Fn()>)> = Vec::new();
     for (name, check) in WITH_NETWORK {
-        run(format!("kernel::{name}"), &|| check(&mut kernel()));
-        run(format!("remote::{name}"), &|| with_remote(check));
+        all.push((format!("kernel::{name}"), Box::new(move || check(&mut kernel()))));
+        all.push((format!("remote::{name}"), Box::new(move || with_remote(check))));
     }
     for (name, check) in WITHOUT {
-        run(format!("none::{name}"), &|| check(&mut NoStack));
+        all.push((format!("none::{name}"), Box::new(move || check(&mut NoStack))));
     }
-    run("kernel::two_stacks_do_not_meet".into(), &two_stacks);
-    run("kernel::wrong_configurations_leave_nothing".into(), &wrong_configuration);
-    run("serve::a_user_counts_until_it_goes".into(), &users);
+    all.extend(OTHERS.map(|(name, check)| (name.to_owned(), Box::new(check) as Box<dyn Fn()>)));
+    all
+}
+
+/// This program again, in another role.
+fn again(words: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("/proc is mounted"));
+    command.args(words);
+    command
+}
+
+fn run_all() -> ExitCode {
+    let (mut passed, mut failed) = (0, 0);
+    for (name, _) in all() {
+        let good = again(&["--check", &name]).status().is_ok_and(|status| status.success());
+        println!("test {name} ... {}", if good { "ok" } else { "FAILED" });
+        *(if good { &mut passed } else { &mut failed }) += 1;
+    }
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!(
         "\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out"
     );
     ExitCode::from(u8::from(failed > 0))
-}
-
-/// Forks; whether the child came to its end without a panic.
-#[allow(unsafe_code, reason = "this process has one thread")]
-fn in_a_process(check: &dyn Fn()) -> bool {
-    // SAFETY: there is one thread, so the child has all the parent had.
-    match unsafe { fork() }.expect("fork") {
-        ForkResult::Parent { child } => matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0))),
-        ForkResult::Child => {
-            let good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)).is_ok();
-            std::process::exit(i32::from(!good))
-        }
-    }
 }
 
 fn kernel() -> KernelStack {
@@ -80,34 +92,29 @@ fn new_stack(name: &str) -> KernelStack {
     KernelStack::create(name, &StackConfig::default(), "/nonexistent".as_ref()).expect("a stack")
 }
 
-/// A stack served by another process, whose namespace we are not given because we do not ask for it.
-#[allow(unsafe_code, reason = "this process has one thread")]
+/// A stack served by another process, which makes the sockets.
 fn with_remote(check: Check) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("s");
-    // SAFETY: there is one thread.
-    match unsafe { fork() }.expect("fork") {
-        ForkResult::Child => {
-            let mut server = Server::new().expect("a server");
-            let serving = Serving { name: "s".into(), path, mode: 0o600, kept: true, own: None };
-            server.add(serving, kernel()).expect("served");
-            while !server.is_empty() {
-                wait_for(&server);
-                let _ = server.turn(&|_| Default::default());
-            }
-            std::process::exit(0)
-        }
-        ForkResult::Parent { child } => {
-            while !path.exists() {
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
-            let user = User { view: "v".into(), pid: 1 };
-            let mut member = remote::join(&path, &user).expect("joined");
-            check(&mut member.remote);
-            drop(member);
-            remote::ask::<()>(&path, &msocket::proto::Request::Down { force: true }).expect("down");
-            waitpid(child, None).expect("it ends");
-        }
+    let mut server = again(&["--serve", path.to_str().expect("a plain path")]).spawn().expect("it starts");
+    while !path.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let user = User { view: "v".into(), pid: 1 };
+    let mut member = remote::join(&path, &user).expect("joined");
+    check(&mut member.remote);
+    drop(member);
+    remote::ask::<()>(&path, &msocket::proto::Request::Down { force: true }).expect("down");
+    assert!(server.wait().expect("it ends").success());
+}
+
+fn serve(path: &std::path::Path) {
+    let mut server = Server::new().expect("a server");
+    let serving = Serving { name: "s".into(), path: path.to_owned(), mode: 0o600, kept: true, own: None };
+    server.add(serving, kernel()).expect("served");
+    while !server.is_empty() {
+        wait_for(&server);
+        let _ = server.turn(&|_| Default::default());
     }
 }
 
