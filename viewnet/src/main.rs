@@ -12,6 +12,7 @@ mod filter;
 mod handlers;
 mod keeper;
 mod launch;
+mod logger;
 mod maker;
 mod nested;
 mod runtime;
@@ -25,6 +26,7 @@ use clap::Parser;
 
 fn main() -> std::process::ExitCode {
     sys::process::restore_sigpipe();
+    logger::install(runtime::log_level().as_deref());
     let cli = cli::Cli::parse();
     match commands::dispatch(cli) {
         Ok(code) => code.into(),

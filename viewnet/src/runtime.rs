@@ -75,8 +75,14 @@ impl Runtime {
     }
 }
 
+/// How much to log: `VIEWNET_LOG`.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub(crate) fn log_level() -> Option<String> {
+    std::env::var("VIEWNET_LOG").ok()
+}
+
 /// The folders in which execvp(3) looks for a program.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub(crate) fn search_path() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
     std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
