@@ -111,7 +111,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal without hint or errno.
     pub fn new(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
-        Self { what: what.into(), why: why.to_string(), hint: None, errno: None, step: None }
+        Self { what: what.into(), why: plain(&why.to_string()), hint: None, errno: None, step: None }
     }
 
     /// Adds what to do next.
@@ -314,6 +314,14 @@ pub fn is_dead(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
 }
 
+/// An I/O error's words without the number that std puts behind them.
+fn plain(why: &str) -> String {
+    match why.rsplit_once(" (os error ") {
+        Some((words, number)) if number.ends_with(')') => words.to_owned(),
+        _ => why.to_owned(),
+    }
+}
+
 fn send_some(stream: &UnixStream, bytes: &[u8], fds: &[OwnedFd]) -> rustix::io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -338,6 +346,12 @@ mod tests {
         assert_eq!((text.as_str(), fds.len()), ("hello", 1));
         drop(a);
         assert!(matches!(b.receive::<String>(), Ok(Received::Closed)));
+    }
+
+    #[test]
+    fn a_refusal_speaks_in_words() {
+        let refusal = Refusal::new("cannot read x", io::Error::from_raw_os_error(2)).hint("look again");
+        assert_eq!(refusal.to_string(), "cannot read x: No such file or directory; look again");
     }
 
     #[test]

@@ -67,8 +67,10 @@ impl StackOptions {
             None => StackConfig::default(),
             Some(file) => {
                 let name = file.display().to_string();
-                let text = std::fs::read_to_string(file)
-                    .map_err(|why| Failure::new(format!("cannot read {name}"), why))?;
+                let text = std::fs::read_to_string(file).map_err(|why| {
+                    Failure::new(format!("cannot read {name}"), why)
+                        .hint("--config takes the path of a TOML file")
+                })?;
                 StackConfig::from_toml(&text)
                     .map_err(|why| Failure::new(format!("cannot use {name}"), why))?
             }
