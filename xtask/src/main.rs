@@ -12,7 +12,7 @@ mod packages;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use command::{Outcome, cargo, root, target};
+use command::{Cmd, Outcome, cargo, root, target};
 
 type Recipe = (&'static str, &'static str, fn(&[String]) -> Outcome);
 
@@ -32,6 +32,7 @@ const RECIPES: &[Recipe] = &[
         test,
     ),
     ("ci", "fmt --check, lint, doc, deny, test", ci),
+    ("fuzz-smoke", "run each fuzz target for 60 s, or as many as given (needs a nightly toolchain)", fuzz_smoke),
     ("packages", "install (root) or name (others) the Debian packages the tests need", packages_only),
     ("man", "write target/man/viewnet.1", man),
     ("completions", "write target/completions for bash, zsh and fish", completions),
@@ -84,6 +85,20 @@ fn ci(_: &[String]) -> Outcome {
         let start = Instant::now();
         cargo(["xtask"]).args(step).run()?;
         eprintln!("xtask {}: passed in {} s\n", step[0], start.elapsed().as_secs());
+    }
+    Ok(())
+}
+
+/// cargo-fuzz builds with a sanitizer, which only a nightly compiler has.
+fn fuzz_smoke(args: &[String]) -> Outcome {
+    let seconds = args.first().map_or("60", String::as_str);
+    let fuzz = |words: &[&str]| Cmd::new("rustup").args(["run", "nightly", "cargo", "fuzz"]).args(words);
+    let listed = fuzz(&["list"]).output().map_err(|why| {
+        format!("{why}; it needs `rustup toolchain install nightly` and `cargo install --locked cargo-fuzz`")
+    })?;
+    for target in String::from_utf8_lossy(&listed).lines() {
+        let limit = format!("-max_total_time={seconds}");
+        fuzz(&["run", target, "--", &limit, "-rss_limit_mb=4096"]).run()?;
     }
     Ok(())
 }
