@@ -32,6 +32,9 @@ const fn sometimes(
 const URING: &str =
     "a ring makes sockets that seccomp never sees; EPERM is what kernel.io_uring_disabled=2 answers";
 
+const ASKED: &str =
+    "on an AF_UNIX socket an interface can be asked about (SIOCGIF*), not changed; use an AF_INET one";
+const WIRELESS: &str = "the kernel's i386 layer has an errno of its own for wireless requests";
 const UNIX: &str = "AF_UNIX sockets are the machine's, and so is the privilege these options need";
 
 /// The table.
@@ -45,6 +48,14 @@ pub const DIFFERENCES: &[Difference] = &[
         "ENOSYS",
         "x32 calls would pass the filter under other numbers: refused",
     ),
+    sometimes("interfaces", "unix dgram SIOCETHTOOL link", "*", "EOPNOTSUPP 0", ASKED),
+    sometimes("interfaces", "unix stream SIOCETHTOOL link", "*", "EOPNOTSUPP 0", ASKED),
+    sometimes("interfaces", "unix dgram SIOCSIFMTU", "ok", "EPERM", ASKED),
+    sometimes("interfaces", "unix stream SIOCSIFMTU", "ok", "EPERM", ASKED),
+    sometimes("interfaces", "unix dgram SIOCGIFMTU after", "ok 30000", "ok 65536", ASKED),
+    sometimes("interfaces", "unix stream SIOCGIFMTU after", "ok 30000", "ok 65536", ASKED),
+    sometimes("interfaces", "unix dgram SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
+    sometimes("interfaces", "unix stream SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
     sometimes(
         "families",
         "socketpair PACKET*",

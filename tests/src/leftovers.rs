@@ -39,7 +39,7 @@ impl fmt::Display for Leftover {
 pub fn find(runtime: &Path) -> Vec<Leftover> {
     let mut found: Vec<_> =
         processes(runtime).into_iter().map(|(pid, line)| Leftover::Process { pid, line }).collect();
-    files(runtime, &mut found);
+    found.extend(files_in(runtime).into_iter().map(Leftover::File));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let folder = runtime.to_string_lossy();
     found.extend(mounts.lines().filter(|l| l.contains(&*folder)).map(|l| Leftover::Mount(l.into())));
@@ -70,11 +70,12 @@ fn is_zombie(pid: i32) -> bool {
     stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with(['Z', 'X']))
 }
 
-fn files(folder: &Path, found: &mut Vec<Leftover>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => files(&entry.path(), found),
-            _ => found.push(Leftover::File(entry.path())),
-        }
-    }
+/// Everything but folders in a folder and those below it.
+pub fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let below = entries.flat_map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => files_in(&entry.path()),
+        _ => vec![entry.path()],
+    });
+    below.collect()
 }

@@ -13,6 +13,7 @@
 //! line by line against the table of known differences in [`known`].
 
 pub mod binaries;
+mod command;
 pub mod compare;
 pub mod known;
 pub mod leftovers;
@@ -21,5 +22,6 @@ mod subject;
 mod sys;
 mod world;
 
+pub use command::{Cmd, Outcome, Running, Status};
 pub use subject::Subject;
-pub use world::{Cmd, Outcome, Running, Status, User, World, wait_until};
+pub use world::{User, World, wait_until};

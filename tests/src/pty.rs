@@ -11,8 +11,9 @@ use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::command::Cmd;
 use crate::sys;
-use crate::world::{Cmd, wait_until};
+use crate::world::wait_until;
 
 /// A program that leads a session on a terminal of its own.
 #[derive(Debug)]

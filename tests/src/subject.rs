@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::world::{Cmd, User, World};
+use crate::command::Cmd;
+use crate::world::{User, World};
 
 /// Where a probe runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -175,7 +175,7 @@ fn socat_and_nc() {
 
 #[test]
 fn names_from_a_server_in_a_view() {
-    let lan = Lan::new();
+    let mut lan = Lan::new();
     lan.0.install(&go_program("net"), "gonet");
     let server = lan.serve(
         1,
@@ -185,6 +185,17 @@ fn names_from_a_server_in_a_view() {
     lan.client(2, "retry dig +short +time=1 +tries=1 @10.0.0.1 web.test; dig +short @10.0.0.1 web.test aaaa; dig +short +tcp @10.0.0.1 web.test")
         .says("10.0.0.7\nfd00::7\n10.0.0.7\n");
     lan.client(2, "gonet lookup web.test 10.0.0.1").says("10.0.0.7");
+    if lan.0.has_own_host() {
+        // What libc asks goes through the view as well.
+        let resolver = lan.0.write("resolv.conf", "nameserver 10.0.0.1\noptions timeout:2 attempts:3\n");
+        lan.0.bind_mount(&resolver, &PathBuf::from("/etc/resolv.conf"));
+        let web = lan.serve(7, "exec python3 -m http.server 80");
+        let names = "getent ahosts web.test; python3 -c 'import socket; print(socket.gethostbyname(\"web.test\"))'; \
+                     retry curl -sf -o /dev/null http://web.test/ && echo fetched; getent hosts no.such.name || echo unknown";
+        let outcome = lan.client(2, names).says("fd00::7 ").says("10.0.0.7 ").says("\n10.0.0.7\n");
+        outcome.says("fetched").says("unknown");
+        end(web);
+    }
     end(server);
 }
 

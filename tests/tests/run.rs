@@ -202,12 +202,16 @@ fn orphans_and_daemons_keep_their_view() {
 fn nothing_is_left_whoever_dies_first() {
     each_user(|world| {
         let gone = |what: &str| {
-            // A killed one cannot remove its socket's file: the next command does.
-            if what.contains("killed") {
-                world.viewnet(["stack", "ls"]).run().ok();
-                world.viewnet(["switch", "ls"]).run().ok();
-            }
-            let left = world.settle(Duration::from_secs(5));
+            // A killed one cannot remove its socket's file: the next command that looks does.
+            let sweep = || {
+                if what.contains("killed") {
+                    world.viewnet(["stack", "ls"]).run().ok();
+                    world.viewnet(["switch", "ls"]).run().ok();
+                }
+                world.leftovers().is_empty()
+            };
+            wait_until(Duration::from_secs(5), sweep);
+            let left = world.leftovers();
             assert!(
                 left.is_empty(),
                 "after {what}: {}",
@@ -279,7 +283,7 @@ fn job_control_on_a_terminal() {
         std::thread::sleep(Duration::from_millis(300));
         terminal.type_keys("\x03");
         terminal.until("ready> ");
-        terminal.type_keys("export PS1='inside> '; viewnet run -- bash --norc --noprofile -i\r");
+        terminal.type_keys("PS1='inside> ' viewnet run -- bash --norc --noprofile -i\r");
         terminal.until("inside> ");
         terminal.until("inside> ");
         terminal.type_keys("PS1='ready> '\r");
@@ -312,4 +316,73 @@ fn a_terminal_of_its_own() {
         terminal.until("up");
         drop(terminal);
     });
+}
+
+#[test]
+fn narrow_circumstances() {
+    each_user(|world| {
+        let scripts = [
+            "ulimit -n 16; viewnet run -- sh -c 'echo fine'",
+            "mkdir gone; cd gone; rmdir ../gone; viewnet run -- /bin/echo fine",
+            "viewnet=$(command -v viewnet); env -i XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR $viewnet run -- /bin/echo fine",
+            "setpriv --no-new-privs viewnet run -- echo fine",
+            "trap '' CHLD PIPE TERM; viewnet run -- echo fine",
+            "nice viewnet run -- echo fine",
+            "viewnet run -- viewnet stack ls; echo fine",
+            "unshare -rm viewnet run -- echo fine",
+        ];
+        for script in scripts {
+            let outcome = world.cmd("bash").args(["-euc", script]).run();
+            assert!(
+                outcome.status == Status::Exited(0) && outcome.stdout.ends_with("fine\n"),
+                "{script}: {outcome:?}"
+            );
+            assert!(outcome.stderr.is_empty(), "{script}: {outcome:?}");
+        }
+    });
+}
+
+#[test]
+fn without_a_runtime_folder_it_makes_one() {
+    if !User::all().contains(&User::Root) {
+        eprintln!("not tested: it would be the real user's folder");
+        return;
+    }
+    let world = World::new(User::Ordinary);
+    let folder = std::path::PathBuf::from(format!("/tmp/viewnet-{}", world.uid()));
+    let run =
+        || world.cmd("env").args(["-u", "XDG_RUNTIME_DIR", "viewnet", "run", "--", "echo", "fine"]).run();
+    run().ok().says("fine");
+    assert!(wait_until(Duration::from_secs(5), || tests::leftovers::files_in(&folder).is_empty()));
+    // A folder that others may enter is no place for sockets.
+    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let refused = run().code(125);
+    assert!(refused.stderr.contains("; "), "{}", refused.stderr);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_machine_that_lacks_something_is_told_what() {
+    let mut world = World::new(User::Ordinary);
+    let none = "echo 0 >/proc/sys/user/max_user_namespaces; exec viewnet run -- echo started";
+    let outcome = world.cmd("unshare").args(["-rm", "sh", "-c", none]).run().code(125);
+    assert!(
+        outcome.stdout.is_empty() && outcome.stderr.contains("max_user_namespaces"),
+        "{}",
+        outcome.stderr
+    );
+    if world.has_own_host() {
+        world.forbid_tun();
+        world.run(["--", "echo", "fine"]).run().ok().says("fine");
+        let outcome = world.run(["--ip", "10.0.0.1/24", "--", "echo", "started"]).run();
+        // Whether TAPs need the device node is viewnet's affair; a failure must name it.
+        if outcome.status != Status::Exited(0) {
+            assert_eq!(outcome.status, Status::Exited(125));
+            assert!(
+                outcome.stderr.contains("/dev/net/tun") && outcome.stderr.contains("; "),
+                "{}",
+                outcome.stderr
+            );
+        }
+    }
 }

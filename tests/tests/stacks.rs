@@ -278,3 +278,25 @@ fn doctor_finds_this_machine_fit() {
         json(world.viewnet(["doctor", "--json"]).run());
     });
 }
+
+#[test]
+fn many_runs_start_the_default_switch_at_once() {
+    each_user(|world| {
+        const N: usize = 12;
+        let start = |n: usize| {
+            let ip = format!("10.0.0.{n}/24");
+            let peer = format!("10.0.0.{}", n % N + 1);
+            let script = format!(
+                "for i in $(seq 100); do ping -n -c 1 -W 1 {peer} >/dev/null && echo met && break; done; cat"
+            );
+            world.run(["--ip", &ip, "--", "sh", "-c", &script]).keep_stdin().start()
+        };
+        let mut all: Vec<_> = (1..=N).map(start).collect();
+        all.iter_mut().for_each(|one| one.until("met"));
+        let switches = json(world.viewnet(["switch", "ls", "--json"]).run());
+        assert_eq!(switches.as_array().map(Vec::len), Some(1), "{switches}");
+        for one in all {
+            one.wait().ok();
+        }
+    });
+}

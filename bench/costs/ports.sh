@@ -1,11 +1,11 @@
 #!/bin/sh
-# ports.sh [ROUNDS [COUNT...]]: what a forwarded frame costs the switch process when COUNT ports are
+# costs/ports.sh [ROUNDS [COUNT...]]: what a forwarded frame costs the switch process when COUNT ports are
 # plugged in, two of which carry frames (src/l2.c). One switch per COUNT, measured in turn. TSV lines
 # as run.py's.
 ROUNDS=${1:-5}
 [ $# -gt 0 ] && shift
 COUNTS=${*:-2 10 100 1000}
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 PEER=ports
 S=$STATE/$PEER
 # Namespaces first: they take their TAPs along, while closing a TAP costs 30 ms.

@@ -1,9 +1,9 @@
 #!/bin/sh
-# stacks.sh [COUNT [ROUNDS]]: COUNT kernel stacks by `viewnet stack up`: time, the kernel's memory
+# costs/stacks.sh [COUNT [ROUNDS]]: COUNT kernel stacks by `viewnet stack up`: time, the kernel's memory
 # and ours, each. TSV lines as run.py's.
 COUNT=${1:-1000}
 ROUNDS=${2:-3}
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 PEER=stacks
 S=$STATE/$PEER
 peer_stop() { viewnet_down; }

@@ -1,9 +1,9 @@
 #!/bin/sh
-# calls.sh [ROUNDS]: trapped socket(), untrapped calls, and notifications while data flows.
+# costs/calls.sh [ROUNDS]: trapped socket(), untrapped calls, and notifications while data flows.
 # Native and in a view in turn, by the same uid; one TSV line per figure:
 # "round<TAB>peer<TAB>metric<TAB>value<TAB>unit", as run.py's.
 ROUNDS=${1:-7}
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../lib.sh"
 PEER=calls
 S=$STATE/$PEER
 peer_stop() { viewnet_down; }
