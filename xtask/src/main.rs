@@ -32,7 +32,11 @@ const RECIPES: &[Recipe] = &[
         test,
     ),
     ("ci", "fmt --check, lint, doc, deny, test", ci),
-    ("fuzz-smoke", "run each fuzz target for 60 s, or as many as given (needs a nightly toolchain)", fuzz_smoke),
+    (
+        "fuzz-smoke",
+        "run each fuzz target for 60 s, or as many as given (needs a nightly toolchain)",
+        fuzz_smoke,
+    ),
     ("packages", "install (root) or name (others) the Debian packages the tests need", packages_only),
     ("man", "write target/man/viewnet.1", man),
     ("completions", "write target/completions for bash, zsh and fish", completions),
