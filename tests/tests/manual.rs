@@ -1,0 +1,61 @@
+//! The manual says what the code does: the accepted differences from Linux, and the calls that are trapped.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use tests::known::DIFFERENCES;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// doc/differences.md as the table of accepted differences makes it.
+fn differences() -> String {
+    let mut page = String::from(
+        "# What a program can see that differs\n\n\
+         The probes under `tests/probes` run natively and in a view; whatever they see must be the same, but for this\n\
+         table. It is made from `tests/src/known.rs` (`UPDATE=1 cargo test -p tests --test manual`), and the referee\n\
+         fails on any difference that is not in it. `*` stands for anything.\n\n\
+         | probe | observation | natively | in a view | why |\n| --- | --- | --- | --- | --- |\n",
+    );
+    let cell = |text: &str| text.replace('|', "\\|").replace('*', "\\*");
+    for d in DIFFERENCES {
+        let row = [d.probe, d.key, d.native, d.view, d.reason].map(cell).join(" | ");
+        let _ = writeln!(page, "| {row} |");
+    }
+    page
+}
+
+#[test]
+fn the_differences_are_in_the_manual() {
+    let page = differences();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(root().join("doc/differences.md"), &page).expect("written");
+    }
+    assert_eq!(read("doc/differences.md"), page, "run with UPDATE=1 to write it anew");
+}
+
+#[test]
+fn the_trapped_calls_are_in_the_manual() {
+    let source = read("viewnet/src/handlers/mod.rs");
+    let table = source.split("const TABLE").nth(1).expect("the table").split("];").next().expect("its end");
+    let trapped: Vec<&str> =
+        table.lines().filter_map(|line| line.trim().strip_prefix("name: \"")?.strip_suffix("\",")).collect();
+    assert!(trapped.len() >= 5, "{trapped:?}");
+    let manual = read("doc/views.md");
+    let listed =
+        manual.split("## Calls").nth(1).expect("a list of calls").split("\n## ").next().expect("its end");
+    for call in &trapped {
+        assert!(listed.contains(&format!("| `{call}` |")), "doc/views.md does not list {call}");
+    }
+    let rows = listed.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(
+        rows,
+        trapped.len() + 1,
+        "doc/views.md lists calls that are not trapped (io_uring_setup is the one more)"
+    );
+}
