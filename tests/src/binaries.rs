@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -84,6 +85,7 @@ pub fn c_probe(name: &str, linkage: Linkage) -> PathBuf {
         let gcc = Command::new("gcc").args(&flags).arg("-o").arg(&own).arg(&source).output();
         let gcc = gcc.unwrap_or_else(|e| panic!("gcc: {e}; install what tests/PACKAGES lists"));
         assert!(gcc.status.success(), "{name} {linkage:?}:\n{}", String::from_utf8_lossy(&gcc.stderr));
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).expect("chmod");
         own.persist(&built).expect("rename");
     }
     built

@@ -202,16 +202,14 @@ fn orphans_and_daemons_keep_their_view() {
 fn nothing_is_left_whoever_dies_first() {
     each_user(|world| {
         let gone = |what: &str| {
-            // A killed one cannot remove its socket's file: the next command that looks does.
-            let sweep = || {
-                if what.contains("killed") {
-                    world.viewnet(["stack", "ls"]).run().ok();
-                    world.viewnet(["switch", "ls"]).run().ok();
-                }
-                world.leftovers().is_empty()
-            };
-            wait_until(Duration::from_secs(5), sweep);
-            let left = world.leftovers();
+            let killed = what.contains("killed");
+            let mut left = world.settle(Duration::from_millis(if killed { 1500 } else { 5000 }));
+            if !left.is_empty() && killed {
+                // A killed one cannot remove its socket's file: the next command that looks does.
+                world.viewnet(["stack", "ls"]).run().ok();
+                world.viewnet(["switch", "ls"]).run().ok();
+                left = world.settle(Duration::from_secs(3));
+            }
             assert!(
                 left.is_empty(),
                 "after {what}: {}",
