@@ -63,7 +63,7 @@ impl Outcome {
     }
 }
 
-/// A command of a [`World`], not yet started.
+/// A command of a [`World`](crate::World), not yet started.
 #[derive(Debug)]
 pub struct Cmd {
     /// The command itself.
