@@ -1,6 +1,6 @@
 //! The program whose call is being answered: the only way handlers touch its memory and descriptors.
 //!
-//! The supervisor sees it through the eye ([`crate::eye`]); unit tests see a [`Pretend`].
+//! The supervisor sees it through the eye ([`crate::eye`]); unit tests see a `Pretend`.
 
 use nix::errno::Errno;
 
