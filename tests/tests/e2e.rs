@@ -132,7 +132,11 @@ fn iperf3_tcp_udp_and_v6() {
     for options in
         ["-4 -c 10.0.0.1", "-4 -c 10.0.0.1 -R", "-6 -c fd00::1 -P 4", "-c 10.0.0.1 -u -b 20M -l 1400"]
     {
-        let outcome = lan.client(2, &format!("retry sh -c \"iperf3 -J -t 1 {options} >report\"; cat report"));
+        // With -J it ends with 0 even if nobody listens yet.
+        let measure = format!(
+            "retry sh -c 'iperf3 -J -t 1 {options} >report; ! grep -q \\\"error\\\": report'; cat report"
+        );
+        let outcome = lan.client(2, &measure);
         let report: serde_json::Value =
             serde_json::from_str(&outcome.stdout[outcome.stdout.find('{').unwrap()..]).unwrap();
         assert!(report["error"].is_null(), "{options}: {report}");

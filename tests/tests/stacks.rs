@@ -300,3 +300,36 @@ fn many_runs_start_the_default_switch_at_once() {
         }
     });
 }
+
+/// As natively, where the kernel goes on sending when the program has ended.
+#[test]
+fn what_was_sent_before_the_end_arrives() {
+    const RECEIVE: &str = "
+import socket, time
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20000); s.bind(('10.0.0.1', 80)); s.listen()
+for round in range(3):
+    print('up', round, flush=True)
+    c = s.accept()[0]; c.settimeout(10); time.sleep(0.2)
+    total = 0
+    try:
+        while True:
+            data = c.recv(65536)
+            if not data: break
+            total += len(data)
+        print('round', round, 'got', total, flush=True)
+    except OSError as e:
+        print('round', round, 'got', total, 'then', e, flush=True)
+";
+    const SEND: &str =
+        "import socket; s = socket.create_connection(('10.0.0.1', 80)); s.sendall(b'x' * 200000)";
+    each_user(|world| {
+        let mut receiver = world.run(["--ip", "10.0.0.1/24", "--", "python3", "-c", RECEIVE]).start();
+        for round in 0..3 {
+            receiver.until(&format!("up {round}"));
+            world.run(["--ip", "10.0.0.2/24", "--", "python3", "-c", SEND]).run().ok();
+            receiver.until(&format!("round {round} got"));
+        }
+        let said = receiver.wait().ok().stdout;
+        assert_eq!(said.matches("got 200000\n").count(), 3, "{said}");
+    });
+}
