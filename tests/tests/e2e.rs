@@ -60,16 +60,18 @@ fn nginx(lan: &Lan, name: &str) -> String {
 
 #[test]
 fn two_nginx_on_port_80_reached_from_a_third_view() {
-    let lan = Lan::new();
-    lan.0.write("big", &"0123456789abcdef".repeat(1 << 20));
-    let one = lan.serve(1, &nginx(&lan, "one"));
-    let two = lan.serve(2, &nginx(&lan, "two"));
-    lan.client(3, "retry curl -sf http://10.0.0.1/; retry curl -sf 'http://[fd00::2]/'")
-        .says("this is one\nthis is two\n");
-    let outcome = lan.client(3, "curl -sf http://10.0.0.2/big | cmp - big && echo same; seq 50 | xargs -P8 -I{} curl -sf http://10.0.0.1/ | sort | uniq -c");
-    outcome.says("same").says("50 this is one");
-    end(one);
-    end(two);
+    for &user in User::all() {
+        let lan = Lan(World::new(user));
+        lan.0.write("big", &"0123456789abcdef".repeat(1 << 20));
+        let one = lan.serve(1, &nginx(&lan, "one"));
+        let two = lan.serve(2, &nginx(&lan, "two"));
+        lan.client(3, "retry curl -sf http://10.0.0.1/; retry curl -sf 'http://[fd00::2]/'")
+            .says("this is one\nthis is two\n");
+        let outcome = lan.client(3, "curl -sf http://10.0.0.2/big | cmp - big && echo same; seq 50 | xargs -P8 -I{} curl -sf http://10.0.0.1/ | sort | uniq -c");
+        outcome.says("same").says("50 this is one");
+        end(one);
+        end(two);
+    }
 }
 
 #[test]

@@ -371,3 +371,73 @@ fn a_killed_program_leaves_nothing() {
         assert!(left.is_empty(), "{}", left.iter().map(|l| format!("{l}\n")).collect::<String>());
     });
 }
+
+/// The supervisor may not read the memory of a program whose file nobody may read, nor of one that made itself
+/// undumpable, as ssh-agent and gpg do. (Documented: the kernel then answers SIOC* on their AF_UNIX sockets, from
+/// the machine's network.)
+#[test]
+fn programs_whose_memory_is_closed_have_a_network() {
+    const CLOSED: &str = "
+import ctypes, socket, errno
+print('undumpable', ctypes.CDLL(None).prctl(4, 0, 0, 0, 0))
+a = socket.socket(); a.bind(('127.0.0.1', 0)); a.listen()
+b = socket.create_connection(a.getsockname()); print('tcp', a.accept()[0].send(b'x'))
+u = socket.socket(socket.AF_UNIX); u.bind('sock'); u.listen()
+c = socket.socket(socket.AF_UNIX)
+try: c.connect('sock'); print('unix ok')
+except OSError as e: print('unix', errno.errorcode[e.errno])
+try: print('lo', socket.if_nametoindex('lo'))
+except OSError as e: print('lo', errno.errorcode[e.errno])
+";
+    each_user(|world| {
+        for name in ["tcp_connect", "udp", "unix", "children", "tcp_listen"] {
+            let probe = world.install(&c_probe(name, Linkage::Dynamic), name);
+            std::fs::set_permissions(&probe, std::fs::Permissions::from_mode(0o711)).unwrap();
+            let readable = world.install(&c_probe(name, Linkage::Dynamic), &format!("{name}-readable"));
+            let open = world.run(["--"]).args([readable]).run().ok();
+            let closed = world.run(["--"]).args([probe]).run().ok();
+            let report = tests::compare::compare(name, &open.stdout, &closed.stdout, &[]);
+            assert!(report.is_clean(), "{name}:\n{}", report.failures());
+        }
+        let outcome = python(&world, CLOSED).run().ok();
+        assert_eq!(outcome.stdout, "undumpable 0\ntcp 1\nunix ok\nlo 1\n");
+    });
+}
+
+#[test]
+fn wrappers_stay_in_the_view() {
+    const LOOK: &str = "python3 -c 'import socket; s = socket.socket(); s.bind((\"10.99.0.1\", 8080)); print(\"in the view\")'; ip -br link show lo";
+    each_user(|world| {
+        world.write("look", LOOK);
+        let wrappers = [
+            "timeout 20",
+            "setsid -w",
+            "nohup",
+            "env -i PATH=/usr/bin:/bin",
+            "busybox env",
+            "strace -f -o /dev/null",
+            "unshare -r",
+            "unshare -rpf --mount-proc",
+            "unshare -rmC",
+            "xargs -n1 -I{}",
+            "script -qefc 'bash ./look' /dev/null #",
+            "python3 -c 'import os, sys; os.execvp(sys.argv[1], sys.argv[1:])'",
+        ];
+        for wrapper in wrappers {
+            let script = format!("ip addr add 10.99.0.1/32 dev lo; echo x | {wrapper} bash ./look 2>&1");
+            let outcome = world.run_script(&script).run();
+            assert!(outcome.stdout.contains("in the view"), "{wrapper}: {outcome:?}");
+            assert_eq!(outcome.status, Status::Exited(0), "{wrapper}: {outcome:?}");
+        }
+    });
+}
+
+#[test]
+fn two_hundred_views_at_once() {
+    each_user(|world| {
+        let script = "seq 200 | xargs -P 40 -I{} viewnet run -- sh -c 'ip -br link show lo >/dev/null && echo {}' | sort -nu | wc -l";
+        let outcome = world.cmd("bash").args(["-c", script]).limit(Duration::from_secs(120)).run().ok();
+        assert_eq!(outcome.stdout.trim(), "200", "{}", outcome.stderr);
+        assert!(outcome.stderr.is_empty(), "{}", outcome.stderr);
+    });
+}

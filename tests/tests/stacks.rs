@@ -333,3 +333,26 @@ for round in range(3):
         assert_eq!(said.matches("got 200000\n").count(), 3, "{said}");
     });
 }
+
+#[test]
+fn the_last_datagram_arrives() {
+    const RECEIVE: &str = "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.0.0.1', 9)); s.settimeout(20)
+print('up', flush=True)
+while True: print('got', s.recv(100).decode(), flush=True)
+";
+    // Its neighbour is known beforehand: natively, too, a datagram that waits for ARP dies with its socket.
+    const SEND: &str = "import socket,sys,subprocess; subprocess.run(['ping', '-q', '-c', '1', '10.0.0.1'], stdout=2); \
+                        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(sys.argv[1].encode(), ('10.0.0.1', 9))";
+    each_user(|world| {
+        let mut receiver = world.run(["--ip", "10.0.0.1/24", "--", "python3", "-c", RECEIVE]).start();
+        receiver.until("up");
+        for n in 0..10 {
+            let name = format!("number-{n}");
+            world.run(["--ip", "10.0.0.2/24", "--", "python3", "-c", SEND, &name]).run().ok();
+        }
+        let all = wait_until(Duration::from_secs(3), || receiver.stdout().matches("got").count() == 10);
+        assert!(all, "{}", receiver.stdout());
+    });
+}
