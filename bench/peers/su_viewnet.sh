@@ -4,6 +4,6 @@
 METRICS=$SU_METRICS
 peer_start() { viewnet_user; PRE="$(rootless 0) env XDG_RUNTIME_DIR=$S/run"; save PRE; }
 su_cold() { $PRE $HERE/spawn -u $BENCH_UID 40 $VIEWNET run -- true; }
-su_keep() { $PRE $HERE/spawn -u $BENCH_UID -k -w $1 $VIEWNET run -- sh -c "$PAYLOAD"; }
+su_keep() { $PRE $HERE/spawn -u $BENCH_UID -k -w -c viewnet- $1 $VIEWNET run -- sh -c "$PAYLOAD"; }
 peer_stop() { viewnet_down; }
 main "$@"
