@@ -16,6 +16,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a program on a network stack of its own
     Run(commands::run::Args),
+    /// List the running views
+    Ls(commands::ls::Args),
     /// Make, list and end stacks that outlive a program
     Stack(commands::stack::Args),
     /// Start, list and change user-space Ethernet switches

@@ -19,10 +19,11 @@ use msocket::line::{Line, LineError, Received, Refusal, Reply};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::geteuid;
+use stacks::kernel::orphans::Unfinished;
 use stacks::kernel::{KernelStack, SetUpError};
 use stacks::none::NoStack;
 use stacks::remote;
-use stacks::serve::{Server, Serving, User};
+use stacks::serve::{Server, Serving, StackId, User};
 
 use crate::answer::{Answer, Reply as Outcome, Stop};
 use crate::eye::Eye;
@@ -37,6 +38,13 @@ use crate::views::{Known, OWN, Source, View, Views};
 
 /// How often we look whether a nested view still has processes.
 const NESTED_CHECK: Duration = Duration::from_millis(500);
+/// How often we look whether a stack without programs is done.
+const UNFINISHED_CHECK: Duration = Duration::from_millis(20);
+/// How long data that nobody acknowledges keeps a stack: the kernel gives an orphan up after some 100 s
+/// (tcp_orphan_retries, tcp(7)); half of that is patience enough for a peer in another view.
+const SENDING_LIMIT: Duration = Duration::from_secs(60);
+/// How long a peer that does not close its side keeps a stack that has delivered everything.
+const WAITING_LIMIT: Duration = Duration::from_secs(1);
 /// Most control lines at once; a nested command holds one for a moment.
 const MAX_CONTROLS: usize = 64;
 /// File mode of a run's stack: its user's own.
@@ -85,7 +93,7 @@ impl Supervisor {
             trace: trace.map(File::from),
         };
         let source = supervisor.open(&plan.stack, &plan.name, plan.pid, MEMBERS + OWN)?;
-        supervisor.views = Views::own(View { name: plan.name.clone(), source, root: None });
+        supervisor.views = Views::own(View { name: plan.name.clone(), source, root: None, ended: None });
         let watch = |fd: std::os::fd::BorrowedFd<'_>, token| {
             supervisor.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(internal)
         };
@@ -98,16 +106,19 @@ impl Supervisor {
     pub(crate) fn run(&mut self, listener: OwnedFd) -> nix::Result<()> {
         self.epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         let mut listener = Some(listener);
+        let mut ended = None;
         loop {
+            let mut check = self.views.nested().then_some(NESTED_CHECK);
             if listener.is_none() && self.server.ids().all(|id| self.server.users(id) == 0) {
-                return Ok(());
+                let since = *ended.get_or_insert_with(Instant::now);
+                let ids: Vec<StackId> = self.server.ids().collect();
+                if ids.into_iter().all(|id| self.is_done(id, since)) {
+                    return Ok(());
+                }
+                check = Some(UNFINISHED_CHECK);
             }
             let mut events = [EpollEvent::empty(); 8];
-            let timeout = if self.views.nested() {
-                EpollTimeout::try_from(NESTED_CHECK).unwrap_or(EpollTimeout::NONE)
-            } else {
-                EpollTimeout::NONE
-            };
+            let timeout = check.and_then(|t| EpollTimeout::try_from(t).ok()).unwrap_or(EpollTimeout::NONE);
             let count = match self.epoll.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => 0,
                 other => other?,
@@ -130,6 +141,16 @@ impl Supervisor {
             if count == 0 && self.views.nested() {
                 self.clear_nested();
             }
+        }
+    }
+
+    /// Whether a stack whose programs ended at `since` owes nobody anything, or has waited long enough.
+    fn is_done(&mut self, id: StackId, since: Instant) -> bool {
+        let waited = since.elapsed();
+        match self.server.stack_mut(id).map(|stack| stack.unfinished()) {
+            Some(Unfinished::Sending) => waited > SENDING_LIMIT,
+            Some(Unfinished::Waiting) => waited > WAITING_LIMIT,
+            Some(Unfinished::Nothing) | None => true,
         }
     }
 
@@ -281,7 +302,8 @@ impl Supervisor {
         let Some(root) = seen.ancestors.first().copied() else {
             return Err(Refusal::new("cannot make a view", "the caller is gone").into());
         };
-        let id = self.views.nest(View { name: name.into(), source: Source::Gone, root: Some(root) });
+        let id =
+            self.views.nest(View { name: name.into(), source: Source::Gone, root: Some(root), ended: None });
         match self.open(stack, name, root, MEMBERS + id) {
             Ok(source) => {
                 self.set_source(id, source);
@@ -300,11 +322,24 @@ impl Supervisor {
         }
     }
 
+    /// As [`Self::is_done`], for a nested view without processes; its clock starts at the first look.
+    fn is_view_done(&mut self, id: u64) -> bool {
+        let Some((_, view)) = self.views.iter_mut().find(|(known, _)| **known == id) else { return true };
+        let since = *view.ended.get_or_insert_with(Instant::now);
+        match view.source {
+            Source::Served(stack) => self.is_done(stack, since),
+            _ => true,
+        }
+    }
+
     /// Ends the nested views that have no processes left.
     fn clear_nested(&mut self) {
         let roots = self.views.roots();
         let Ok(living) = self.eye.living(roots.clone()) else { return };
         for (id, _) in roots.into_iter().filter(|(id, _)| !living.contains(id)) {
+            if !self.is_view_done(id) {
+                continue;
+            }
             if let Some(View { source: Source::Served(stack), name, .. }) = self.views.remove(id) {
                 self.server.remove(stack);
                 let _ = self.eye.forget(&self.runtime.stack(&name));

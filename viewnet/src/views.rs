@@ -48,6 +48,8 @@ pub(crate) struct View {
     pub(crate) source: Source,
     /// Root process, for a nested view.
     pub(crate) root: Option<i32>,
+    /// When its processes were first found to have ended.
+    pub(crate) ended: Option<Instant>,
 }
 
 /// All views of a supervisor.
@@ -164,7 +166,7 @@ mod tests {
     use stacks::none::NoStack;
 
     fn view(root: Option<i32>) -> View {
-        View { name: "v".into(), source: Source::Joined(Box::new(NoStack), None), root }
+        View { name: "v".into(), source: Source::Joined(Box::new(NoStack), None), root, ended: None }
     }
 
     fn of(views: &mut Views, target: &mut Pretend, tid: i32) -> Option<u64> {

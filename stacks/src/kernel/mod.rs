@@ -13,6 +13,7 @@
 mod interfaces;
 pub mod namespace;
 mod netlink;
+pub mod orphans;
 mod plug;
 mod sys;
 
@@ -27,6 +28,7 @@ use crate::config::{Link, StackConfig};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 use interfaces::Interfaces;
 use namespace::{NetNamespace, Step};
+use orphans::Unfinished;
 use plug::Plug;
 
 /// Why a stack could not be set up.
@@ -106,6 +108,14 @@ impl KernelStack {
     /// The namespace, to be joined by another maker of the same user.
     pub fn net_namespace(&self) -> &NetNamespace {
         &self.namespace
+    }
+
+    /// What its sockets without a program still have to do for peers beyond its plugs.
+    pub fn unfinished(&self) -> Unfinished {
+        if self.plugs.is_empty() || self.namespace.enter().is_err() {
+            return Unfinished::Nothing;
+        }
+        orphans::unfinished()
     }
 
     /// Sets every interface down and unplugs them: programs that still use the stack get errors.

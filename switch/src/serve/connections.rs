@@ -135,11 +135,11 @@ impl Connections {
             match self.serve_one(now, index, hall) {
                 Served::Waits => {}
                 Served::Again => self.handle_ready(index, EpollFlags::empty()),
-                Served::Over => self.remove(index, hall),
+                Served::Over => self.remove(now, index, hall),
             }
         }
         while let Some(&(index, _)) = self.waiting.iter().find(|(_, since)| now >= *since + PATIENCE) {
-            self.remove(index, hall);
+            self.remove(now, index, hall);
         }
     }
 
@@ -352,13 +352,14 @@ impl Connections {
         }
     }
 
-    fn remove(&mut self, index: u32, hall: &mut Hall<'_>) {
+    fn remove(&mut self, now: Instant, index: u32, hall: &mut Hall<'_>) {
         let Some(connection) = self.table.get_mut(index as usize).and_then(Option::take) else { return };
         let _ = hall.epoll.delete(&connection.line);
         self.waiting.retain(|(waits, _)| *waits != index);
         for id in connection.ports {
             // The number may be another port's by now.
             if hall.plugs.plug(id).is_some_and(|plug| plug.owner == Some(index)) {
+                hall.plugs.drain(now, id, hall.switch);
                 hall.plugs.remove(id, hall.switch, hall.epoll);
             }
         }

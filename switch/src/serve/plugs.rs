@@ -28,10 +28,16 @@ use crate::vlan::PortVlans;
 
 /// Frames taken from one port before the next has its turn: at 64 KiB each, 4 MiB or about a millisecond.
 pub(super) const BATCH: usize = 64;
+/// Turns in which a port is emptied before it is pulled out: a TAP queues 1,000 frames (txqueuelen).
+const DRAIN_TURNS: usize = 1024 / BATCH;
 /// Rounds in which a port gave an error and no frame before it is taken for dead.
 const MAX_ERRORS: u32 = 64;
 /// How long the port of a removed interface may outlive it, while its interface was down.
 const DOWN_CHECK: Duration = Duration::from_millis(250);
+
+/// Frames longer than this are of a stream that fills super-segments: no answer to a question, nor most
+/// answers.
+const BULK_FRAME: usize = 8 << 10;
 
 /// All descriptors of ports, by the core's numbers.
 pub(super) struct Plugs {
@@ -43,6 +49,7 @@ pub(super) struct Plugs {
     down: Vec<PortId>,
     down_check: Option<Instant>,
     closer: Option<Sender<OwnedFd>>,
+    bulk: usize,
 }
 
 /// A port's descriptor and what belongs to it.
@@ -86,18 +93,25 @@ impl Plugs {
             down: Vec::new(),
             down_check: None,
             closer: None,
+            bulk: 0,
         }
     }
 
-    /// Moves frames from one port, as far as its turn goes.
-    pub(super) fn handle_ready(&mut self, now: Instant, id: PortId, events: EpollFlags, switch: &mut Switch) {
-        let Self { table, egress, buffer, dead, down, down_check, .. } = self;
+    /// Moves frames from one port, as far as its turn goes; true if there may be more.
+    pub(super) fn handle_ready(
+        &mut self,
+        now: Instant,
+        id: PortId,
+        events: EpollFlags,
+        switch: &mut Switch,
+    ) -> bool {
+        let Self { table, egress, buffer, dead, down, down_check, bulk, .. } = self;
         let troubled = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
         for turn in 0..BATCH {
-            let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return };
+            let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return false };
             let (hdr, bytes) = match plug.wire.receive(buffer) {
                 Ok(frame) => frame,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !(troubled && turn == 0) => return,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !(troubled && turn == 0) => return false,
                 Err(e) => {
                     plug.errors += 1;
                     match plug.wire.judge(&e) {
@@ -112,16 +126,30 @@ impl Plugs {
                             plug.mark_dead(id, dead);
                         }
                     }
-                    return;
+                    return false;
                 }
             };
             (plug.errors, plug.down) = (0, false);
+            // A TAP queues a thousand frames; a packet socket few of this size, and would lose them.
+            if bytes.len() > BULK_FRAME && plug.kind() == Kind::Tap {
+                *bulk += bytes.len();
+            }
             let Some(frame) = switch.handle_frame(now, id, &hdr, bytes, egress) else { continue };
             for transmit in egress.as_slice() {
                 let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
                     continue;
                 };
                 plug.transmit(&hdr, frame, transmit, switch, dead);
+            }
+        }
+        true
+    }
+
+    /// Moves what a port still holds before it is pulled out: the last words of a program that has ended.
+    pub(super) fn drain(&mut self, now: Instant, id: PortId, switch: &mut Switch) {
+        for _ in 0..DRAIN_TURNS {
+            if !self.handle_ready(now, id, EpollFlags::EPOLLIN, switch) {
+                return;
             }
         }
     }
@@ -170,6 +198,11 @@ impl Plugs {
         let _ = epoll.delete(&plug.wire);
         switch.remove_port(id);
         self.close(plug);
+    }
+
+    /// Bytes of super-segments moved since the last call.
+    pub(super) fn take_bulk(&mut self) -> usize {
+        std::mem::take(&mut self.bulk)
     }
 
     /// When to call [`Plugs::handle_timeout`].

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod doctor;
+pub(crate) mod ls;
 pub(crate) mod manual;
 pub(crate) mod options;
 pub(crate) mod run;
@@ -14,6 +15,7 @@ use crate::exit::{Exit, Failure};
 pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Ls(args) => ls::run(&args),
         Command::Stack(args) => stack::run(args),
         Command::Switch(args) => switch::run(args),
         Command::Doctor(args) => doctor::run(&args),

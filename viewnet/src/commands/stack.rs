@@ -97,7 +97,8 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
+/// Every stack of this user that answers; socket files of dead servers are cleared away.
+pub(crate) fn all(runtime: &Runtime) -> Vec<Description> {
     let mut paths: Vec<PathBuf> = keeper::kept(runtime);
     for entry in std::fs::read_dir(runtime.stacks()).into_iter().flatten().flatten() {
         if is_dead(&entry.path()) {
@@ -107,7 +108,11 @@ fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
         }
     }
     paths.sort();
-    let stacks: Vec<Description> = paths.iter().filter_map(|path| remote::describe(path).ok()).collect();
+    paths.iter().filter_map(|path| remote::describe(path).ok()).collect()
+}
+
+fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
+    let stacks = all(runtime);
     if json {
         return print_json(&stacks);
     }
@@ -162,13 +167,13 @@ fn parse_mode(text: &str) -> Result<u32, String> {
     }
 }
 
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new("cannot print JSON", e))?;
     println!("{text}");
     Ok(())
 }
 
-fn print_table<const N: usize>(rows: &[[String; N]]) {
+pub(crate) fn print_table<const N: usize>(rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     for row in rows {
         let cells: Vec<String> =

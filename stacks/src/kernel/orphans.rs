@@ -1,0 +1,64 @@
+//! What a stack still owes others when its programs have ended.
+//!
+//! A program that writes, closes and exits leaves sockets behind that the kernel goes on serving: data to be
+//! acknowledged, a FIN to be answered (RFC 9293 section 3.6). They belong to nobody and are listed in
+//! /proc/net/tcp of their namespace (proc_net(5)) like any other. A namespace that is unplugged before they
+//! are done takes the data with it.
+
+use std::fs;
+
+/// How far along its orphans are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unfinished {
+    /// Nothing is owed.
+    Nothing,
+    /// Everything was delivered; a peer has yet to close its side, and would miss our answers.
+    Waiting,
+    /// Data or a FIN has not been acknowledged.
+    Sending,
+}
+
+/// States of linux/tcp_states.h.
+const FIN_WAIT1: &str = "04";
+const FIN_WAIT2: &str = "05";
+const LAST_ACK: &str = "09";
+const CLOSING: &str = "0B";
+
+/// Looks at the network namespace this process is in.
+pub(super) fn unfinished() -> Unfinished {
+    let table = |name| fs::read_to_string(format!("/proc/self/net/{name}")).unwrap_or_default();
+    judge(&table("tcp")).max(judge(&table("tcp6")))
+}
+
+/// The worst of a table's connections; its fourth column is the state.
+fn judge(table: &str) -> Unfinished {
+    let states = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(3));
+    let owed = states.map(|state| match state {
+        FIN_WAIT1 | LAST_ACK | CLOSING => Unfinished::Sending,
+        FIN_WAIT2 => Unfinished::Waiting,
+        _ => Unfinished::Nothing,
+    });
+    owed.max().unwrap_or(Unfinished::Nothing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n";
+
+    #[test]
+    fn only_states_after_close_count() {
+        let with = |states: &[&str]| {
+            let line = |state: &&str| {
+                format!("   0: 0100007F:0050 0200000A:8235 {state} 00000000:00000000 00:0 0\n")
+            };
+            judge(&(HEAD.to_owned() + &states.iter().map(line).collect::<String>()))
+        };
+        assert_eq!(with(&[]), Unfinished::Nothing);
+        assert_eq!(with(&["0A", "01", "06", "08"]), Unfinished::Nothing);
+        assert_eq!(with(&["06", "05"]), Unfinished::Waiting);
+        assert_eq!(with(&["05", "04"]), Unfinished::Sending);
+        assert_eq!(judge("nonsense\n\n x"), Unfinished::Nothing);
+    }
+}
