@@ -74,12 +74,43 @@ static void interrupted(int flags, const char *name)
 	close(l);
 }
 
+/* A connect() that need not wait is never interrupted: programs take EINTR for "under way". */
+static void connecting(void)
+{
+	struct sigaction sa = { .sa_handler = on_tick };
+	struct itimerval on = { { 0, 250 }, { 0, 250 } }, off = { 0 };
+	int port, l = listener(&port, 128), interrupted = 0;
+	struct sockaddr_in a = v4("127.0.0.1", port), here = v4("127.0.0.1", 0);
+	int udp = need(socket(AF_INET, SOCK_DGRAM, 0));
+	need(bind(udp, SA(here)));
+	here.sin_port = htons(port_of(udp));
+	nonblocking(l, 1);
+	sigaction(SIGALRM, &sa, NULL);
+	ticks = 0;
+	setitimer(ITIMER_REAL, &on, NULL);
+	for (int i = 0; i < 50000 && (ticks < 400 || i < 2000); i++) {
+		interrupted += connect(udp, SA(here)) < 0 && errno == EINTR;
+		int c = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		if (c < 0)
+			continue;
+		interrupted += connect(c, SA(a)) < 0 && errno == EINTR;
+		close(c);
+		int s = accept(l, NULL, NULL);
+		if (s >= 0)
+			close(s);
+	}
+	setitimer(ITIMER_REAL, &off, NULL);
+	say("connect without waiting%s: interrupted %s", sizeof(long) == 4 ? " by socketcall" : "", interrupted ? "at times" : "never");
+	close(l), close(udp);
+}
+
 int main(void)
 {
 	storm(0, 1000, "1 ms");
 	storm(SA_RESTART, 1000, "1 ms restart");
 	storm(0, 250, "250 us");
 	storm(SA_RESTART, 250, "250 us restart");
+	connecting();
 	interrupted(0, "plain");
 	interrupted(SA_RESTART, "restart");
 	return 0;

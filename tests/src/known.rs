@@ -48,6 +48,13 @@ pub const DIFFERENCES: &[Difference] = &[
         "ENOSYS",
         "x32 calls would pass the filter under other numbers: refused",
     ),
+    sometimes(
+        "signals",
+        "connect without waiting by socketcall",
+        "interrupted never",
+        "interrupted at times",
+        "i386 keeps the address where only the supervisor can look, so each connect waits for it for a moment",
+    ),
     sometimes("interfaces", "unix dgram SIOCETHTOOL link", "*", "EOPNOTSUPP 0", ASKED),
     sometimes("interfaces", "unix stream SIOCETHTOOL link", "*", "EOPNOTSUPP 0", ASKED),
     sometimes("interfaces", "unix dgram SIOCSIFMTU", "ok", "EPERM", ASKED),
