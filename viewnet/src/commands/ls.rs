@@ -40,7 +40,9 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     }
     let mut rows = vec![["VIEW", "PID", "STACK", "COMMAND"].map(str::to_owned)];
     rows.extend(
-        views.into_iter().map(|v| [v.view, v.pid.to_string(), v.stack, v.command.unwrap_or("-".into())]),
+        views
+            .into_iter()
+            .map(|v| [v.view, v.pid.to_string(), v.stack, v.command.unwrap_or_else(|| "-".into())]),
     );
     print_table(&rows);
     Ok(Exit::Done)
