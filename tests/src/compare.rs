@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use crate::known::Difference;
+use crate::known::{Difference, When};
 
 /// What became of one observation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub fn compare(probe: &str, native: &str, view: &str, known: &[Difference]) -> R
         };
         report.rows.push(Row { key: key.clone(), native, view, verdict });
     }
-    for (entry, _) in known.iter().zip(seen).filter(|(entry, seen)| !seen && !entry.sometimes) {
+    for (entry, _) in known.iter().zip(seen).filter(|(entry, seen)| !seen && entry.when != When::Maybe) {
         let Difference { key, native, view, .. } = entry;
         report
             .complaints
@@ -137,7 +137,7 @@ mod tests {
         key: "b*",
         native: "*",
         view: "EPERM",
-        sometimes: false,
+        when: When::Always,
         reason: "policy",
     }];
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tests::binaries::{Linkage, c_probe, rust_probe};
 use tests::compare::compare;
-use tests::known::DIFFERENCES;
+use tests::known::{DIFFERENCES, Difference};
 use tests::{Outcome, Status, Subject, User, World};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -19,19 +19,21 @@ fn run(subject: Subject, user: User, program: &Path) -> Outcome {
     subject.command(&world, user, &program, &[]).limit(LIMIT).run()
 }
 
-fn referee(probe: &str, variant: &str, program: PathBuf) {
+fn referee(probe: &str, linkage: Option<Linkage>, program: PathBuf) {
     let view = match std::env::var_os("CONFORMANCE") {
         Some(subject) if subject == "self" => Subject::Native,
         _ => Subject::View,
     };
-    let known = if view == Subject::View { DIFFERENCES } else { &[] };
+    let variant = linkage.map_or_else(|| "Rust".into(), |linkage| format!("{linkage:?}"));
     let mut failures = String::new();
     for &user in User::all() {
         let native = run(Subject::Native, user, &program);
         assert_eq!(native.status, Status::Exited(0), "native {probe}:\n{}{}", native.stdout, native.stderr);
         assert!(!native.stdout.is_empty(), "{probe} observes nothing");
         let viewed = run(view, user, &program);
-        let report = compare(probe, &native.stdout, &viewed.stdout, known);
+        let applies = |d: &&Difference| view == Subject::View && d.when.applies(user, linkage);
+        let known: Vec<_> = DIFFERENCES.iter().filter(applies).copied().collect();
+        let report = compare(probe, &native.stdout, &viewed.stdout, &known);
         println!("{}", report.summary(&format!("{probe} ({variant}, {user:?})")));
         if viewed.status != native.status || !report.is_clean() {
             let how = format!("{:?} {}", viewed.status, viewed.stderr.trim());
@@ -41,30 +43,34 @@ fn referee(probe: &str, variant: &str, program: PathBuf) {
     assert!(failures.is_empty(), "{failures}");
 }
 
+fn referee_of_c(probe: &str, linkage: Linkage) {
+    referee(probe, Some(linkage), c_probe(probe, linkage));
+}
+
 macro_rules! probes {
     (c: $($name:ident)*; i386: $($short:ident)*; rust: $($bin:ident)*;) => {
         mod dynamic {
             $(#[test] fn $name() {
                 let name = stringify!($name);
-                super::referee(name, "dynamic", super::c_probe(name, super::Linkage::Dynamic));
+                super::referee_of_c(name, super::Linkage::Dynamic);
             })*
         }
         mod fixed {
             $(#[test] fn $name() {
                 let name = stringify!($name);
-                super::referee(name, "static", super::c_probe(name, super::Linkage::Static));
+                super::referee_of_c(name, super::Linkage::Static);
             })*
         }
         mod i386 {
             $(#[test] fn $short() {
                 let name = stringify!($short);
-                super::referee(name, "i386", super::c_probe(name, super::Linkage::Static32));
+                super::referee_of_c(name, super::Linkage::Static32);
             })*
         }
         mod rust {
             $(#[test] fn $bin() {
                 let name = stringify!($bin);
-                super::referee(name, "rust", super::rust_probe(name));
+                super::referee(name, None, super::rust_probe(name));
             })*
         }
     };
