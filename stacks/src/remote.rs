@@ -17,13 +17,15 @@ use crate::serve::{Description, User};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 
 /// How long a server may take to answer before it counts as gone.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A connection that has joined a stack.
 #[derive(Debug)]
 pub struct RemoteStack {
     line: Line,
     name: String,
+    /// An answer was late or lost: the next one could be another question's.
+    dead: bool,
 }
 
 /// What joining gave.
@@ -54,7 +56,7 @@ pub fn join(path: &Path, user: &User) -> Result<Membership, Refusal> {
     let (joined, mut fds) = line.call::<_, Joined>(&request, &[]).map_err(|e| refusal(&what(), e))?;
     let namespace =
         fds.pop().and_then(|fd| KernelStack::from_namespace(fd).ok()).filter(|_| joined.namespace);
-    Ok(Membership { remote: RemoteStack { line, name: joined.name }, namespace })
+    Ok(Membership { remote: RemoteStack { line, name: joined.name, dead: false }, namespace })
 }
 
 /// Asks the server of a stack for its description.
@@ -115,11 +117,17 @@ impl Stack for RemoteStack {
     }
 
     fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
+        if self.dead {
+            return Err(Errno::ENETDOWN);
+        }
         let SocketSpec { domain, kind, protocol } = spec;
         match self.line.call::<_, ()>(&Request::Socket { domain, kind, protocol }, &[]) {
             Ok((_, mut fds)) => fds.pop().ok_or(Errno::ENETDOWN),
             Err(CallError::Refused(refusal)) => Err(refusal.errno.map_or(Errno::ENETDOWN, Errno::from_raw)),
-            Err(CallError::Line(_)) => Err(Errno::ENETDOWN),
+            Err(CallError::Line(_)) => {
+                self.dead = true;
+                Err(Errno::ENETDOWN)
+            }
         }
     }
 

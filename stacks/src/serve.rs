@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use msocket::line::{Line, LineError, Received, Refusal, Reply, listen};
 use msocket::proto::{Hello, Joined, Request, VERSION};
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde::{Deserialize, Serialize};
 
@@ -301,9 +302,17 @@ impl Server {
         match request {
             Request::Hello => Answer::of(&Hello { version: VERSION, name: served.name.clone() }),
             Request::Socket { domain, kind, protocol } => {
-                match served.stack.socket(SocketSpec { domain, kind, protocol }) {
+                let spec = SocketSpec { domain, kind, protocol };
+                if !spec.is_of_a_stack() {
+                    return no_socket(Errno::EAFNOSUPPORT);
+                }
+                // Raw and packet sockets would show a guest its host's traffic.
+                if !owner && spec.needs_rights() {
+                    return no_socket(Errno::EPERM);
+                }
+                match served.stack.socket(spec) {
                     Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
-                    Err(e) => Answer::Refused(Refusal::new("cannot make a socket", e.desc()).errno(e as i32)),
+                    Err(e) => no_socket(e),
                 }
             }
             Request::Join { view, pid } => {
@@ -374,6 +383,10 @@ impl Answer {
             Err(why) => Self::Refused(Refusal::new("cannot answer", why)),
         }
     }
+}
+
+fn no_socket(errno: Errno) -> Answer {
+    Answer::Refused(Refusal::new("cannot make a socket", errno.desc()).errno(errno as i32))
 }
 
 fn not_owner(what: &str) -> Refusal {

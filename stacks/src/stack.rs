@@ -41,6 +41,41 @@ pub struct SocketSpec {
     pub protocol: i32,
 }
 
+/// Families that live in a network namespace and nowhere else: those whose sockets a stack makes.
+const FAMILIES: [i32; 9] = [
+    libc::AF_INET,
+    libc::AF_INET6,
+    libc::AF_NETLINK,
+    libc::AF_PACKET,
+    libc::AF_KEY,
+    libc::AF_CAN,
+    libc::AF_XDP,
+    43, // AF_SMC
+    45, // AF_MCTP
+];
+
+/// Bits of socket(2)'s type argument that are the type.
+pub const TYPE_MASK: i32 = 0xf;
+/// The last of the types, linux/net.h; libc calls it deprecated.
+pub const SOCK_PACKET: i32 = 10;
+
+impl SocketSpec {
+    /// Whether a stack makes such sockets at all.
+    pub fn is_of_a_stack(self) -> bool {
+        FAMILIES.contains(&self.domain)
+    }
+
+    /// Whether the kernel asks whoever makes one for a capability over the network.
+    pub fn needs_rights(self) -> bool {
+        match self.domain {
+            libc::AF_PACKET | libc::AF_KEY | libc::AF_XDP => true,
+            // The old name of a packet socket: the kernel takes SOCK_PACKET of INET for AF_PACKET.
+            libc::AF_INET | libc::AF_INET6 => matches!(self.kind & TYPE_MASK, libc::SOCK_RAW | SOCK_PACKET),
+            _ => false,
+        }
+    }
+}
+
 /// One interface as `viewnet stack show` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceInfo {

@@ -13,6 +13,18 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
+/// Signals whose effect the tests look at.
+const DEFAULTED: [libc::c_int; 8] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGCHLD,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+];
+
 /// What a child becomes before it executes its program. Everything is prepared here, as nothing may be
 /// allocated after fork.
 #[derive(Clone, Debug)]
@@ -44,6 +56,11 @@ impl Confine {
         // What another thread has open at this moment is none of the program's business.
         // SAFETY: marks descriptors close-on-exec, which concerns this child alone.
         unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+        // Whoever runs the tests may ignore signals (nohup, a shell's background); the tests send them.
+        for signal in DEFAULTED {
+            // SAFETY: no handler is installed.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
         if let Some(fd) = self.terminal {
             nix::unistd::setsid()?;
             // SAFETY: TIOCSCTTY takes an integer.

@@ -79,6 +79,8 @@ impl NetNamespace {
     pub fn create() -> Result<Self, (Step, Errno)> {
         let failed = |e| (Step::NetNamespace, e);
         unshare(CloneFlags::CLONE_NEWNET).map_err(failed)?;
+        // Whatever fails from here on, we are no longer where we were.
+        CURRENT.store(0, Ordering::Relaxed);
         let file = fs::File::open("/proc/self/ns/net").map_err(|e| failed(errno_of(&e)))?;
         let namespace = Self::from_fd(file.into()).map_err(failed)?;
         CURRENT.store(namespace.inode, Ordering::Relaxed);

@@ -11,7 +11,7 @@
 //! uid, lost CAP_NET_RAW) must not get it back, so raw sockets are given by the caller's rights.
 
 use nix::errno::Errno;
-use stacks::stack::SocketSpec;
+use stacks::stack::{SOCK_PACKET, SocketSpec, TYPE_MASK};
 
 use super::{Abi, Call};
 use crate::answer::{Answer, Reply, Stop};
@@ -20,25 +20,8 @@ use crate::answer::{Answer, Reply, Stop};
 pub(super) const HOST_NETLINK: [i32; 4] =
     [libc::NETLINK_SELINUX, libc::NETLINK_AUDIT, libc::NETLINK_CONNECTOR, libc::NETLINK_KOBJECT_UEVENT];
 
-/// Families that live in a network namespace and nowhere else.
-const OF_THE_STACK: [i32; 9] = [
-    libc::AF_INET,
-    libc::AF_INET6,
-    libc::AF_NETLINK,
-    libc::AF_PACKET,
-    libc::AF_KEY,
-    libc::AF_CAN,
-    libc::AF_XDP,
-    43, // AF_SMC
-    45, // AF_MCTP
-];
-
 /// Bits of socket(2)'s type argument that are flags.
 const FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-/// Bits of it that are the type.
-const TYPE_MASK: i32 = 0xf;
-/// The last of the types, linux/net.h; libc calls it deprecated.
-const SOCK_PACKET: i32 = 10;
 /// First number that is no family, linux/socket.h.
 const AF_MAX: i32 = 46;
 /// SYS_SOCKET, linux/net.h.
@@ -59,11 +42,11 @@ fn make(call: &mut Call<'_>, spec: SocketSpec) -> Answer {
     if spec.domain == msocket::proto::AF_VIEWNET {
         return Ok(Reply::Descriptor { fd: call.caller.control()?, cloexec: true });
     }
-    if needs_rights(spec) && call.caller.stack(call.target)?.is_some() && !has_rights(call)? {
+    if spec.needs_rights() && call.caller.stack(call.target)?.is_some() && !has_rights(call)? {
         return Err(Stop::Fail(Errno::EPERM));
     }
     let Some(stack) = call.caller.stack(call.target)? else { return Err(Stop::Native) };
-    if !OF_THE_STACK.contains(&spec.domain) {
+    if !spec.is_of_a_stack() {
         return Err(Stop::Fail(refusal(spec)));
     }
     Ok(Reply::Descriptor { fd: stack.socket(spec)?, cloexec })
@@ -115,16 +98,6 @@ fn refusal(spec: SocketSpec) -> Errno {
         Errno::EINVAL
     } else {
         Errno::EAFNOSUPPORT
-    }
-}
-
-/// Whether the kernel asks for a capability when such a socket is made.
-fn needs_rights(spec: SocketSpec) -> bool {
-    match spec.domain {
-        libc::AF_PACKET | libc::AF_KEY | libc::AF_XDP => true,
-        // The old name of a packet socket: the kernel takes SOCK_PACKET of INET for AF_PACKET.
-        libc::AF_INET | libc::AF_INET6 => matches!(spec.kind & TYPE_MASK, libc::SOCK_RAW | SOCK_PACKET),
-        _ => false,
     }
 }
 
