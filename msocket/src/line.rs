@@ -74,6 +74,9 @@ pub enum LineError {
     /// The line was longer than the receiver accepts.
     #[error("message longer than {0} bytes")]
     TooLong(usize),
+    /// The peer did not answer in time (ends with a time-out).
+    #[error("no answer in time")]
+    TimedOut,
     /// The peer closed the connection in the middle of an exchange.
     #[error("the other side closed the connection")]
     Closed,
@@ -140,9 +143,10 @@ impl Line {
     /// Connects to a server's path; the result blocks.
     ///
     /// # Errors
-    /// Those of connect(2): ENOENT and ECONNREFUSED mean that nobody serves the path.
+    /// Those of connect(2): ENOENT and ECONNREFUSED mean that nobody serves the path, EAGAIN that its server
+    /// is too busy (it is never waited for).
     pub fn connect(path: &Path) -> io::Result<Self> {
-        Ok(Self::client(UnixStream::connect(path)?))
+        Ok(Self::client(dial(path)?))
     }
 
     /// A client's end: blocking, long replies allowed.
@@ -243,7 +247,8 @@ impl Line {
         match self.receive::<Reply<A>>()? {
             Received::Message(Reply::Ok(answer), fds) => Ok((answer, fds)),
             Received::Message(Reply::Error(refusal), _) => Err(CallError::Refused(refusal)),
-            Received::Pending | Received::Closed => Err(LineError::Closed.into()),
+            Received::Pending => Err(LineError::TimedOut.into()),
+            Received::Closed => Err(LineError::Closed.into()),
         }
     }
 
@@ -295,10 +300,17 @@ pub enum CallError {
 /// # Errors
 /// EADDRINUSE when a living server has the path; those of bind(2) and chmod(2) otherwise.
 pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    let listener = match UnixListener::bind(path) {
+    let bind = || {
+        // Nobody may connect before the mode is set. The mask is the process's, which has one thread here.
+        let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o777));
+        let listener = UnixListener::bind(path);
+        rustix::process::umask(mask);
+        listener
+    };
+    let listener = match bind() {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_dead(path) => {
             std::fs::remove_file(path)?;
-            UnixListener::bind(path)?
+            bind()?
         }
         other => other?,
     };
@@ -311,7 +323,53 @@ pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
 pub fn is_dead(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let is_socket = path.symlink_metadata().is_ok_and(|m| m.file_type().is_socket());
-    is_socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+    is_socket && dial(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Connects without waiting for a place in the server's queue; the result blocks.
+fn dial(path: &Path) -> io::Result<UnixStream> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+/// A socket file that is ours, by device and inode: whoever takes the path after us is safe from us.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketFile {
+    path: std::path::PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// The file that is at `path` now.
+    ///
+    /// # Errors
+    /// Those of lstat(2).
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: Self::identity(path)? })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it, unless the path is another's by now.
+    pub fn remove(&self) {
+        if Self::identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    fn identity(path: &Path) -> io::Result<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = path.symlink_metadata()?;
+        Ok((meta.dev(), meta.ino()))
+    }
 }
 
 /// An I/O error's words without the number that std puts behind them.

@@ -32,6 +32,8 @@ use serde::{Deserialize, Serialize};
 pub const DEFAULT_SWITCH: &str = "default";
 /// Longest interface name, in bytes (IFNAMSIZ less the final NUL).
 pub const MAX_INTERFACE_NAME: usize = 15;
+/// What the kernel takes as an MTU: IPv4's least, and a frame of 64 KiB less its header, in bytes.
+const MTU: std::ops::RangeInclusive<u32> = 68..=65521;
 /// Most interfaces of one stack: a bound on what a control client can ask for.
 pub const MAX_INTERFACES: usize = 64;
 
@@ -247,6 +249,9 @@ impl StackConfig {
                     "given twice; each interface needs its own name",
                 ));
             }
+            if let Some(mtu) = interface.mtu.filter(|mtu| !MTU.contains(mtu)) {
+                return Err(ConfigError::new(&mtu.to_string(), "no MTU; 68 to 65521 bytes"));
+            }
             for v4 in [true, false] {
                 if interface.gw.iter().filter(|gw| gw.is_ipv4() == v4).count() > 1 {
                     let why = "two gateways of one family; use route= for the second";
@@ -254,6 +259,7 @@ impl StackConfig {
                 }
             }
         }
+        self.routes.iter().try_for_each(RouteConfig::check)?;
         Ok(self)
     }
 
@@ -344,8 +350,21 @@ fn parse_net(text: &str) -> Result<IpNet, ConfigError> {
 
 fn parse_mtu(text: &str) -> Result<u32, ConfigError> {
     match text.trim().parse() {
-        Ok(mtu) if (68..=65521).contains(&mtu) => Ok(mtu),
+        Ok(mtu) if MTU.contains(&mtu) => Ok(mtu),
         _ => Err(ConfigError::new(text, "no MTU; 68 to 65521 bytes")),
+    }
+}
+
+impl RouteConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let text = self.to.to_string();
+        if self.via.is_none() && self.dev.is_none() {
+            return Err(ConfigError::new(&text, "a route needs `via GATEWAY` or `dev IFACE`"));
+        }
+        if self.via.is_some_and(|via| via.is_ipv4() != self.to.addr().is_ipv4()) {
+            return Err(ConfigError::new(&text, "destination and gateway are of different families"));
+        }
+        Ok(())
     }
 }
 
@@ -378,13 +397,9 @@ impl FromStr for RouteConfig {
             ("default", _) => "0.0.0.0/0".parse().expect("constant"),
             _ => parse_net(destination)?.trunc(),
         };
-        if via.is_none() && dev.is_none() {
-            return Err(ConfigError::new(text, "a route needs `via GATEWAY` or `dev IFACE`"));
-        }
-        if via.is_some_and(|via| via.is_ipv4() != to.addr().is_ipv4()) {
-            return Err(ConfigError::new(text, "destination and gateway are of different families"));
-        }
-        Ok(Self { to, via, dev, metric })
+        let route = Self { to, via, dev, metric };
+        route.check()?;
+        Ok(route)
     }
 }
 

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use msocket::line::{Line, LineError, Received, Refusal, Reply, listen};
+use msocket::line::{Line, LineError, Received, Refusal, Reply, SocketFile, listen};
 use msocket::proto::{Hello, Joined, Request, VERSION};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -69,6 +69,30 @@ pub struct Server {
     next: u64,
     stacks: BTreeMap<u64, Served>,
     connections: HashMap<u64, Connection>,
+    shed: Shed,
+}
+
+/// A descriptor in reserve: when there is no other left, it is given up for the moment that it takes to
+/// accept a connection and close it. Otherwise the connection would stay in the queue and wake us for ever.
+#[derive(Debug, Default)]
+pub struct Shed(Option<std::fs::File>);
+
+impl Shed {
+    /// A reserve.
+    pub fn new() -> Self {
+        Self(std::fs::File::open("/dev/null").ok())
+    }
+
+    /// Whether `error` meant that descriptors have run out; then one connection was turned away.
+    pub fn make_room(&mut self, error: &std::io::Error, listener: &UnixListener) -> bool {
+        let out =
+            matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && self.0.take().is_some();
+        if out {
+            drop(listener.accept());
+            *self = Self::new();
+        }
+        out
+    }
 }
 
 #[derive(Debug)]
@@ -78,7 +102,8 @@ struct Served {
     kept: bool,
     /// The view the stack was made for.
     own: Option<User>,
-    listener: UnixListener,
+    /// The path and who waits on it; gone once the stack is retired.
+    door: Option<(SocketFile, UnixListener)>,
     stack: KernelStack,
 }
 
@@ -111,7 +136,7 @@ impl Server {
     /// Those of epoll_create1(2).
     pub fn new() -> nix::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { epoll, next: 1, stacks: BTreeMap::new(), connections: HashMap::new() })
+        Ok(Self { epoll, next: 1, stacks: BTreeMap::new(), connections: HashMap::new(), shed: Shed::new() })
     }
 
     /// Serves a stack on its path.
@@ -127,18 +152,27 @@ impl Server {
             }
             _ => Refusal::new(format!("cannot make {}", path.display()), why),
         })?;
+        let file = SocketFile::at(&path)
+            .map_err(|why| Refusal::new(format!("cannot make {}", path.display()), why))?;
         let id = self.token();
         self.watch(&listener, id, EpollFlags::EPOLLIN)?;
-        self.stacks.insert(id, Served { name, path, kept, own, listener, stack });
+        self.stacks.insert(id, Served { name, path, kept, own, door: Some((file, listener)), stack });
         Ok(StackId(id))
     }
 
     /// Forgets a stack: its path goes at once, its users' connections close.
     pub fn remove(&mut self, id: StackId) {
-        if let Some(served) = self.stacks.remove(&id.0) {
-            let _ = std::fs::remove_file(&served.path);
-            let _ = self.epoll.delete(&served.listener);
+        self.retire(id);
+        if self.stacks.remove(&id.0).is_some() {
             self.connections.retain(|_, connection| connection.stack != id.0);
+        }
+    }
+
+    /// Gives up a stack's path, so that another may have it, and keeps the stack.
+    pub fn retire(&mut self, id: StackId) {
+        if let Some((file, listener)) = self.stacks.get_mut(&id.0).and_then(|served| served.door.take()) {
+            file.remove();
+            let _ = self.epoll.delete(&listener);
         }
     }
 
@@ -169,7 +203,7 @@ impl Server {
 
     /// The stack of that path.
     pub fn find(&self, path: &Path) -> Option<StackId> {
-        self.stacks.iter().find(|(_, s)| s.path == path).map(|(id, _)| StackId(*id))
+        self.stacks.iter().find(|(_, s)| s.path == path && s.door.is_some()).map(|(id, _)| StackId(*id))
     }
 
     /// Takes connections and answers requests until there is nothing more to do; `notifications` gives
@@ -233,7 +267,12 @@ impl Server {
     }
 
     fn accept(&mut self, stack: u64) {
-        while let Some(Ok((stream, _))) = self.stacks.get(&stack).map(|served| served.listener.accept()) {
+        while let Some((_, listener)) = self.stacks.get(&stack).and_then(|served| served.door.as_ref()) {
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) if self.shed.make_room(&e, listener) => continue,
+                Err(_) => return,
+            };
             let Ok(line) = Line::server(stream) else { continue };
             if self.connections.len() >= MAX_CONNECTIONS {
                 log::warn!("a connection was dropped: there are {MAX_CONNECTIONS} already");
@@ -315,6 +354,9 @@ impl Server {
                     Err(e) => no_socket(e),
                 }
             }
+            Request::Join { view, .. } if !is_name(&view) => {
+                Answer::Refused(Refusal::new("cannot join", "the view's name is none"))
+            }
             Request::Join { view, pid } => {
                 connection.user = Some(User { view, pid });
                 let name = served.name.clone();
@@ -363,9 +405,8 @@ impl AsFd for Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for served in self.stacks.values() {
-            let _ = std::fs::remove_file(&served.path);
-        }
+        let ids: Vec<StackId> = self.ids().collect();
+        ids.into_iter().for_each(|id| self.retire(id));
     }
 }
 
@@ -383,6 +424,12 @@ impl Answer {
             Err(why) => Self::Refused(Refusal::new("cannot answer", why)),
         }
     }
+}
+
+/// A name for a view, a stack or a switch that can be a file's: 1 to 32 letters, digits and `._-`.
+pub fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=32).contains(&name.len()) && name.chars().all(plain) && !name.starts_with('.')
 }
 
 fn no_socket(errno: Errno) -> Answer {

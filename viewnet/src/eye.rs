@@ -7,7 +7,7 @@
 //! socket pair. It also keeps the list of socket files that the supervisor serves: whichever of the two
 //! dies, the other notices at once, and the files go. It decides nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use msocket::line::SocketFile;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
@@ -26,13 +27,14 @@ use crate::target::{Inspection, Target};
 
 /// Names, in a program's environment, the nested view it was started in.
 pub(crate) const MARKER: &str = "VIEWNET_VIEW";
-/// Sockets through which the host resolves names: nscd, systemd-resolved (varlink), and the system bus,
-/// on which systemd-resolved has the name org.freedesktop.resolve1.
-const HOST_RESOLVERS: [&str; 4] = [
+/// Sockets through which the host resolves names: nscd, systemd-resolved (varlink), the system bus, on which
+/// systemd-resolved has the name org.freedesktop.resolve1, and avahi (nss-mdns).
+const HOST_RESOLVERS: [&str; 5] = [
     "/run/nscd/socket",
     "/run/systemd/resolve/io.systemd.Resolve",
     "/run/systemd/resolve/io.systemd.Resolve.Monitor",
     "/run/dbus/system_bus_socket",
+    "/run/avahi-daemon/socket",
 ];
 /// Largest piece of a program's memory that is copied at once.
 const MAX_COPY: usize = 64 << 10;
@@ -44,14 +46,39 @@ const MAX_ANCESTORS: usize = 64;
 /// What the supervisor wants to know or done.
 #[derive(Debug, Serialize, Deserialize)]
 enum Question {
-    Inspect { tid: i32, views: bool },
-    Read { tid: i32, address: u64, length: usize },
-    Write { tid: i32, address: u64, bytes: Vec<u8> },
-    Domain { tid: i32, fd: i32 },
-    HostResolver { tid: i32, path: Vec<u8> },
-    Keep { path: PathBuf },
-    Forget { path: PathBuf },
-    Living { roots: Vec<(u64, i32)> },
+    /// `views`: which supervisor's nested views are looked for, if any.
+    Inspect {
+        tid: i32,
+        views: Option<u32>,
+    },
+    Read {
+        tid: i32,
+        address: u64,
+        length: usize,
+    },
+    Write {
+        tid: i32,
+        address: u64,
+        bytes: Vec<u8>,
+    },
+    Domain {
+        tid: i32,
+        fd: i32,
+    },
+    HostResolver {
+        tid: i32,
+        path: Vec<u8>,
+    },
+    Keep {
+        file: SocketFile,
+    },
+    Forget {
+        path: PathBuf,
+    },
+    Living {
+        supervisor: u32,
+        roots: Vec<(u64, i32)>,
+    },
 }
 
 /// The answers, in the order of the questions; an errno for any of them.
@@ -96,8 +123,8 @@ impl Eye {
         }
     }
 
-    /// Who and where a thread is; its ancestors too if `views`.
-    pub(crate) fn inspect(&mut self, tid: i32, views: bool) -> Result<Inspection, Errno> {
+    /// Who and where a thread is; its ancestors too, and marks of nested views, if `views` names us.
+    pub(crate) fn inspect(&mut self, tid: i32, views: Option<u32>) -> Result<Inspection, Errno> {
         match self.ask(&Question::Inspect { tid, views })? {
             Reading::Inspection(inspection) => Ok(inspection),
             _ => Err(Errno::EIO),
@@ -106,7 +133,9 @@ impl Eye {
 
     /// Remembers a socket file that must not outlive the supervisor.
     pub(crate) fn keep(&mut self, path: &Path) -> Result<(), Errno> {
-        self.ask(&Question::Keep { path: path.to_owned() }).map(drop)
+        let file =
+            SocketFile::at(path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+        self.ask(&Question::Keep { file }).map(drop)
     }
 
     /// Forgets such a file.
@@ -116,14 +145,14 @@ impl Eye {
 
     /// Which of the nested views, given with the process each was made for, still have processes.
     pub(crate) fn living(&mut self, roots: Vec<(u64, i32)>) -> Result<Vec<u64>, Errno> {
-        match self.ask(&Question::Living { roots })? {
+        match self.ask(&Question::Living { supervisor: std::process::id(), roots })? {
             Reading::Living(views) => Ok(views),
             _ => Err(Errno::EIO),
         }
     }
 
     /// One thread, as a handler's target.
-    pub(crate) fn target(&mut self, tid: i32, views: bool) -> Seen<'_> {
+    pub(crate) fn target(&mut self, tid: i32, views: Option<u32>) -> Seen<'_> {
         Seen { eye: self, tid, views }
     }
 }
@@ -138,7 +167,7 @@ impl AsFd for Eye {
 pub(crate) struct Seen<'a> {
     eye: &'a mut Eye,
     tid: i32,
-    views: bool,
+    views: Option<u32>,
 }
 
 impl Target for Seen<'_> {
@@ -174,7 +203,7 @@ impl Target for Seen<'_> {
 
 /// The eye itself: answers until the supervisor is gone, then clears up behind it.
 pub(crate) fn watch(socket: &OwnedFd) {
-    let mut kept = BTreeSet::new();
+    let mut kept = BTreeMap::new();
     let home = Home::read();
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
@@ -192,9 +221,7 @@ pub(crate) fn watch(socket: &OwnedFd) {
             break;
         }
     }
-    for path in kept {
-        let _ = fs::remove_file(path);
-    }
+    kept.values().for_each(SocketFile::remove);
 }
 
 /// Where viewnet was started.
@@ -209,7 +236,7 @@ impl Home {
     }
 }
 
-fn look(question: Question, home: &Home, kept: &mut BTreeSet<PathBuf>) -> Result<Reading, Errno> {
+fn look(question: Question, home: &Home, kept: &mut BTreeMap<PathBuf, SocketFile>) -> Result<Reading, Errno> {
     Ok(match question {
         Question::Inspect { tid, views } => Reading::Inspection(inspect(tid, views, home)?),
         Question::Read { length, .. } if length > MAX_COPY => return Err(Errno::EINVAL),
@@ -232,15 +259,15 @@ fn look(question: Question, home: &Home, kept: &mut BTreeSet<PathBuf>) -> Result
         }
         Question::Domain { tid, fd } => Reading::Domain(domain(tid, fd)?),
         Question::HostResolver { tid, path } => Reading::Yes(is_host_resolver(tid, &path)),
-        Question::Keep { path } => {
-            kept.insert(path);
+        Question::Keep { file } => {
+            kept.insert(file.path().to_owned(), file);
             Reading::Done
         }
         Question::Forget { path } => {
             kept.remove(&path);
             Reading::Done
         }
-        Question::Living { roots } => Reading::Living(living(&roots)),
+        Question::Living { supervisor, roots } => Reading::Living(living(supervisor, &roots)),
     })
 }
 
@@ -248,12 +275,13 @@ fn identity(path: &str) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
-fn inspect(tid: i32, views: bool, home: &Home) -> Result<Inspection, Errno> {
+fn inspect(tid: i32, views: Option<u32>, home: &Home) -> Result<Inspection, Errno> {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| Errno::ESRCH)?;
     let same = |file: &str, ours: Option<(u64, u64)>| {
         // Where nobody may look (a program made itself undumpable), it is where it was started.
-        identity(&format!("/proc/{tid}/ns/{file}")).is_none_or(|theirs| Some(theirs) == ours)
+        identity(&format!("/proc/{tid}/ns/{file}")).zip(ours).is_none_or(|(theirs, ours)| theirs == ours)
     };
+    let ancestors = if views.is_some() { ancestors(&status) } else { Vec::new() };
     let effective = field(&status, "CapEff").and_then(|caps| u64::from_str_radix(caps, 16).ok()).unwrap_or(0);
     Ok(Inspection {
         home_network: same("net", home.network),
@@ -263,8 +291,9 @@ fn inspect(tid: i32, views: bool, home: &Home) -> Result<Inspection, Errno> {
             .ok_or(Errno::EIO)?,
         // CAP_NET_RAW is number 13 in linux/capability.h.
         net_raw: effective & 1 << 13 != 0,
-        marker: if views { marker(tid) } else { None },
-        ancestors: if views { ancestors(&status) } else { Vec::new() },
+        // The nearest that has one: a program may have cleaned its own environment.
+        marker: views.and_then(|supervisor| ancestors.iter().find_map(|pid| marker(*pid, supervisor))),
+        ancestors,
     })
 }
 
@@ -272,10 +301,11 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
-fn marker(pid: i32) -> Option<u64> {
+/// The nested view of `supervisor` that a process was started in.
+fn marker(pid: i32, supervisor: u32) -> Option<u64> {
     let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let prefix = [MARKER.as_bytes(), b"="].concat();
-    let value = environ.split(|b| *b == 0).find_map(|entry| entry.strip_prefix(prefix.as_slice()))?;
+    let prefix = format!("{MARKER}={supervisor}.");
+    let value = environ.split(|b| *b == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes()))?;
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
@@ -332,7 +362,7 @@ fn is_host_resolver(tid: i32, path: &[u8]) -> bool {
     }
 }
 
-fn living(roots: &[(u64, i32)]) -> Vec<u64> {
+fn living(supervisor: u32, roots: &[(u64, i32)]) -> Vec<u64> {
     let lives = |(_, root): &&(u64, i32)| fs::metadata(format!("/proc/{root}")).is_ok();
     let mut found: BTreeSet<u64> = roots.iter().filter(lives).map(|(view, _)| *view).collect();
     if found.len() == roots.len() {
@@ -340,7 +370,9 @@ fn living(roots: &[(u64, i32)]) -> Vec<u64> {
     }
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Some(view) = marker(pid).filter(|view| roots.iter().any(|(known, _)| known == view)) {
+        if let Some(view) =
+            marker(pid, supervisor).filter(|view| roots.iter().any(|(known, _)| known == view))
+        {
             found.insert(view);
         }
     }
@@ -363,7 +395,7 @@ mod tests {
     #[test]
     fn we_see_ourselves_at_home() {
         let me = std::process::id() as i32;
-        let seen = inspect(me, true, &Home::read()).unwrap();
+        let seen = inspect(me, Some(1), &Home::read()).unwrap();
         assert!(seen.home_network && seen.home_user);
         assert_eq!(seen.ancestors[0], me);
         assert_eq!(seen.euid, nix::unistd::geteuid().as_raw());

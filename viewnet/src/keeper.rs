@@ -14,14 +14,14 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use msocket::line::{CallError, Line, LineError, Received, Refusal, Reply, listen};
+use msocket::line::{CallError, Line, LineError, Received, Refusal, Reply, SocketFile, listen};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::{chdir, setsid};
 use serde::{Deserialize, Serialize};
 use stacks::config::StackConfig;
 use stacks::kernel::{KernelStack, SetUpError};
-use stacks::serve::{Server, Serving};
+use stacks::serve::{Server, Serving, Shed};
 
 use crate::commands::stack::kept_failure;
 use crate::exit::{Exit, Failure};
@@ -127,9 +127,10 @@ pub(crate) fn run() -> Result<Exit, Failure> {
     if let Fork::Parent(_) = process::fork().map_err(errno)? {
         return Ok(Exit::Done);
     }
+    process::close_all_but(&[std::os::fd::AsRawFd::as_raw_fd(&starter)]);
     let _ = setsid();
     process::ignore_sigpipe();
-    process::raise_open_files();
+    process::raise_limits();
     process::set_title(c"viewnet-keeper");
     let _ = chdir("/");
     if let Ok(null) = std::fs::File::open("/dev/null") {
@@ -166,6 +167,9 @@ struct Keeper {
     eye: Eye,
     connections: HashMap<u64, Line>,
     next: u64,
+    /// Our own socket's file.
+    file: SocketFile,
+    shed: Shed,
 }
 
 impl Keeper {
@@ -176,6 +180,8 @@ impl Keeper {
         // A keeper that was quicker is as good.
         let listener =
             listen(&path, 0o600).map_err(|e| Refusal::new(format!("cannot make {}", path.display()), e))?;
+        let file =
+            SocketFile::at(&path).map_err(|e| Refusal::new(format!("cannot make {}", path.display()), e))?;
         eye.keep(&path).map_err(internal)?;
         become_maker(&runtime).map_err(|(step, errno)| {
             let _ = std::fs::remove_file(&path);
@@ -190,7 +196,17 @@ impl Keeper {
         watch(listener.as_fd(), LISTENER)?;
         watch(server.as_fd(), SERVER)?;
         watch(eye.as_fd(), EYE)?;
-        Ok(Self { runtime, epoll, listener, server, eye, connections: HashMap::new(), next: CONNECTIONS })
+        Ok(Self {
+            runtime,
+            epoll,
+            listener,
+            server,
+            eye,
+            connections: HashMap::new(),
+            next: CONNECTIONS,
+            file,
+            shed: Shed::new(),
+        })
     }
 
     fn run(&mut self) -> nix::Result<()> {
@@ -213,7 +229,12 @@ impl Keeper {
                 match event.data() {
                     LISTENER => self.accept(),
                     SERVER => {
+                        let before = self.server.paths();
                         self.server.turn(&|_| BTreeMap::new())?;
+                        let after = self.server.paths();
+                        for path in before.iter().filter(|path| !after.contains(path)) {
+                            let _ = self.eye.forget(path);
+                        }
                         if self.server.is_empty() {
                             return Ok(());
                         }
@@ -226,7 +247,12 @@ impl Keeper {
     }
 
     fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) if self.shed.make_room(&e, &self.listener) => continue,
+                Err(_) => return,
+            };
             let Ok(line) = Line::server(stream) else { continue };
             self.next += 1;
             let event = EpollEvent::new(EpollFlags::EPOLLIN, self.next);
@@ -259,6 +285,7 @@ impl Keeper {
 
     fn up(&mut self, up: Up) -> Result<PathBuf, SetUpError> {
         let Up { name, path, mode, config } = up;
+        let config = config.checked().map_err(|e| Refusal::new("cannot use the configuration", e))?;
         if self.server.find(&path).is_some() {
             return Err(Refusal::new(format!("cannot make stack {name}"), "it is there already")
                 .hint(format!("`viewnet stack show {name}` shows it, `viewnet stack down {name}` ends it"))
@@ -273,6 +300,6 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(self.runtime.keeper());
+        self.file.remove();
     }
 }

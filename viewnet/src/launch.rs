@@ -74,9 +74,9 @@ pub(crate) struct Filtered {}
 /// Runs the program; returns only if that fails.
 pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
     if let Some(mut supervisor) = nested::supervisor() {
-        let view = nested::ask(&mut supervisor, &plan.name, &plan.stack).map_err(set_up_failed)?.view;
+        let marker = nested::ask(&mut supervisor, &plan.name, &plan.stack).map_err(set_up_failed)?.marker;
         drop(supervisor);
-        return execute(&plan.command, Some(view));
+        return execute(&plan.command, Some(&marker));
     }
     let program =
         filter::program().map_err(|e| Failure::new("cannot build the filter", e).code(Exit::SetUp))?;
@@ -85,7 +85,12 @@ pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
     if !geteuid().is_root() {
         seccomp::set_no_new_privs().map_err(|e| doctor::failure(SetupStep::SeccompFilter, e))?;
     }
-    let listener = seccomp::install(&program).map_err(|e| doctor::failure(SetupStep::Listener, e))?;
+    let listener = match seccomp::install(&program) {
+        // Root without CAP_SYS_ADMIN, as in a container.
+        Err(Errno::EACCES) => seccomp::set_no_new_privs().and_then(|()| seccomp::install(&program)),
+        other => other,
+    };
+    let listener = listener.map_err(|e| doctor::failure(SetupStep::Listener, e))?;
     supervisor.call::<_, ()>(&Filtered {}, &[listener.as_fd()]).map_err(set_up_failed)?;
     drop((listener, supervisor));
     execute(&plan.command, None)
@@ -142,7 +147,7 @@ fn background(plan: &Plan, channel: UnixStream) -> ! {
 /// its standard descriptors, its name. Returns a copy of stderr if asked for.
 fn become_background(title: &std::ffi::CStr, keep_stderr: Option<&mut Option<OwnedFd>>) {
     process::ignore_sigpipe();
-    process::raise_open_files();
+    process::raise_limits();
     process::set_title(title);
     let _ = chdir("/");
     if let Some(copy) = keep_stderr {
@@ -184,7 +189,7 @@ fn supervise_with(supervisor: &mut Supervisor, mut line: Line) -> Option<()> {
 }
 
 /// Becomes the program.
-pub(crate) fn execute(command: &[OsString], view: Option<u64>) -> Result<Infallible, Failure> {
+pub(crate) fn execute(command: &[OsString], marker: Option<&str>) -> Result<Infallible, Failure> {
     let arguments: Vec<CString> = command
         .iter()
         .map(|word| CString::new(word.clone().into_vec()))
@@ -192,13 +197,14 @@ pub(crate) fn execute(command: &[OsString], view: Option<u64>) -> Result<Infalli
         .map_err(|_| {
             Failure::new("cannot run the program", "a NUL byte in its arguments").code(Exit::NotExecutable)
         })?;
-    if let Some(view) = view {
-        crate::runtime::set_marker(view);
-    }
+    crate::runtime::set_marker(marker);
     process::restore_sigpipe();
     let error = execvp(&arguments[0], &arguments).expect_err("execvp returns only errors");
-    let code = if error == Errno::ENOENT { Exit::NotFound } else { Exit::NotExecutable };
-    Err(Failure::new(format!("cannot run {}", command[0].display()), error.desc()).code(code))
+    let (code, hint) = match error {
+        Errno::ENOENT => (Exit::NotFound, "give a program that is on PATH, or a path"),
+        _ => (Exit::NotExecutable, "give a program that you may execute"),
+    };
+    Err(Failure::new(format!("cannot run {}", command[0].display()), error.desc()).hint(hint).code(code))
 }
 
 /// A supervisor that could not be spoken to, or that said no.

@@ -32,8 +32,8 @@ pub(crate) enum Request {
 /// The view that was made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Nested {
-    /// Its number, for the environment of the program.
-    pub(crate) view: u64,
+    /// What marks it in the environment of the program.
+    pub(crate) marker: String,
 }
 
 /// A line to the supervisor we are under; `None` if there is none.

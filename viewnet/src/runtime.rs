@@ -88,16 +88,17 @@ pub(crate) fn search_path() -> impl Iterator<Item = PathBuf> {
     std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
 }
 
-/// Marks the environment of the program to be executed with the nested view it is in.
-pub(crate) fn set_marker(view: u64) {
-    crate::sys::process::set_variable(crate::eye::MARKER, &view.to_string());
+/// Marks the environment of the program to be executed with the nested view it is in, or with none.
+pub(crate) fn set_marker(marker: Option<&str>) {
+    crate::sys::process::set_variable(crate::eye::MARKER, marker);
 }
 
 /// A name for a stack or a switch that can be a file's: 1 to 32 letters, digits and `._-`.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Failure> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.len() > 32 || !name.chars().all(plain) || name.starts_with('.') {
-        return Err(Failure::new(format!("cannot use `{name}` as the name of a {what}"), "it is no name")
+    let reserved = ["kernel", "none", "host", "smol"].contains(&name);
+    if reserved || !stacks::serve::is_name(name) {
+        let why = if reserved { "it is the name of a kind" } else { "it is no name" };
+        return Err(Failure::new(format!("cannot use `{name}` as the name of a {what}"), why)
             .hint("use 1 to 32 letters, digits and `._-`, or a path with a `/`"));
     }
     Ok(())

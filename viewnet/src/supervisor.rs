@@ -23,7 +23,7 @@ use stacks::kernel::orphans::Unfinished;
 use stacks::kernel::{KernelStack, SetUpError};
 use stacks::none::NoStack;
 use stacks::remote;
-use stacks::serve::{Server, Serving, StackId, User};
+use stacks::serve::{Server, Serving, StackId, User, is_name};
 
 use crate::answer::{Answer, Reply as Outcome, Stop};
 use crate::eye::Eye;
@@ -45,6 +45,8 @@ const UNFINISHED_CHECK: Duration = Duration::from_millis(20);
 const SENDING_LIMIT: Duration = Duration::from_secs(60);
 /// How long a peer that does not close its side keeps a stack that has delivered everything.
 const WAITING_LIMIT: Duration = Duration::from_secs(1);
+/// Most nested views: each is a namespace.
+const MAX_VIEWS: usize = 256;
 /// Most control lines at once; a nested command holds one for a moment.
 const MAX_CONTROLS: usize = 64;
 /// File mode of a run's stack: its user's own.
@@ -69,6 +71,7 @@ pub(crate) struct Supervisor {
     maker: bool,
     controls: HashMap<u64, (Line, i32)>,
     next_control: u64,
+    next_nested_check: Option<Instant>,
     counters: BTreeMap<&'static str, u64>,
     trace: Option<File>,
 }
@@ -89,6 +92,7 @@ impl Supervisor {
             maker: false,
             controls: HashMap::new(),
             next_control: CONTROLS,
+            next_nested_check: None,
             counters: BTreeMap::new(),
             trace: trace.map(File::from),
         };
@@ -110,8 +114,10 @@ impl Supervisor {
         loop {
             let mut check = self.views.nested().then_some(NESTED_CHECK);
             if listener.is_none() && self.server.ids().all(|id| self.server.users(id) == 0) {
-                let since = *ended.get_or_insert_with(Instant::now);
                 let ids: Vec<StackId> = self.server.ids().collect();
+                let since = *ended.get_or_insert_with(Instant::now);
+                // The next view may have the name; what is left to do needs none.
+                ids.iter().for_each(|id| self.server.retire(*id));
                 if ids.into_iter().all(|id| self.is_done(id, since)) {
                     return Ok(());
                 }
@@ -138,9 +144,7 @@ impl Supervisor {
                     token => self.converse(token),
                 }
             }
-            if count == 0 && self.views.nested() {
-                self.clear_nested();
-            }
+            self.clear_nested();
         }
     }
 
@@ -188,7 +192,7 @@ impl Supervisor {
             controls.insert(*next, (line, tid));
             Ok(theirs)
         };
-        let nested = self.views.nested();
+        let nested = self.views.nested().then(std::process::id);
         let mut known = Known {
             views: &mut self.views,
             server: &mut self.server,
@@ -221,6 +225,9 @@ impl Supervisor {
     fn open(&mut self, stack: &StackSpec, name: &str, pid: i32, token: u64) -> Result<Source, SetUpError> {
         let user = User { view: name.into(), pid };
         match stack {
+            StackSpec::At(path) if self.server.find(path).is_some() => {
+                Ok(self.server.find(path).map_or(Source::Gone, Source::Shared))
+            }
             StackSpec::None => Ok(Source::Joined(Box::new(NoStack), None)),
             StackSpec::New(config) => {
                 let turn = take_turn(&self.runtime).map_err(|e| {
@@ -280,7 +287,10 @@ impl Supervisor {
         let sent = match line.receive::<nested::Request>() {
             Ok(Received::Message(nested::Request::View { name, stack }, _)) => {
                 match self.nest(tid, &name, &stack) {
-                    Ok(view) => line.send(&Reply::Ok(Nested { view }), &[]),
+                    Ok(view) => {
+                        let marker = format!("{}.{view}", std::process::id());
+                        line.send(&Reply::Ok(Nested { marker }), &[])
+                    }
                     Err(error) => line.send(&Reply::<()>::Error(error.into()), &[]),
                 }
             }
@@ -291,14 +301,32 @@ impl Supervisor {
             }
             Err(error) => Err(error),
         };
-        if sent.is_ok() {
+        if sent.is_ok() && !line.wants_write() {
             self.controls.insert(token, (line, tid));
         }
     }
 
     fn nest(&mut self, tid: i32, name: &str, stack: &StackSpec) -> Result<u64, SetUpError> {
-        let seen =
-            self.eye.inspect(tid, true).map_err(|e| Refusal::new("cannot see the caller", e.desc()))?;
+        let refused = |why| Refusal::new("cannot make a view", why).errno(libc::EPERM);
+        let seen = self.eye.inspect(tid, Some(std::process::id())).map_err(|e| refused(e.desc()))?;
+        // What follows is done with our rights: whoever gave them up shall not have them back.
+        if !seen.home_user || seen.euid != self.owner {
+            return Err(refused("the caller is not the user who runs the outer view").into());
+        }
+        if !seen.home_network {
+            return Err(refused("the caller has left the outer view's network for one of its own")
+                .hint("run viewnet before it does so")
+                .into());
+        }
+        if self.views.count() > MAX_VIEWS {
+            return Err(refused("there are too many views inside this one").into());
+        }
+        if !is_name(name) {
+            return Err(refused("its name is none").into());
+        }
+        if let StackSpec::New(config) = stack {
+            config.clone().checked().map_err(|e| Refusal::new("cannot use the configuration", e))?;
+        }
         let Some(root) = seen.ancestors.first().copied() else {
             return Err(Refusal::new("cannot make a view", "the caller is gone").into());
         };
@@ -327,6 +355,10 @@ impl Supervisor {
         let Some((_, view)) = self.views.iter_mut().find(|(known, _)| **known == id) else { return true };
         let since = *view.ended.get_or_insert_with(Instant::now);
         match view.source {
+            Source::Served(stack) if self.server.users(stack) > 0 => {
+                view.ended = None;
+                false
+            }
             Source::Served(stack) => self.is_done(stack, since),
             _ => true,
         }
@@ -334,6 +366,11 @@ impl Supervisor {
 
     /// Ends the nested views that have no processes left.
     fn clear_nested(&mut self) {
+        let now = Instant::now();
+        if !self.views.nested() || self.next_nested_check.is_some_and(|at| now < at) {
+            return;
+        }
+        self.next_nested_check = Some(now + NESTED_CHECK);
         let roots = self.views.roots();
         let Ok(living) = self.eye.living(roots.clone()) else { return };
         for (id, _) in roots.into_iter().filter(|(id, _)| !living.contains(id)) {

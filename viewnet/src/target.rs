@@ -15,7 +15,7 @@ pub(crate) struct Inspection {
     pub(crate) euid: u32,
     /// CAP_NET_RAW is effective.
     pub(crate) net_raw: bool,
-    /// The nested view named in the environment it was started with.
+    /// The nested view named in the environment that it, or its nearest ancestor with one, was started with.
     pub(crate) marker: Option<u64>,
     /// Its process and that process's ancestors, nearest first; only read when nested views exist.
     pub(crate) ancestors: Vec<i32>,

@@ -2,7 +2,8 @@
 //!
 //! # Theory of operation
 //! A supervisor has one view of its own and one for each nested `viewnet run` inside it. A thread belongs
-//! to the nested view whose root process is its nearest ancestor; an orphan, whose ancestors are gone, to
+//! to the nested view whose root process is its nearest ancestor (the innermost, where one process became the
+//! root of several); an orphan, whose ancestors are gone, to
 //! the one named in the environment it was started with; else to the supervisor's own view. A thread that
 //! is in another network namespace than viewnet was started in belongs to none: it has made one of its own.
 //! What is known of a thread is looked up at its first call and believed for [`BELIEF`]; unshare(2) and
@@ -33,6 +34,8 @@ pub(crate) const OWN: u64 = 0;
 pub(crate) enum Source {
     /// A stack that this supervisor serves.
     Served(StackId),
+    /// The same, but it is another view's too.
+    Shared(StackId),
     /// A stack of somebody else: its maker here, and the membership that ends with it.
     Joined(Box<dyn Stack + 'static>, Option<RemoteStack>),
     /// A stack that has gone: ENETDOWN.
@@ -95,6 +98,11 @@ impl Views {
         self.views.len() > 1
     }
 
+    /// How many there are, our own included.
+    pub(crate) fn count(&self) -> usize {
+        self.views.len()
+    }
+
     /// The view of a thread; `None` if it has a network of its own.
     fn of(&mut self, tid: i32, now: Instant, target: &mut dyn Target) -> Result<Option<u64>, Errno> {
         if let Some((view, seen)) = self.threads.get(&tid).copied()
@@ -105,7 +113,7 @@ impl Views {
         let seen = target.inspect()?;
         let view = seen.home_network.then(|| {
             let by_root =
-                |pid: &i32| self.views.iter().find(|(_, v)| v.root == Some(*pid)).map(|(id, _)| *id);
+                |pid: &i32| self.views.iter().filter(|(_, v)| v.root == Some(*pid)).map(|(id, _)| *id).max();
             let nearest = seen.ancestors.iter().find_map(by_root);
             nearest.or_else(|| seen.marker.filter(|id| self.views.contains_key(id))).unwrap_or(OWN)
         });
@@ -137,7 +145,7 @@ impl Caller for Known<'_> {
     fn stack(&mut self, target: &mut dyn Target) -> Result<Option<&mut dyn Stack>, Errno> {
         let Some(id) = self.views.of(self.tid, self.now, target)? else { return Ok(None) };
         match self.views.views.get_mut(&id).map(|view| &mut view.source) {
-            Some(Source::Served(stack)) => match self.server.stack_mut(*stack) {
+            Some(Source::Served(stack) | Source::Shared(stack)) => match self.server.stack_mut(*stack) {
                 Some(stack) => Ok(Some(stack)),
                 None => Err(Errno::ENETDOWN),
             },

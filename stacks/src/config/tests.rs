@@ -88,6 +88,19 @@ fn mistakes_are_named() {
 }
 
 #[test]
+fn toml_is_checked_like_a_line() {
+    for (text, part) in [
+        ("[[interface]]\nname = \"eth0\"\nmtu = 0", "no MTU"),
+        ("[[route]]\nto = \"10.0.0.0/8\"", "needs"),
+        ("[[route]]\nto = \"10.0.0.0/8\"\nvia = \"fd00::1\"", "different families"),
+        ("[[interface]]\nname = \"lo\"", "no name"),
+    ] {
+        let error = StackConfig::from_toml(text).unwrap_err();
+        assert!(error.to_string().contains(part), "{text}: {error}");
+    }
+}
+
+#[test]
 fn a_wrong_line_of_toml_is_named_by_number() {
     let error = StackConfig::from_toml("[[interface]]\nname = \"eth0\"\nlink = \"switch:lan[vlan x]\"\n")
         .unwrap_err();

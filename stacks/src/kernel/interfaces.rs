@@ -215,5 +215,14 @@ fn family(ip: IpAddr) -> AddressFamily {
 }
 
 fn refused(what: &str, verb: &str, errno: Errno) -> Refusal {
-    Refusal::new(format!("cannot {verb} {what}"), errno.desc()).errno(errno as i32)
+    let hint = match errno {
+        Errno::EEXIST => "it is there already; leave one of the two out",
+        Errno::EINVAL | Errno::ERANGE | Errno::EADDRNOTAVAIL => {
+            "the kernel does not take these values; see ip(8)"
+        }
+        Errno::ENODEV => "give the name of one of the stack's interfaces",
+        Errno::EPERM => "run `viewnet doctor`",
+        _ => return Refusal::new(format!("cannot {verb} {what}"), errno.desc()).errno(errno as i32),
+    };
+    Refusal::new(format!("cannot {verb} {what}"), errno.desc()).errno(errno as i32).hint(hint)
 }

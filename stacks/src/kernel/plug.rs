@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use msocket::line::{CallError, Refusal};
 use nix::errno::Errno;
-use switch::client::{Attached, Client};
+use switch::client::Client;
 use switch::control::Attach;
 use switch::ports::{Kind, packet, tap};
 use switch::vlan::{PortVlans, Vid, VidSet};
@@ -28,13 +28,16 @@ thread_local! {
     /// The closet of this maker; it lives as long as the process or a packet socket in it.
     static CLOSET: OnceCell<NetNamespace> = const { OnceCell::new() };
 }
+/// Names tried for a port before its switch's refusal counts.
+const NAME_ATTEMPTS: u32 = 100;
 /// Numbers the far ends in the closet.
 static NEXT_FAR: AtomicU32 = AtomicU32::new(0);
 
 /// A port of a switch that lasts as long as this value.
 #[derive(Debug)]
 pub(super) struct Plug {
-    _attached: Attached,
+    /// The connection; the port goes with it.
+    _client: Client,
 }
 
 /// Makes interface `name` in `namespace`, where this process is, and plugs it into the switch at `path`
@@ -48,7 +51,7 @@ pub(super) fn plug(
     vlan: &PortVlan,
 ) -> Result<Plug, SetUpError> {
     let what = format!("cannot plug {name} into switch {switch}");
-    let client = Client::connect(path).map_err(|why| match why.kind() {
+    let mut client = Client::connect(path).map_err(|why| match why.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             Refusal::new(what.clone(), "there is no such switch")
                 .hint(format!("start it with `viewnet switch up {switch}`"))
@@ -62,7 +65,7 @@ pub(super) fn plug(
             (veth(namespace, name)?, Kind::Packet)
         }
     };
-    let attach = Attach {
+    let mut attach = Attach {
         name: Some(format!("{stack}.{name}")),
         kind,
         vlans: vlans(vlan)?,
@@ -70,11 +73,20 @@ pub(super) fn plug(
         linger: false,
         dying: kind == Kind::Tap,
     };
-    match client.attach(&fd, &attach) {
-        Ok(attached) => Ok(Plug { _attached: attached }),
-        Err(CallError::Refused(refusal)) => Err(refusal.into()),
-        Err(CallError::Line(why)) => Err(Refusal::new(what, why).into()),
+    for again in 1..=NAME_ATTEMPTS {
+        match client.add_port(&fd, &attach) {
+            Ok(_) => return Ok(Plug { _client: client }),
+            // A view of the same name is still saying its last words.
+            Err(CallError::Refused(refusal))
+                if refusal.errno == Some(libc::EEXIST) && again < NAME_ATTEMPTS =>
+            {
+                attach.name = Some(format!("{stack}.{name}.{}", again + 1));
+            }
+            Err(CallError::Refused(refusal)) => return Err(refusal.into()),
+            Err(CallError::Line(why)) => return Err(Refusal::new(what, why).into()),
+        }
     }
+    Err(Refusal::new(what, "no name was free for its port").into())
 }
 
 /// Makes interface `name` in `namespace`, where this process is, plugged into nothing: no carrier.

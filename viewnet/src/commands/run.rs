@@ -67,7 +67,8 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
     let (stack, switches) = match choice {
         Choice::Host => {
             if crate::nested::supervisor().is_some() {
-                return Err(Failure::new("cannot use the host's network", "this is already inside a view"));
+                return Err(Failure::new("cannot use the host's network", "this is already inside a view")
+                    .hint("run it outside of the view"));
             }
             let error = launch::execute(&args.command, None);
             return error.map(|never| match never {});
@@ -135,7 +136,8 @@ fn choose(args: &Args) -> Result<Choice, Failure> {
     match kind {
         KindName::Kernel => Ok(Choice::Spec(StackSpec::New(options.stack()?))),
         KindName::None if options.describes_a_network() => {
-            Err(Failure::new("cannot give a network to a view without one", "kind none has no interfaces"))
+            Err(Failure::new("cannot give a network to a view without one", "kind none has no interfaces")
+                .hint("leave out --kind none, or the options of the network"))
         }
         KindName::None => Ok(Choice::Spec(StackSpec::None)),
     }

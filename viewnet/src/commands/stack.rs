@@ -74,7 +74,11 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Ls { json } => ls(&runtime, json)?,
         Command::Show { stack, json } => show(&runtime, &stack, json)?,
         Command::Down { stack, force } => {
-            remote::ask::<()>(&runtime.stack(&stack), &Request::Down { force })?
+            remote::ask::<()>(&runtime.stack(&stack), &Request::Down { force }).map_err(|refusal| {
+                let hint = refusal.hint.clone();
+                Failure::from(refusal)
+                    .hint(hint.unwrap_or_else(|| "`viewnet stack ls` lists the stacks there are".into()))
+            })?;
         }
     }
     Ok(Exit::Done)

@@ -51,6 +51,8 @@ pub(super) fn ioctl(call: &mut Call<'_>) -> Answer {
             Ok(Reply::Value(0))
         }
         _ if HARDWARE.contains(&request) => Err(Stop::Fail(Errno::EOPNOTSUPP)),
+        // Bonding, bridging, time stamps, device private requests: on an AF_UNIX socket they are the machine's.
+        0x8990..=0x89ff => Err(Stop::Fail(Errno::EPERM)),
         _ if CHANGING.contains(&request) => Err(Stop::Fail(Errno::EPERM)),
         // The kernel copies the argument before it finds that this kind of socket has no answer.
         _ => {

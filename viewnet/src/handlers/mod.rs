@@ -111,10 +111,12 @@ pub(crate) const TABLE: &[Row] = &[
         name: "ioctl",
         native: libc::SYS_ioctl,
         i386: Some(54),
-        // Interface requests, for libc asks them on AF_UNIX sockets. Left out: SIOCOUTQNSD, SIOCGSKNS.
+        // Interface requests, for libc asks them on AF_UNIX sockets. Left out: SIOCOUTQNSD,
+        // SIOCGSKNS, and SIOCPROTOPRIVATE, which AF_UNIX uses for itself.
         when: &[
             &[Cond::Between(1, 0x8910, 0x894a)],
-            &[Cond::Between(1, 0x8953, 0x8983)],
+            &[Cond::Between(1, 0x8953, 0x89df)],
+            &[Cond::Between(1, 0x89f0, 0x89ff)],
             &[Cond::Between(1, 0x8b00, 0x8bff)],
         ],
         handler: interface::ioctl,

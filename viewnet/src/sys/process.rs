@@ -37,12 +37,15 @@ pub(crate) fn ignore_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
-/// Takes the hard limit of open files as the soft one: a background process holds three descriptors per
-/// stack, and uses no select(2), for which the soft limit is low.
-pub(crate) fn raise_open_files() {
+/// Takes the hard limits in place of the soft ones: of open files, for a background process holds three
+/// descriptors per stack and uses no select(2), for which the soft limit is low; and of time and file size,
+/// which were meant for the program.
+pub(crate) fn raise_limits() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    for resource in [Resource::RLIMIT_NOFILE, Resource::RLIMIT_CPU, Resource::RLIMIT_FSIZE] {
+        if let Ok((_, hard)) = getrlimit(resource) {
+            let _ = setrlimit(resource, hard, hard);
+        }
     }
 }
 
@@ -69,10 +72,14 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Sets an environment variable. The process must have one thread.
-pub(crate) fn set_variable(name: &str, value: &str) {
-    // SAFETY: no other thread reads the environment meanwhile; there is none.
-    unsafe { std::env::set_var(name, value) };
+/// Sets or removes an environment variable. The process must have one thread.
+pub(crate) fn set_variable(name: &str, value: Option<&str>) {
+    match value {
+        // SAFETY: no other thread reads the environment meanwhile; there is none.
+        Some(value) => unsafe { std::env::set_var(name, value) },
+        // SAFETY: as above.
+        None => unsafe { std::env::remove_var(name) },
+    }
 }
 
 /// Closes every descriptor but 0, 1, 2 and `keep`. Only for a process that forked and has left the

@@ -127,6 +127,10 @@ pub(crate) fn ensure_default(runtime: &Runtime) -> Result<Client, Failure> {
 fn launch(options: &Options) -> Result<(), Refusal> {
     let what = format!("cannot start the switch `{}`", options.name);
     let failed = |e: io::Error| Refusal::new(&what, e);
+    if crate::nested::supervisor().is_some() {
+        return Err(Refusal::new(what, "this is inside a view, which it would not outlive")
+            .hint(format!("start it outside: `viewnet switch up {}`", options.name)));
+    }
     let mut starter = serve_command(options, true).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let mut line = String::new();
     if let Some(stdout) = starter.stdout.take() {
