@@ -51,8 +51,10 @@ pub(super) fn ioctl(call: &mut Call<'_>) -> Answer {
             Ok(Reply::Value(0))
         }
         _ if HARDWARE.contains(&request) => Err(Stop::Fail(Errno::EOPNOTSUPP)),
-        // Bonding, bridging, time stamps, device private requests: on an AF_UNIX socket they are the machine's.
-        0x8990..=0x89ff => Err(Stop::Fail(Errno::EPERM)),
+        // Bonding, bridging, time stamps: on an AF_UNIX socket they are the machine's.
+        0x8990..=0x89df => Err(Stop::Fail(Errno::EPERM)),
+        // SIOCDEVPRIVATE: what a device without such requests says.
+        0x89f0..=0x89ff => Err(Stop::Fail(Errno::EOPNOTSUPP)),
         _ if CHANGING.contains(&request) => Err(Stop::Fail(Errno::EPERM)),
         // The kernel copies the argument before it finds that this kind of socket has no answer.
         _ => {
