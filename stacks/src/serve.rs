@@ -207,14 +207,14 @@ impl Server {
     }
 
     /// Takes connections and answers requests until there is nothing more to do; `notifications` gives
-    /// the counters to show with a stack. Returns the stacks that were asked to go; they are gone.
+    /// the counters to show with a stack. Returns the paths of the stacks that were asked to go; they are gone.
     ///
     /// # Errors
     /// Those of epoll_wait(2).
     pub fn turn(
         &mut self,
         notifications: &dyn Fn(StackId) -> BTreeMap<String, u64>,
-    ) -> nix::Result<Vec<StackId>> {
+    ) -> nix::Result<Vec<PathBuf>> {
         let mut events = [EpollEvent::empty(); BATCH];
         let count = self.epoll.wait(&mut events, EpollTimeout::ZERO)?;
         let mut gone = Vec::new();
@@ -223,9 +223,9 @@ impl Server {
             if self.stacks.contains_key(&token) {
                 self.accept(token);
             } else if self.connections.contains_key(&token)
-                && let Some(id) = self.converse(token, notifications)
+                && let Some(path) = self.converse(token, notifications)
             {
-                gone.push(id);
+                gone.push(path);
             }
         }
         Ok(gone)
@@ -289,7 +289,7 @@ impl Server {
         &mut self,
         token: u64,
         notifications: &dyn Fn(StackId) -> BTreeMap<String, u64>,
-    ) -> Option<StackId> {
+    ) -> Option<PathBuf> {
         loop {
             let connection = self.connections.get_mut(&token)?;
             let flushed = connection.line.flush();
@@ -305,8 +305,9 @@ impl Server {
                         Answer::Refused(refusal) => line.send(&Reply::<()>::Error(refusal), &[]),
                         Answer::Gone => {
                             let _ = line.send(&Reply::Ok(()), &[]);
+                            let path = self.stacks.get(&id.0).map(|served| served.path.clone());
                             self.remove(id);
-                            return Some(id);
+                            return path;
                         }
                     }
                 }

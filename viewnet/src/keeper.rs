@@ -229,11 +229,8 @@ impl Keeper {
                 match event.data() {
                     LISTENER => self.accept(),
                     SERVER => {
-                        let before = self.server.paths();
-                        self.server.turn(&|_| BTreeMap::new())?;
-                        let after = self.server.paths();
-                        for path in before.iter().filter(|path| !after.contains(path)) {
-                            let _ = self.eye.forget(path);
+                        for path in self.server.turn(&|_| BTreeMap::new())? {
+                            let _ = self.eye.forget(&path);
                         }
                         if self.server.is_empty() {
                             return Ok(());
