@@ -18,6 +18,7 @@ mod nested;
 mod runtime;
 mod supervisor;
 mod sys;
+mod tables;
 mod target;
 mod trace;
 mod views;

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use crate::commands::stack::{all, print_json, print_table};
+use crate::commands::stack::all;
 use crate::exit::{Exit, Failure};
 use crate::runtime::Runtime;
+use crate::tables::{print, print_json, table};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -38,12 +39,9 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         print_json(&views)?;
         return Ok(Exit::Done);
     }
-    let mut rows = vec![["VIEW", "PID", "STACK", "COMMAND"].map(str::to_owned)];
-    rows.extend(
-        views
-            .into_iter()
-            .map(|v| [v.view, v.pid.to_string(), v.stack, v.command.unwrap_or_else(|| "-".into())]),
-    );
-    print_table(&rows);
+    let rows = views
+        .into_iter()
+        .map(|v| [v.view, v.pid.to_string(), v.stack, v.command.unwrap_or_else(|| "-".into())]);
+    print(&table(["VIEW", "PID", "STACK", "COMMAND"], rows))?;
     Ok(Exit::Done)
 }

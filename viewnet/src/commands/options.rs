@@ -83,6 +83,12 @@ impl StackOptions {
     }
 }
 
+/// The mode of a socket's file, in octal.
+pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "a mode is octal, as 0600 or 0660".to_owned())
+}
+
 /// Makes sure that the switches a stack is plugged into are there; they stay while the value lives.
 pub(crate) fn hold_switches(runtime: &Runtime, config: &StackConfig) -> Result<Vec<Client>, Failure> {
     let mut held = Vec::new();
@@ -92,4 +98,17 @@ pub(crate) fn hold_switches(runtime: &Runtime, config: &StackConfig) -> Result<V
         }
     }
     Ok(held)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(file_mode("0660"), Ok(0o660));
+        for wrong in ["0900", "10000", "rw", ""] {
+            assert!(file_mode(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -7,11 +7,12 @@ use msocket::proto::Request;
 use stacks::remote;
 use stacks::serve::Description;
 
-use crate::commands::options::{KindName, StackOptions, hold_switches};
+use crate::commands::options::{KindName, StackOptions, file_mode, hold_switches};
 use crate::exit::{Exit, Failure};
 use crate::keeper::{self, Up};
 use crate::launch::explained;
 use crate::runtime::{Runtime, check_name};
+use crate::tables::{print, print_json, table};
 
 /// Make, list and end stacks that outlive a program.
 #[derive(Debug, clap::Args)]
@@ -62,7 +63,7 @@ struct UpArgs {
     options: StackOptions,
 
     /// File mode of its socket: who may use the stack (0600: you; 0660: the file's group; 0666: all)
-    #[arg(long, value_name = "OCTAL", default_value = "0600", value_parser = parse_mode)]
+    #[arg(long, value_name = "OCTAL", default_value = "0600", value_parser = file_mode)]
     mode: u32,
 }
 
@@ -120,19 +121,17 @@ fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
     if json {
         return print_json(&stacks);
     }
-    let mut rows = vec![["NAME", "KIND", "KEPT", "USERS", "ADDRESSES"].map(str::to_owned)];
-    for stack in &stacks {
+    let rows = stacks.iter().map(|stack| {
         let addresses = stack.interfaces.iter().filter(|i| i.name != "lo").flat_map(|i| i.addresses.clone());
-        rows.push([
+        [
             stack.name.clone(),
             stack.kind.name().into(),
             if stack.kept { "yes" } else { "no" }.into(),
             stack.users.len().to_string(),
             addresses.collect::<Vec<_>>().join(" "),
-        ]);
-    }
-    print_table(&rows);
-    Ok(())
+        ]
+    });
+    print(&table(["NAME", "KIND", "KEPT", "USERS", "ADDRESSES"], rows))
 }
 
 fn show(runtime: &Runtime, stack: &str, json: bool) -> Result<(), Failure> {
@@ -162,28 +161,6 @@ fn show(runtime: &Runtime, stack: &str, json: bool) -> Result<(), Failure> {
         println!("used by view {} (process {})", user.view, user.pid);
     }
     Ok(())
-}
-
-fn parse_mode(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode <= 0o777 => Ok(mode),
-        _ => Err("a file mode is an octal number up to 0777".into()),
-    }
-}
-
-pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new("cannot print JSON", e))?;
-    println!("{text}");
-    Ok(())
-}
-
-pub(crate) fn print_table<const N: usize>(rows: &[[String; N]]) {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    for row in rows {
-        let cells: Vec<String> =
-            row.iter().enumerate().map(|(i, cell)| format!("{cell:<w$}", w = width(i))).collect();
-        println!("{}", cells.join("  ").trim_end());
-    }
 }
 
 /// An error of a step comes in the doctor's words, with this command's exit code.

@@ -4,12 +4,11 @@
 //! A switch is a process of its own that answers on a socket file; every command here but `up` is one
 //! connection to it, a request or two, and the answer as a table or as JSON. NAME is a name, whose socket
 //! lives in the runtime folder, or a path (with a `/`). [`launch`] starts switches, [`ensure_default`] for those
-//! who need one and do not care which; [`inspect`] asks, [`change`] changes, [`tables`] prints.
+//! who need one and do not care which; [`inspect`] asks, [`change`] changes, [`crate::tables`] prints.
 
 mod change;
 mod inspect;
 mod launch;
-mod tables;
 
 use std::path::{Path, PathBuf};
 

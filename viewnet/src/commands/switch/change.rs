@@ -9,10 +9,10 @@ use switch::client::{Attach, Kind, MacFilter, Request};
 use switch::ports::{packet, tap};
 use switch::vlan::Vid;
 
-use super::tables::print;
 use super::{Filter, Rules, Target};
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
+use crate::tables::print;
 
 /// `switch port add`
 #[derive(Debug, clap::Args)]

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 use switch::client::{Client, MacFilter, PortInfo, Show, Station, VlanInfo};
 
-use super::tables::{print, print_json, table};
 use super::{Filter, Target, connect};
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
+use crate::tables::{print, print_json, table};
 
 const WHAT: &str = "cannot ask the switch";
 

@@ -22,6 +22,7 @@ use switch::client::{Client, is_gone};
 use switch::serve::{self, Options};
 
 use super::{DEFAULT, Target, check_version, connect};
+use crate::commands::options::file_mode;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 
@@ -45,7 +46,7 @@ pub(super) struct Up {
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = age())]
     age: u64,
     /// Who may use the switch: the mode of its socket file, in octal
-    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = file_mode)]
     socket_mode: u32,
 }
 
@@ -59,7 +60,7 @@ pub(super) struct Serve {
     detach: bool,
     #[arg(long, value_parser = age())]
     age: u64,
-    #[arg(long, value_parser = mode)]
+    #[arg(long, value_parser = file_mode)]
     socket_mode: u32,
     /// Milliseconds
     #[arg(long)]
@@ -68,11 +69,6 @@ pub(super) struct Serve {
 
 fn age() -> clap::builder::RangedU64ValueParser {
     clap::builder::RangedU64ValueParser::new().range(1..=1_000_000)
-}
-
-fn mode(text: &str) -> Result<u32, String> {
-    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
-    mode.ok_or_else(|| "a mode is octal, as 0600 or 0660".to_owned())
 }
 
 /// Starts a switch.
@@ -242,14 +238,6 @@ fn display_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn modes_are_octal() {
-        assert_eq!(mode("0660"), Ok(0o660));
-        assert!(mode("0900").is_err());
-        assert!(mode("10000").is_err());
-        assert!(mode("rw").is_err());
-    }
 
     #[test]
     fn a_path_gives_its_last_part_as_name() {

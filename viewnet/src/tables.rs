@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::exit::Failure;
 
 /// A table with a line of heads; columns of numbers are aligned to the right.
-pub(super) fn table<const N: usize>(heads: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(heads: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = rows.collect();
     let mut widths = heads.map(str::len);
     let mut numeric = [!rows.is_empty(); N];
@@ -36,7 +36,7 @@ pub(super) fn table<const N: usize>(heads: [&str; N], rows: impl Iterator<Item =
 }
 
 /// Writes to standard output; a reader who has seen enough is no error.
-pub(super) fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new("cannot print", e)),
         _ => Ok(()),
@@ -44,7 +44,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Writes a value as JSON.
-pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new("cannot print", e))?;
     print(&(text + "\n"))
 }
