@@ -4,6 +4,7 @@
 //	net get URL        prints what URL answers, and this side's interfaces
 //	net echo N         N goroutines against a listener of the same process
 //	net lookup NAME SERVER
+//	net preempt N      N sockets while the runtime interrupts busy goroutines (SIGURG, asynchronous preemption)
 package main
 
 import (
@@ -14,8 +15,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
+	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -36,6 +41,37 @@ func check(err error) {
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
+	}
+}
+
+// Loops without calls can only be stopped by a signal; the garbage collector asks for it again and again.
+func preempt(n int) {
+	runtime.GOMAXPROCS(4)
+	urgent := make(chan os.Signal, 1)
+	signal.Notify(urgent, syscall.SIGURG)
+	var stop int32
+	for i := 0; i < 3; i++ {
+		go func() {
+			for x := 0; atomic.LoadInt32(&stop) == 0; x++ {
+			}
+		}()
+	}
+	go func() {
+		for atomic.LoadInt32(&stop) == 0 {
+			runtime.GC()
+		}
+	}()
+	for i := 0; i < n; i++ {
+		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		check(err)
+		c.Close()
+	}
+	atomic.StoreInt32(&stop, 1)
+	select {
+	case <-urgent:
+		fmt.Println("made", n, "under SIGURG")
+	default:
+		fmt.Println("made", n, "undisturbed")
 	}
 }
 
@@ -89,6 +125,9 @@ func main() {
 	case "echo":
 		n, _ := strconv.Atoi(os.Args[2])
 		echo(n)
+	case "preempt":
+		n, _ := strconv.Atoi(os.Args[2])
+		preempt(n)
 	case "lookup":
 		server := os.Args[3]
 		r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {

@@ -170,3 +170,28 @@ fn kinds_are_no_names() {
         }
     });
 }
+
+#[test]
+fn all_stacks_of_a_user_hang_under_one_user_namespace() {
+    each_user(|world| {
+        world.viewnet(["stack", "up", "kept", "--link", "none"]).run().ok();
+        let start = |name: &str| {
+            let mut view =
+                world.run(["--name", name, "--", "sh", "-c", "echo up; read line"]).keep_stdin().start();
+            view.until("up");
+            view
+        };
+        let views = ["one", "two"].map(start);
+        let namespace = |pid| std::fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
+        let home = namespace(nix::unistd::getpid());
+        let makers: Vec<_> =
+            world.supervisors().into_iter().map(namespace).filter(|ns| *ns != home).collect();
+        assert!(makers.len() >= 3, "{makers:?}");
+        assert!(makers.iter().all(|ns| *ns == makers[0]), "{makers:?}");
+        for mut view in views {
+            view.close_stdin();
+            view.wait();
+        }
+        world.viewnet(["stack", "down", "kept"]).run().ok();
+    });
+}

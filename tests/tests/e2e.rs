@@ -108,7 +108,8 @@ fn static_go_client_and_server() {
     let outcome = outcome.says("go server").says("10.0.0.1/24").says("go client").says("10.0.0.2/24");
     assert_eq!(outcome.stdout.matches("lo ").count(), 2, "{}", outcome.stdout);
     assert_eq!(outcome.stdout.matches("eth0 ").count(), 2, "{}", outcome.stdout);
-    lan.0.run(["--"]).args([net]).args(["echo", "200"]).run().ok().says("echoes 200");
+    lan.0.run(["--"]).args([&net]).args(["echo", "200"]).run().ok().says("echoes 200");
+    lan.0.run(["--"]).args([&net]).args(["preempt", "2000"]).run().ok().says("made 2000 under SIGURG");
     end(server);
 }
 
