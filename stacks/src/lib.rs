@@ -14,4 +14,5 @@ pub mod kernel;
 pub mod none;
 pub mod remote;
 pub mod serve;
+pub mod smol;
 pub mod stack;

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub enum Kind {
     /// A Linux network namespace.
     Kernel,
+    /// A stack in a library.
+    Smol,
     /// No network.
     None,
 }
@@ -25,6 +27,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
+            Self::Smol => "smol",
             Self::None => "none",
         }
     }
