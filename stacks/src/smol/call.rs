@@ -7,6 +7,10 @@
 //! later. Interrupted calls are cancelled by ticket, and what they had already taken is put back. The types
 //! are plain data, so that a call can cross a process boundary to a stack that another process serves.
 
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 /// Names a parked call; chosen by whoever makes it, unique while it waits.
@@ -139,4 +143,33 @@ pub struct Caller {
     pub uid: u32,
     /// It has the rights of the stack's owner: raw and packet sockets, configuration, low ports.
     pub rights: bool,
+}
+
+/// A call's answer, with the descriptor that goes with it ([`Done::Accepted`]).
+pub type Answered = (Result<Done, Errno>, Option<OwnedFd>);
+
+/// Whoever answers calls: the stacks of this process, or of another one.
+pub trait SocketHost {
+    /// A call of `caller`, on the socket of which `file` is a duplicate. `None`: it is parked and will come out
+    /// of [`SocketHost::poll_done`] under its ticket, unless it is cancelled. The duplicate is closed before
+    /// the answer is given.
+    fn call(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        caller: &Caller,
+        file: OwnedFd,
+        call: SocketCall,
+    ) -> Option<Answered>;
+
+    /// A parked call was interrupted: it has never been. A connection attempt goes on without it, and a new
+    /// connect of the same thread with the same address joins it.
+    fn cancel(&mut self, ticket: Ticket);
+
+    /// An answer that could not be delivered, because its call was interrupted meanwhile: what it took
+    /// (a connection, a datagram) goes back to the front of where it came from.
+    fn give_back(&mut self, ticket: Ticket, answered: Answered);
+
+    /// The next parked call that has its answer.
+    fn poll_done(&mut self) -> Option<(Ticket, Answered)>;
 }
