@@ -86,6 +86,8 @@ pub enum SocketCall {
         control: usize,
         /// MSG_*
         flags: i32,
+        /// The program wants the sender's address.
+        named: bool,
     },
     /// ioctl(2). Answer: [`Done::Bytes`], the argument afterwards (empty if nothing is written back).
     Ioctl {
@@ -141,6 +143,8 @@ pub struct Caller {
     pub pid: i32,
     /// Effective user id, as the host counts.
     pub uid: u32,
+    /// The number of the descriptor there, as last seen.
+    pub fd: i32,
     /// It has the rights of the stack's owner: raw and packet sockets, configuration, low ports.
     pub rights: bool,
 }

@@ -18,7 +18,9 @@
 
 pub mod call;
 pub mod engine;
+pub mod host;
 pub mod net;
 pub mod netlink;
+mod pump;
 pub mod tables;
 pub mod tcp;
