@@ -22,5 +22,6 @@ pub mod host;
 pub mod net;
 pub mod netlink;
 mod pump;
+pub mod relay;
 pub mod tables;
 pub mod tcp;
