@@ -26,6 +26,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use msocket::line::Refusal;
 use serde::{Deserialize, Serialize};
 
 /// The user's switch that starts by itself.
@@ -140,6 +141,11 @@ pub struct ConfigError {
 impl ConfigError {
     fn new(input: &str, why: impl fmt::Display) -> Self {
         Self { input: input.to_owned(), why: why.to_string() }
+    }
+
+    /// For the person who wrote it, and tried `what`.
+    pub fn refusal(&self, what: impl Into<String>) -> Refusal {
+        Refusal::new(what, self).hint("`viewnet run --help` shows how a stack is described")
     }
 }
 
@@ -323,7 +329,11 @@ fn split_outside_brackets(line: &str) -> Vec<&str> {
 
 fn check_name(name: &str) -> Result<(), ConfigError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.len() > MAX_INTERFACE_NAME || !name.chars().all(plain) || name == "lo" {
+    if name.is_empty()
+        || name.len() > MAX_INTERFACE_NAME
+        || !name.chars().all(plain)
+        || [".", "..", "lo"].contains(&name)
+    {
         let why =
             format!("no name for an interface; use up to {MAX_INTERFACE_NAME} letters and digits, not lo");
         return Err(ConfigError::new(name, why));
