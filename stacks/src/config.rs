@@ -155,7 +155,11 @@ impl StackConfig {
     /// # Errors
     /// Names the line and what is wrong in it.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|e| ConfigError::new("configuration file", e))?;
+        let config: Self = toml::from_str(text).map_err(|e| {
+            let line =
+                e.span().and_then(|span| text.get(..span.start)).map_or(1, |s| s.matches('\n').count() + 1);
+            ConfigError::new(&format!("line {line}"), e.message().replace('\n', ", "))
+        })?;
         for interface in &config.interfaces {
             check_name(&interface.name)?;
         }
