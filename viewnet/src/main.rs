@@ -3,6 +3,7 @@
 //! Parse, run the command, turn its result into an exit code. The work is in `commands/`.
 
 mod answer;
+mod background;
 mod cli;
 mod commands;
 mod doctor;
@@ -32,6 +33,7 @@ fn main() -> std::process::ExitCode {
     match commands::dispatch(cli) {
         Ok(code) => code.into(),
         Err(failure) => {
+            let failure = failure.complete();
             eprintln!("viewnet: {failure}");
             failure.code.into()
         }
