@@ -53,7 +53,7 @@ pub struct Host {
 
 /// The one clock read of the host's shell.
 #[expect(clippy::disallowed_methods, reason = "the shell gives the time to the engines")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
@@ -141,6 +141,13 @@ impl Host {
     /// Whether programs still have sockets of a stack, or it still owes its peers something.
     pub fn is_busy(&mut self, key: StackKey) -> bool {
         self.guarded(key, |hosted, _| hosted.is_busy()).unwrap_or(false)
+    }
+
+    /// As [`SocketHost::cancel`], for all tickets with this number in their upper half.
+    pub fn cancel_all(&mut self, number: u32) {
+        for ticket in self.parking.tickets(|ticket| ticket.0 >> 32 == u64::from(number)) {
+            self.cancel(ticket);
+        }
     }
 
     /// When to call [`Host::turn`], if nothing happens first.
@@ -287,6 +294,12 @@ impl Host {
     fn begin(&mut self, now: Instant, ticket: Ticket, mut parked: Parked) -> Option<Answered> {
         let key = parked.stack;
         let (id, sends) = (parked.socket, parked.sends());
+        if parked.takes() {
+            self.parking.note(ticket, (key, id));
+            if let Some(answered) = self.parking.take_returned((key, id), |kept| parked.fits(kept)) {
+                return Some(answered);
+            }
+        }
         let outcome = self.guarded(key, |hosted, shared| hosted.attempt(now, &mut parked, shared));
         let answered = match outcome {
             None => Some((Err(Errno::ENETDOWN), None)),

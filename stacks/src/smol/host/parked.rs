@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use nix::sys::epoll::EpollFlags;
 
-use super::super::call::{Answered, Caller, SocketCall, Ticket};
+use super::super::call::{Answered, Caller, Done, SocketCall, Ticket};
 use super::super::engine::SocketId;
 use super::super::pump::{Place, Shared};
 use super::{StackKey, watch};
@@ -58,6 +58,22 @@ impl Parked {
         let (started, deadline, events, token) = (false, None, EpollFlags::empty(), None);
         let (progress, sent) = (Vec::new(), 0);
         Self { stack, socket, caller, file, call, started, progress, sent, deadline, events, token }
+    }
+
+    /// Whether its answer takes something away that cannot be asked for again.
+    pub(super) fn takes(&self) -> bool {
+        matches!(self.call, SocketCall::Accept { .. } | SocketCall::Receive { .. })
+    }
+
+    /// Whether an answer kept for an interrupted call does for this one.
+    pub(super) fn fits(&self, (result, _): &Answered) -> bool {
+        match (&self.call, result) {
+            (SocketCall::Accept { .. }, Ok(Done::Accepted { .. })) => true,
+            (SocketCall::Receive { length, control, .. }, Ok(Done::Received(message))) => {
+                message.data.len() <= *length && message.control.len() <= *control
+            }
+            _ => false,
+        }
     }
 
     /// Whether the call may make frames or change what others wait for.
@@ -114,6 +130,11 @@ impl Parking {
         Some(parked)
     }
 
+    /// The tickets for which `fits`.
+    pub(super) fn tickets(&self, fits: impl Fn(Ticket) -> bool) -> Vec<Ticket> {
+        self.parked.keys().copied().filter(|ticket| fits(*ticket)).collect()
+    }
+
     /// When the first of them has waited long enough.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
@@ -142,7 +163,7 @@ impl Parking {
     pub(super) fn give_back(&mut self, ticket: Ticket, answered: Answered) {
         let known = self.recent.iter().find(|(recent, _)| *recent == ticket);
         if let Some((_, socket)) = known
-            && self.returned.len() < MAX_RETURNED
+            && (self.returned.len() < MAX_RETURNED || self.returned.contains_key(socket))
         {
             self.returned.entry(*socket).or_default().push_back(answered);
         }
@@ -160,10 +181,5 @@ impl Parking {
             self.returned.remove(&socket);
         }
         answered
-    }
-
-    /// Forgets what was kept for a socket.
-    pub(super) fn forget(&mut self, socket: Asked) {
-        self.returned.remove(&socket);
     }
 }

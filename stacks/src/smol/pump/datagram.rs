@@ -70,11 +70,6 @@ impl Datagram {
         self.readable = true;
     }
 
-    /// Whether the socket is linked.
-    pub(in super::super) fn is_linked(&self) -> bool {
-        self.link.is_some()
-    }
-
     /// Links the program's end to a socket of ours, by a duplicate.
     pub(in super::super) fn link(
         &mut self,
