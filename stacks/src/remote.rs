@@ -14,6 +14,7 @@ use nix::errno::Errno;
 
 use crate::kernel::KernelStack;
 use crate::serve::{Description, User};
+use crate::smol::relay::Relay;
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 
 /// How long a server may take to answer before it counts as gone.
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct RemoteStack {
     line: Line,
     name: String,
+    kind: Kind,
     /// An answer was late or lost: the next one could be another question's.
     dead: bool,
 }
@@ -35,6 +37,8 @@ pub struct Membership {
     pub remote: RemoteStack,
     /// The stack's namespace, if it is ours to enter.
     pub namespace: Option<KernelStack>,
+    /// A smol stack's calls go this way.
+    pub relay: Option<Relay>,
 }
 
 /// Joins the stack at `path` for a view.
@@ -54,9 +58,14 @@ pub fn join(path: &Path, user: &User) -> Result<Membership, Refusal> {
     })?;
     let request = Request::Join { view: user.view.clone(), pid: user.pid };
     let (joined, mut fds) = line.call::<_, Joined>(&request, &[]).map_err(|e| refusal(&what(), e))?;
-    let namespace =
-        fds.pop().and_then(|fd| KernelStack::from_namespace(fd).ok()).filter(|_| joined.namespace);
-    Ok(Membership { remote: RemoteStack { line, name: joined.name, dead: false }, namespace })
+    let kind = if joined.kind == Kind::Smol.name() { Kind::Smol } else { Kind::Kernel };
+    let fd = fds.pop();
+    let (namespace, relay) = match kind {
+        Kind::Smol => (None, fd.map(Relay::new)),
+        _ => (fd.filter(|_| joined.namespace).and_then(|fd| KernelStack::from_namespace(fd).ok()), None),
+    };
+    let remote = RemoteStack { line, name: joined.name, kind, dead: false };
+    Ok(Membership { remote, namespace, relay })
 }
 
 /// Asks the server of a stack for its description.
@@ -116,7 +125,7 @@ impl AsFd for RemoteStack {
 
 impl Stack for RemoteStack {
     fn kind(&self) -> Kind {
-        Kind::Kernel
+        self.kind
     }
 
     fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
