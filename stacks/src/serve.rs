@@ -83,15 +83,16 @@ impl Shed {
         Self(std::fs::File::open("/dev/null").ok())
     }
 
-    /// Whether `error` meant that descriptors have run out; then one connection was turned away.
+    /// Whether `error` meant that descriptors have run out and one connection was turned away. Without a
+    /// descriptor accept(2) says so even if nobody waits: then there is no more to do.
     pub fn make_room(&mut self, error: &std::io::Error, listener: &UnixListener) -> bool {
         let out =
             matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && self.0.take().is_some();
+        let turned_away = out && listener.accept().is_ok();
         if out {
-            drop(listener.accept());
             *self = Self::new();
         }
-        out
+        turned_away
     }
 }
 
