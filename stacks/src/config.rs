@@ -26,6 +26,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use msocket::line::Refusal;
 use serde::{Deserialize, Serialize};
 
 /// The user's switch that starts by itself.
@@ -141,6 +142,11 @@ impl ConfigError {
     fn new(input: &str, why: impl fmt::Display) -> Self {
         Self { input: input.to_owned(), why: why.to_string() }
     }
+
+    /// For the person who wrote it, and tried `what`.
+    pub fn refusal(&self, what: impl Into<String>) -> Refusal {
+        Refusal::new(what, self).hint("`viewnet run --help` shows how a stack is described")
+    }
 }
 
 impl StackConfig {
@@ -149,7 +155,11 @@ impl StackConfig {
     /// # Errors
     /// Names the line and what is wrong in it.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|e| ConfigError::new("configuration file", e))?;
+        let config: Self = toml::from_str(text).map_err(|e| {
+            let line =
+                e.span().and_then(|span| text.get(..span.start)).map_or(1, |s| s.matches('\n').count() + 1);
+            ConfigError::new(&format!("line {line}"), e.message().replace('\n', ", "))
+        })?;
         for interface in &config.interfaces {
             check_name(&interface.name)?;
         }
@@ -323,7 +333,11 @@ fn split_outside_brackets(line: &str) -> Vec<&str> {
 
 fn check_name(name: &str) -> Result<(), ConfigError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.len() > MAX_INTERFACE_NAME || !name.chars().all(plain) || name == "lo" {
+    if name.is_empty()
+        || name.len() > MAX_INTERFACE_NAME
+        || !name.chars().all(plain)
+        || [".", "..", "lo"].contains(&name)
+    {
         let why =
             format!("no name for an interface; use up to {MAX_INTERFACE_NAME} letters and digits, not lo");
         return Err(ConfigError::new(name, why));

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use msocket::line::{CallError, Line, Refusal};
+use msocket::line::{CallError, Line, LineError, Refusal, unusable};
 use msocket::proto::{Joined, Request};
 use nix::errno::Errno;
 
@@ -50,7 +50,7 @@ pub fn join(path: &Path, user: &User) -> Result<Membership, Refusal> {
         }
         std::io::ErrorKind::PermissionDenied => Refusal::new(what(), why)
             .hint("its owner decides who may use it, by the mode and group of that file"),
-        _ => Refusal::new(what(), why),
+        _ => unusable(what(), path, &why),
     })?;
     let request = Request::Join { view: user.view.clone(), pid: user.pid };
     let (joined, mut fds) = line.call::<_, Joined>(&request, &[]).map_err(|e| refusal(&what(), e))?;
@@ -73,7 +73,7 @@ pub fn describe(path: &Path) -> Result<Description, Refusal> {
 /// Nobody serves the path, or its server refuses.
 pub fn ask<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Result<A, Refusal> {
     let what = format!("cannot reach the stack at {}", path.display());
-    let mut line = connect(path).map_err(|why| Refusal::new(what.clone(), why))?;
+    let mut line = connect(path).map_err(|why| unusable(what.clone(), path, &why))?;
     line.call(request, &[]).map(|(answer, _)| answer).map_err(|e| refusal(&what, e))
 }
 
@@ -93,7 +93,10 @@ fn connect(path: &Path) -> std::io::Result<Line> {
 fn refusal(what: &str, error: CallError) -> Refusal {
     match error {
         CallError::Refused(refusal) => refusal,
-        CallError::Line(error) => Refusal::new(what, error),
+        CallError::Line(LineError::Io(error)) => Refusal::system(what, error),
+        CallError::Line(error) => {
+            Refusal::new(what, error).hint("try again; if it stays so, look whether its process is stopped")
+        }
     }
 }
 

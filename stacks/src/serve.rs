@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use msocket::line::{Line, LineError, Received, Refusal, Reply, SocketFile, listen};
+use msocket::line::{Line, LineError, Received, Refusal, Reply, SocketFile, listen, unusable};
 use msocket::proto::{Hello, Joined, Request, VERSION};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -151,10 +151,10 @@ impl Server {
                 Refusal::new(format!("cannot make stack {name}"), format!("{} is in use", path.display()))
                     .hint("choose another name, or look at `viewnet stack ls`")
             }
-            _ => Refusal::new(format!("cannot make {}", path.display()), why),
+            _ => unusable(format!("cannot make stack {name}"), &path, &why),
         })?;
         let file = SocketFile::at(&path)
-            .map_err(|why| Refusal::new(format!("cannot make {}", path.display()), why))?;
+            .map_err(|why| unusable(format!("cannot make stack {name}"), &path, &why))?;
         let id = self.token();
         self.watch(&listener, id, EpollFlags::EPOLLIN)?;
         self.stacks.insert(id, Served { name, path, kept, own, door: Some((file, listener)), stack });
@@ -264,7 +264,7 @@ impl Server {
 
     fn watch(&self, fd: &impl AsFd, token: u64, flags: EpollFlags) -> Result<(), Refusal> {
         let event = EpollEvent::new(flags, token);
-        self.epoll.add(fd, event).map_err(|e| Refusal::new("cannot watch a connection", e.desc()))
+        self.epoll.add(fd, event).map_err(|e| Refusal::system("cannot watch a connection", e))
     }
 
     fn accept(&mut self, stack: u64) {
@@ -374,7 +374,7 @@ impl Server {
             Request::UserNamespace if !owner => Answer::Refused(not_owner("give its user namespace")),
             Request::UserNamespace => match served.stack.net_namespace().user_namespace() {
                 Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
-                Err(e) => Answer::Refused(Refusal::new("cannot give the user namespace", e.desc())),
+                Err(e) => Answer::Refused(Refusal::system("cannot give the user namespace", e)),
             },
             Request::Show => match self.describe(id, notifications(id)) {
                 Ok(description) => Answer::of(&description),

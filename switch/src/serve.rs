@@ -78,7 +78,7 @@ pub struct Bound {
 /// EADDRINUSE when a switch runs there; those of bind(2) and chmod(2).
 pub fn bind(options: &Options) -> io::Result<Bound> {
     let _lock = lock_folder(&options.path)?;
-    let listener = msocket::line::listen(&options.path, options.mode)?;
+    let listener = msocket::line::listen_locked(&options.path, options.mode)?;
     let identity = identity(&options.path)?;
     Ok(Bound { listener, path: options.path.clone(), identity })
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use msocket::line::{CallError, Line, LineError, Received, Refusal, Reply, SocketFile, listen};
+use msocket::line::{CallError, Line, LineError, Received, Refusal, Reply, SocketFile, listen_locked};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::{chdir, setsid};
@@ -178,8 +178,8 @@ impl Keeper {
         let turn = take_turn(&runtime).map_err(internal)?;
         let path = runtime.keeper();
         // A keeper that was quicker is as good.
-        let listener =
-            listen(&path, 0o600).map_err(|e| Refusal::new(format!("cannot make {}", path.display()), e))?;
+        let listener = listen_locked(&path, 0o600)
+            .map_err(|e| Refusal::new(format!("cannot make {}", path.display()), e))?;
         let file =
             SocketFile::at(&path).map_err(|e| Refusal::new(format!("cannot make {}", path.display()), e))?;
         eye.keep(&path).map_err(internal)?;
@@ -282,7 +282,7 @@ impl Keeper {
 
     fn up(&mut self, up: Up) -> Result<PathBuf, SetUpError> {
         let Up { name, path, mode, config } = up;
-        let config = config.checked().map_err(|e| Refusal::new("cannot use the configuration", e))?;
+        let config = config.checked().map_err(|e| e.refusal("cannot use the configuration"))?;
         if self.server.find(&path).is_some() {
             return Err(Refusal::new(format!("cannot make stack {name}"), "it is there already")
                 .hint(format!("`viewnet stack show {name}` shows it, `viewnet stack down {name}` ends it"))

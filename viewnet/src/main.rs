@@ -32,6 +32,7 @@ fn main() -> std::process::ExitCode {
     match commands::dispatch(cli) {
         Ok(code) => code.into(),
         Err(failure) => {
+            let failure = failure.complete();
             eprintln!("viewnet: {failure}");
             failure.code.into()
         }

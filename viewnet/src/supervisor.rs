@@ -79,7 +79,7 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// Makes the view that `plan` asks for.
     pub(crate) fn set_up(plan: &Plan, eye: Eye, trace: Option<OwnedFd>) -> Result<Self, SetUpError> {
-        let internal = |e: Errno| Refusal::new("cannot set up the supervisor", e.desc());
+        let internal = |e: Errno| Refusal::system("cannot set up the supervisor", e);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(internal)?;
         let server = Server::new().map_err(internal)?;
         let mut supervisor = Self {
@@ -231,7 +231,7 @@ impl Supervisor {
             StackSpec::None => Ok(Source::Joined(Box::new(NoStack), None)),
             StackSpec::New(config) => {
                 let turn = take_turn(&self.runtime).map_err(|e| {
-                    Refusal::new(format!("cannot lock {}", self.runtime.folder().display()), e.desc())
+                    Refusal::system(format!("cannot lock {}", self.runtime.folder().display()), e)
                 })?;
                 if !self.maker {
                     become_maker(&self.runtime)?;
@@ -247,7 +247,7 @@ impl Supervisor {
                     own: Some(user),
                 };
                 let id = self.server.add(serving, stack)?;
-                self.eye.keep(&path).map_err(|e| Refusal::new("cannot reach the eye", e.desc()))?;
+                self.eye.keep(&path).map_err(|e| Refusal::system("cannot reach the eye", e))?;
                 drop(turn);
                 Ok(Source::Served(id))
             }
@@ -256,7 +256,7 @@ impl Supervisor {
                 let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, token);
                 self.epoll
                     .add(member.remote.as_fd(), event)
-                    .map_err(|e| Refusal::new("cannot watch the stack", e.desc()))?;
+                    .map_err(|e| Refusal::system("cannot watch the stack", e))?;
                 match member.namespace.take().filter(|stack| self.enter(stack)) {
                     Some(stack) => Ok(Source::Joined(Box::new(stack), Some(member.remote))),
                     // Its server makes our sockets; it hangs up when it goes, and then so do they.
@@ -311,7 +311,9 @@ impl Supervisor {
         let seen = self.eye.inspect(tid, Some(std::process::id())).map_err(|e| refused(e.desc()))?;
         // What follows is done with our rights: whoever gave them up shall not have them back.
         if !seen.home_user || seen.euid != self.owner {
-            return Err(refused("the caller is not the user who runs the outer view").into());
+            return Err(refused("the caller is not the user who runs the outer view")
+                .hint("run viewnet as that user")
+                .into());
         }
         if !seen.home_network {
             return Err(refused("the caller has left the outer view's network for one of its own")
@@ -319,13 +321,13 @@ impl Supervisor {
                 .into());
         }
         if self.views.count() > MAX_VIEWS {
-            return Err(refused("there are too many views inside this one").into());
+            return Err(refused("there are too many views inside this one").hint("end some of them").into());
         }
         if !is_name(name) {
-            return Err(refused("its name is none").into());
+            return Err(refused("its name is none").hint("use 1 to 32 letters, digits and `._-`").into());
         }
         if let StackSpec::New(config) = stack {
-            config.clone().checked().map_err(|e| Refusal::new("cannot use the configuration", e))?;
+            config.clone().checked().map_err(|e| e.refusal("cannot use the configuration"))?;
         }
         let Some(root) = seen.ancestors.first().copied() else {
             return Err(Refusal::new("cannot make a view", "the caller is gone").into());

@@ -124,7 +124,7 @@ impl KernelStack {
     /// Why an interface stays up.
     pub fn shut(&mut self) -> Result<(), Refusal> {
         self.plugs.clear();
-        self.namespace.enter().map_err(|e| Refusal::new("cannot enter the stack", e.desc()))?;
+        self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
         let mut interfaces = Interfaces::open()?;
         interfaces.down(interfaces::LOOPBACK)?;
         for name in self.links.keys() {
@@ -148,7 +148,7 @@ impl Stack for KernelStack {
     }
 
     fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal> {
-        self.namespace.enter().map_err(|e| Refusal::new("cannot enter the stack", e.desc()))?;
+        self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
         let links = &self.links;
         Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())
     }

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use msocket::line::{CallError, Refusal};
+use msocket::line::{CallError, LineError, Refusal, unusable};
 use nix::errno::Errno;
 use switch::client::Client;
 use switch::control::Attach;
@@ -56,7 +56,7 @@ pub(super) fn plug(
             Refusal::new(what.clone(), "there is no such switch")
                 .hint(format!("start it with `viewnet switch up {switch}`"))
         }
-        _ => Refusal::new(what.clone(), why),
+        _ => unusable(what.clone(), path, &why),
     })?;
     let (fd, kind) = match tap::open(Path::new(tap::DEVICE), name) {
         Ok((fd, _)) => (fd, Kind::Tap),
@@ -83,10 +83,16 @@ pub(super) fn plug(
                 attach.name = Some(format!("{stack}.{name}.{}", again + 1));
             }
             Err(CallError::Refused(refusal)) => return Err(refusal.into()),
-            Err(CallError::Line(why)) => return Err(Refusal::new(what, why).into()),
+            Err(CallError::Line(LineError::Io(why))) => return Err(Refusal::system(what, why).into()),
+            Err(CallError::Line(why)) => {
+                let hint = format!("`viewnet switch ls` shows whether {switch} still runs");
+                return Err(Refusal::new(what, why).hint(hint).into());
+            }
         }
     }
-    Err(Refusal::new(what, "no name was free for its port").into())
+    Err(Refusal::new(what, "no name was free for its port")
+        .hint(format!("`viewnet switch port ls {switch}` shows who has them; choose another name"))
+        .into())
 }
 
 /// Makes interface `name` in `namespace`, where this process is, plugged into nothing: no carrier.
@@ -121,8 +127,11 @@ fn with_far_end<T>(
         let closet = closet.get().expect("it was just made");
         let far = format!("far{}", NEXT_FAR.fetch_add(1, Ordering::Relaxed));
         Interfaces::open()?.add_veth(name, &far, closet.as_fd().as_raw_fd()).map_err(|refusal| {
-            let no_interface = |e| SetUpError::Step(Step::Plug, e);
-            refusal.errno.map(Errno::from_raw).map_or(SetUpError::Refused(refusal), no_interface)
+            match refusal.errno.map(Errno::from_raw) {
+                // The name's fault, not the machine's.
+                None | Some(Errno::EINVAL | Errno::EEXIST | Errno::ERANGE) => SetUpError::Refused(refusal),
+                Some(errno) => SetUpError::Step(Step::Plug, errno),
+            }
         })?;
         enter(closet)?;
         let done = then(&far);
@@ -132,17 +141,15 @@ fn with_far_end<T>(
 }
 
 fn enter(namespace: &NetNamespace) -> Result<(), Refusal> {
-    namespace.enter().map_err(|e| refused("enter a network namespace", e))
-}
-
-fn refused(what: &str, errno: Errno) -> Refusal {
-    Refusal::new(format!("cannot {what}"), errno.desc()).errno(errno as i32)
+    namespace.enter().map_err(|e| Refusal::system("cannot enter a network namespace", e))
 }
 
 /// The switch's words for the configuration's.
 fn vlans(vlan: &PortVlan) -> Result<PortVlans, Refusal> {
     let vid = |number: u16| {
-        Vid::new(number).ok_or_else(|| Refusal::new("cannot use the VLAN", format!("{number} is no VLAN id")))
+        Vid::new(number).ok_or_else(|| {
+            Refusal::new("cannot use the VLAN", format!("{number} is no VLAN id")).hint("use 1 to 4094")
+        })
     };
     Ok(match vlan {
         PortVlan::Default => PortVlans::default(),

@@ -314,9 +314,13 @@ impl Connections {
         hall: &mut Hall<'_>,
     ) -> Result<PortAdded, Refusal> {
         const WHAT: &str = "cannot add the port";
-        let fd = fd.ok_or_else(|| Refusal::new(WHAT, "exactly one descriptor must come with the request"))?;
+        const FIT: &str = "send a TAP, or a packet socket bound to an interface";
+        let fd = fd.ok_or_else(|| {
+            Refusal::new(WHAT, "exactly one descriptor must come with the request").hint(FIT)
+        })?;
         let wire = Wire::new(fd, attach.kind).map_err(|e| {
             Refusal::new(WHAT, format!("the descriptor is not fit for a {:?} port: {e}", attach.kind))
+                .hint(FIT)
         })?;
         let name = attach.name.unwrap_or_else(|| hall.switch.free_name());
         let new = NewPlug {
@@ -329,7 +333,7 @@ impl Connections {
         };
         let id = hall.plugs.add(new, hall.switch, hall.epoll).map_err(|e| match e {
             PlugError::Port(e) => refuse_port(&e),
-            PlugError::Io(e) => Refusal::new(WHAT, e),
+            PlugError::Io(e) => Refusal::system(WHAT, e),
         })?;
         if let Some(connection) = self.connection(index).filter(|_| !attach.linger) {
             connection.ports.push(id);
@@ -437,11 +441,11 @@ impl Hall<'_> {
 }
 
 fn refuse_port(error: &PortError) -> Refusal {
-    let (what, errno) = match error {
-        PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST),
-        PortError::BadName => ("cannot use the name", libc::EINVAL),
-        PortError::Full => ("cannot add the port", libc::ENOSPC),
-        PortError::Unknown(_) => ("no such port", libc::ENOENT),
+    let (what, errno, hint) = match error {
+        PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST, "choose another"),
+        PortError::BadName => ("cannot use the name", libc::EINVAL, "choose another"),
+        PortError::Full => ("cannot add the port", libc::ENOSPC, "remove one, or plug into another switch"),
+        PortError::Unknown(_) => ("no such port", libc::ENOENT, "`viewnet switch port ls` lists them"),
     };
-    Refusal::new(what, error).errno(errno)
+    Refusal::new(what, error).errno(errno).hint(hint)
 }

@@ -62,7 +62,7 @@ impl StackOptions {
 
     /// The stack they describe.
     pub(crate) fn stack(&self) -> Result<StackConfig, Failure> {
-        let wrong = |e: ConfigError| Failure::new("cannot use the configuration", e);
+        let wrong = |e: ConfigError| Failure::from(e.refusal("cannot use the configuration"));
         let mut config = match &self.config {
             None => StackConfig::default(),
             Some(file) => {
@@ -72,7 +72,7 @@ impl StackOptions {
                         .hint("--config takes the path of a TOML file")
                 })?;
                 StackConfig::from_toml(&text)
-                    .map_err(|why| Failure::new(format!("cannot use {name}"), why))?
+                    .map_err(|why| Failure::from(why.refusal(format!("cannot use {name}"))))?
             }
         };
         self.link.iter().try_for_each(|text| config.add_line(text)).map_err(wrong)?;

@@ -145,7 +145,7 @@ fn choose(args: &Args) -> Result<Choice, Failure> {
 
 /// The supervisor lives in another folder: paths go to it absolute.
 fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
-    std::path::absolute(&path).map_err(|why| Failure::new(format!("cannot use {}", path.display()), why))
+    std::path::absolute(&path).map_err(|why| Failure::io(format!("cannot use {}", path.display()), &why))
 }
 
 /// A set-user-ID program runs in a view of an ordinary user with that user's privileges only; better said

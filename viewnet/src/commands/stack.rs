@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use msocket::line::is_dead;
+use msocket::line::sweep;
 use msocket::proto::Request;
 use stacks::remote;
 use stacks::serve::Description;
@@ -92,7 +92,7 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
             .hint("use `viewnet run --stack none`"));
     }
     let path =
-        std::path::absolute(runtime.stack(&given)).map_err(|why| Failure::new("cannot use the path", why))?;
+        std::path::absolute(runtime.stack(&given)).map_err(|why| Failure::io("cannot use the path", &why))?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     check_name("stack", &name)?;
     let config = args.options.stack()?;
@@ -106,9 +106,7 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
 pub(crate) fn all(runtime: &Runtime) -> Vec<Description> {
     let mut paths: Vec<PathBuf> = keeper::kept(runtime);
     for entry in std::fs::read_dir(runtime.stacks()).into_iter().flatten().flatten() {
-        if is_dead(&entry.path()) {
-            let _ = std::fs::remove_file(entry.path());
-        } else if !paths.contains(&entry.path()) {
+        if !sweep(&entry.path()).unwrap_or(false) && !paths.contains(&entry.path()) {
             paths.push(entry.path());
         }
     }
