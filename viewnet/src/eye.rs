@@ -5,7 +5,8 @@
 //! program's memory nor follow its /proc links (both ask for rights in the program's user namespace). The
 //! eye is its twin that stays where the program is, and answers one [`Question`] at a time over a
 //! socket pair. It also keeps the list of socket files that the supervisor serves: whichever of the two
-//! dies, the other notices at once, and the files go. It decides nothing.
+//! dies, the other notices at once, and the files go. It decides nothing. The keeper of stacks and every switch
+//! have an eye for these files alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

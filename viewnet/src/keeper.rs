@@ -7,25 +7,27 @@
 //! should it be killed. Its own socket, `keeper` in the runtime folder, takes [`Request`]s from its user.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use msocket::line::{CallError, Line, LineError, Received, Refusal, Reply, SocketFile, listen_locked};
+use msocket::line::{
+    CallError, Line, LineError, Received, Refusal, Reply, SocketFile, listen_locked, unusable,
+};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::unistd::{chdir, setsid};
 use serde::{Deserialize, Serialize};
 use stacks::config::StackConfig;
 use stacks::kernel::{KernelStack, SetUpError};
 use stacks::serve::{Server, Serving, Shed};
 
+use crate::background::{self, start_eye};
 use crate::commands::stack::kept_failure;
 use crate::exit::{Exit, Failure};
-use crate::eye::{self, Eye};
+use crate::eye::Eye;
 use crate::maker::{become_maker, take_turn};
 use crate::runtime::Runtime;
 use crate::sys::process::{self, Fork};
@@ -36,6 +38,9 @@ const IDLE: Duration = Duration::from_secs(2);
 const MAX_CONNECTIONS: usize = 256;
 /// How often `stack up` tries again when it meets a keeper that is just ending.
 const ATTEMPTS: usize = 5;
+
+/// What failed, if it cannot be started.
+const START: &str = "cannot start the keeper of stacks";
 
 const LISTENER: u64 = 1;
 const SERVER: u64 = 2;
@@ -90,13 +95,10 @@ pub(crate) fn kept(runtime: &Runtime) -> Vec<PathBuf> {
 /// Starts a keeper and waits until it answers or says why not.
 fn start(runtime: &Runtime) -> Result<(), Failure> {
     if crate::nested::supervisor().is_some() {
-        return Err(Failure::new(
-            "cannot start the keeper of stacks",
-            "this is inside a view, which it would not outlive",
-        )
-        .hint("make the first stack outside of it"));
+        return Err(Failure::new(START, "this is inside a view, which it would not outlive")
+            .hint("make the first stack outside of it"));
     }
-    let failed = |why: std::io::Error| Failure::new("cannot start the keeper of stacks", why);
+    let failed = |why: std::io::Error| Failure::io(START, &why);
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("viewnet-keeper")
@@ -113,47 +115,38 @@ fn start(runtime: &Runtime) -> Result<(), Failure> {
     match line.receive::<Reply<()>>() {
         Ok(Received::Message(Reply::Error(refusal), _)) => Err(kept_failure(refusal)),
         Ok(Received::Message(Reply::Ok(()), _)) => Ok(()),
-        _ => Err(Failure::new("cannot start the keeper of stacks", "it ended at once")
-            .hint(format!("look at {}", runtime.folder().display()))),
+        _ => {
+            Err(Failure::new(START, "it ended at once")
+                .hint(format!("look at {}", runtime.folder().display())))
+        }
     }
 }
 
 /// `viewnet keeper`: what [`start`] starts; its standard input is the line to whoever did.
 pub(crate) fn run() -> Result<Exit, Failure> {
-    let failed = |why: String| Failure::new("cannot start the keeper of stacks", why);
-    let errno = |e: Errno| failed(e.desc().into());
-    let runtime = Runtime::locate()?;
-    let starter = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| failed(e.to_string()))?;
-    if let Fork::Parent(_) = process::fork().map_err(errno)? {
-        return Ok(Exit::Done);
-    }
-    process::close_all_but(&[std::os::fd::AsRawFd::as_raw_fd(&starter)]);
-    let _ = setsid();
-    process::ignore_sigpipe();
-    process::raise_limits();
-    process::set_title(c"viewnet-keeper");
-    let _ = chdir("/");
-    if let Ok(null) = std::fs::File::open("/dev/null") {
-        let _ = nix::unistd::dup2_stdin(&null);
-    }
-    let (eye, eye_end) = eye::pair().map_err(errno)?;
-    if let Fork::Child = process::fork().map_err(errno)? {
-        process::close_all_but(&[std::os::fd::AsRawFd::as_raw_fd(&eye_end)]);
-        process::set_title(c"viewnet-eye");
-        eye::watch(&eye_end);
-        process::exit_now(0);
-    }
-    drop(eye_end);
+    let failed = |e: std::io::Error| Failure::io(START, &e);
+    let starter = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let mut line = Line::client(UnixStream::from(starter));
-    match Keeper::set_up(runtime, eye) {
-        Ok(mut keeper) => {
+    let set_up = || {
+        let runtime = Runtime::locate()?;
+        if let Fork::Parent(_) = process::fork().map_err(|e| failed(e.into()))? {
+            return Ok(None);
+        }
+        process::close_all_but(&[line.as_fd().as_raw_fd()]);
+        background::enter(c"viewnet-keeper", false);
+        let eye = start_eye().map_err(|e| failed(e.into()))?;
+        Keeper::set_up(runtime, eye).map(Some).map_err(Failure::from)
+    };
+    match set_up() {
+        Ok(None) => Ok(Exit::Done),
+        Ok(Some(mut keeper)) => {
             let _ = line.send(&Reply::Ok(()), &[]);
             drop(line);
-            keeper.run().map_err(errno)?;
+            keeper.run().map_err(|e| failed(e.into()))?;
             Ok(Exit::Done)
         }
-        Err(refusal) => {
-            let _ = line.send(&Reply::<()>::Error(refusal), &[]);
+        Err(failure) => {
+            let _ = line.send(&Reply::<()>::Error(failure.refusal), &[]);
             Ok(Exit::Failed)
         }
     }
@@ -174,17 +167,15 @@ struct Keeper {
 
 impl Keeper {
     fn set_up(runtime: Runtime, mut eye: Eye) -> Result<Self, Refusal> {
-        let internal = |e: Errno| Refusal::new("cannot set up the keeper", e.desc());
+        let internal = |e: Errno| Refusal::system(START, e);
         let turn = take_turn(&runtime).map_err(internal)?;
         let path = runtime.keeper();
         // A keeper that was quicker is as good.
-        let listener = listen_locked(&path, 0o600)
-            .map_err(|e| Refusal::new(format!("cannot make {}", path.display()), e))?;
-        let file =
-            SocketFile::at(&path).map_err(|e| Refusal::new(format!("cannot make {}", path.display()), e))?;
+        let listener = listen_locked(&path, 0o600).map_err(|e| unusable(START, &path, &e))?;
+        let file = SocketFile::at(&path).map_err(|e| unusable(START, &path, &e))?;
         eye.keep(&path).map_err(internal)?;
         become_maker(&runtime).map_err(|(step, errno)| {
-            let _ = std::fs::remove_file(&path);
+            file.remove_locked();
             step.refusal(errno)
         })?;
         drop(turn);
@@ -290,7 +281,7 @@ impl Keeper {
         }
         let stack = KernelStack::create(&name, &config, &self.runtime.switches())?;
         self.server.add(Serving { name, path: path.clone(), mode, kept: true, own: None }, stack)?;
-        self.eye.keep(&path).map_err(|e| Refusal::new("cannot reach the eye", e.desc()))?;
+        self.eye.keep(&path).map_err(|e| Refusal::system("cannot reach the eye", e))?;
         Ok(path)
     }
 }

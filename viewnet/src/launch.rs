@@ -15,8 +15,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
-use std::io::stderr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -24,14 +23,15 @@ use std::path::PathBuf;
 use msocket::line::{CallError, Line, LineError, Received, Reply};
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
-use nix::unistd::{chdir, execvp, geteuid, setsid};
+use nix::unistd::{execvp, geteuid, setsid};
 use serde::{Deserialize, Serialize};
 use stacks::config::StackConfig;
 use stacks::kernel::SetUpError;
 use stacks::kernel::namespace::Step;
 
+use crate::background::{self, become_eye};
 use crate::doctor::{self, SetupStep};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::supervisor::Supervisor;
 use crate::sys::process::{self, Fork};
@@ -78,8 +78,11 @@ pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
         drop(supervisor);
         return execute(&plan.command, Some(&marker));
     }
-    let program =
-        filter::program().map_err(|e| Failure::new("cannot build the filter", e).code(Exit::SetUp))?;
+    let program = filter::program().map_err(|e| {
+        Failure::new("cannot build the filter", e)
+            .hint("this is a fault of viewnet's; please report it")
+            .code(Exit::SetUp)
+    })?;
     let mut supervisor = start(plan)?;
     // Root keeps its privileges, and so do set-user-ID programs that it runs.
     if !geteuid().is_root() {
@@ -123,47 +126,33 @@ fn start(plan: &Plan) -> Result<Line, Failure> {
     }
 }
 
-/// The intermediate process: makes the twins, which thereby belong to nobody, and goes.
+/// The intermediate process: makes the twins, which thereby belong to nobody, and goes. The eye comes first: it
+/// ends by itself if no supervisor follows.
 fn background(plan: &Plan, channel: UnixStream) -> ! {
-    let forked = (|| {
-        setsid()?;
-        let (eye, eye_end) = eye::pair()?;
-        if let Fork::Child = process::fork()? {
-            drop(eye_end);
-            supervise(plan, channel, eye);
-        }
-        if let Fork::Child = process::fork()? {
-            process::close_all_but(&[eye_end.as_raw_fd()]);
-            become_background(c"viewnet-eye", None);
-            eye::watch(&eye_end);
-            process::exit_now(0);
-        }
-        Ok::<_, Errno>(())
-    })();
-    process::exit_now(i32::from(forked.is_err()))
-}
-
-/// Leaves everything of the launching process that could be held against somebody: its working folder,
-/// its standard descriptors, its name. Returns a copy of stderr if asked for.
-fn become_background(title: &std::ffi::CStr, keep_stderr: Option<&mut Option<OwnedFd>>) {
-    process::ignore_sigpipe();
-    process::raise_limits();
-    process::set_title(title);
-    let _ = chdir("/");
-    if let Some(copy) = keep_stderr {
-        *copy = stderr().as_fd().try_clone_to_owned().ok();
+    let _ = setsid();
+    let failed = |step, errno, channel| -> ! {
+        let _ = Line::client(channel).send(&Reply::<()>::Error(doctor::failure(step, errno).refusal), &[]);
+        process::exit_now(1)
+    };
+    let (eye, eye_end) = match eye::pair() {
+        Ok(ends) => ends,
+        Err(errno) => failed(SetupStep::Descriptor, errno, channel),
+    };
+    match process::fork() {
+        Ok(Fork::Child) => become_eye(&eye_end),
+        Ok(Fork::Parent(_)) => drop(eye_end),
+        Err(errno) => failed(SetupStep::Process, errno, channel),
     }
-    if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
-        let _ = nix::unistd::dup2_stdin(&null);
-        let _ = nix::unistd::dup2_stdout(&null);
-        let _ = nix::unistd::dup2_stderr(&null);
+    match process::fork() {
+        Ok(Fork::Child) => supervise(plan, channel, eye),
+        Ok(Fork::Parent(_)) => process::exit_now(0),
+        Err(errno) => failed(SetupStep::Process, errno, channel),
     }
 }
 
 fn supervise(plan: &Plan, channel: UnixStream, eye: eye::Eye) -> ! {
     process::close_all_but(&[channel.as_raw_fd(), eye.as_fd().as_raw_fd()]);
-    let mut trace = None;
-    become_background(c"viewnet-view", plan.trace.then_some(&mut trace));
+    let trace = background::enter(c"viewnet-view", plan.trace);
     let mut line = Line::client(channel);
     match Supervisor::set_up(plan, eye, trace) {
         Err(error) => {
@@ -211,9 +200,7 @@ pub(crate) fn execute(command: &[OsString], marker: Option<&str>) -> Result<Infa
 fn set_up_failed(error: CallError) -> Failure {
     match error {
         CallError::Refused(refusal) => explained(refusal),
-        CallError::Line(error) => {
-            Failure::new("cannot set up the view", error).hint("run `viewnet doctor`").code(Exit::SetUp)
-        }
+        error @ CallError::Line(_) => call_failed("cannot set up the view", error).code(Exit::SetUp),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Parse, run the command, turn its result into an exit code. The work is in `commands/`.
 
 mod answer;
+mod background;
 mod cli;
 mod commands;
 mod doctor;
