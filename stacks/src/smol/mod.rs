@@ -20,5 +20,6 @@ pub mod call;
 pub mod engine;
 pub mod net;
 pub mod netlink;
+pub mod port;
 pub mod tables;
 pub mod tcp;
