@@ -180,7 +180,8 @@ impl Server {
                 return Ok(());
             }
             self.rest();
-            let ready = self.wait(&mut events, now)?;
+            let waiting = self.plugs.arm();
+            let ready = self.wait(&mut events, now, waiting)?;
             now = self::now();
             for event in &events[..ready] {
                 match Source::of(event.data()) {
@@ -196,6 +197,7 @@ impl Server {
                     }
                 }
             }
+            self.plugs.run(now, &mut self.switch);
             self.plugs.handle_timeout(now);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
             let mut hall =
@@ -212,8 +214,9 @@ impl Server {
         }
     }
 
-    fn wait(&self, events: &mut [EpollEvent], since: Instant) -> io::Result<usize> {
-        while BUSY_POLL > Duration::ZERO && now().saturating_duration_since(since) < BUSY_POLL {
+    /// Waits for events, or merely looks if frames are `waiting` already.
+    fn wait(&self, events: &mut [EpollEvent], since: Instant, waiting: bool) -> io::Result<usize> {
+        while !waiting && BUSY_POLL > Duration::ZERO && now().saturating_duration_since(since) < BUSY_POLL {
             let ready = self.epoll.wait(events, EpollTimeout::ZERO)?;
             if ready > 0 {
                 return Ok(ready);
@@ -234,6 +237,7 @@ impl Server {
             }
             None => EpollTimeout::NONE,
         };
+        let timeout = if waiting { EpollTimeout::ZERO } else { timeout };
         match self.epoll.wait(events, timeout) {
             Err(nix::errno::Errno::EINTR) => Ok(0),
             other => Ok(other?),

@@ -19,11 +19,11 @@ mod sys;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 use msocket::line::Refusal;
 use nix::errno::Errno;
 
+use crate::attach;
 use crate::config::{Link, StackConfig};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 use interfaces::Interfaces;
@@ -82,8 +82,7 @@ impl KernelStack {
             match &interface.link {
                 Link::None => plug::unplugged(&stack.namespace, &interface.name)?,
                 Link::Switch { name: switch, vlan } => {
-                    let path =
-                        if switch.contains('/') { PathBuf::from(switch) } else { switches.join(switch) };
+                    let path = attach::path(switches, switch);
                     let plug = plug::plug(&stack.namespace, name, &interface.name, &path, switch, vlan)?;
                     stack.plugs.push(plug);
                 }

@@ -21,6 +21,7 @@ pub mod engine;
 pub mod host;
 pub mod net;
 pub mod netlink;
+pub mod port;
 mod pump;
 pub mod relay;
 pub mod tables;

@@ -6,6 +6,7 @@
 //! make us keep is one request and one answer, and one that does not read its answer within [`PATIENCE`] is
 //! dropped. With a connection go the ports that were added by it without `linger`.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -192,13 +193,10 @@ impl Connections {
                     self.asked_for_end = Some(index);
                     return Served::Waits;
                 }
-                Ok(Received::Message(request, mut fds)) => {
-                    let fd = fds.pop().filter(|_| fds.is_empty());
-                    match self.answer(now, index, request, fd, hall) {
-                        Ok(answer) => Reply::Ok(answer),
-                        Err(refusal) => Reply::Error(refusal),
-                    }
-                }
+                Ok(Received::Message(request, fds)) => match self.answer(now, index, request, fds, hall) {
+                    Ok(answer) => Reply::Ok(answer),
+                    Err(refusal) => Reply::Error(refusal),
+                },
                 Err(LineError::Malformed(e)) => Reply::Error(Refusal::new("bad request", e)),
                 Err(_) => return Served::Over,
             };
@@ -215,7 +213,7 @@ impl Connections {
         now: Instant,
         index: u32,
         request: Request,
-        fd: Option<std::os::fd::OwnedFd>,
+        fds: Vec<OwnedFd>,
         hall: &mut Hall<'_>,
     ) -> Result<Answer, Refusal> {
         self.judge(index, &request)?;
@@ -238,7 +236,7 @@ impl Connections {
                 Answer::Done(())
             }
             Request::PortLs => Answer::Ports(hall.ports()),
-            Request::PortAdd(attach) => Answer::Added(self.add_port(index, attach, fd, hall)?),
+            Request::PortAdd(attach) => Answer::Added(self.add_port(index, attach, fds, hall)?),
             Request::PortRm { port } => {
                 let id = find(switch, &port)?;
                 hall.plugs.remove(id, switch, hall.epoll);
@@ -310,15 +308,17 @@ impl Connections {
         &mut self,
         index: u32,
         attach: Attach,
-        fd: Option<std::os::fd::OwnedFd>,
+        fds: Vec<OwnedFd>,
         hall: &mut Hall<'_>,
     ) -> Result<PortAdded, Refusal> {
         const WHAT: &str = "cannot add the port";
-        const FIT: &str = "send a TAP, or a packet socket bound to an interface";
-        let fd = fd.ok_or_else(|| {
-            Refusal::new(WHAT, "exactly one descriptor must come with the request").hint(FIT)
-        })?;
-        let wire = Wire::new(fd, attach.kind).map_err(|e| {
+        const FIT: &str = "send a TAP, a packet socket bound to an interface, or a ring";
+        if fds.len() != attach.kind.descriptors() {
+            let number = if attach.kind.descriptors() == 1 { "one descriptor" } else { "three descriptors" };
+            let why = format!("exactly {number} must come with the request");
+            return Err(Refusal::new(WHAT, why).hint(FIT));
+        }
+        let wire = Wire::new(fds, attach.kind).map_err(|e| {
             Refusal::new(WHAT, format!("the descriptor is not fit for a {:?} port: {e}", attach.kind))
                 .hint(FIT)
         })?;
