@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::Instant;
 
 use msocket::line::Refusal;
@@ -12,15 +11,18 @@ use rustix::net::SocketType;
 
 use super::super::call::{Caller, Ticket};
 use super::super::engine::{Engine, SocketId};
+use super::super::port::{Plugs, Port};
 use super::super::pump::datagram::Datagram;
 use super::super::pump::listener::Offered;
 use super::super::pump::stream::Stream;
 use super::super::pump::{End, Place, Shared, Socket, unix};
-use super::super::tables::IfIndex;
+use super::super::tables::{IfIndex, LOOPBACK};
 use super::StackKey;
 use crate::config::StackConfig;
 use crate::stack::{InterfaceInfo, SocketSpec, TYPE_MASK};
 
+/// Frames taken from a port before the sockets have their turn.
+const FRAMES: usize = 64;
 /// Rounds of work per turn, each bounded by the engine: other stacks of the host wait meanwhile.
 const ROUNDS: usize = 8;
 /// Sockets looked at, per new one, whether their program still has them.
@@ -37,27 +39,53 @@ pub(super) struct Hosted {
     deadline: Option<Instant>,
     /// There is more to do at once.
     unfinished: bool,
+    ports: Vec<Plugged>,
+}
+
+/// A port, and the interface it is of.
+#[derive(Debug)]
+struct Plugged {
+    link: IfIndex,
+    token: u64,
+    port: Port,
+    /// The interface knows that nobody is at the other end.
+    dead: bool,
+    /// Frames may wait.
+    ready: bool,
 }
 
 impl Hosted {
     /// Makes a stack and plugs it in.
     pub(super) fn create(
         key: StackKey,
-        _name: &str,
+        plugs: &Plugs<'_>,
         config: &StackConfig,
-        _switches: &Path,
         seed: [u8; 32],
         now: Instant,
-        _shared: &mut Shared,
+        shared: &mut Shared,
     ) -> Result<Self, Refusal> {
-        let engine = Engine::new(config, seed, now)?;
+        let mut engine = Engine::new(config, seed, now)?;
+        let mut ports = Vec::new();
+        for (interface, number) in config.interfaces.iter().zip(LOOPBACK.0 + 1..) {
+            if let Some(port) = Port::open(plugs, interface)? {
+                let link = IfIndex(number);
+                let token = shared.number(Place::Port(key, link));
+                for (fd, flags) in port.sources() {
+                    let what = format!("cannot watch the port of {}", interface.name);
+                    shared.watch_port(fd, token, flags).map_err(|e| Refusal::system(what, e))?;
+                }
+                engine.plug(now, link, true);
+                ports.push(Plugged { link, token, port, dead: false, ready: true });
+            }
+        }
         Ok(Self {
             key,
             state: Ok(engine),
             sockets: HashMap::new(),
             unwatched: VecDeque::new(),
             deadline: None,
-            unfinished: false,
+            unfinished: true,
+            ports,
         })
     }
 
@@ -153,8 +181,48 @@ impl Hosted {
         }
     }
 
-    /// A port has frames.
-    pub(super) fn receive(&mut self, _now: Instant, _link: IfIndex, _shared: &mut Shared) {}
+    /// An event for a port.
+    pub(super) fn handle_port(&mut self, link: IfIndex, events: EpollFlags) {
+        if let Some(plugged) = self.ports.iter_mut().find(|plugged| plugged.link == link) {
+            plugged.port.handle_ready(events);
+            plugged.ready = true;
+        }
+    }
+
+    /// Takes frames from the ports. True: there may be more.
+    fn receive(&mut self, now: Instant, shared: &mut Shared) -> bool {
+        let engine = self.state.as_mut().expect("a failed stack is not asked");
+        let mut more = false;
+        for plugged in self.ports.iter_mut().filter(|plugged| plugged.ready) {
+            plugged.ready = false;
+            for left in (0..FRAMES).rev() {
+                let Some((header, frame)) = plugged.port.receive(now, &mut shared.frame) else { break };
+                engine.handle_frame(now, plugged.link, &header, frame);
+                if left == 0 {
+                    plugged.ready = true;
+                    more = true;
+                }
+            }
+            if !plugged.port.has_carrier() && !plugged.dead {
+                plugged.dead = true;
+                engine.plug(now, plugged.link, false);
+            }
+        }
+        more
+    }
+
+    /// Lets the other ends know, and asks to be woken. True: frames wait already.
+    fn before_sleep(&mut self) -> bool {
+        let mut waiting = false;
+        for plugged in &mut self.ports {
+            plugged.port.flush();
+            if plugged.port.before_sleep() {
+                plugged.ready = true;
+                waiting = true;
+            }
+        }
+        waiting
+    }
 
     /// Time has passed.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
@@ -168,7 +236,7 @@ impl Hosted {
         let mut work: Vec<SocketId> = ids.to_vec();
         self.unfinished = true;
         for _ in 0..ROUNDS {
-            let more = self.transmit(now);
+            let more = self.receive(now, shared) | self.transmit(now);
             while let Some(id) = self.engine().poll_dirty() {
                 work.push(id);
             }
@@ -178,16 +246,29 @@ impl Hosted {
             for id in work.drain(..) {
                 moved |= self.service(now, id, shared, &mut woken);
             }
-            if !moved {
+            if !moved && !self.before_sleep() {
                 self.unfinished = false;
                 break;
             }
         }
+        if self.unfinished {
+            self.ports.iter_mut().for_each(|plugged| plugged.port.flush());
+        }
         woken
     }
 
+    /// Puts the engine's frames on their ports. True: there would be more at once.
     fn transmit(&mut self, now: Instant) -> bool {
-        self.engine().poll_transmit(now, &mut |_, _, _| {})
+        let engine = self.state.as_mut().expect("a failed stack is not asked");
+        let ports = &mut self.ports;
+        if !ports.iter_mut().all(|plugged| plugged.dead || plugged.port.has_room()) {
+            return false;
+        }
+        engine.poll_transmit(now, &mut |link, header, frame| {
+            if let Some(plugged) = ports.iter_mut().find(|plugged| plugged.link == link) {
+                let _ = plugged.port.send(now, header, frame);
+            }
+        })
     }
 
     fn service(&mut self, now: Instant, id: SocketId, shared: &mut Shared, woken: &mut Vec<Ticket>) -> bool {
@@ -292,6 +373,9 @@ impl Hosted {
             tickets.append(&mut socket.parked);
             socket.break_off();
             shared.places.remove(&socket.token);
+        }
+        for plugged in self.ports.drain(..) {
+            shared.places.remove(&plugged.token);
         }
         tickets
     }

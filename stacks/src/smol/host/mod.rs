@@ -26,6 +26,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::call::{Answered, Caller, SocketCall, SocketHost, Ticket};
 use super::engine::SocketId;
+use super::port::{BUFFER_LEN, Plugs};
 use super::pump::{Place, Shared, unix};
 use crate::config::StackConfig;
 use crate::stack::{InterfaceInfo, SocketSpec};
@@ -78,6 +79,7 @@ impl Host {
             rendezvous: unix::Rendezvous::new(secret.as_bytes())?,
             secret,
             scratch: vec![0; SCRATCH],
+            frame: vec![0; BUFFER_LEN],
             next: 0,
             places: Default::default(),
             inodes: Default::default(),
@@ -101,7 +103,8 @@ impl Host {
             .map_err(|e| Refusal::new(format!("cannot make stack {name}"), e.desc()).hint("try again"))?;
         self.next += 1;
         let key = StackKey(self.next);
-        let hosted = Hosted::create(key, name, config, switches, seed, now(), &mut self.shared)?;
+        let plugs = Plugs { stack: name, switches };
+        let hosted = Hosted::create(key, &plugs, config, seed, now(), &mut self.shared)?;
         self.stacks.insert(key, hosted);
         self.run(key, now(), &[]);
         Ok(key)
@@ -177,7 +180,9 @@ impl Host {
                     }
                 }
                 Some(Place::Port(key, link)) => {
-                    let _ = self.guarded(key, |hosted, shared| hosted.receive(now, link, shared));
+                    if let Some(hosted) = self.stacks.get_mut(&key) {
+                        hosted.handle_port(link, event.events());
+                    }
                     touched.entry(key).or_default();
                 }
                 Some(Place::Parked(ticket)) => self.retry(now, ticket),

@@ -14,6 +14,7 @@ pub(super) mod listener;
 pub(super) mod stream;
 pub(super) mod unix;
 
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) secret: String,
     /// One datagram, or a piece of a stream.
     pub(super) scratch: Vec<u8>,
+    /// One frame.
+    pub(super) frame: Vec<u8>,
     /// The token given last.
     pub(super) next: u64,
     /// What is behind a token.
@@ -49,6 +52,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Watches a port.
+    pub(super) fn watch_port(&self, fd: BorrowedFd<'_>, token: u64, flags: EpollFlags) -> Result<(), Errno> {
+        self.epoll.add(fd, EpollEvent::new(flags, token))
+    }
+
     /// The abstract name of the program's end of the socket with this token.
     pub(super) fn name(&self, token: u64) -> Vec<u8> {
         format!("{}/{token:x}", self.secret).into_bytes()
