@@ -149,7 +149,9 @@ pub struct Caller {
     pub rights: bool,
 }
 
-/// A call's answer, with the descriptor that goes with it ([`Done::Accepted`]).
+/// A call's answer, with the descriptor that goes with it: the new one of [`Done::Accepted`]; with the answer of
+/// a connect, one that shall take the place of the program's (a second try after a failed one), whatever the
+/// answer says.
 pub type Answered = (Result<Done, Errno>, Option<OwnedFd>);
 
 /// Whoever answers calls: the stacks of this process, or of another one.

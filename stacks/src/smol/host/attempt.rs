@@ -16,6 +16,7 @@ use super::super::call::{Answered, Done, Message, SocketCall};
 use super::super::engine::{Engine, SocketId};
 use super::super::pump::stream::Pending;
 use super::super::pump::{End, Place, Shared, Socket, unix};
+use super::StackKey;
 use super::hosted::Hosted;
 use super::parked::Parked;
 
@@ -50,9 +51,11 @@ impl Hosted {
         let tried = self.dispatch(now, parked, shared);
         let started = std::mem::replace(&mut parked.started, true);
         match tried {
-            Ok(Tried::Done(done)) => Some((Ok(done), None)),
+            Ok(Tried::Done(done)) => Some((Ok(done), parked.replacement.take())),
             Ok(Tried::Descriptor(done, fd)) => Some((Ok(done), Some(fd))),
-            Ok(Tried::Wait(_)) if must_not_wait(parked) => Some((Err(would_block(parked)), None)),
+            Ok(Tried::Wait(_)) if must_not_wait(parked) => {
+                Some((Err(would_block(parked)), parked.replacement.take()))
+            }
             Ok(Tried::Wait(events)) => {
                 if !started {
                     parked.deadline = self.patience(now, parked).map(|patience| now + patience);
@@ -60,7 +63,7 @@ impl Hosted {
                 parked.events = events;
                 None
             }
-            Err(errno) => Some((Err(errno), None)),
+            Err(errno) => Some((Err(errno), parked.replacement.take())),
         }
     }
 
@@ -90,10 +93,11 @@ impl Hosted {
             }
             _ => {}
         }
+        let key = self.key();
         let (engine, sockets) = self.parts();
         let socket = sockets.get_mut(&id).ok_or(Errno::EBADF)?;
         match parked.call {
-            SocketCall::Connect { .. } => connect(now, engine, socket, parked, shared),
+            SocketCall::Connect { .. } => connect(now, key, engine, socket, parked, shared),
             SocketCall::Listen { .. } => listen(now, engine, socket, parked),
             SocketCall::Shutdown { how } => shutdown(now, engine, socket, parked, how),
             SocketCall::Send { .. } if !matches!(socket.end, End::Datagram(_)) => send(socket, parked),
@@ -173,10 +177,11 @@ fn would_block(parked: &Parked) -> Errno {
 /// connect(2). In a parked call `sent` says that it did not begin the connection.
 fn connect(
     now: Instant,
+    key: StackKey,
     engine: &mut Engine,
     socket: &mut Socket,
     parked: &mut Parked,
-    shared: &Shared,
+    shared: &mut Shared,
 ) -> Try {
     let answer = engine.call(now, socket.id, &parked.caller, &parked.call);
     if let End::Datagram(datagram) = &mut socket.end {
@@ -195,12 +200,13 @@ fn connect(
     }
     match answer {
         Err(Errno::EINPROGRESS) => {
-            if !matches!(socket.end, End::Idle) {
-                // The kernel end of a failed connection cannot be used again.
-                engine.close(now, socket.id, true);
-                return Err(Errno::ECONNABORTED);
+            let mut program = parked.file.try_clone().map_err(|_| Errno::ENFILE)?;
+            if matches!(socket.end, End::Spent) {
+                // The kernel's end of a failed connection is spent: the program gets a fresh one in its place.
+                let fresh = replace(key, socket, &parked.file, shared)?;
+                program = fresh.try_clone().map_err(|_| Errno::ENFILE)?;
+                parked.replacement = Some(fresh);
             }
-            let program = parked.file.try_clone().map_err(|_| Errno::ENFILE)?;
             socket.end = End::Pending(Pending::new(&shared.rendezvous, program)?);
             Ok(Tried::Wait(EpollFlags::empty()))
         }
@@ -217,6 +223,19 @@ fn connect(
             Err(errno)
         }
     }
+}
+
+/// A fresh program's end for a socket, instead of `old`.
+fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Shared) -> Result<OwnedFd, Errno> {
+    let token = shared.number(Place::Socket(key, socket.id));
+    let made = unix::program_end(socket.kind, unix::is_nonblocking(old), &shared.name(token))
+        .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
+    let (inode, fresh) = made.inspect_err(|_| drop(shared.places.remove(&token)))?;
+    shared.places.remove(&socket.token);
+    shared.inodes.remove(&socket.inode);
+    shared.inodes.insert(inode, (key, socket.id));
+    (socket.token, socket.inode) = (token, inode);
+    Ok(fresh)
 }
 
 /// listen(2)

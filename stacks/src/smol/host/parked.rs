@@ -39,6 +39,8 @@ pub(super) struct Parked {
     pub(super) progress: Vec<u8>,
     /// How many of them.
     pub(super) sent: usize,
+    /// Takes the place of the program's descriptor when the call is answered.
+    pub(super) replacement: Option<OwnedFd>,
     /// When it has waited long enough.
     pub(super) deadline: Option<Instant>,
     /// The descriptor's events that may end the wait.
@@ -56,8 +58,21 @@ impl Parked {
         call: SocketCall,
     ) -> Self {
         let (started, deadline, events, token) = (false, None, EpollFlags::empty(), None);
-        let (progress, sent) = (Vec::new(), 0);
-        Self { stack, socket, caller, file, call, started, progress, sent, deadline, events, token }
+        let (progress, sent, replacement) = (Vec::new(), 0, None);
+        Self {
+            stack,
+            socket,
+            caller,
+            file,
+            call,
+            started,
+            progress,
+            sent,
+            replacement,
+            deadline,
+            events,
+            token,
+        }
     }
 
     /// Whether its answer takes something away that cannot be asked for again.
