@@ -214,6 +214,14 @@ fn role_of(world: &World, role: &str) -> Vec<nix::unistd::Pid> {
     world.supervisors().into_iter().filter(|pid| name(pid).trim_end() == role).collect()
 }
 
+/// As [`role_of`], once there are `count` of them: a process gets its name a moment after its start.
+fn all_of_role(world: &World, role: &str, count: usize) -> Vec<nix::unistd::Pid> {
+    wait_until(SOON, || role_of(world, role).len() == count);
+    let found = role_of(world, role);
+    assert_eq!(found.len(), count, "{role}: {:?}", world.leftovers());
+    found
+}
+
 /// One of a pair may already have followed the other.
 fn kill(pid: nix::unistd::Pid) {
     let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
@@ -249,9 +257,7 @@ fn nothing_is_left_whoever_dies_first() {
                 for nth in 0..*count {
                     for together in [false, true] {
                         let running = start();
-                        let found = role_of(&world, role);
-                        assert_eq!(found.len(), *count, "{role}");
-                        kill(found[nth]);
+                        kill(all_of_role(&world, role, *count)[nth]);
                         if !together {
                             std::thread::sleep(Duration::from_millis(100));
                         }
@@ -267,7 +273,7 @@ fn nothing_is_left_whoever_dies_first() {
             // The view goes at once with either of its twins, not only when the program ends.
             for role in ["viewnet-view", "viewnet-eye"] {
                 let running = start();
-                kill(role_of(&world, role)[0]);
+                kill(all_of_role(&world, role, role_of(&world, role).len().max(1))[0]);
                 let stacks = world.runtime().join("viewnet/stacks");
                 let gone = wait_until(SOON, || tests::leftovers::files_in(&stacks).is_empty());
                 assert!(gone || plugged && role == "viewnet-eye", "{role} killed, and the view's path stays");
@@ -301,9 +307,7 @@ fn nothing_is_left_of_a_killed_keeper_or_switch() {
                 let mut running =
                     world.run(["--stack", "kept", "--", "sh", "-c", "echo up; exec sleep 100"]).start();
                 running.until("up");
-                let found = role_of(&world, role);
-                assert_eq!(found.len(), count, "{role}");
-                kill(found[nth]);
+                kill(all_of_role(&world, role, count)[nth]);
                 std::thread::sleep(Duration::from_millis(100));
                 running.kill(Signal::SIGKILL);
                 running.wait();
@@ -344,9 +348,7 @@ fn a_killed_switch_is_replaced_at_once() {
         let path = world.runtime().join("viewnet/switches/lan");
         for _ in 0..10 {
             world.viewnet(["switch", "up", "lan"]).run().ok();
-            let found = role_of(&world, "viewnet-switch");
-            assert_eq!(found.len(), 1);
-            kill(found[0]);
+            kill(all_of_role(&world, "viewnet-switch", 1)[0]);
             world.viewnet(["switch", "up", "lan"]).run().ok();
             std::thread::sleep(Duration::from_millis(50));
             assert!(path.exists(), "the watcher of the old switch removed the new one's file");

@@ -90,7 +90,24 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
         let (server, _eye) = set_up(&options)?;
         return server.run().map_err(|e| Failure::io(format!("the switch `{}` failed", options.name), &e));
     }
+    for _ in 1..ATTEMPTS {
+        match launch(&options) {
+            Err(refusal) if refusal.errno == Some(libc::EADDRINUSE) && is_ending(&options.path) => {
+                std::thread::sleep(PAUSE);
+            }
+            other => return other.map_err(Failure::from),
+        }
+    }
     launch(&options).map_err(Failure::from)
+}
+
+/// Whether the switch at `path` takes connections but answers none: it is ending, or was killed and its
+/// descriptors are still being closed.
+fn is_ending(path: &Path) -> bool {
+    match Client::connect(path) {
+        Ok(mut client) => client.hello().is_err_and(|e| is_gone(&e)),
+        Err(e) => matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused),
+    }
 }
 
 /// A connection to the user's default switch, started if need be. It keeps the switch alive.
