@@ -137,10 +137,12 @@ impl Connection {
     /// In every state with a peer that is known (RFC 9293 clause 3.10.7.4).
     fn handle_synchronized(&mut self, tools: &mut Tools, now: Instant, segment: &Incoming<'_>) {
         let flags = segment.flags;
+        if self.phase == Phase::Handshake && flags == Flags::SYN && segment.seq == self.receiving.isn {
+            self.due.syn = true;
+            return;
+        }
         if !self.is_acceptable(now, segment) {
-            if self.phase == Phase::Handshake && flags.has(Flags::SYN) && segment.seq == self.receiving.isn {
-                self.due.syn = true;
-            } else if !flags.has(Flags::RST) {
+            if !flags.has(Flags::RST) {
                 self.answer_unacceptable(now, segment);
             }
             return;
@@ -240,7 +242,11 @@ impl Connection {
     fn take_in(&mut self, tools: &mut Tools, now: Instant, segment: &Incoming<'_>) {
         let una = self.sending.una;
         let stale = before(segment.ack, una);
+        let shut = self.sending.window == 0;
         let news = self.note_window(segment, stale);
+        if shut && self.sending.window != 0 {
+            self.timers.reopened(now);
+        }
         self.note_fin(segment);
         let (seq, payload) = self.cut(segment);
         let again = segment.payload.is_empty() && !segment.flags.has(Flags::FIN) && !stale;
@@ -332,8 +338,7 @@ impl Connection {
             self.forget_sacks();
         }
         if let Some((ack, window)) = reply {
-            let edge = ack.wrapping_add(u32::from(window) << self.receiving.scale);
-            self.receiving.edge = later(self.receiving.edge, edge);
+            self.widen(ack.wrapping_add(u32::from(window) << self.receiving.scale));
             self.acknowledge();
             if next == self.receiving.next {
                 self.receiving.furthest = later(self.receiving.furthest, end);
