@@ -164,11 +164,14 @@ fn ping(path: &std::path::Path, len: usize, time: Duration) {
     }
     echo.expect("a thread").join().expect("no panic");
     times.sort_unstable();
-    println!("{len:>6} B  round trips: p50 {:?} p99 {:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
+    println!(
+        "{len:>6} B  round trips: p50 {:?} p99 {:?}",
+        times[times.len() / 2],
+        times[times.len() * 99 / 100]
+    );
 }
 
 fn main() {
-    #[expect(clippy::disallowed_methods, reason = "the one argument")]
     let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(2);
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("lan");

@@ -61,7 +61,9 @@ impl Shared {
     pub(crate) fn copy_out(&self, at: usize, to: &mut [u8]) {
         assert!(at.checked_add(to.len()).is_some_and(|end| end <= self.len), "in bounds");
         // SAFETY: the source is inside the mapping, and `to`, being borrowed, is outside of it.
-        unsafe { ptr::copy_nonoverlapping(self.base.as_ptr().add(at).cast_const(), to.as_mut_ptr(), to.len()) }
+        unsafe {
+            ptr::copy_nonoverlapping(self.base.as_ptr().add(at).cast_const(), to.as_mut_ptr(), to.len())
+        }
     }
 
     /// Copies bytes in, from `at` on.

@@ -172,7 +172,9 @@ impl Port {
             End::Uplink(uplink) => uplink.ring.send(header, &[frame]),
             End::Cable(cable) => cable.ring().send(header, &[frame]),
             End::Vde(vde) => send_fitted(header, frame, Offloads::NONE, |_, pieces| vde.send(pieces)),
-            End::Wire(wire, takes) => send_fitted(header, frame, *takes, |hdr, pieces| wire.send(hdr, pieces)),
+            End::Wire(wire, takes) => {
+                send_fitted(header, frame, *takes, |hdr, pieces| wire.send(hdr, pieces))
+            }
         };
         self.alive &= sent != Sent::Dead;
         sent

@@ -68,7 +68,8 @@ impl Recorder {
         // What the view's programs say is its owner's business.
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        let file = options.custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(&pcap.file).map_err(refused)?;
+        let file =
+            options.custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(&pcap.file).map_err(refused)?;
         let wall = clocks.1.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut recorder = Self {
             file: Some(file),

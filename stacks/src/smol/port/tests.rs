@@ -269,6 +269,17 @@ fn recordings_are_whole_or_cut() {
     a.next().unwrap();
     assert!(!a.port.before_sleep());
     drop(b);
+    let read = std::process::Command::new("tcpdump").arg("-nr").arg(file("whole")).output();
+    match read {
+        Ok(out) => {
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            assert!(
+                text.contains("0.0.0.0.0 > 0.0.0.0.0: Flags") && text.lines().count() >= 2,
+                "{text} {out:?}"
+            );
+        }
+        Err(e) => eprintln!("tcpdump does not judge the recording: {e}"),
+    }
     let whole = blocks(&std::fs::read(file("whole")).unwrap());
     let kinds: Vec<_> = whole.iter().map(|(kind, _)| *kind).collect();
     assert_eq!(kinds, [0x0A0D_0D0A, 1, 6, 6]);

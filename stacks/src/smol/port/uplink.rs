@@ -47,9 +47,6 @@ impl Uplink {
 
     pub(super) fn sources(&self) -> [(BorrowedFd<'_>, EpollFlags); 2] {
         let (edge, read) = (EpollFlags::EPOLLET, EpollFlags::EPOLLIN);
-        [
-            (self.ring.as_fd(), read | edge),
-            (self.client.line().as_fd(), EpollFlags::EPOLLRDHUP | edge),
-        ]
+        [(self.ring.as_fd(), read | edge), (self.client.line().as_fd(), EpollFlags::EPOLLRDHUP | edge)]
     }
 }
