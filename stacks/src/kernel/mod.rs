@@ -79,12 +79,28 @@ impl KernelStack {
         let mut interfaces = Interfaces::open()?;
         interfaces.up(interfaces::LOOPBACK)?;
         for interface in &config.interfaces {
+            if interface.pcap.is_some() {
+                return Err(Refusal::new(
+                    format!("cannot record the frames of {}", interface.name),
+                    "a kernel stack moves them without us",
+                )
+                .hint("run `tcpdump -w FILE` in the view, or use a smol stack")
+                .into());
+            }
             match &interface.link {
                 Link::None => plug::unplugged(&stack.namespace, &interface.name)?,
                 Link::Switch { name: switch, vlan } => {
                     let path = attach::path(switches, switch);
                     let plug = plug::plug(&stack.namespace, name, &interface.name, &path, switch, vlan)?;
                     stack.plugs.push(plug);
+                }
+                Link::Vde { .. } | Link::Tap { .. } | Link::Fd { .. } | Link::Pair { .. } => {
+                    return Err(Refusal::new(
+                        format!("cannot plug {} into {}", interface.name, interface.link),
+                        "a kernel stack plugs into viewnet's switches only",
+                    )
+                    .hint("use a smol stack, or a switch in between: `viewnet switch port add`")
+                    .into());
                 }
             }
             stack.links.insert(interface.name.clone(), interface.link.to_string());

@@ -250,9 +250,14 @@ impl Ring {
             consumer.unflushed = false;
         }
         if ring {
-            // It cannot block, and there is nobody to tell if the descriptor has gone bad.
-            let _ = rustix::io::write(&self.peer, &0u64.to_ne_bytes());
+            self.wake_peer();
         }
+    }
+
+    /// Rings the peer's doorbell, whether or not it asked.
+    pub fn wake_peer(&self) {
+        // It cannot block, and there is nobody to tell if the descriptor has gone bad.
+        let _ = rustix::io::write(&self.peer, &0u64.to_ne_bytes());
     }
 
     /// Asks for the doorbell before a sleep; true if there is a frame and so no sleep.

@@ -58,12 +58,12 @@ impl Hosted {
     /// Makes a stack and plugs it in.
     pub(super) fn create(
         key: StackKey,
-        plugs: &Plugs<'_>,
+        plugs: &mut Plugs<'_>,
         config: &StackConfig,
         seed: [u8; 32],
-        now: Instant,
         shared: &mut Shared,
     ) -> Result<Self, Refusal> {
+        let now = plugs.clocks.0;
         let mut engine = Engine::new(config, seed, now)?;
         let mut ports = Vec::new();
         for (interface, number) in config.interfaces.iter().zip(LOOPBACK.0 + 1..) {

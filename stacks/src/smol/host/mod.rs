@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use msocket::line::Refusal;
 use nix::errno::Errno;
@@ -26,6 +26,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::call::{Answered, Caller, SocketCall, SocketHost, Ticket};
 use super::engine::SocketId;
+use super::port::cable::Cables;
 use super::port::{BUFFER_LEN, Plugs};
 use super::pump::{Place, Shared, unix};
 use crate::config::StackConfig;
@@ -50,12 +51,19 @@ pub struct Host {
     next: u64,
     deadlines: BTreeSet<(Instant, StackKey)>,
     parking: Parking,
+    cables: Cables,
 }
 
 /// The one clock read of the host's shell.
 #[expect(clippy::disallowed_methods, reason = "the shell gives the time to the engines")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// This moment by the clock that only runs and by the one on the wall.
+#[expect(clippy::disallowed_methods, reason = "the shell gives the time to the engines")]
+fn clocks() -> (Instant, SystemTime) {
+    (Instant::now(), SystemTime::now())
 }
 
 /// Random bytes for names and sequence numbers.
@@ -90,6 +98,7 @@ impl Host {
             next: 0,
             deadlines: BTreeSet::new(),
             parking: Parking::default(),
+            cables: Cables::new(),
         })
     }
 
@@ -103,8 +112,8 @@ impl Host {
             .map_err(|e| Refusal::new(format!("cannot make stack {name}"), e.desc()).hint("try again"))?;
         self.next += 1;
         let key = StackKey(self.next);
-        let plugs = Plugs { stack: name, switches };
-        let hosted = Hosted::create(key, &plugs, config, seed, now(), &mut self.shared)?;
+        let mut plugs = Plugs { stack: name, switches, cables: &mut self.cables, clocks: clocks() };
+        let hosted = Hosted::create(key, &mut plugs, config, seed, &mut self.shared)?;
         self.stacks.insert(key, hosted);
         self.run(key, now(), &[]);
         Ok(key)
