@@ -217,8 +217,8 @@ impl Connection {
         let queued = self.body.as_ref().map_or(0, |body| body.socket().send_queue());
         if queued as u32 > in_flight && in_flight + u32::from(self.mss()) < self.send_window() {
             self.cwnd = in_flight as usize;
-        } else {
-            self.cwnd = self.cwnd.max(in_flight as usize);
+        } else if self.in_flight() as usize > self.cwnd {
+            self.cwnd = in_flight as usize;
         }
     }
 
