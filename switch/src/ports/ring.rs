@@ -32,7 +32,8 @@
 //! read once, into a copy that is judged and then used; positions of our own side live in our own memory and are
 //! only ever written to the ring; a frame is copied out before anybody looks into it. What contradicts the
 //! rules [breaks](Broken) the port for good. Seals keep the file from shrinking. Work per call is one record.
-//! What remains: a peer can make us use memory that its file has holes in, up to the file's size.
+//! What remains: looking into holes of the file fills them, at our expense, up to the file's size; where the kernel
+//! promises no more memory than it has (vm.overcommit_memory 2) and has none left, that is a SIGBUS.
 //!
 //! Read: memfd_create(2), eventfd(2), epoll(7); virtio 1.2 clause 2.7.10 (notification suppression).
 
@@ -68,8 +69,9 @@ const RECORDS: usize = 4096;
 const HEAD: usize = 16;
 /// Records begin at its multiples.
 const ALIGN: usize = 64;
-/// A quiet ring is not begun anew before this many bytes: what the cache keeps, and an idle port's memory.
-const REWIND: u32 = 64 << 10;
+/// A quiet ring is not begun anew before this many bytes, which are then an idle port's memory: that of a stack
+/// to which nobody speaks but the broadcasts of thousands of others.
+const REWIND: u32 = 16 << 10;
 
 /// The peer broke the rules; the port is of no more use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -140,7 +142,10 @@ impl Ring {
         if !capacity.is_power_of_two() || !CAPACITIES.contains(&capacity) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let memory = rustix::fs::memfd_create("ring", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        // Linux 6.3; some machines insist on it (vm.memfd_noexec).
+        let memory = rustix::fs::memfd_create("ring", flags | MemfdFlags::NOEXEC_SEAL)
+            .or_else(|_| rustix::fs::memfd_create("ring", flags))?;
         rustix::fs::ftruncate(&memory, file_len(capacity) as u64)?;
         rustix::fs::fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW)?;
         let eventfd = || rustix::event::eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);

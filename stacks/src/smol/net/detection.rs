@@ -102,9 +102,7 @@ impl Net {
     /// Nobody objects.
     fn accept(&mut self, now: Instant, link: IfIndex, address: Ipv6Addr) {
         self.abandon(link, IpAddr::V6(address));
-        self.change_flags(link, address, |flags| {
-            flags & !(libc::IFA_F_TENTATIVE | libc::IFA_F_OPTIMISTIC)
-        });
+        self.change_flags(link, address, |flags| flags & !(libc::IFA_F_TENTATIVE | libc::IFA_F_OPTIMISTIC));
         let device = self.tables.links.get(&link);
         if device.is_some_and(|device| device.kind != LinkKind::Loopback) {
             self.announce_once(now, link, IpAddr::V6(address));

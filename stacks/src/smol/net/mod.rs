@@ -45,7 +45,7 @@ use nix::errno::Errno;
 use rustc_hash::FxHashSet;
 
 use self::timers::Timer;
-use super::tables::{Address, Change, IfIndex, LOOPBACK, Link, LinkCounters, LinkKind, Tables};
+use super::tables::{Address, Change, IfIndex, LOOPBACK, Link, LinkKind, Tables};
 use crate::config::Mac;
 
 /// Room before a segment in a reserved slot: Ethernet with two tags, IPv6, and IPv6 options, in bytes.
@@ -238,7 +238,7 @@ impl Net {
     /// An empty stack: a loopback, down and without addresses as in a new network namespace.
     pub fn new(seed: [u8; 32], _now: Instant) -> Self {
         let mut tables = Tables::default();
-        tables.links.insert(LOOPBACK, lo());
+        tables.links.insert(LOOPBACK, Link::new(LOOPBACK, "lo", LinkKind::Loopback, Mac([0; 6])));
         Self {
             tables,
             generation: 1,
@@ -364,24 +364,6 @@ impl Net {
         if self.timers.due(Timer::Trim).is_none() {
             self.timers.set(Timer::Trim, now + TRIM);
         }
-    }
-}
-
-/// The loopback of a new network namespace.
-fn lo() -> Link {
-    Link {
-        index: LOOPBACK,
-        name: "lo".into(),
-        kind: LinkKind::Loopback,
-        mac: Mac([0; 6]),
-        mtu: 65_536,
-        up: false,
-        carrier: true,
-        promiscuous: 0,
-        allmulti: 0,
-        queue_length: 1000,
-        plugged: String::new(),
-        counters: LinkCounters::default(),
     }
 }
 

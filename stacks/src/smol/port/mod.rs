@@ -106,7 +106,8 @@ impl Port {
         Ok(Some(Self { end, recorder, alive: true, errors: 0 }))
     }
 
-    /// What to wait for.
+    /// What to wait for. Take them out of the epoll set before the port is dropped: closing a descriptor does not, as
+    /// the other end has it too (epoll(7), questions and answers).
     pub fn sources(&self) -> impl Iterator<Item = (BorrowedFd<'_>, EpollFlags)> {
         let (first, second) = match &self.end {
             End::Uplink(uplink) => uplink.sources().map(Some).into(),

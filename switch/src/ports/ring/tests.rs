@@ -224,6 +224,38 @@ fn two_threads_lose_nothing_and_never_oversleep() {
 }
 
 #[test]
+fn a_frame_that_comes_just_as_one_falls_asleep_wakes_it() {
+    const FRAMES: usize = 100_000;
+    let (mut a, mut b) = pair(128 << 10);
+    let taken = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let seen = std::sync::Arc::clone(&taken);
+    let producer = std::thread::Builder::new().spawn(move || {
+        for number in 0..FRAMES {
+            // One frame at a time, somewhat later than it could be.
+            while seen.load(Ordering::Acquire) < number {
+                std::hint::spin_loop();
+            }
+            (0..number.wrapping_mul(0x9E37_79B9) >> 7 & 0x7F).for_each(|_| std::hint::spin_loop());
+            put(&mut a, number, 60);
+            a.flush();
+        }
+        a
+    });
+    let epoll = waiter(&b);
+    for number in 0..FRAMES {
+        taken.store(number, Ordering::Release);
+        while !b.arm().unwrap() {
+            let timeout = EpollTimeout::try_from(Duration::from_secs(10)).unwrap();
+            let woken = epoll.wait(&mut [EpollEvent::empty()], timeout).unwrap();
+            assert_eq!(woken, 1, "overslept frame {number}");
+        }
+        b.disarm();
+        take(&mut b, number, 60);
+    }
+    drop(producer.unwrap().join().unwrap());
+}
+
+#[test]
 fn only_what_is_safe_is_attached() {
     let refused = |handover: Handover, part: &str| {
         let error = Ring::attach(handover).unwrap_err().to_string();
@@ -343,4 +375,41 @@ proptest! {
         }
         prop_assert!(ours.as_fd().as_raw_fd() >= 0);
     }
+}
+
+#[test]
+fn an_end_that_changes_everything_at_once_does_no_harm() {
+    let (_hostile, handover) = Ring::create(128 << 10).unwrap();
+    let file = fs::File::from(handover[0].try_clone().unwrap());
+    let mut ours = Ring::attach(handover).unwrap();
+    let end = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let told = std::sync::Arc::clone(&end);
+    let scribbler = std::thread::Builder::new().spawn(move || {
+        use std::os::unix::fs::FileExt;
+        let mut seed = 0x9E37_79B9_7F4A_7C15u64;
+        while !told.load(Ordering::Relaxed) {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            // Heads and tails that are nearly right, lengths that are now right and now not.
+            let word = joined(0, (seed >> 20) as u32 & 0x3_FFC0).to_ne_bytes();
+            file.write_all_at(&word, (WORDS + LINE * (seed as usize % 8)) as u64).unwrap();
+            let len = (seed >> 40) as u32 & 0x7FF;
+            file.write_all_at(&len.to_ne_bytes(), (RECORDS + (seed >> 9) as usize % 512 * ALIGN) as u64)
+                .unwrap();
+        }
+    });
+    let (mut buffer, mut taken) = (buffer(), 0);
+    for round in 0..200_000 {
+        if let Ok(Some((_, bytes))) = ours.receive(&mut buffer) {
+            assert!(bytes.len() <= MAX_RECORD);
+            taken += 1;
+        }
+        ours.send(&VnetHdr::default(), &[&[1; 1000][..round % 1000]]);
+        let _ = ours.arm();
+        ours.flush();
+    }
+    end.store(true, Ordering::Relaxed);
+    scribbler.unwrap().join().unwrap();
+    assert!(taken > 0, "the scribbler never hit the rules");
 }
