@@ -21,7 +21,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use msocket::line::{CallError, Line, LineError, Received, Reply};
+use msocket::line::{CallError, Line, LineError, Received, Refusal, Reply};
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::{chdir, execvp, geteuid, setsid};
@@ -35,19 +35,31 @@ use crate::exit::{Exit, Failure};
 use crate::runtime::Runtime;
 use crate::supervisor::Supervisor;
 use crate::sys::process::{self, Fork};
-use crate::sys::seccomp;
-use crate::{eye, filter, nested};
+use crate::sys::seccomp::{self, Signals};
+use crate::{eye, filter, handlers, nested};
 
 /// Which stack a view gets, every name resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StackSpec {
-    /// A kernel stack made for this view.
-    New(StackConfig),
+    /// A stack made for this view.
+    New(Make, StackConfig),
     /// The stack that is served at a path.
     At(PathBuf),
     /// No network.
     None,
+}
+
+/// Which kind of stack is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Make {
+    /// A kernel stack where this machine lets us, else one in a library. Inside a view: of the view's kind.
+    Any,
+    /// A kernel stack.
+    Kernel,
+    /// A stack in a library.
+    Smol,
 }
 
 /// A program to run.
@@ -65,6 +77,15 @@ pub(crate) struct Plan {
     pub(crate) command: Vec<OsString>,
     /// One line per trapped call on stderr.
     pub(crate) trace: bool,
+    /// Say what is set up.
+    pub(crate) verbose: bool,
+}
+
+/// What the supervisor tells the launching process once the view is there.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ready {
+    /// Its stack is a library: the filter is the longer one.
+    smol: bool,
 }
 
 /// What the launching process tells the supervisor once the filter is there.
@@ -78,16 +99,18 @@ pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
         drop(supervisor);
         return execute(&plan.command, Some(&marker));
     }
+    let (mut supervisor, Ready { smol }) = start_any(plan)?;
+    let table = if smol { handlers::smol::TABLE } else { handlers::TABLE };
+    let signals = if smol { Signals::Interrupt } else { Signals::Wait };
     let program =
-        filter::program().map_err(|e| Failure::new("cannot build the filter", e).code(Exit::SetUp))?;
-    let mut supervisor = start(plan)?;
+        filter::program(table).map_err(|e| Failure::new("cannot build the filter", e).code(Exit::SetUp))?;
     // Root keeps its privileges, and so do set-user-ID programs that it runs.
     if !geteuid().is_root() {
         seccomp::set_no_new_privs().map_err(|e| doctor::failure(SetupStep::SeccompFilter, e))?;
     }
-    let listener = match seccomp::install(&program) {
+    let listener = match seccomp::install(&program, signals) {
         // Root without CAP_SYS_ADMIN, as in a container.
-        Err(Errno::EACCES) => seccomp::set_no_new_privs().and_then(|()| seccomp::install(&program)),
+        Err(Errno::EACCES) => seccomp::set_no_new_privs().and_then(|()| seccomp::install(&program, signals)),
         other => other,
     };
     let listener = listener.map_err(|e| doctor::failure(SetupStep::Listener, e))?;
@@ -96,8 +119,29 @@ pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
     execute(&plan.command, None)
 }
 
-/// Forks the supervisor and its eye and waits until the view is there.
-fn start(plan: &Plan) -> Result<Line, Failure> {
+/// Starts the supervisor; of any kind of stack it makes one in a library, where this machine lets us make no
+/// namespaces. Whether it does is found by trying, so that nothing is asked where all is well.
+fn start_any(plan: &Plan) -> Result<(Line, Ready), Failure> {
+    let refusal = match start(plan)? {
+        Ok(started) => return Ok(started),
+        Err(refusal) => refusal,
+    };
+    let namespaces = [Step::UserNamespace, Step::IdMap, Step::NetNamespace];
+    match (&plan.stack, Step::told_by(&refusal)) {
+        (StackSpec::New(Make::Any, config), Some((step, errno))) if namespaces.contains(&step) => {
+            if plan.verbose {
+                let why = doctor::failure(step.into(), errno).refusal;
+                eprintln!("viewnet: a smol stack in place of a kernel stack: {}: {}", why.what, why.why);
+            }
+            let smol = Plan { stack: StackSpec::New(Make::Smol, config.clone()), ..plan.clone() };
+            start(&smol)?.map_err(explained)
+        }
+        _ => Err(explained(refusal)),
+    }
+}
+
+/// Forks the supervisor and its eye and waits until the view is there, or was refused.
+fn start(plan: &Plan) -> Result<Result<(Line, Ready), Refusal>, Failure> {
     let descriptor = |e: std::io::Error| {
         doctor::failure(SetupStep::Descriptor, Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
     };
@@ -115,9 +159,9 @@ fn start(plan: &Plan) -> Result<Line, Failure> {
         Fork::Child => background(plan, theirs),
     }
     let mut line = Line::client(ours);
-    match line.receive::<Reply<()>>() {
-        Ok(Received::Message(Reply::Ok(()), _)) => Ok(line),
-        Ok(Received::Message(Reply::Error(refusal), _)) => Err(explained(refusal)),
+    match line.receive::<Reply<Ready>>() {
+        Ok(Received::Message(Reply::Ok(ready), _)) => Ok(Ok((line, ready))),
+        Ok(Received::Message(Reply::Error(refusal), _)) => Ok(Err(refusal)),
         Ok(_) => Err(set_up_failed(LineError::Closed.into())),
         Err(error) => Err(set_up_failed(error.into())),
     }
@@ -171,8 +215,9 @@ fn supervise(plan: &Plan, channel: UnixStream, eye: eye::Eye) -> ! {
             process::exit_now(1)
         }
         Ok(mut supervisor) => {
+            let ready = Ready { smol: std::ptr::eq(supervisor.table(), handlers::smol::TABLE) };
             let ended =
-                line.send(&Reply::Ok(()), &[]).is_err() || supervise_with(&mut supervisor, line).is_none();
+                line.send(&Reply::Ok(ready), &[]).is_err() || supervise_with(&mut supervisor, line).is_none();
             drop(supervisor);
             process::exit_now(i32::from(ended))
         }
@@ -218,7 +263,7 @@ fn set_up_failed(error: CallError) -> Failure {
 }
 
 /// Puts the doctor's words in place of an errno, where a step of ours failed.
-pub(crate) fn explained(refusal: msocket::line::Refusal) -> Failure {
+pub(crate) fn explained(refusal: Refusal) -> Failure {
     match Step::told_by(&refusal) {
         Some((step, errno)) => doctor::failure(step.into(), errno),
         None => Failure::from(refusal).code(Exit::SetUp),

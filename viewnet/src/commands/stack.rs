@@ -91,6 +91,11 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
         return Err(Failure::new("cannot keep a stack of kind none", "there is nothing to keep")
             .hint("use `viewnet run --stack none`"));
     }
+    // Here a server of smol stacks would be started in place of the keeper.
+    if args.options.kind == Some(KindName::Smol) {
+        return Err(Failure::new("cannot keep a stack of kind smol", "it lives as long as its view")
+            .hint("use `viewnet run --stack smol`"));
+    }
     let path =
         std::path::absolute(runtime.stack(&given)).map_err(|why| Failure::new("cannot use the path", why))?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();

@@ -11,11 +11,13 @@ const NOTIF_RECV: libc::c_ulong = 0xc050_2100;
 const NOTIF_SEND: libc::c_ulong = 0xc018_2101;
 const NOTIF_ID_VALID: libc::c_ulong = 0x4008_2102;
 const NOTIF_ADDFD: libc::c_ulong = 0x4018_2103;
+/// Install the descriptor and answer with its number in one step (Linux 5.14).
+const ADDFD_SEND: u32 = 1 << 1;
 /// Let the kernel run the call.
 const FLAG_CONTINUE: u32 = 1;
 
 /// A trapped call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Notification {
     /// Names the call until it is answered.
     pub(crate) id: u64,
@@ -35,8 +37,17 @@ pub(crate) fn set_no_new_privs() -> Result<(), Errno> {
     Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
 }
 
+/// Whether handled signals interrupt a call that the supervisor has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signals {
+    /// They wait, if the kernel can have them wait: for calls that are answered at once.
+    Wait,
+    /// They interrupt it: for calls that may wait themselves. The kernel fails it with EINTR, or makes it anew.
+    Interrupt,
+}
+
 /// Installs a filter on this thread and returns its listener. EBUSY: a filter with a listener is there.
-pub(crate) fn install(program: &[sock_filter]) -> Result<OwnedFd, Errno> {
+pub(crate) fn install(program: &[sock_filter], signals: Signals) -> Result<OwnedFd, Errno> {
     let length = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
     let fprog = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
     let load = |flags: libc::c_ulong| {
@@ -53,9 +64,12 @@ pub(crate) fn install(program: &[sock_filter]) -> Result<OwnedFd, Errno> {
         Errno::result(fd)
     };
     let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as libc::c_ulong;
-    let fd = match load(listener | WAIT_KILLABLE_RECV) {
-        Err(Errno::EINVAL) => load(listener)?,
-        other => other?,
+    let fd = match signals {
+        Signals::Interrupt => load(listener)?,
+        Signals::Wait => match load(listener | WAIT_KILLABLE_RECV) {
+            Err(Errno::EINVAL) => load(listener)?,
+            other => other?,
+        },
     };
     // SAFETY: the kernel just gave us this descriptor; it is close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
@@ -89,9 +103,29 @@ pub(crate) fn add_fd(
     fd: BorrowedFd<'_>,
     cloexec: bool,
 ) -> Result<i32, Errno> {
+    add(listener, id, fd, cloexec, 0)
+}
+
+/// The same, and answers the call with that number. ENOENT: the call has gone, and nothing was installed.
+pub(crate) fn add_fd_and_answer(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    fd: BorrowedFd<'_>,
+    cloexec: bool,
+) -> Result<i32, Errno> {
+    add(listener, id, fd, cloexec, ADDFD_SEND)
+}
+
+fn add(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    fd: BorrowedFd<'_>,
+    cloexec: bool,
+    flags: u32,
+) -> Result<i32, Errno> {
     let raw = libc::seccomp_notif_addfd {
         id,
-        flags: 0,
+        flags,
         srcfd: fd.as_raw_fd() as u32,
         newfd: 0,
         newfd_flags: if cloexec { libc::O_CLOEXEC as u32 } else { 0 },
