@@ -16,7 +16,7 @@
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::io::stderr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -114,9 +114,24 @@ pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
         other => other,
     };
     let listener = listener.map_err(|e| doctor::failure(SetupStep::Listener, e))?;
-    supervisor.call::<_, ()>(&Filtered {}, &[listener.as_fd()]).map_err(set_up_failed)?;
+    hand_over(&mut supervisor, listener.as_fd(), smol)?;
     drop((listener, supervisor));
     execute(&plan.command, None)
+}
+
+/// Gives the supervisor the listener and waits until it has it.
+fn hand_over(supervisor: &mut Line, listener: BorrowedFd<'_>, smol: bool) -> Result<(), Failure> {
+    if !smol {
+        return supervisor.call::<_, ()>(&Filtered {}, &[listener]).map(drop).map_err(set_up_failed);
+    }
+    let mut line = serde_json::to_vec(&Filtered {}).map_err(|e| set_up_failed(LineError::from(e).into()))?;
+    line.push(b'\n');
+    seccomp::hand_over(supervisor.as_fd(), &line, listener)
+        .map_err(|e| doctor::failure(SetupStep::Descriptor, e))?;
+    match supervisor.receive::<Reply<()>>() {
+        Ok(Received::Message(Reply::Ok(()), _)) => Ok(()),
+        _ => Err(set_up_failed(LineError::Closed.into())),
+    }
 }
 
 /// Starts the supervisor; of any kind of stack it makes one in a library, where this machine lets us make no
@@ -215,7 +230,7 @@ fn supervise(plan: &Plan, channel: UnixStream, eye: eye::Eye) -> ! {
             process::exit_now(1)
         }
         Ok(mut supervisor) => {
-            let ready = Ready { smol: std::ptr::eq(supervisor.table(), handlers::smol::TABLE) };
+            let ready = Ready { smol: supervisor.is_smol() };
             let ended =
                 line.send(&Reply::Ok(ready), &[]).is_err() || supervise_with(&mut supervisor, line).is_none();
             drop(supervisor);

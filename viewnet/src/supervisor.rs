@@ -32,7 +32,6 @@ use stacks::serve::{Server, Serving, StackId, User};
 
 use crate::desk::Calls;
 use crate::eye::Eye;
-use crate::handlers::{self, Row};
 use crate::launch::{Make, Plan, StackSpec};
 use crate::maker::{become_maker, take_turn};
 use crate::runtime::Runtime;
@@ -134,9 +133,9 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// The calls that this supervisor answers: the program's filter is made from them.
-    pub(crate) fn table(&self) -> &'static [Row] {
-        if self.smol.is_some() { handlers::smol::TABLE } else { handlers::TABLE }
+    /// Whether its stacks are libraries: the program's filter is made from that table.
+    pub(crate) fn is_smol(&self) -> bool {
+        self.smol.is_some()
     }
 
     /// Answers until nobody needs us.

@@ -56,7 +56,8 @@ impl Supervisor {
             return;
         }
         let abi = if call.arch == ARCH_I386 { Abi::I386 } else { Abi::Native };
-        let Some(row) = handlers::find(self.table(), abi, call.nr.into()) else {
+        let table = if self.is_smol() { handlers::smol::TABLE } else { handlers::TABLE };
+        let Some(row) = handlers::find(table, abi, call.nr.into()) else {
             // The filter and the table are one: this cannot be a call of ours.
             let _ = seccomp::answer(listener.as_fd(), call.id, Err(Errno::ENOSYS));
             return;
