@@ -209,9 +209,20 @@ impl Server {
         }
     }
 
-    /// What is behind it.
-    pub fn backing(&mut self, id: StackId) -> Option<&mut Backing> {
-        self.stacks.get_mut(&id.0).map(|served| &mut served.backing)
+    /// The kernel stack behind it.
+    pub fn kernel(&mut self, id: StackId) -> Option<&mut KernelStack> {
+        match self.stacks.get_mut(&id.0).map(|served| &mut served.backing) {
+            Some(Backing::Kernel(stack)) => Some(stack),
+            _ => None,
+        }
+    }
+
+    /// The smol stack behind it.
+    pub fn smol(&self, id: StackId) -> Option<StackKey> {
+        match self.stacks.get(&id.0).map(|served| &served.backing) {
+            Some(Backing::Smol(key)) => Some(*key),
+            _ => None,
+        }
     }
 
     /// A connection is over, and with it what it was allowed.

@@ -3,8 +3,9 @@
 //! # Theory of operation
 //! A kept kernel stack is a namespace descriptor and a socket file, so thousands of them fit into one
 //! process. The keeper starts with the first of them and ends with the last, or if nothing comes within
-//! [`IDLE`]. It is a maker like a supervisor and, like one, has an eye, which takes its socket files away
-//! should it be killed. Its own socket, `keeper` in the runtime folder, takes [`Request`]s from its user.
+//! [`IDLE`]. Smol stacks have a keeper of their own, as a process in a user namespace could neither see the
+//! programs of its guests nor meet their sockets. The keeper of kernel stacks is a maker like a supervisor and, like one, has an eye, which takes its socket files away
+//! should it be killed. Its own socket, `keeper` or `keeper-smol` in the runtime folder, takes [`Request`]s from its user.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, AsRawFd};
@@ -22,7 +23,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use serde::{Deserialize, Serialize};
 use stacks::config::StackConfig;
 use stacks::kernel::{KernelStack, SetUpError};
-use stacks::serve::{Server, Serving, Shed};
+use stacks::serve::{Backing, Server, Serving, Shed};
+use stacks::stack::Kind;
 
 use crate::background::{self, start_eye};
 use crate::commands::stack::kept_failure;
@@ -58,6 +60,8 @@ pub(crate) struct Up {
     pub(crate) mode: u32,
     /// What it looks like.
     pub(crate) config: StackConfig,
+    /// Kernel or smol.
+    pub(crate) kind: Kind,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -73,8 +77,8 @@ enum Request {
 pub(crate) fn up(runtime: &Runtime, up: &Up) -> Result<(), Failure> {
     let mut last = LineError::Closed;
     for _ in 0..ATTEMPTS {
-        let Ok(mut line) = Line::connect(&runtime.keeper()) else {
-            start(runtime)?;
+        let Ok(mut line) = Line::connect(&runtime.keeper(up.kind)) else {
+            start(runtime, up.kind)?;
             continue;
         };
         match line.call::<_, Vec<PathBuf>>(&Request::Up(up.clone()), &[]) {
@@ -89,11 +93,12 @@ pub(crate) fn up(runtime: &Runtime, up: &Up) -> Result<(), Failure> {
 /// The paths of all kept stacks.
 pub(crate) fn kept(runtime: &Runtime) -> Vec<PathBuf> {
     let ask = |mut line: Line| Some(line.call::<_, Vec<PathBuf>>(&Request::List, &[]).ok()?.0);
-    Line::connect(&runtime.keeper()).ok().and_then(ask).unwrap_or_default()
+    let of = |kind| Line::connect(&runtime.keeper(kind)).ok().and_then(ask).unwrap_or_default();
+    [of(Kind::Kernel), of(Kind::Smol)].concat()
 }
 
 /// Starts a keeper and waits until it answers or says why not.
-fn start(runtime: &Runtime) -> Result<(), Failure> {
+fn start(runtime: &Runtime, kind: Kind) -> Result<(), Failure> {
     if crate::nested::supervisor().is_some() {
         return Err(Failure::new(START, "this is inside a view, which it would not outlive")
             .hint("make the first stack outside of it"));
@@ -102,7 +107,7 @@ fn start(runtime: &Runtime) -> Result<(), Failure> {
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("viewnet-keeper")
-        .arg("keeper")
+        .args(["keeper", kind.name()])
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -123,7 +128,8 @@ fn start(runtime: &Runtime) -> Result<(), Failure> {
 }
 
 /// `viewnet keeper`: what [`start`] starts; its standard input is the line to whoever did.
-pub(crate) fn run() -> Result<Exit, Failure> {
+pub(crate) fn run(kind: &str) -> Result<Exit, Failure> {
+    let kind = if kind == Kind::Smol.name() { Kind::Smol } else { Kind::Kernel };
     let failed = |e: std::io::Error| Failure::io(START, &e);
     let starter = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let mut line = Line::client(UnixStream::from(starter));
@@ -135,7 +141,7 @@ pub(crate) fn run() -> Result<Exit, Failure> {
         process::close_all_but(&[line.as_fd().as_raw_fd()]);
         background::enter(c"viewnet-keeper", false);
         let eye = start_eye().map_err(|e| failed(e.into()))?;
-        Keeper::set_up(runtime, eye).map(Some).map_err(Failure::from)
+        Keeper::set_up(runtime, eye, kind).map(Some).map_err(Failure::from)
     };
     match set_up() {
         Ok(None) => Ok(Exit::Done),
@@ -166,18 +172,20 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn set_up(runtime: Runtime, mut eye: Eye) -> Result<Self, Refusal> {
+    fn set_up(runtime: Runtime, mut eye: Eye, kind: Kind) -> Result<Self, Refusal> {
         let internal = |e: Errno| Refusal::system(START, e);
         let turn = take_turn(&runtime).map_err(internal)?;
-        let path = runtime.keeper();
+        let path = runtime.keeper(kind);
         // A keeper that was quicker is as good.
         let listener = listen_locked(&path, 0o600).map_err(|e| unusable(START, &path, &e))?;
         let file = SocketFile::at(&path).map_err(|e| unusable(START, &path, &e))?;
         eye.keep(&path).map_err(internal)?;
-        become_maker(&runtime).map_err(|(step, errno)| {
-            file.remove_locked();
-            step.refusal(errno)
-        })?;
+        if kind == Kind::Kernel {
+            become_maker(&runtime).map_err(|(step, errno)| {
+                file.remove_locked();
+                step.refusal(errno)
+            })?;
+        }
         drop(turn);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(internal)?;
         let server = Server::new().map_err(internal)?;
@@ -203,11 +211,8 @@ impl Keeper {
     fn run(&mut self) -> nix::Result<()> {
         loop {
             let idle = self.server.is_empty() && self.connections.is_empty();
-            let timeout = if idle {
-                EpollTimeout::try_from(IDLE).unwrap_or(EpollTimeout::NONE)
-            } else {
-                EpollTimeout::NONE
-            };
+            let timeout = if idle { Some(IDLE) } else { self.until_turn() };
+            let timeout = timeout.and_then(|t| EpollTimeout::try_from(t).ok()).unwrap_or(EpollTimeout::NONE);
             let mut events = [EpollEvent::empty(); 16];
             let count = match self.epoll.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => continue,
@@ -216,13 +221,14 @@ impl Keeper {
             if count == 0 && idle {
                 return Ok(());
             }
+            if self.until_turn() == Some(Duration::ZERO) {
+                self.turn()?;
+            }
             for event in &events[..count] {
                 match event.data() {
                     LISTENER => self.accept(),
                     SERVER => {
-                        for path in self.server.turn(&|_| BTreeMap::new())? {
-                            let _ = self.eye.forget(&path);
-                        }
+                        self.turn()?;
                         if self.server.is_empty() {
                             return Ok(());
                         }
@@ -232,6 +238,21 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// How long the server needs no turn, if that is known.
+    #[expect(clippy::disallowed_methods, reason = "the loop's one clock read")]
+    fn until_turn(&self) -> Option<Duration> {
+        let wait = self.server.poll_timeout()?.saturating_duration_since(std::time::Instant::now());
+        // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
+        Some(if wait.is_zero() { wait } else { wait + Duration::from_micros(999) })
+    }
+
+    fn turn(&mut self) -> nix::Result<()> {
+        for path in self.server.turn(&|_| BTreeMap::new())? {
+            let _ = self.eye.forget(&path);
+        }
+        Ok(())
     }
 
     fn accept(&mut self) {
@@ -272,15 +293,21 @@ impl Keeper {
     }
 
     fn up(&mut self, up: Up) -> Result<PathBuf, SetUpError> {
-        let Up { name, path, mode, config } = up;
+        let Up { name, path, mode, config, kind } = up;
         let config = config.checked().map_err(|e| e.refusal("cannot use the configuration"))?;
         if self.server.find(&path).is_some() {
             return Err(Refusal::new(format!("cannot make stack {name}"), "it is there already")
                 .hint(format!("`viewnet stack show {name}` shows it, `viewnet stack down {name}` ends it"))
                 .into());
         }
-        let stack = KernelStack::create(&name, &config, &self.runtime.switches())?;
-        self.server.add(Serving { name, path: path.clone(), mode, kept: true, own: None }, stack)?;
+        let switches = self.runtime.switches();
+        if kind == Kind::Smol {
+            let serving = Serving { name, path: path.clone(), mode, kept: true, own: None };
+            self.server.add_smol(serving, &config, &switches)?;
+        } else {
+            let stack = Backing::Kernel(KernelStack::create(&name, &config, &switches)?);
+            self.server.add(Serving { name, path: path.clone(), mode, kept: true, own: None }, stack)?;
+        }
         self.eye.keep(&path).map_err(|e| Refusal::system("cannot reach the eye", e))?;
         Ok(path)
     }

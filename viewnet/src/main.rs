@@ -3,9 +3,11 @@
 //! Parse, run the command, turn its result into an exit code. The work is in `commands/`.
 
 mod answer;
+mod ask;
 mod background;
 mod cli;
 mod commands;
+mod desk;
 mod doctor;
 mod exit;
 mod eye;
@@ -17,6 +19,7 @@ mod logger;
 mod maker;
 mod nested;
 mod runtime;
+mod smol;
 mod supervisor;
 mod sys;
 mod tables;

@@ -1,5 +1,7 @@
 //! `--trace`: one line per trapped call, as strace(1) prints it.
 
+use stacks::smol::call::SocketCall;
+
 use crate::handlers::Abi;
 use crate::sys::seccomp::Notification;
 
@@ -39,6 +41,11 @@ pub(crate) fn line(name: &str, abi: Abi, call: &Notification) -> String {
     };
     let abi = if abi == Abi::I386 { "i386 " } else { "" };
     format!("{abi}{name}({arguments})")
+}
+
+/// A call that is put to a stack, with what it brings; `None` where the registers say as much.
+pub(crate) fn question(_name: &str, _abi: Abi, _fd: i32, _call: &SocketCall) -> Option<String> {
+    None
 }
 
 fn socket_type(kind: i32) -> String {

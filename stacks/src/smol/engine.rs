@@ -66,6 +66,10 @@ impl Engine {
     pub fn plug(&mut self, now: Instant, link: IfIndex, plugged: bool) {
         todo!()
     }
+    /// What it still owes peers for sockets that no program has.
+    pub fn unfinished(&self) -> crate::kernel::orphans::Unfinished {
+        todo!()
+    }
     /// The tables, to look at.
     pub fn tables(&self) -> &Tables {
         todo!()

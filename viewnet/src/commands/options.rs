@@ -13,7 +13,9 @@ use crate::runtime::Runtime;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Stack")]
 pub(crate) struct StackOptions {
-    /// Kind of the stack: `kernel`, a Linux network namespace (the default), or `none`, no network
+    /// Kind of the stack: `kernel`, a Linux network namespace; `smol`, TCP/IP in a library, which needs no
+    /// privilege at all; or `none`, no network. Without it: kernel where this machine has user namespaces for
+    /// you, else smol
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Option<KindName>,
 
@@ -44,6 +46,8 @@ pub(crate) struct StackOptions {
 pub(crate) enum KindName {
     /// A Linux network namespace.
     Kernel,
+    /// TCP/IP in a library.
+    Smol,
     /// No network at all.
     None,
 }

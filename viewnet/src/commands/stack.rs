@@ -6,6 +6,7 @@ use msocket::line::sweep;
 use msocket::proto::Request;
 use stacks::remote;
 use stacks::serve::Description;
+use stacks::stack::Kind;
 
 use crate::commands::options::{KindName, StackOptions, file_mode, hold_switches};
 use crate::exit::{Exit, Failure};
@@ -97,7 +98,8 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
     check_name("stack", &name)?;
     let config = args.options.stack()?;
     let switches = hold_switches(runtime, &config)?;
-    keeper::up(runtime, &Up { name, path, mode: args.mode, config })?;
+    let kind = if args.options.kind == Some(KindName::Smol) { Kind::Smol } else { Kind::Kernel };
+    keeper::up(runtime, &Up { name, path, mode: args.mode, config, kind })?;
     drop(switches);
     Ok(())
 }

@@ -19,6 +19,7 @@ use super::super::pump::{End, Place, Shared, Socket, unix};
 use super::super::tables::{IfIndex, LOOPBACK};
 use super::StackKey;
 use crate::config::StackConfig;
+use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SocketSpec, TYPE_MASK};
 
 /// Frames taken from a port before the sockets have their turn.
@@ -114,9 +115,13 @@ impl Hosted {
         (self.state.as_mut().expect("a failed stack is not asked"), &mut self.sockets)
     }
 
-    /// Programs have sockets here.
-    pub(super) fn is_busy(&self) -> bool {
-        !self.sockets.is_empty()
+    /// What is still to be done for sockets whose programs have ended.
+    pub(super) fn unfinished(&self) -> Unfinished {
+        // What a program wrote last may still be on its way to the engine.
+        if self.sockets.values().any(|socket| matches!(socket.end, End::Stream(_))) {
+            return Unfinished::Sending;
+        }
+        self.state.as_ref().map_or(Unfinished::Nothing, Engine::unfinished)
     }
 
     /// socket(2)

@@ -30,6 +30,7 @@ use super::port::cable::Cables;
 use super::port::{BUFFER_LEN, Plugs};
 use super::pump::{Place, Shared, unix};
 use crate::config::StackConfig;
+use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SocketSpec};
 use hosted::Hosted;
 use parked::{Parked, Parking};
@@ -150,9 +151,9 @@ impl Host {
         made.unwrap_or(Err(Errno::ENETDOWN))
     }
 
-    /// Whether programs still have sockets of a stack, or it still owes its peers something.
-    pub fn is_busy(&mut self, key: StackKey) -> bool {
-        self.guarded(key, |hosted, _| hosted.is_busy()).unwrap_or(false)
+    /// What a stack still owes others, when its programs have ended.
+    pub fn unfinished(&mut self, key: StackKey) -> Unfinished {
+        self.guarded(key, |hosted, _| hosted.unfinished()).unwrap_or(Unfinished::Nothing)
     }
 
     /// As [`SocketHost::cancel`], for all tickets with this number in their upper half.

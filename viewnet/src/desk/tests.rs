@@ -1,0 +1,1 @@
+//! The desk, with a stack, a listener and a program that exist only here.
