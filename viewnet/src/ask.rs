@@ -76,7 +76,7 @@ pub(crate) enum Give {
 }
 
 /// What a call gives its program, once its memory is written.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Given {
     /// A return value.
     Value(i64),

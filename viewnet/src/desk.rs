@@ -202,6 +202,8 @@ impl Calls {
         };
         self.threads.remove(&waiting.call.tid);
         if desk.door.is_valid(waiting.call.id) {
+            // A descriptor that is the stack's no more, as the stack has gone: no handler is asked again.
+            let answered = if answered.0 == Ok(Done::NotOurs) { (Ok(Done::Native), None) } else { answered };
             return self.hand_out(desk, waiting, ticket, answered);
         }
         match answered.0 {

@@ -267,4 +267,4 @@ pub(crate) fn find(table: &'static [Row], abi: Abi, nr: i64) -> Option<&'static 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,9 +6,9 @@ use crate::target::{BASE, Pretend};
 
 /// A thread whose stack remembers what it was asked for.
 #[derive(Debug)]
-struct Thread {
-    asked: Vec<SocketSpec>,
-    kind: Kind,
+pub(crate) struct Thread {
+    pub(super) asked: Vec<SocketSpec>,
+    pub(super) kind: Kind,
     left: bool,
     forgotten: bool,
 }

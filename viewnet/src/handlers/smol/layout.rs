@@ -228,7 +228,7 @@ fn pieces(abi: Abi, address: u64, count: usize, target: &mut dyn Target) -> Resu
 }
 
 /// Ancillary data of a 32-bit program in the machine's layout: cmsghdr_from_user_compat_to_kern.
-fn widen_control(narrow: &[u8]) -> Result<Vec<u8>, Errno> {
+pub(super) fn widen_control(narrow: &[u8]) -> Result<Vec<u8>, Errno> {
     let mut wide = Vec::with_capacity(narrow.len() * 2);
     let mut rest = narrow;
     while rest.len() >= 12 {
@@ -245,7 +245,7 @@ fn widen_control(narrow: &[u8]) -> Result<Vec<u8>, Errno> {
 }
 
 /// Ancillary data in a 32-bit program's layout, and whether it had to be cut: put_cmsg_compat.
-fn narrow_control(wide: &[u8], room: usize) -> (Vec<u8>, bool) {
+pub(super) fn narrow_control(wide: &[u8], room: usize) -> (Vec<u8>, bool) {
     let mut narrow: Vec<u8> = Vec::new();
     let mut rest = wide;
     while rest.len() >= 16 {
