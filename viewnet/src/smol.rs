@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use msocket::line::Refusal;
@@ -163,11 +163,6 @@ impl Hosts {
             SmolId::Own(id) => self.server.users(id),
             SmolId::Joined(_) => 0,
         }
-    }
-
-    /// The paths of our own stacks.
-    pub(crate) fn paths(&self) -> Vec<PathBuf> {
-        self.server.paths()
     }
 
     /// Makes a socket, close-on-exec on this side.

@@ -93,6 +93,10 @@ impl Door for Book {
         Ok(7)
     }
 
+    fn replace(&self, call: &Notification, _fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.reach(call.id)
+    }
+
     fn let_run(&self, id: u64) -> Result<(), Errno> {
         self.reach(id)?;
         self.native.borrow_mut().push(id);
@@ -100,7 +104,7 @@ impl Door for Book {
     }
 }
 
-const WHO: Who = Who { pid: 77, uid: 1000, rights: true };
+const WHO: Who = Who { pid: 77, uid: 1000, fd: 3, rights: true };
 
 struct Office {
     calls: Calls,
@@ -149,7 +153,8 @@ fn bind() -> Ask {
 
 fn receive(flags: i32) -> Ask {
     let from = Name { address: 0, length: 0 };
-    Ask::new(SocketCall::Receive { length: 4, control: 0, flags }, Give::Datagram { data: BASE, from })
+    let call = SocketCall::Receive { length: 4, control: 0, flags, named: true };
+    Ask::new(call, Give::Datagram { data: BASE, from })
 }
 
 fn accept() -> Ask {

@@ -162,7 +162,7 @@ fn a_datagram_goes_where_it_belongs() {
 
     let flags = libc::MSG_TRUNC;
     let mut received = ask("recvfrom", &[3, data, 3, flags as u64, name, length], &mut target).unwrap();
-    assert_eq!(received.call, SocketCall::Receive { length: 3, control: 0, flags });
+    assert_eq!(received.call, SocketCall::Receive { length: 3, control: 0, flags, named: true });
     let message = Message { data: b"abc".to_vec(), length: 9, from: vec![5; 28], ..Message::default() };
     let done = Done::Received(message);
     assert_eq!(received.give.give(&done, &mut target), Ok(Given::Value(9)));
@@ -314,7 +314,7 @@ fn a_message_is_scattered_over_its_pieces() {
     let mut target = memory.program();
     let flags = libc::MSG_CMSG_CLOEXEC;
     let mut ask1 = ask("recvmsg", &[3, header, flags as u64], &mut target).unwrap();
-    assert_eq!(ask1.call, SocketCall::Receive { length: 6, control: 24, flags });
+    assert_eq!(ask1.call, SocketCall::Receive { length: 6, control: 24, flags, named: true });
     let message = Message {
         data: b"abcde".to_vec(),
         length: 5,
@@ -330,7 +330,7 @@ fn a_message_is_scattered_over_its_pieces() {
 
     // Where nothing is wanted nothing is written, the length of the name included.
     let mut ask2 = ask("recvmsg", &[3, nameless, 0], &mut target).unwrap();
-    assert_eq!(ask2.call, SocketCall::Receive { length: 7, control: 0, flags: 0 });
+    assert_eq!(ask2.call, SocketCall::Receive { length: 7, control: 0, flags: 0, named: false });
     let bare = Message { control: Vec::new(), ..message.clone() };
     assert_eq!(ask2.give.give(&Done::Received(bare.clone()), &mut target), Ok(Given::Value(5)));
     assert_eq!((number(&target, nameless + 8), number(&target, nameless + 40)), (16, 0));
@@ -386,7 +386,7 @@ fn several_messages_are_received_until_one_is_missing_urgent_or_unwritable() {
     let mut target = memory.program();
     let message =
         |flags| Done::Received(Message { data: b"x".to_vec(), length: 1, flags, ..Message::default() });
-    let receive = |flags| SocketCall::Receive { length: 1, control: 0, flags };
+    let receive = |flags| SocketCall::Receive { length: 1, control: 0, flags, named: false };
     let mut ask1 = ask("recvmmsg", &[3, array, 9, libc::MSG_WAITFORONE as u64], &mut target).unwrap();
     assert_eq!(ask1.call, receive(0));
     assert_eq!(next(ask1.give.give(&message(0), &mut target)), receive(libc::MSG_DONTWAIT));
