@@ -31,7 +31,7 @@ impl Caller for Thread {
 
     fn identity(&mut self, target: &mut dyn Target) -> Result<Who, Errno> {
         let seen = target.inspect()?;
-        Ok(Who { pid: seen.pid, uid: seen.euid, rights: seen.has_rights(1000) })
+        Ok(Who { pid: seen.pid, uid: seen.euid, fd: -1, rights: seen.has_rights(1000) })
     }
 
     fn forget(&mut self) {

@@ -230,7 +230,9 @@ fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Share
     let token = shared.number(Place::Socket(key, socket.id));
     let made = unix::program_end(socket.kind, unix::is_nonblocking(old), &shared.name(token))
         .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
-    let (inode, fresh) = made.inspect_err(|_| drop(shared.places.remove(&token)))?;
+    let (inode, fresh) = made.inspect_err(|_| {
+        shared.places.remove(&token);
+    })?;
     shared.places.remove(&socket.token);
     shared.inodes.remove(&socket.inode);
     shared.inodes.insert(inode, (key, socket.id));
