@@ -197,9 +197,12 @@ impl World {
         self.log.iter().filter(of).map(|sent| sent.frame[14..].to_vec()).collect()
     }
 
-    /// The packets that a stack got, and its inbox empty afterwards.
+    /// The packets that a stack got, and its inbox empty afterwards; without those that only raw sockets want:
+    /// neighbour discovery and group management.
     pub(super) fn take(&mut self, at: usize) -> Vec<Packet<'static>> {
-        std::mem::take(&mut self.inboxes[at].packets)
+        let mut packets = std::mem::take(&mut self.inboxes[at].packets);
+        packets.retain(|packet| packet.protocol != 58 || !(130..=143).contains(&packet.payload[0]));
+        packets
     }
 }
 
