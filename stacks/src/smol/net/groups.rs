@@ -78,7 +78,8 @@ impl Member {
     }
 
     fn is_joined(&self) -> bool {
-        self.own > 0 || self.users.as_ref().is_some_and(|filter| !filter.include || !filter.sources.is_empty())
+        self.own > 0
+            || self.users.as_ref().is_some_and(|filter| !filter.include || !filter.sources.is_empty())
     }
 }
 
@@ -133,13 +134,13 @@ impl Net {
             return Err(Errno::EINVAL);
         }
         let known = self.groups.members.contains_key(&(link, group));
+        if !known && sources.is_none() {
+            return Ok(());
+        }
         if sources.is_some_and(|filter| filter.sources.len() > MAX_SOURCES)
             || (!known && self.groups.members.len() >= MAX_GROUPS)
         {
             return Err(Errno::ENOBUFS);
-        }
-        if !known && sources.is_none() {
-            return Ok(());
         }
         self.change(now, link, group, |member| member.users = sources.cloned());
         Ok(())

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::Net;
 use super::routes::Owned;
-use crate::smol::tables::{Address, IfIndex};
+use crate::smol::tables::{Address, IfIndex, LOOPBACK};
 
 /// RFC 6724 clause 2.1 (and Linux's ip6addrlbl table): prefix, its length, label.
 const LABELS: [(Ipv6Addr, u8, u8); 10] = [
@@ -41,9 +41,8 @@ impl Net {
         let near = primaries()
             .find(|(address, net)| own(address) && gateway.is_none_or(|gateway| net.contains(&gateway)));
         let near = near.or_else(|| primaries().find(|(address, _)| own(address)));
-        let wide = |(address, _): &(&Address, _)| {
-            address.scope != libc::RT_SCOPE_LINK && address.scope <= scope
-        };
+        let wide =
+            |(address, _): &(&Address, _)| address.scope != libc::RT_SCOPE_LINK && address.scope <= scope;
         near.or_else(|| primaries().find(wide)).map(|(_, net)| net.addr())
     }
 
@@ -61,6 +60,9 @@ impl Net {
                 continue;
             }
             let candidate = net.addr();
+            if candidate.is_loopback() && link != LOOPBACK {
+                continue;
+            }
             let rank = (
                 candidate == to,
                 appropriate(scope(candidate), scope(to)),

@@ -1,7 +1,7 @@
 //! The network layer from outside: frames in, frames out, in virtual time.
 
-mod arp;
 mod arbitrary;
+mod arp;
 mod forward;
 mod fragments;
 mod groups;

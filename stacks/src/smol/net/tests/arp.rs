@@ -10,7 +10,7 @@ use super::world::*;
 use crate::config::Mac;
 use crate::smol::net::Wish;
 use crate::smol::net::neighbours::MAX_NEIGHBOURS;
-use crate::smol::tables::{Change, LinkKind, LOOPBACK, Neighbour, Nud};
+use crate::smol::tables::{Change, LOOPBACK, LinkKind, Neighbour, Nud};
 
 const ARP: u16 = 0x0806;
 
@@ -124,14 +124,22 @@ fn a_stale_neighbour_is_used_and_asked_unless_confirmed() {
         let path = world.send(0, &datagram("10.0.0.2", 99), b"x").unwrap();
         assert_eq!(state(&world, 0, "10.0.0.2"), Some(Nud::Delay));
         world.run(Duration::from_secs(1));
-        assert_eq!(world.take(1).iter().filter(|packet| packet.protocol == 99).count(), 1, "it does not wait");
+        assert_eq!(
+            world.take(1).iter().filter(|packet| packet.protocol == 99).count(),
+            1,
+            "it does not wait"
+        );
         if confirmed {
             let now = world.now;
             world.nets[0].confirm(now, &path);
         }
         world.run(Duration::from_secs(5));
         assert_eq!(state(&world, 0, "10.0.0.2"), Some(Nud::Reachable));
-        let asked: Vec<_> = world.log.iter().filter(|sent| sent.from == 0 && sent.frame[12] == 8 && sent.frame[13] == 6).collect();
+        let asked: Vec<_> = world
+            .log
+            .iter()
+            .filter(|sent| sent.from == 0 && sent.frame[12] == 8 && sent.frame[13] == 6)
+            .collect();
         assert_eq!(asked.len(), usize::from(!confirmed));
         assert!(asked.iter().all(|sent| sent.frame[..6] == mac(2).0), "it alone is asked");
     }
@@ -161,7 +169,8 @@ fn nobody_is_remembered_for_talking_to_others() {
     let mut world = World::pair();
     let announcement = arp(Mac([0xFF; 6]), 1, (mac(11), [10, 0, 0, 9]), (Mac([0; 6]), [10, 0, 0, 9]));
     world.deliver(0, &VnetHdr::default(), &announcement);
-    let group = arp(Mac([0xFF; 6]), 1, (Mac([1, 0, 0, 0, 0, 1]), [10, 0, 0, 9]), (Mac([0; 6]), [10, 0, 0, 1]));
+    let group =
+        arp(Mac([0xFF; 6]), 1, (Mac([1, 0, 0, 0, 0, 1]), [10, 0, 0, 9]), (Mac([0; 6]), [10, 0, 0, 1]));
     world.deliver(0, &VnetHdr::default(), &group);
     assert!(world.nets[0].tables.neighbours.is_empty());
 }
@@ -173,7 +182,9 @@ fn the_table_is_bounded_and_makes_room() {
     world.drain();
     let fill = |world: &mut World, from: u16| {
         (from..from + 1500)
-            .filter(|n| world.send(0, &datagram(&format!("10.9.{}.{}", n / 250 + 1, n % 250 + 1), 99), b"x").is_ok())
+            .filter(|n| {
+                world.send(0, &datagram(&format!("10.9.{}.{}", n / 250 + 1, n % 250 + 1), 99), b"x").is_ok()
+            })
             .count()
     };
     assert_eq!(fill(&mut world, 0), MAX_NEIGHBOURS, "all are being asked for: nobody can go");

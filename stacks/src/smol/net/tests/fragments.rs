@@ -116,7 +116,11 @@ fn the_senders_wish_decides_whether_to_cut() {
         // A narrower way than the link.
         let now = world.now;
         world.nets[0].set_path_mtu(now, to.parse().unwrap(), 1300);
-        assert_eq!(send(&mut world, Fragmenting::Want, 1400).map(|sent| sent.len()), Ok(1), "and a short one");
+        assert_eq!(
+            send(&mut world, Fragmenting::Want, 1400).map(|sent| sent.len()),
+            Ok(1),
+            "and a short one"
+        );
         assert_eq!(send(&mut world, Fragmenting::Never, 1400), Err(Errno::EMSGSIZE));
         assert_eq!(send(&mut world, Fragmenting::Probe, 1400), Ok(vec![v4]));
     }
@@ -219,12 +223,15 @@ fn ipv6_tells_what_is_wrong_with_a_fragment() {
         world.take(1);
         give(&mut world, frame);
         world.run(Duration::from_millis(10));
-        let seen = world.take(1);
-        seen.last().map(|packet| (packet.payload[0], packet.payload[1], packet.payload[7]))
+        let error = world.inboxes[1].errors.pop().map(|(error, _)| (error.icmp, error.info));
+        error.unwrap_or_else(|| {
+            let message = &world.take(1).pop().unwrap().payload;
+            ((message[0], message[1]), u32::from(message[7]))
+        })
     };
-    assert_eq!(told(&piece_v6(1, 99, 0, true, &[1; 9])), Some((4, 0, 4)), "no multiple of eight");
-    assert_eq!(told(&piece_v6(1, 99, 65_528, false, &[1; 16])), Some((4, 0, 42)), "longer than possible");
-    assert_eq!(told(&piece_v6(1, 6, 0, true, &[1; 16])), Some((4, 3, 0)), "half a TCP header");
+    assert_eq!(told(&piece_v6(1, 99, 0, true, &[1; 9])), ((4, 0), 4), "no multiple of eight");
+    assert_eq!(told(&piece_v6(1, 99, 65_528, false, &[1; 16])), ((4, 0), 42), "longer than possible");
+    assert_eq!(told(&piece_v6(1, 6, 0, true, &[1; 16])), ((4, 3), 0), "half a TCP header");
 }
 
 #[test]

@@ -74,9 +74,8 @@ fn nobody_is_told_where_the_rules_forbid() {
     world.log.clear();
     for packet in &packets {
         let v4 = packet.source.is_ipv4();
-        let address = |v4_text: &str, v6_text: &str| -> IpAddr {
-            if v4 { v4_text } else { v6_text }.parse().unwrap()
-        };
+        let address =
+            |v4_text: &str, v6_text: &str| -> IpAddr { if v4 { v4_text } else { v6_text }.parse().unwrap() };
         let error = if v4 { [3, 3, 0, 0, 0, 0, 0, 0] } else { [1, 4, 0, 0, 0, 0, 0, 0] };
         let mut fragment = packet.header.to_vec();
         fragment[7] = 9;
@@ -134,8 +133,7 @@ fn every_error_means_what_it_means_to_linux() {
         let mut message = vec![kind, code, 0, 0];
         message.extend(value.to_be_bytes());
         message.extend(quoted(v6));
-        let frame =
-            if v6 { icmpv6(mac(2), "fd00::2", "fd00::1", 64, &message) } else { icmp(&message) };
+        let frame = if v6 { icmpv6(mac(2), "fd00::2", "fd00::1", 64, &message) } else { icmp(&message) };
         world.deliver(0, &VnetHdr::default(), &frame);
         world.inboxes[0].errors.pop().map(|(error, rest)| {
             assert_eq!(rest[8..], *b"hello");
@@ -198,9 +196,7 @@ fn an_error_about_anothers_packet_is_none() {
 #[test]
 fn a_path_mtu_is_learned_here_only_for_echo_replies() {
     let mut world = World::pair();
-    let mtu = |world: &World| {
-        world.nets[0].route("10.0.0.2".parse().unwrap(), &Wish::default()).unwrap().mtu
-    };
+    let mtu = |world: &World| world.nets[0].route("10.0.0.2".parse().unwrap(), &Wish::default()).unwrap().mtu;
     let mut message = [&[3, 4, 0, 0, 0, 0, 4, 0][..], &quoted(false)].concat();
     world.deliver(0, &VnetHdr::default(), &icmp(&message));
     assert_eq!(mtu(&world), 1500, "the socket has to say whether the packet was its own");

@@ -288,7 +288,13 @@ fn a_subinterface_has_frames_of_its_own() {
 #[test]
 fn what_we_send_to_ourselves_comes_by_the_loopback() {
     let mut world = World::pair();
-    for (to, link) in [("10.0.0.1", ETH), ("127.0.0.1", LOOPBACK), ("fd00::1", ETH), ("0.0.0.0", LOOPBACK), ("::", LOOPBACK)] {
+    for (to, link) in [
+        ("10.0.0.1", ETH),
+        ("127.0.0.1", LOOPBACK),
+        ("fd00::1", ETH),
+        ("0.0.0.0", LOOPBACK),
+        ("::", LOOPBACK),
+    ] {
         world.send(0, &datagram(to, 17), &udp(&[5; 9000])).unwrap();
         world.drain();
         let packet = world.take(0).pop().unwrap();

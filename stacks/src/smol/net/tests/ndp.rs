@@ -9,8 +9,8 @@ use switch::offload::checksum::{fold, sum};
 
 use super::world::*;
 use crate::config::Mac;
-use crate::smol::net::output::{group_mac, pseudo_sum};
 use crate::smol::net::Wish;
+use crate::smol::net::output::{group_mac, pseudo_sum};
 use crate::smol::tables::{Change, Nud};
 
 const IPV6: u16 = 0x86DD;
@@ -106,7 +106,8 @@ fn advertisements_follow_the_table_of_rfc_4861() {
     let target = |number: u8| [2, 1, 2, 0, 0, 0, 0, number];
     let tell = |world: &mut World, flags: u8, number: u8| {
         let to = if flags & SOLICITED != 0 { "fd00::1" } else { "ff02::1" };
-        let frame = icmpv6(mac(number), "fd00::9", to, 255, &message(ADVERTISE, flags, "fd00::9", &target(number)));
+        let frame =
+            icmpv6(mac(number), "fd00::9", to, 255, &message(ADVERTISE, flags, "fd00::9", &target(number)));
         world.deliver(0, &VnetHdr::default(), &frame);
     };
     let mut world = World::pair();
@@ -120,7 +121,11 @@ fn advertisements_follow_the_table_of_rfc_4861() {
     tell(&mut world, SOLICITED, 9);
     assert_eq!(neighbour(&world, "fd00::9"), Some((Some(mac(9)), Nud::Reachable, false)));
     tell(&mut world, SOLICITED, 10);
-    assert_eq!(neighbour(&world, "fd00::9"), Some((Some(mac(9)), Nud::Stale, false)), "doubted, not replaced");
+    assert_eq!(
+        neighbour(&world, "fd00::9"),
+        Some((Some(mac(9)), Nud::Stale, false)),
+        "doubted, not replaced"
+    );
     tell(&mut world, SOLICITED, 10);
     assert_eq!(neighbour(&world, "fd00::9"), Some((Some(mac(9)), Nud::Stale, false)));
     tell(&mut world, SOLICITED | OVERRIDE, 10);

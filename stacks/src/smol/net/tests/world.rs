@@ -291,7 +291,10 @@ pub(super) fn add_route(net: &mut Net, route: Route) {
 /// Adds a route by a gateway.
 pub(super) fn add_gateway(net: &mut Net, to: &str, gateway: &str) {
     let gateway = Some(gateway.parse().unwrap());
-    add_route(net, Route { gateway, scope: 0, ..route(to, Some(ETH), libc::RT_TABLE_MAIN, RouteKind::Unicast) });
+    add_route(
+        net,
+        Route { gateway, scope: 0, ..route(to, Some(ETH), libc::RT_TABLE_MAIN, RouteKind::Unicast) },
+    );
 }
 
 /// Adds an address with the routes that it brings. Not tentative.
@@ -321,8 +324,9 @@ pub(super) fn add_address_with(net: &mut Net, link: IfIndex, text: &str, flags: 
         (_, v4) => {
             let prefix = route(text, Some(link), libc::RT_TABLE_MAIN, RouteKind::Unicast);
             add_route(net, Route { source: if v4 { source } else { None }, ..prefix });
-            if !v4 && !net.tables.routes.iter().any(|route| route.kind == RouteKind::Multicast) {
-                add_route(net, local("ff00::/8", RouteKind::Multicast));
+            let groups = local("ff00::/8", RouteKind::Multicast);
+            if !v4 && !net.tables.routes.contains(&groups) {
+                add_route(net, groups);
             }
         }
     }
