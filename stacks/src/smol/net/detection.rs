@@ -9,7 +9,6 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
 use super::Net;
@@ -94,15 +93,19 @@ impl Net {
 
     /// Somebody else has the address.
     pub(super) fn detected(&mut self, link: IfIndex, address: Ipv6Addr) {
+        let failed = |flags: &mut u32| *flags & libc::IFA_F_DADFAILED != 0;
+        if self.flags_of(link, IpAddr::V6(address)).is_none_or(failed) {
+            return;
+        }
         log::warn!("interface {}: {address} is used by somebody else", link.0);
         self.abandon(link, IpAddr::V6(address));
-        self.change_flags(link, address, |flags| flags | libc::IFA_F_DADFAILED);
+        self.conclude(link, address, false);
     }
 
     /// Nobody objects.
     fn accept(&mut self, now: Instant, link: IfIndex, address: Ipv6Addr) {
         self.abandon(link, IpAddr::V6(address));
-        self.change_flags(link, address, |flags| flags & !(libc::IFA_F_TENTATIVE | libc::IFA_F_OPTIMISTIC));
+        self.conclude(link, address, true);
         let device = self.tables.links.get(&link);
         if device.is_some_and(|device| device.kind != LinkKind::Loopback) {
             self.announce_once(now, link, IpAddr::V6(address));
@@ -125,14 +128,19 @@ impl Net {
         self.tables.addresses.iter_mut().find(same).map(|have| &mut have.flags)
     }
 
-    fn change_flags(&mut self, link: IfIndex, address: Ipv6Addr, change: impl Fn(u32) -> u32) {
-        let same = |have: &&mut Address| {
-            have.link == link && matches!(have.net, IpNet::V6(net) if net.addr() == address)
-        };
-        let Some(have) = self.tables.addresses.iter_mut().find(same) else { return };
-        have.flags = change(have.flags);
-        let change = Change::Address(have.clone());
-        self.tables.changes.push_back(change);
+    /// The verdict, for the tables.
+    fn conclude(&mut self, link: IfIndex, address: Ipv6Addr, unique: bool) {
+        let Some(flags) = self.flags_of(link, IpAddr::V6(address)) else { return };
+        if unique {
+            *flags &= !(libc::IFA_F_TENTATIVE | libc::IFA_F_OPTIMISTIC);
+        } else {
+            *flags |= libc::IFA_F_DADFAILED;
+        }
+        let same = |have: &&Address| have.link == link && have.net.addr() == address;
+        if let Some(have) = self.tables.addresses.iter().find(same) {
+            let change = Change::Address(have.clone());
+            self.tables.changes.push_back(change);
+        }
         self.generation += 1;
     }
 }

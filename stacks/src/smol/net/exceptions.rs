@@ -6,10 +6,9 @@
 //! (RFC 1191 clause 3 in Linux's reading, min_pmtu; RFC 8201 clause 4) and only falls (RFC 8201 clause 5.4); ten
 //! minutes later the way is tried again (mtu_expires).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
-
-use rustc_hash::FxHashMap;
 
 use super::timers::Timer;
 use super::{Net, Path};
@@ -34,7 +33,7 @@ struct Exception {
 
 /// All that is known.
 #[derive(Debug, Default)]
-pub(super) struct Exceptions(FxHashMap<IpAddr, Exception>);
+pub(super) struct Exceptions(BTreeMap<IpAddr, Exception>);
 
 impl Net {
     /// A path MTU was learned, or, with 0, is to be forgotten. Whoever calls has made sure that the packet the

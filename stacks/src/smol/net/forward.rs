@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
+use switch::offload::GSO_UDP_L4;
 use switch::offload::checksum::{fold, sum};
 
 use super::buffer::Buffer;
@@ -113,13 +114,15 @@ impl Net {
             return;
         }
         let header = passing.arrival.header;
+        // The way's MTU counts; what we learned for ourselves does not (ip_forward_use_pmtu 0).
+        let mtu = self.tables.links.get(&path.link).map_or(path.mtu, |link| link.mtu);
         let len = match usize::from(passing.arrival.gso_size) {
             0 => passing.buffer.len(),
-            segment => usize::from(header.hdr_len).max(passing.head) + segment,
+            segment => passing.headers() + segment,
         };
-        let too_long = len > path.mtu as usize;
+        let too_long = len > mtu as usize;
         if too_long && (passing.dont_fragment || passing.arrival.gso_size != 0) {
-            self.tell(now, &passing.packet(), Trouble::TooBig { mtu: path.mtu });
+            self.tell(now, &passing.packet(), Trouble::TooBig { mtu });
             return;
         }
         if path.link == passing.arrival.link {
@@ -144,7 +147,7 @@ impl Net {
                 bytes[start + field..start + field + 2].copy_from_slice(&value.to_be_bytes());
             }
             let packet = bytes.to_vec();
-            self.send_fragments(now, way, &packet, path.mtu as usize, 0, origin)
+            self.send_fragments(now, way, &packet, mtu as usize, 0, origin)
         } else {
             self.send_packet(now, way, at, header, origin)
         };
@@ -153,12 +156,14 @@ impl Net {
     /// Where somebody's packet goes, or what to tell the sender.
     fn forwarding_path(&self, passing: &Passing<'_>) -> Result<Path, Option<Trouble>> {
         use nix::errno::Errno;
-        let path = self.route(passing.destination, &Wish::default()).map_err(|errno| match errno {
+        // No address of ours is needed to pass on others' packets.
+        let source = passing.source.is_ipv6().then_some(passing.source);
+        let wish = Wish { source, ..Wish::default() };
+        let path = self.route(passing.destination, &wish).map_err(|errno| match errno {
             Errno::EHOSTUNREACH => Some(Trouble::Host),
             Errno::EACCES => Some(Trouble::Prohibited),
             // A black hole says nothing.
             Errno::EINVAL => None,
-            // With no address of ours on the way there is still a way, but nobody could be told of trouble.
             _ => Some(Trouble::Network),
         })?;
         let broadcast =
@@ -203,6 +208,16 @@ impl Net {
 }
 
 impl Passing<'_> {
+    /// Bytes of all headers of a super-segment.
+    fn headers(&self) -> usize {
+        let start = usize::from(self.arrival.header.csum_start);
+        let transport = match self.arrival.header.gso() {
+            GSO_UDP_L4 => 8,
+            _ => self.buffer.front().get(start + 12).map_or(20, |byte| usize::from(byte >> 4) * 4),
+        };
+        start.max(self.head) + transport
+    }
+
     /// For errors about it.
     fn packet(&self) -> Packet<'_> {
         let [front, back] = self.buffer.pieces();

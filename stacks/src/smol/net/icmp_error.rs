@@ -7,10 +7,9 @@
 //! at once (icmp_ratelimit and XRLIM_BURST_FACTOR), and a thousand a second in all, fifty at once
 //! (icmp_msgs_per_sec, icmp_msgs_burst). Path MTU messages are only rationed in all; nothing is on the loopback.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
-
-use rustc_hash::FxHashMap;
 
 use super::output::{ICMP, ICMPV6, V6_HEADER};
 use super::{Datagram, Fragmenting, Net, Packet, Rejection, Wish};
@@ -235,7 +234,7 @@ const MAX_BUCKETS: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Rations {
     full: Option<Instant>,
-    each: FxHashMap<IpAddr, Instant>,
+    each: BTreeMap<IpAddr, Instant>,
 }
 
 impl Rations {

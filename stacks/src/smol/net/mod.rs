@@ -42,7 +42,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::timers::Timer;
 use super::tables::{Address, Change, IfIndex, LOOPBACK, Link, LinkKind, Tables};
@@ -214,13 +214,15 @@ pub struct Net {
     random: random::Random,
     timers: timers::Timers,
     arena: arena::Arena,
+    /// [`Timer::Trim`] is set.
+    trimming: bool,
     loopback: loopback::Loopback,
     neighbours: neighbours::Neighbours,
     detections: detection::Detections,
     /// Addresses that the link was told of.
     announced: FxHashSet<(IfIndex, IpAddr)>,
-    /// Interfaces that run, as far as was told.
-    running: FxHashSet<IfIndex>,
+    /// Interfaces that run, as far as was told, and their hardware addresses.
+    running: FxHashMap<IfIndex, Mac>,
     groups: groups::Groups,
     /// The groups that our addresses brought: IPv6's solicited-node groups.
     joined: FxHashSet<(IfIndex, IpAddr)>,
@@ -246,11 +248,12 @@ impl Net {
             random: random::Random::new(seed),
             timers: timers::Timers::default(),
             arena: arena::Arena::default(),
+            trimming: false,
             loopback: loopback::Loopback::default(),
             neighbours: neighbours::Neighbours::default(),
             detections: detection::Detections::default(),
             announced: FxHashSet::default(),
-            running: FxHashSet::default(),
+            running: FxHashMap::default(),
             groups: groups::Groups::default(),
             joined: FxHashSet::default(),
             exceptions: exceptions::Exceptions::default(),
@@ -274,8 +277,9 @@ impl Net {
                 Timer::Answer(link, group) => self.answer_due(now, link, group),
                 Timer::Exception(destination) => self.exception_due(destination),
                 Timer::Trim => {
+                    self.trimming = false;
                     if self.arena.trim() {
-                        self.timers.set(Timer::Trim, now + TRIM);
+                        self.arm_trim(now);
                     }
                 }
             }
@@ -320,12 +324,18 @@ impl Net {
     fn note_link(&mut self, now: Instant, link: IfIndex) {
         let Some(device) = self.tables.links.get(&link) else { return };
         if device.is_running() {
-            if !self.running.insert(link) {
+            let mac = device.mac;
+            let before = self.running.insert(link, mac);
+            if before == Some(mac) {
                 return;
             }
+            if before.is_some() {
+                // Another hardware address: who knew us has to learn anew, and so have we (neigh_changeaddr).
+                self.flush_neighbours(link, false);
+                self.announced.retain(|(at, _)| *at != link);
+            }
             self.report_all(now, link);
-            let addresses: Vec<_> = self.addresses_of(link);
-            for address in addresses {
+            for address in self.addresses_of(link) {
                 self.consider(now, link, address);
             }
         } else {
@@ -361,7 +371,8 @@ impl Net {
 
     /// Memory that is about to be used shall go back some day.
     fn arm_trim(&mut self, now: Instant) {
-        if self.timers.due(Timer::Trim).is_none() {
+        if !self.trimming {
+            self.trimming = true;
             self.timers.set(Timer::Trim, now + TRIM);
         }
     }
@@ -378,3 +389,6 @@ pub struct GroupFilter {
     /// The sources.
     pub sources: Vec<IpAddr>,
 }
+
+#[cfg(test)]
+mod tests;

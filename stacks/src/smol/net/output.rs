@@ -366,8 +366,8 @@ impl Net {
                 (V4_HEADER + options.next_multiple_of(4), MAX_PACKET)
             }
             (IpAddr::V6(_), IpAddr::V6(_)) if options <= MAX_EXTENSIONS => {
-                // The whole packet has to fit a frame, unless it meets none.
-                (V6_HEADER + options, if path.local { MAX_PACKET + V6_HEADER } else { MAX_PACKET })
+                // A super-segment has to fit a frame; what is fragmented, or stays here, meets none.
+                (V6_HEADER + options, MAX_PACKET + V6_HEADER)
             }
             _ => return Err(Errno::EINVAL),
         };
@@ -380,7 +380,8 @@ impl Net {
         let super_segment = gso != 0 && payload.len() > gso;
         let fits = if super_segment { head + gso <= mtu } else { total <= mtu };
         let never = matches!(datagram.fragmenting, Fragmenting::Never | Fragmenting::Probe);
-        if total > longest.max(MAX_PACKET) || (!fits && (never || super_segment)) {
+        let longest = if super_segment && !path.local { MAX_PACKET } else { longest };
+        if total > longest || (!fits && (never || super_segment)) {
             return Err(Errno::EMSGSIZE);
         }
         Ok(Plan {

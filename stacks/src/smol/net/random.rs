@@ -21,10 +21,11 @@ pub(super) struct Random {
 impl Random {
     /// From a seed.
     pub(super) fn new(seed: [u8; 32]) -> Self {
-        let mut words = seed.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-        let mut word = || words.next().unwrap_or_default();
-        let keys = (word() ^ word().rotate_left(32), word() ^ word().rotate_left(32));
-        Self { keys, count: 0 }
+        let (words, _) = seed.as_chunks::<8>();
+        let [a, b, c, d] = [0, 1, 2, 3].map(|at| u64::from_le_bytes(words[at]));
+        // Every bit of the seed counts.
+        let all = Self { keys: (a, b), count: 0 };
+        Self { keys: (all.hash(&(0, c, d)), all.hash(&(1, c, d))), count: 0 }
     }
 
     /// The next number.

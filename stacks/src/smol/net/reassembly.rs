@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
 use switch::offload::checksum::{fold, sum};
 
 use super::buffer::Buffer;
@@ -39,7 +38,7 @@ const TIME_V6: Duration = Duration::from_secs(60);
 const FRAGMENT_HEADER: usize = 8;
 
 /// Whose fragments belong together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     source: IpAddr,
     destination: IpAddr,
@@ -93,7 +92,7 @@ enum Outcome {
 /// All datagrams.
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
-    partials: FxHashMap<Key, Partial>,
+    partials: BTreeMap<Key, Partial>,
     /// By age.
     order: BTreeMap<u64, Key>,
     bytes: usize,
@@ -403,6 +402,3 @@ fn quote<'a>(arrival: &Arrival, header: &Header6, head: &'a [u8], payload: &'a [
         mac,
     }
 }
-
-#[cfg(test)]
-mod tests;

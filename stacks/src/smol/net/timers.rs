@@ -3,12 +3,11 @@
 //! # Theory of operation
 //! A sorted set of instants beside a table of what is due when. Each thing has at most one deadline, so the set
 //! is as small as the tables are, whatever peers do; setting one costs a logarithm, asking for the next nothing.
+//! Trees and not hash tables, as peers choose the addresses in it and must not choose collisions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
-
-use rustc_hash::FxHashMap;
 
 use crate::smol::tables::IfIndex;
 
@@ -34,7 +33,7 @@ pub(super) enum Timer {
 /// The deadlines.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    due: FxHashMap<Timer, Instant>,
+    due: BTreeMap<Timer, Instant>,
     queue: BTreeSet<(Instant, Timer)>,
 }
 
