@@ -115,6 +115,12 @@ impl Supervisor {
             smol: None,
         };
         if let StackSpec::New(Make::Smol, _) = plan.stack {
+            // Better said now than by each of the program's sockets.
+            supervisor.eye.check(plan.pid).map_err(|e| {
+                Refusal::new("cannot look at the programs of a view on a smol stack", e.desc()).hint(
+                    "if `kernel.yama.ptrace_scope` is not 0, set it so, or use a kernel stack: `viewnet doctor`",
+                )
+            })?;
             let host = smol::host()?;
             supervisor
                 .epoll
