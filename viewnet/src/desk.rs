@@ -71,20 +71,28 @@ pub(crate) struct Calls {
     last: u64,
 }
 
+/// A call that is put.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// As it was trapped.
+    pub(crate) call: Notification,
+    /// Who makes it.
+    pub(crate) who: Who,
+    /// The descriptor it is made on, if it is the program's.
+    pub(crate) fd: Option<i32>,
+    /// How it is shown, when it is traced.
+    pub(crate) line: Option<String>,
+}
+
 /// A call between being put and being answered.
 #[derive(Debug)]
-pub(crate) struct Waiting {
-    call: Notification,
-    who: Who,
+struct Waiting {
+    made: Made,
     give: Give,
-    /// The descriptor it is made on, if it is the program's.
-    fd: Option<i32>,
     /// Its answers take something from the stack.
     takes: bool,
     /// What was taken for it, in order.
     taken: Vec<(Ticket, Answered)>,
-    /// How it is shown when it is traced.
-    line: Option<String>,
 }
 
 /// An answer that could not be delivered.
@@ -142,7 +150,7 @@ impl Calls {
     pub(crate) fn interrupt(&mut self, stack: &mut dyn SocketHost, tid: i32) -> Option<String> {
         let ticket = self.threads.remove(&tid)?;
         stack.cancel(ticket);
-        self.waiting.remove(&ticket)?.line
+        self.waiting.remove(&ticket)?.made.line
     }
 
     /// Whether the thread waits.
@@ -152,41 +160,32 @@ impl Calls {
 
     /// The thread whose call waits under a ticket.
     pub(crate) fn thread_of(&self, ticket: Ticket) -> Option<i32> {
-        self.waiting.get(&ticket).map(|waiting| waiting.call.tid)
+        self.waiting.get(&ticket).map(|waiting| waiting.made.call.tid)
     }
 
     /// Puts a call to the stack, made on `file`.
-    pub(crate) fn put(
-        &mut self,
-        desk: &mut Desk<'_>,
-        call: &Notification,
-        who: Who,
-        fd: Option<i32>,
-        file: OwnedFd,
-        ask: Ask,
-        line: Option<String>,
-    ) -> Put {
+    pub(crate) fn put(&mut self, desk: &mut Desk<'_>, made: Made, file: OwnedFd, ask: Ask) -> Put {
         let Ask { call: question, give, .. } = ask;
         let takes = match &question {
             SocketCall::Receive { flags, .. } => flags & libc::MSG_PEEK == 0,
             SocketCall::Accept { .. } => true,
             _ => false,
         };
-        let waiting = Waiting { call: *call, who, give, fd, takes, taken: Vec::new(), line };
+        let waiting = Waiting { made, give, takes, taken: Vec::new() };
         self.ask(desk, waiting, file, question)
     }
 
     fn ask(&mut self, desk: &mut Desk<'_>, waiting: Waiting, file: OwnedFd, question: SocketCall) -> Put {
         self.last += 1;
         let ticket = Ticket(self.last);
-        match desk.stack.call(desk.now, ticket, &waiting.who, file, question) {
+        match desk.stack.call(desk.now, ticket, &waiting.made.who, file, question) {
             Some(answered) => self.hand_out(desk, waiting, ticket, answered),
             None if self.waiting.len() >= MAX_WAITING => {
                 desk.stack.cancel(ticket);
                 self.finish(desk, waiting, Err(Errno::ENOBUFS))
             }
             None => {
-                self.threads.insert(waiting.call.tid, ticket);
+                self.threads.insert(waiting.made.call.tid, ticket);
                 self.waiting.insert(ticket, waiting);
                 Put::Waits
             }
@@ -200,8 +199,8 @@ impl Calls {
             give_back(desk.stack, vec![(ticket, answered)]);
             return Put::Waits;
         };
-        self.threads.remove(&waiting.call.tid);
-        if desk.door.is_valid(waiting.call.id) {
+        self.threads.remove(&waiting.made.call.tid);
+        if desk.door.is_valid(waiting.made.call.id) {
             // A descriptor that is the stack's no more, as the stack has gone: no handler is asked again.
             let answered = if answered.0 == Ok(Done::NotOurs) { (Ok(Done::Native), None) } else { answered };
             return self.hand_out(desk, waiting, ticket, answered);
@@ -215,7 +214,7 @@ impl Calls {
                 if waiting.takes {
                     give_back(desk.stack, vec![(ticket, answered)]);
                 }
-                Put::Over(Shown::Gone, waiting.line)
+                Put::Over(Shown::Gone, waiting.made.line)
             }
         }
     }
@@ -234,10 +233,10 @@ impl Calls {
             let _ = desk.door.replace(&waiting.call, fresh.as_fd());
         }
         let given = match &answered.0 {
-            Ok(Done::NotOurs) if waiting.give.untouched() => return Put::NotOurs(waiting.line),
+            Ok(Done::NotOurs) if waiting.give.untouched() => return Put::NotOurs(waiting.made.line),
             Ok(Done::Native) if waiting.give.untouched() => {
-                let shown = desk.door.let_run(waiting.call.id).map_or(Shown::Gone, |()| Shown::Native);
-                return Put::Over(shown, waiting.line);
+                let shown = desk.door.let_run(waiting.made.call.id).map_or(Shown::Gone, |()| Shown::Native);
+                return Put::Over(shown, waiting.made.line);
             }
             // In the middle of several messages the descriptor became another's.
             Ok(Done::NotOurs | Done::Native) => waiting.give.fail(Errno::EBADF),
@@ -253,7 +252,7 @@ impl Calls {
         }
         match given {
             Ok(Given::Next(question)) => {
-                match waiting.fd.ok_or(Errno::EBADF).and_then(|fd| desk.target.duplicate(fd)) {
+                match waiting.made.fd.ok_or(Errno::EBADF).and_then(|fd| desk.target.duplicate(fd)) {
                     Ok(file) => self.ask(desk, waiting, file, question),
                     Err(errno) => match waiting.give.fail(errno) {
                         Ok(Given::Value(value)) => self.finish(desk, waiting, Ok(value)),
@@ -277,8 +276,8 @@ impl Calls {
         cloexec: bool,
     ) -> Put {
         let Some(file) = &answered.1 else { return self.finish(desk, waiting, Err(Errno::EIO)) };
-        match desk.door.install(waiting.call.id, file.as_fd(), cloexec) {
-            Ok(number) => Put::Over(Shown::Value(number.into()), waiting.line),
+        match desk.door.install(waiting.made.call.id, file.as_fd(), cloexec) {
+            Ok(number) => Put::Over(Shown::Value(number.into()), waiting.made.line),
             Err(Errno::ENOENT) => {
                 waiting.taken.push((ticket, answered));
                 self.lose(desk, waiting, Ok(0))
@@ -292,8 +291,8 @@ impl Calls {
     }
 
     fn finish(&mut self, desk: &mut Desk<'_>, waiting: Waiting, result: Result<i64, Errno>) -> Put {
-        match desk.door.answer(waiting.call.id, result) {
-            Ok(()) => Put::Over(result.map_or_else(Shown::Fails, Shown::Value), waiting.line),
+        match desk.door.answer(waiting.made.call.id, result) {
+            Ok(()) => Put::Over(result.map_or_else(Shown::Fails, Shown::Value), waiting.made.line),
             Err(_) => self.lose(desk, waiting, result),
         }
     }
@@ -305,11 +304,11 @@ impl Calls {
                 self.kept.clear();
             }
             // A call that may be made anew as it is needs no memory of what it was told.
-            self.kept.insert(waiting.call.tid, Kept { call: waiting.call, result, at: desk.now });
+            self.kept.insert(waiting.made.call.tid, Kept { call: waiting.made.call, result, at: desk.now });
         } else {
             give_back(desk.stack, waiting.taken);
         }
-        Put::Over(Shown::Gone, waiting.line)
+        Put::Over(Shown::Gone, waiting.made.line)
     }
 }
 

@@ -198,6 +198,16 @@ impl Eye {
         Ok(pidfd)
     }
 
+    /// Whether the kernel lets us look at a program at all: EPERM if not (Yama, ptrace(2)).
+    pub(crate) fn check(&mut self, pid: i32) -> Result<(), Errno> {
+        let process = self.process(pid, Instant::now())?;
+        match look::duplicate(process.as_fd(), 0) {
+            // Allowed to look, and nothing there.
+            Ok(_) | Err(Errno::EBADF) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
     /// A thread has ended.
     pub(crate) fn end_thread(&mut self, tid: i32) {
         self.processes.remove(&tid);

@@ -114,6 +114,12 @@ impl Supervisor {
             smol: None,
         };
         if wants_smol(&plan.stack) {
+            // Better said now than by each of the program's sockets.
+            supervisor.eye.check(plan.pid).map_err(|e| {
+                Refusal::new("cannot look at the programs of a view on a smol stack", e.desc()).hint(
+                    "if `kernel.yama.ptrace_scope` is not 0, set it so, or use a kernel stack: `viewnet doctor`",
+                )
+            })?;
             let host = Hosts::new().map_err(internal)?;
             supervisor
                 .epoll

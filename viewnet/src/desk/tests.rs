@@ -128,7 +128,8 @@ impl Office {
     fn put(&mut self, call: &Notification, ask: Ask) -> Put {
         let mut desk =
             Desk { stack: &mut self.stack, door: &self.door, target: &mut self.target, now: self.now };
-        self.calls.put(&mut desk, call, WHO, Some(0), descriptor(), ask, None)
+        let made = Made { call: *call, who: WHO, fd: Some(0), line: None };
+        self.calls.put(&mut desk, made, descriptor(), ask)
     }
 
     fn answered(&mut self, ticket: Ticket, result: Result<Done, Errno>) -> Put {

@@ -11,7 +11,7 @@ use stacks::smol::call::{Caller as Who, SocketHost};
 use super::{CONTROLS, MAX_CONTROLS, MEMBERS, Smol, Supervisor, THREADS};
 use crate::answer::{Answer, Reply, Stop};
 use crate::ask::Ask;
-use crate::desk::{Calls, Desk, Door, Put, Shown};
+use crate::desk::{Calls, Desk, Door, Made, Put, Shown};
 use crate::handlers::smol::unpack;
 use crate::handlers::{self, ARCH_I386, Abi, Call, Caller, Row};
 use crate::nested;
@@ -245,16 +245,23 @@ impl Taken<'_> {
         };
         let args = call.args;
         let fd = args[0] as i32;
+        let file = match row.asks {
+            Some(marshal) => call.target.duplicate(fd).map(|file| (marshal, file)),
+            None => Err(Errno::ENOSYS),
+        };
+        // To let the kernel run it would be to answer as another kind of socket.
+        if let Err(Errno::EMFILE | Errno::ENFILE) = file {
+            return Decision::Answer(Err(Stop::Fail(Errno::ENOBUFS)));
+        }
         // What is no socket of ours, or not to be seen, is the kernel's affair.
-        if let Some(marshal) = row.asks
-            && let Ok(file) = call.target.duplicate(fd)
-        {
+        if let Ok((marshal, file)) = file {
             let ask = match marshal(&mut call) {
                 Ok(ask) => ask,
                 Err(stop) => return Decision::Answer(Err(stop)),
             };
             if let Some(line) = &mut self.line {
-                *line = trace::question(row.name, self.abi, fd, &ask.call).unwrap_or_else(|| line.clone());
+                *line = trace::question(row.name, self.abi, fd, &ask.call)
+                    .unwrap_or_else(|| std::mem::take(line));
             }
             match self.put(calls, known, target, Some(fd), file, ask) {
                 Put::NotOurs(line) => self.line = line,
@@ -290,7 +297,8 @@ impl Taken<'_> {
             (Ok(who), Some(host)) => {
                 let who = Who { fd: fd.unwrap_or(-1), ..who };
                 let mut desk = Desk { stack: host, door: self.door, target, now };
-                calls.put(&mut desk, self.call, who, fd, file, ask, line)
+                let made = Made { call: *self.call, who, fd, line };
+                calls.put(&mut desk, made, file, ask)
             }
             // The caller is gone.
             _ => Put::Over(Shown::Gone, line),
