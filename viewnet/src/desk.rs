@@ -230,7 +230,7 @@ impl Calls {
         if !matches!(answered.0, Ok(Done::Accepted { .. }))
             && let Some(fresh) = answered.1.take()
         {
-            let _ = desk.door.replace(&waiting.call, fresh.as_fd());
+            let _ = desk.door.replace(&waiting.made.call, fresh.as_fd());
         }
         let given = match &answered.0 {
             Ok(Done::NotOurs) if waiting.give.untouched() => return Put::NotOurs(waiting.made.line),
