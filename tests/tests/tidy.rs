@@ -12,6 +12,7 @@ use cargo_metadata::MetadataCommand;
 const UNSAFE_ROOMS: &[&str] = &[
     "switch/src/ports/sys.rs",
     "stacks/src/kernel/sys.rs",
+    "stacks/src/smol/tcp/slab.rs",
     "viewnet/src/sys/",
     "msocket/src/ffi.rs",
     "libvnet-preload/src/hooks.rs",

@@ -8,16 +8,139 @@
 //! what to tell its listeners. Nothing here sends a packet or knows the time: lifetimes are deadlines that
 //! somebody else watches.
 
+//!
+//! What one change brings along is found by comparison: the routes that a link's addresses own are computed
+//! before and after, and the difference is made. So a route that a program removed by hand stays removed.
+//! [`Tables::routes`] is kept in the order in which Linux lists it.
+//!
+//! Read: net/ipv4/{devinet,fib_frontend,fib_semantics,fib_trie}.c, net/ipv6/{addrconf,route,ip6_fib}.c,
+//! net/core/{dev,neighbour}.c, net/8021q/vlan.c.
+
+mod addresses;
+mod apply;
+mod links;
+mod neighbours;
+mod owned;
+mod routes;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
 use ipnet::IpNet;
+use nix::errno::Errno;
 
 use crate::config::Mac;
 
+pub use routes::RouteMatch;
+
 /// The loopback's index.
 pub const LOOPBACK: IfIndex = IfIndex(1);
+/// Most interfaces of a stack: what a configuration may hold, and as many VLANs on them.
+pub const MAX_LINKS: usize = 1024;
+/// Most addresses of a stack: adding one costs time in proportion to them.
+pub const MAX_ADDRESSES: usize = 4096;
+/// Most routes of a stack: adding one may move all of them.
+pub const MAX_ROUTES: usize = 65_536;
+/// Most neighbours of a stack (net.ipv4.neigh.default.gc_thresh3).
+pub const MAX_NEIGHBOURS: usize = 1024;
+
+/// RT_TABLE_MAIN
+pub const TABLE_MAIN: u32 = 254;
+/// RT_TABLE_LOCAL
+pub const TABLE_LOCAL: u32 = 255;
+
+/// RT_SCOPE_UNIVERSE
+pub const SCOPE_UNIVERSE: u8 = 0;
+/// RT_SCOPE_LINK
+pub const SCOPE_LINK: u8 = 253;
+/// RT_SCOPE_HOST
+pub const SCOPE_HOST: u8 = 254;
+/// RT_SCOPE_NOWHERE
+pub const SCOPE_NOWHERE: u8 = 255;
+
+/// RTPROT_KERNEL
+pub const PROTOCOL_KERNEL: u8 = 2;
+/// RTPROT_BOOT
+pub const PROTOCOL_BOOT: u8 = 3;
+/// RTPROT_STATIC
+pub const PROTOCOL_STATIC: u8 = 4;
+
+/// RTNH_F_ONLINK
+pub const NEXTHOP_ONLINK: u32 = 4;
+
+/// The bits of [`Address::flags`] (linux/if_addr.h).
+pub mod ifa_flags {
+    /// IFA_F_SECONDARY (IPv4); IFA_F_TEMPORARY (IPv6).
+    pub const SECONDARY: u32 = 0x01;
+    /// IFA_F_NODAD
+    pub const NODAD: u32 = 0x02;
+    /// IFA_F_OPTIMISTIC
+    pub const OPTIMISTIC: u32 = 0x04;
+    /// IFA_F_DADFAILED
+    pub const DADFAILED: u32 = 0x08;
+    /// IFA_F_HOMEADDRESS
+    pub const HOMEADDRESS: u32 = 0x10;
+    /// IFA_F_DEPRECATED
+    pub const DEPRECATED: u32 = 0x20;
+    /// IFA_F_TENTATIVE
+    pub const TENTATIVE: u32 = 0x40;
+    /// IFA_F_PERMANENT
+    pub const PERMANENT: u32 = 0x80;
+    /// IFA_F_MANAGETEMPADDR
+    pub const MANAGETEMPADDR: u32 = 0x100;
+    /// IFA_F_NOPREFIXROUTE
+    pub const NOPREFIXROUTE: u32 = 0x200;
+    /// IFA_F_MCAUTOJOIN
+    pub const MCAUTOJOIN: u32 = 0x400;
+}
+
+/// A change that was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", if why.is_empty() { errno.desc() } else { why })]
+pub struct Refused {
+    /// As Linux answers.
+    pub errno: Errno,
+    /// Linux's own words for it (NLMSGERR_ATTR_MSG); empty where it has none.
+    pub why: &'static str,
+}
+
+impl Refused {
+    /// With Linux's words.
+    pub fn new(errno: Errno, why: &'static str) -> Self {
+        Self { errno, why }
+    }
+}
+
+impl From<Errno> for Refused {
+    fn from(errno: Errno) -> Self {
+        Self { errno, why: "" }
+    }
+}
+
+/// What a request may do to things that exist or do not: NLM_F_* of the same names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// Make it if it is not there.
+    pub create: bool,
+    /// EEXIST if it is there.
+    pub exclusive: bool,
+    /// Put it in the place of what is there.
+    pub replace: bool,
+    /// Behind what is there (routes).
+    pub append: bool,
+}
+
+impl Mode {
+    /// `ip … add`
+    pub const ADD: Self = Self { create: true, exclusive: true, replace: false, append: false };
+    /// `ip … replace`
+    pub const REPLACE: Self = Self { create: true, exclusive: false, replace: true, append: false };
+    /// `ip … change`
+    pub const CHANGE: Self = Self { create: false, exclusive: false, replace: true, append: false };
+    /// `ip … append`
+    pub const APPEND: Self = Self { create: true, exclusive: false, replace: false, append: true };
+}
 
 /// An interface's number, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,6 +206,12 @@ pub struct Link {
     pub allmulti: u32,
     /// txqueuelen, for show.
     pub queue_length: u32,
+    /// IFF_PROMISC and IFF_ALLMULTI as set by hand: each is one of those who ask.
+    pub wished_flags: u32,
+    /// Gets a link-local address when it comes up (IN6_ADDR_GEN_MODE_EUI64; else …_NONE).
+    pub link_local: bool,
+    /// IPv6 has started on it since it was last set up.
+    pub configured6: bool,
     /// What it is plugged into, for people.
     pub plugged: String,
     /// What it counted.
@@ -119,6 +248,8 @@ pub struct Address {
     pub valid_until: Option<Instant>,
     /// IFAPROT_*
     pub protocol: u8,
+    /// Metric of its prefix route (IFA_RT_PRIORITY); 0 for the default.
+    pub metric: u32,
 }
 
 /// What a route does.
@@ -227,7 +358,7 @@ pub enum Change {
 }
 
 /// The tables.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tables {
     /// Interfaces, the loopback included.
     pub links: BTreeMap<IfIndex, Link>,
@@ -239,6 +370,37 @@ pub struct Tables {
     pub neighbours: HashMap<(IfIndex, IpAddr), Neighbour>,
     /// What changed and was not yet told.
     pub changes: VecDeque<Change>,
-    /// net.ipv4.ip_forward, net.ipv6.conf.all.forwarding.
+    /// net.ipv4.ip_forward, net.ipv6.conf.all.forwarding; set by [`Tables::set_forwarding`].
     pub forwarding: bool,
 }
+
+impl Tables {
+    /// As in a new network namespace: a loopback that is down.
+    pub fn new() -> Self {
+        let mut tables = Self::default();
+        tables.links.insert(LOOPBACK, Link::new(LOOPBACK, "lo", LinkKind::Loopback, Mac([0; 6])));
+        tables
+    }
+
+    /// The interface of that number. ENODEV.
+    pub fn link(&self, index: IfIndex) -> Result<&Link, Errno> {
+        self.links.get(&index).ok_or(Errno::ENODEV)
+    }
+
+    /// The interface of that name.
+    pub fn link_by_name(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    /// Addresses of an interface, in their order.
+    pub fn addresses_of(&self, link: IfIndex) -> impl Iterator<Item = &Address> {
+        self.addresses.iter().filter(move |address| address.link == link)
+    }
+
+    fn link_mut(&mut self, index: IfIndex) -> Result<&mut Link, Errno> {
+        self.links.get_mut(&index).ok_or(Errno::ENODEV)
+    }
+}
+
+#[cfg(test)]
+mod tests;

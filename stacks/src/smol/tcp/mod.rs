@@ -7,12 +7,29 @@
 //! have made something to send. A connection that is [`State::Closed`] can be forgotten; until then it goes on
 //! without its program (orphans, TIME-WAIT).
 
+mod connection;
+mod egress;
+mod ingress;
+mod isn;
+mod machine;
+mod segment;
+mod slab;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod wire;
+
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+
+pub use machine::{Connection, Machine};
+pub use timers::ORPHAN_PATIENCE;
+
+use segment::{Bare, Flags, Incoming};
 
 /// The two ends: whose connection it is. Only for initial sequence numbers (RFC 6528) and MSS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -239,7 +256,17 @@ pub trait Tcp: Debug {
 
 /// The answer to a segment that belongs to no connection (RFC 9293 clause 3.10.7.1): a RST, unless it is one.
 /// Returns its length; `out` has room for 20 bytes.
-#[allow(unused_variables, clippy::todo, reason = "a plan")]
 pub fn refuse(segment: &[u8], out: &mut [u8]) -> Option<usize> {
-    todo!()
+    let incoming = Incoming::parse(segment)?;
+    if incoming.flags.has(Flags::RST) {
+        return None;
+    }
+    let port = |at: usize| u16::from_be_bytes([segment[at], segment[at + 1]]);
+    let reset = Bare { ports: (port(2), port(0)), flags: Flags::RST, ..Bare::default() };
+    let reset = if incoming.flags.has(Flags::ACK) {
+        Bare { seq: incoming.ack, ..reset }
+    } else {
+        Bare { ack: incoming.end(), flags: Flags::RST.with(Flags::ACK), ..reset }
+    };
+    Some(reset.emit(out))
 }

@@ -1,0 +1,3 @@
+//! What a peer may send, and what it does not achieve.
+
+use super::*;
