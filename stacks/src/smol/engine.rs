@@ -18,7 +18,8 @@ mod ingress;
 mod tests;
 mod timers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use msocket::line::Refusal;
@@ -27,9 +28,8 @@ use switch::offload::VnetHdr;
 
 use super::call::{Caller, Done, SocketCall};
 use super::net::Net;
-use super::netlink::Netlink;
 use super::sockets::keyed::{Key, Secret};
-use super::sockets::options::PumpOptions;
+use super::sockets::netlink::Listeners;
 use super::sockets::packet::Taps;
 use super::sockets::ports::Ports;
 use super::sockets::raw::Raws;
@@ -40,6 +40,8 @@ use super::tcp::Machine;
 use super::wheel::Wheel;
 use crate::config::StackConfig;
 use crate::stack::{InterfaceInfo, SocketSpec};
+
+pub(in crate::smol) use egress::{DEFAULT_TTL, extra};
 
 /// A socket of an engine; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,7 +101,7 @@ pub struct Counters {
 pub struct Engine {
     pub(super) net: Net,
     pub(super) tcp: Machine,
-    pub(super) netlink: Netlink,
+    pub(super) netlink: Listeners,
     pub(super) sockets: Slots,
     /// TCP connections by flow, listeners by place.
     pub(super) streams: Table,
@@ -122,8 +124,8 @@ pub struct Engine {
     pub(super) realtime: Duration,
     pub(super) origin: Instant,
     pub(super) counters: Counters,
-    /// Who asked for which interface's group, from the sockets' memberships.
-    pub(super) groups: BTreeMap<(IfIndex, std::net::IpAddr), usize>,
+    /// The members of each group on each interface.
+    pub(super) groups: BTreeMap<(IfIndex, IpAddr), BTreeSet<SocketId>>,
     /// Buffers of datagrams that were taken.
     pub(super) spare: Vec<Vec<u8>>,
     /// Where a datagram's address and ancillary data are put together.
@@ -156,7 +158,7 @@ impl Engine {
         Self {
             net: Net::new(subseed(), now),
             tcp: Machine::new(subseed(), now),
-            netlink: Netlink::default(),
+            netlink: Listeners::default(),
             sockets: Slots::default(),
             streams: Table::new(key),
             datagrams: Table::new(key),

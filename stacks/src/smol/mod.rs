@@ -20,5 +20,9 @@ pub mod call;
 pub mod engine;
 pub mod net;
 pub mod netlink;
+mod sockets;
 pub mod tables;
 pub mod tcp;
+mod wheel;
+
+pub use sockets::options::PumpOptions;

@@ -1,8 +1,8 @@
-//! `struct sockaddr` in and out: sockaddr_in, sockaddr_in6, sockaddr_ll, sockaddr_nl.
+//! `struct sockaddr` in and out: sockaddr_in, sockaddr_in6, sockaddr_ll.
 //!
 //! # Theory of operation
 //! Inside the engine an address of IPv4 is an IPv4 address on every socket: the v4-mapped form exists only
-//! between here and the programs of IPv6 sockets. Layouts: ip(7), ipv6(7), packet(7), netlink(7). What is
+//! between here and the programs of IPv6 sockets. Layouts: ip(7), ipv6(7), packet(7); netlink has its own. What is
 //! wrong with an address differs by protocol and call; the checks that are the same everywhere are here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,8 +19,6 @@ pub(crate) const IN6_MIN: usize = 24;
 pub(crate) const IN6_LEN: usize = 28;
 /// Bytes of a sockaddr_ll.
 pub(crate) const LL_LEN: usize = 20;
-/// Bytes of a sockaddr_nl.
-pub(crate) const NL_LEN: usize = 12;
 /// Bytes of a sockaddr_storage: more is EINVAL.
 pub(crate) const STORAGE_LEN: usize = 128;
 
@@ -197,22 +195,10 @@ pub(crate) fn write_ll(ll: &LinkLayer, out: &mut Vec<u8>) {
     out.extend_from_slice(&ll.address);
 }
 
-/// nl_pid and nl_groups of a sockaddr_nl.
-pub(crate) fn parse_nl(bytes: &[u8]) -> Result<(u32, u32), Errno> {
-    if bytes.len() < NL_LEN || family(bytes) != Some(libc::AF_NETLINK) {
-        return Err(Errno::EINVAL);
-    }
-    let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-    Ok((word(4), word(8)))
-}
-
-/// A sockaddr_nl.
-pub(crate) fn emit_nl(port: u32, groups: u32) -> Vec<u8> {
-    let mut out = Vec::with_capacity(NL_LEN);
-    out.extend_from_slice(&(libc::AF_NETLINK as u16).to_ne_bytes());
-    out.extend_from_slice(&[0; 2]);
-    out.extend_from_slice(&port.to_ne_bytes());
-    out.extend_from_slice(&groups.to_ne_bytes());
+/// A sockaddr_ll.
+pub(crate) fn emit_ll(ll: &LinkLayer) -> Vec<u8> {
+    let mut out = Vec::with_capacity(LL_LEN);
+    write_ll(ll, &mut out);
     out
 }
 
@@ -242,6 +228,5 @@ mod tests {
         assert_eq!(parse_in(&[2, 0, 0, 80]), Err(Errno::EINVAL));
         assert_eq!(parse_in6(&[0; 23]), Err(Errno::EINVAL));
         assert_eq!(parse_ll(&[0; 19]), Err(Errno::EINVAL));
-        assert_eq!(parse_nl(&[16, 0, 0, 0]), Err(Errno::EINVAL));
     }
 }

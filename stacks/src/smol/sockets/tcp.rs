@@ -26,7 +26,7 @@ use super::{Body, Ownership, Socket};
 use crate::smol::engine::{Engine, SocketId, Status};
 use crate::smol::net::{Fragmenting, NetError, Packet, Wish};
 use crate::smol::tables::IfIndex;
-use crate::smol::tcp::{Machine, Settings, State, Tcp, refuse};
+use crate::smol::tcp::{Machine, ORPHAN_PATIENCE, Settings, State, Tcp, refuse};
 
 /// What the machine keeps of a connection.
 pub(crate) type Connection = <Machine as Tcp>::Connection;
@@ -37,8 +37,6 @@ pub(crate) const MAX_ORPHANS: usize = 8192;
 pub(crate) const MAX_TIME_WAITS: usize = 16_384;
 /// net.ipv4.tcp_fin_timeout: how long an orphan waits for its peer's FIN.
 pub(crate) const FIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long an orphan repeats what nobody acknowledges: tcp_orphan_retries, 8 of them at 200 ms and more.
-const ORPHAN_TIMEOUT: Duration = Duration::from_secs(100);
 /// Send and receive buffers of those who did not choose: room for 2.5 Gbit/s over 3 ms, or 100 Mbit/s over
 /// 80 ms; Linux's grow to 4 and 6 MiB. Memory is taken only for bytes that are there.
 const AUTOMATIC_BUFFER: usize = 1 << 20;
@@ -583,7 +581,7 @@ impl Engine {
             return self.drop_stream(id);
         }
         if stream.options.user_timeout == 0 {
-            stream.options.user_timeout = ORPHAN_TIMEOUT.as_millis() as u32;
+            stream.options.user_timeout = ORPHAN_PATIENCE.as_millis() as u32;
             let (options, mtu) = user_timeout;
             self.tcp.set(now, connection, &settings(&options, &stream.options, mtu, false));
         }

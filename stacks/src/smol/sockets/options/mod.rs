@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::address::Domain;
 use super::bpf::Program;
 use super::groups::Groups;
 use super::{Body, Socket};
@@ -66,6 +67,8 @@ pub(crate) struct Options {
     pub(crate) send_buffer_chosen: bool,
     pub(crate) receive_buffer_chosen: bool,
     pub(crate) stamp: Stamp,
+    /// SO_TIMESTAMPING.
+    pub(crate) stamping: i32,
     pub(crate) rehash: u8,
     pub(crate) linger: Option<u32>,
     pub(crate) send_buffer: u32,
@@ -79,9 +82,7 @@ pub(crate) struct Options {
     pub(crate) peek_offset: i32,
     pub(crate) incoming_cpu: i32,
     pub(crate) busy_poll: i32,
-    pub(crate) busy_budget: i32,
     pub(crate) pacing_rate: u64,
-    pub(crate) reserved: i32,
     pub(crate) filter: Option<Arc<Program>>,
     pub(crate) ip: Ip,
     pub(crate) ip6: Ip6,
@@ -176,6 +177,7 @@ impl Default for Options {
             send_buffer_chosen: false,
             receive_buffer_chosen: false,
             stamp: Stamp::Off,
+            stamping: 0,
             rehash: 1,
             linger: None,
             send_buffer: BUFFER_DEFAULT,
@@ -189,9 +191,7 @@ impl Default for Options {
             peek_offset: -1,
             incoming_cpu: -1,
             busy_poll: 0,
-            busy_budget: 8,
             pacing_rate: u64::MAX,
-            reserved: 0,
             filter: None,
             ip: Ip::default(),
             ip6: Ip6::default(),
@@ -340,7 +340,7 @@ impl Engine {
         let room = value.len();
         let bytes = match level {
             libc::SOL_SOCKET => self.get_socket_option(id, name, value)?,
-            libc::IPPROTO_IP if self.is_inet(id) => self.get_ip_option(now, id, name, value)?,
+            libc::IPPROTO_IP if self.has_ip(id) => self.get_ip_option(now, id, name, value)?,
             libc::IPPROTO_IPV6 if self.is_inet6(id) => self.get_ipv6_option(now, id, name, value)?,
             libc::IPPROTO_TCP if self.is_stream(id) => self.get_tcp_option(now, id, name, value)?,
             libc::IPPROTO_UDP if self.is_udp(id) => self.get_udp_option(id, name)?,
@@ -364,7 +364,7 @@ impl Engine {
     ) -> Result<Done, Errno> {
         match level {
             libc::SOL_SOCKET => self.set_socket_option(id, caller, name, value)?,
-            libc::IPPROTO_IP if self.is_inet(id) => self.set_ip_option(now, id, caller, name, value)?,
+            libc::IPPROTO_IP if self.has_ip(id) => self.set_ip_option(now, id, caller, name, value)?,
             libc::IPPROTO_IPV6 if self.is_inet6(id) => self.set_ipv6_option(now, id, caller, name, value)?,
             libc::IPPROTO_TCP if self.is_stream(id) => self.set_tcp_option(now, id, caller, name, value)?,
             libc::IPPROTO_UDP if self.is_udp(id) => self.set_udp_option(now, id, name, value)?,
@@ -392,6 +392,7 @@ impl Engine {
             linger: options.linger.map(|seconds| Duration::from_secs(seconds.into())),
             peek_offset: options.peek_offset,
             wants_control: options.stamp != Stamp::Off
+                || options.stamping != 0
                 || options.overflow_count
                 || options.receive_mark
                 || options.receive_priority
@@ -400,10 +401,11 @@ impl Engine {
         })
     }
 
-    /// UDP and TCP say ENOPROTOOPT of a level they do not know (ip_setsockopt), others EOPNOTSUPP.
+    /// Sockets of IPv4 say EOPNOTSUPP of a level they do not know (ip_setsockopt), others ENOPROTOOPT.
     fn no_such_level(&self, id: SocketId) -> Errno {
-        match self.sockets.get(id).map(|socket| &socket.body) {
-            Some(Body::Stream(_) | Body::Datagram(_) | Body::Packet(_) | Body::Netlink(_)) => Errno::ENOPROTOOPT,
+        match self.sockets.get(id) {
+            Some(s) if self.is_inet(id) && s.domain == Domain::V4 => Errno::EOPNOTSUPP,
+            Some(_) => Errno::ENOPROTOOPT,
             None => Errno::EBADF,
         }
     }
@@ -413,9 +415,14 @@ impl Engine {
         matches!(body, Some(Body::Stream(_) | Body::Datagram(_)))
     }
 
+    /// Raw sockets of IPv6 alone know no IPPROTO_IP.
+    fn has_ip(&self, id: SocketId) -> bool {
+        self.is_inet(id) && !(self.is_raw(id) && self.is_inet6(id))
+    }
+
     fn is_inet6(&self, id: SocketId) -> bool {
         self.is_inet(id)
-            && self.sockets.get(id).is_some_and(|socket| socket.domain == super::address::Domain::V6)
+            && self.sockets.get(id).is_some_and(|socket| socket.domain == Domain::V6)
     }
 
     fn is_stream(&self, id: SocketId) -> bool {
