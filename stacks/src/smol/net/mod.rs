@@ -8,14 +8,44 @@
 //! to it: TCP super-segments stay whole and checksums partial; a port that cannot take that makes it fit
 //! (`switch::offload`). Packets to ourselves take the same way through the loopback, [`Net::poll_loopback`].
 
+mod arena;
+mod arp;
+mod buffer;
+mod detection;
+mod exceptions;
+mod forward;
+mod fragment;
+mod group_messages;
+mod groups;
+mod icmp;
+mod icmp_error;
+mod idents;
+mod input;
+mod ipv4;
+mod ipv6;
+mod loopback;
+mod ndp;
+mod neighbours;
+mod output;
+mod random;
+mod reassembly;
+mod redirect;
+mod routes;
+mod source;
+mod timers;
+mod upper;
+
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use switch::offload::VnetHdr;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::tables::{Change, IfIndex, Tables};
+use self::timers::Timer;
+use super::tables::{Address, Change, IfIndex, LOOPBACK, Link, LinkCounters, LinkKind, Tables};
 use crate::config::Mac;
 
 /// Room before a segment in a reserved slot: Ethernet with two tags, IPv6, and IPv6 options, in bytes.
@@ -70,6 +100,9 @@ pub struct Path {
     pub local: bool,
     /// The destination is a broadcast address or a group.
     pub group: bool,
+    /// A copy comes back to us: broadcasts, and what goes to groups that we are in. Whoever sends may clear it
+    /// (IP_MULTICAST_LOOP).
+    pub looped: bool,
     /// The [`Net::generation`] it was made in.
     pub generation: u64,
 }
@@ -119,7 +152,8 @@ pub struct Datagram<'a> {
     /// Where the upper-layer checksum goes, from the payload's start; the network layer sums (RFC 1071, with
     /// pseudo-header). Absent: the payload is sent as it is.
     pub checksum_at: Option<u16>,
-    /// IPv4 options or IPv6 extension headers to insert, ready-made.
+    /// IPv4 options, or IPv6 extension headers to insert. Of the latter each says its own type where the next
+    /// one's goes; the network layer makes the chain.
     pub options: &'a [u8],
     /// IPv4: ident; 0 lets the network layer choose.
     pub ident: u16,
@@ -174,120 +208,196 @@ pub enum Delivery<'a> {
 pub struct Net {
     /// The tables; after any change, call [`Net::note`] with each of `tables.changes`.
     pub tables: Tables,
+    /// See [`Net::generation`].
+    generation: u64,
+    cache: RefCell<routes::Index>,
+    random: random::Random,
+    timers: timers::Timers,
+    arena: arena::Arena,
+    /// [`Timer::Trim`] is set.
+    trimming: bool,
+    loopback: loopback::Loopback,
+    neighbours: neighbours::Neighbours,
+    detections: detection::Detections,
+    /// Addresses that the link was told of.
+    announced: FxHashSet<(IfIndex, IpAddr)>,
+    /// Interfaces that run, as far as was told, and their hardware addresses.
+    running: FxHashMap<IfIndex, Mac>,
+    groups: groups::Groups,
+    /// The groups that our addresses brought: IPv6's solicited-node groups.
+    joined: FxHashSet<(IfIndex, IpAddr)>,
+    exceptions: exceptions::Exceptions,
+    reassembly: reassembly::Reassembly,
+    rations: icmp_error::Rations,
+    idents: idents::Idents,
+    errors: VecDeque<(NetError, Vec<u8>)>,
 }
 
-#[allow(unused_variables, clippy::missing_errors_doc, clippy::todo, reason = "a plan")]
+/// Between two looks whether the arena's memory may go back.
+const TRIM: Duration = Duration::from_secs(1);
+
 impl Net {
-    /// An empty stack: a loopback with its addresses, down as in a new network namespace.
-    pub fn new(seed: [u8; 32], now: Instant) -> Self {
-        todo!()
+    /// An empty stack: a loopback, down and without addresses as in a new network namespace.
+    pub fn new(seed: [u8; 32], _now: Instant) -> Self {
+        let mut tables = Tables::default();
+        tables.links.insert(LOOPBACK, lo());
+        Self {
+            tables,
+            generation: 1,
+            cache: RefCell::default(),
+            random: random::Random::new(seed),
+            timers: timers::Timers::default(),
+            arena: arena::Arena::default(),
+            trimming: false,
+            loopback: loopback::Loopback::default(),
+            neighbours: neighbours::Neighbours::default(),
+            detections: detection::Detections::default(),
+            announced: FxHashSet::default(),
+            running: FxHashMap::default(),
+            groups: groups::Groups::default(),
+            joined: FxHashSet::default(),
+            exceptions: exceptions::Exceptions::default(),
+            reassembly: reassembly::Reassembly::default(),
+            rations: icmp_error::Rations::default(),
+            idents: idents::Idents::default(),
+            errors: VecDeque::new(),
+        }
     }
-    /// Grows whenever routes or addresses change, so that a cached [`Path`] is known to be old.
-    pub fn generation(&self) -> u64 {
-        todo!()
-    }
-    /// A frame arrived on an interface.
-    pub fn handle_frame<'f>(
-        &mut self,
-        now: Instant,
-        link: IfIndex,
-        header: &VnetHdr,
-        frame: &'f [u8],
-    ) -> Delivery<'f> {
-        todo!()
-    }
-    /// Next packet that we sent to ourselves, until `None`. Call after everything that may send.
-    pub fn poll_loopback(&mut self, now: Instant) -> Option<Delivery<'static>> {
-        todo!()
-    }
+
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        todo!()
+        // A deadline may set another one for this very moment; more than one round is no hurry.
+        for _ in 0..MAX_DEADLINES {
+            let Some(timer) = self.timers.pop(now) else { return };
+            match timer {
+                Timer::Neighbour(link, address) => self.neighbour_due(now, link, address),
+                Timer::Detection(link, address) => self.detection_due(now, link, address),
+                Timer::Reassembly(id) => self.reassembly_due(now, id),
+                Timer::Report(link, group) => self.report_due(now, link, group),
+                Timer::Answer(link, group) => self.answer_due(now, link, group),
+                Timer::Exception(destination) => self.exception_due(destination),
+                Timer::Trim => {
+                    self.trimming = false;
+                    if self.arena.trim() {
+                        self.arm_trim(now);
+                    }
+                }
+            }
+        }
     }
+
     /// When to call [`Net::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
+        self.timers.next()
     }
-    /// The tables changed like this: start or stop what belongs to it.
+
+    /// The tables changed like this: start or stop what belongs to it. What the tables say now is what counts.
     pub fn note(&mut self, now: Instant, change: &Change) {
-        todo!()
+        self.generation += 1;
+        match change {
+            Change::Link(link) => self.note_link(now, *link),
+            Change::LinkGone(link) => {
+                self.flush_neighbours(link.index, false);
+                self.forget_groups(link.index);
+                self.announced.retain(|(at, _)| *at != link.index);
+                self.joined.retain(|(at, _)| *at != link.index);
+                self.running.remove(&link.index);
+            }
+            Change::Address(address) => {
+                self.join_solicited(now, address);
+                self.consider(now, address.link, address.net.addr());
+            }
+            Change::AddressGone(address) => {
+                let (link, address) = (address.link, address.net.addr());
+                self.abandon(link, address);
+                self.leave_solicited(now, link, address);
+            }
+            Change::Route(_) | Change::RouteGone(_) => self.forget_gateways(),
+            Change::Neighbour(link, address, _) | Change::NeighbourGone(link, address, _) => {
+                // A neighbour is no part of a path.
+                self.generation -= 1;
+                self.sync_neighbour(now, *link, *address);
+            }
+        }
     }
-    /// Which way to `destination`: ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL as Linux gives them, ENODEV or
-    /// EADDRNOTAVAIL for a wish that cannot be granted.
-    pub fn route(&self, destination: IpAddr, wish: &Wish) -> Result<Path, Errno> {
-        todo!()
+
+    fn note_link(&mut self, now: Instant, link: IfIndex) {
+        let Some(device) = self.tables.links.get(&link) else { return };
+        if device.is_running() {
+            let mac = device.mac;
+            let before = self.running.insert(link, mac);
+            if before == Some(mac) {
+                return;
+            }
+            if before.is_some() {
+                // Another hardware address: who knew us has to learn anew, and so have we (neigh_changeaddr).
+                self.flush_neighbours(link, false);
+                self.announced.retain(|(at, _)| *at != link);
+            }
+            self.report_all(now, link);
+            for address in self.addresses_of(link) {
+                self.consider(now, link, address);
+            }
+        } else {
+            let keep_permanent = device.up;
+            self.running.remove(&link);
+            self.flush_neighbours(link, keep_permanent);
+            for address in self.addresses_of(link) {
+                self.abandon(link, address);
+            }
+        }
     }
-    /// Sends a datagram whose payload is in pieces. EMSGSIZE (too long and may not be fragmented), EHOSTUNREACH
-    /// (the neighbour is known not to answer), ENOBUFS, ENETDOWN.
-    pub fn send(
-        &mut self,
-        now: Instant,
-        path: &Path,
-        datagram: &Datagram<'_>,
-        payload: &[&[u8]],
-    ) -> Result<(), Errno> {
-        todo!()
+
+    fn addresses_of(&self, link: IfIndex) -> Vec<IpAddr> {
+        let here = self.tables.addresses.iter().filter(|address| address.link == link);
+        here.map(|address| address.net.addr()).collect()
     }
-    /// Room for one payload of up to 64 KiB, [`HEADROOM`] bytes before it: written in place, then
-    /// [`Net::send_slot`].
-    pub fn slot(&mut self) -> &mut [u8] {
-        todo!()
+
+    /// An IPv6 address's owner listens for questions about it.
+    fn join_solicited(&mut self, now: Instant, address: &Address) {
+        let IpAddr::V6(owned) = address.net.addr() else { return };
+        let lo = self.tables.links.get(&address.link).is_none_or(|link| link.kind == LinkKind::Loopback);
+        if !lo && self.joined.insert((address.link, IpAddr::V6(owned))) {
+            self.join(now, address.link, IpAddr::V6(ndp::solicited_node(owned)));
+        }
     }
-    /// As [`Net::send`], for the payload at `range` in the slot.
-    pub fn send_slot(
-        &mut self,
-        now: Instant,
-        path: &Path,
-        datagram: &Datagram<'_>,
-        range: std::ops::Range<usize>,
-    ) -> Result<(), Errno> {
-        todo!()
+
+    fn leave_solicited(&mut self, now: Instant, link: IfIndex, address: IpAddr) {
+        let IpAddr::V6(owned) = address else { return };
+        if self.joined.remove(&(link, address)) {
+            self.leave(now, link, IpAddr::V6(ndp::solicited_node(owned)));
+        }
     }
-    /// Sends an IP packet with its header as the program made it (IP_HDRINCL).
-    pub fn send_raw(&mut self, now: Instant, path: &Path, packet: &[u8]) -> Result<(), Errno> {
-        todo!()
-    }
-    /// Sends a whole Ethernet frame (packet sockets).
-    pub fn send_frame(
-        &mut self,
-        now: Instant,
-        link: IfIndex,
-        header: &VnetHdr,
-        frame: &[u8],
-    ) -> Result<(), Errno> {
-        todo!()
-    }
-    /// Hands every finished frame to `sink`, in order, and empties the arena.
-    pub fn poll_transmit(&mut self, sink: &mut dyn FnMut(IfIndex, &VnetHdr, &[u8])) {
-        todo!()
-    }
-    /// Datagrams that waited for a neighbour who did not answer: EHOSTUNREACH for whoever sent them.
-    pub fn poll_error(&mut self) -> Option<(NetError, Vec<u8>)> {
-        todo!()
-    }
-    /// Tells the sender that nobody wanted the packet, if the rules allow it.
-    pub fn reject(&mut self, now: Instant, packet: &Packet<'_>, why: Rejection) {
-        todo!()
-    }
-    /// The neighbour behind `next_hop` was heard from by the upper layer (RFC 4861 clause 7.3.1).
-    pub fn confirm(&mut self, now: Instant, path: &Path) {
-        todo!()
-    }
-    /// A path MTU was learned, or is to be forgotten.
-    pub fn set_path_mtu(&mut self, now: Instant, destination: IpAddr, mtu: u32) {
-        todo!()
-    }
-    /// Joins a group on an interface, with the sources wanted or not wanted. Counted: leave as often.
-    pub fn set_group(
-        &mut self,
-        now: Instant,
-        link: IfIndex,
-        group: IpAddr,
-        sources: Option<&GroupFilter>,
-    ) -> Result<(), Errno> {
-        todo!()
+
+    /// Memory that is about to be used shall go back some day.
+    fn arm_trim(&mut self, now: Instant) {
+        if !self.trimming {
+            self.trimming = true;
+            self.timers.set(Timer::Trim, now + TRIM);
+        }
     }
 }
+
+/// The loopback of a new network namespace.
+fn lo() -> Link {
+    Link {
+        index: LOOPBACK,
+        name: "lo".into(),
+        kind: LinkKind::Loopback,
+        mac: Mac([0; 6]),
+        mtu: 65_536,
+        up: false,
+        carrier: true,
+        promiscuous: 0,
+        allmulti: 0,
+        queue_length: 1000,
+        plugged: String::new(),
+        counters: LinkCounters::default(),
+    }
+}
+
+/// Deadlines handled at once, so that a call ends; what is left is due still.
+const MAX_DEADLINES: usize = 4096;
 
 /// What the sockets of one interface together want of a group (RFC 3376 clause 3.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -297,3 +407,6 @@ pub struct GroupFilter {
     /// The sources.
     pub sources: Vec<IpAddr>,
 }
+
+#[cfg(test)]
+mod tests;

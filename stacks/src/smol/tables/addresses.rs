@@ -164,7 +164,6 @@ impl Tables {
             let mut address = Address::new(LOOPBACK, v4.into());
             address.scope = SCOPE_HOST;
             address.label = "lo".into();
-            address.protocol = PROTOCOL_LOOPBACK;
             address.flags = ifa_flags::PERMANENT;
             // The loopback has a free place: there is no limit but for all addresses together.
             let _ = self.add_v4(address);

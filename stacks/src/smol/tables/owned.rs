@@ -113,7 +113,7 @@ impl Tables {
 
 impl Address {
     /// The network it is on: that of its peer, if it has one.
-    pub(super) fn network(&self) -> IpNet {
+    pub fn network(&self) -> IpNet {
         IpNet::new(self.peer.unwrap_or(self.net.addr()), self.net.prefix_len())
             .map_or(self.net, |net| net)
             .trunc()

@@ -114,7 +114,7 @@ impl Tables {
             IpNet::V4(_) => {}
             IpNet::V6(net) => which.to = net.trunc().into(),
         }
-        if table != TABLE_MAIN && table != TABLE_LOCAL && !self.routes.iter().any(|r| r.table == table) {
+        if table != TABLE_MAIN && table != TABLE_LOCAL && !self.has_table(table) {
             return Err(Refused::new(Errno::ESRCH, "FIB table does not exist"));
         }
         let range = self.range_of(table, which.to);
@@ -357,6 +357,17 @@ impl Tables {
             return Err(Refused::new(Errno::ENETDOWN, "Nexthop device is not up"));
         }
         Ok(())
+    }
+
+    /// The route by which a path goes: for showing, not for sending.
+    pub fn rule_for(&self, destination: IpAddr, link: IfIndex, local: bool) -> Option<&Route> {
+        let of_link = |r: &Route| (local && r.kind == RouteKind::Local) || r.link == Some(link);
+        self.longest_match(destination, |r| (r.table == TABLE_MAIN || r.table == TABLE_LOCAL) && of_link(r))
+    }
+
+    /// There is a route in the table.
+    pub fn has_table(&self, table: u32) -> bool {
+        self.routes.iter().any(|r| r.table == table)
     }
 
     /// What an address is to this host by its tables (inet_addr_type); `None` if no route says.

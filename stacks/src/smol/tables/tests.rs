@@ -1,7 +1,7 @@
 //! What a Linux 6.18 namespace shows after the same commands, line by line as ip(8) prints it.
 
 use std::fmt::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -27,6 +27,14 @@ fn running() -> Tables {
     tables.dad_done(ETH0, "fe80::78df:52ff:fe35:397b".parse().unwrap(), true);
     tables
 }
+
+#[expect(clippy::disallowed_methods, reason = "any moment will do, and there is no other way to one")]
+fn moment() -> Instant {
+    Instant::now()
+}
+
+/// Errno and Linux's words.
+type Answer = Result<(), (Errno, &'static str)>;
 
 fn add(tables: &mut Tables, net: &str, flags: u32) -> Result<(), Errno> {
     let address = Address { flags, ..Address::new(ETH0, net.parse().unwrap()) };
@@ -70,7 +78,7 @@ fn route(words: &str) -> Route {
     route
 }
 
-fn try_route(tables: &mut Tables, words: &str, mode: Mode) -> Result<(), (Errno, &'static str)> {
+fn try_route(tables: &mut Tables, words: &str, mode: Mode) -> Answer {
     tables.add_route(route(words), mode).map_err(|e| (e.errno, e.why))
 }
 
@@ -282,7 +290,7 @@ fn addresses_of_a_link_that_is_down_get_their_networks_when_it_comes_up() {
 
 #[test]
 fn lifetimes_end() {
-    let now = Instant::now();
+    let now = moment();
     let mut tables = running();
     let mut address = Address::new(ETH0, "fd00::5/64".parse().unwrap());
     address.preferred_until = Some(now + Duration::from_secs(5));
@@ -303,7 +311,7 @@ fn routes_of_ipv4_are_refused_as_linux_does() {
     add(&mut tables, "10.0.0.2/24", 0).unwrap();
     let gateway = "Nexthop has invalid gateway";
     let error_kind = "Gateway, device and multipath can not be specified for this route type";
-    let cases: [(&str, Result<(), (Errno, &str)>); 15] = [
+    let cases: [(&str, Answer); 15] = [
         ("10.9.0.0/16 via 10.0.0.1", Ok(())),
         ("10.9.0.0/16 via 10.0.0.1", Err((Errno::EEXIST, ""))),
         ("10.10.0.0/16 via 10.0.0.2", Ok(())),
@@ -362,7 +370,7 @@ fn routes_of_ipv6_are_refused_as_linux_does() {
     let mut tables = running();
     add(&mut tables, "fd00::2/64", ifa_flags::NODAD).unwrap();
     let unreachable = Err((Errno::EHOSTUNREACH, ""));
-    let cases: [(&str, Result<(), (Errno, &str)>); 13] = [
+    let cases: [(&str, Answer); 13] = [
         ("fd01::/64 via fd00::1", Ok(())),
         ("fd01::/64 via fd00::1", Err((Errno::EEXIST, ""))),
         ("fd02::/64 via fd00::2", Err((Errno::EINVAL, "Gateway can not be a local address"))),
@@ -450,7 +458,7 @@ fn promiscuity_is_counted_and_shown_only_if_wished() {
 
 #[test]
 fn neighbours_set_by_hand() {
-    let now = Instant::now();
+    let now = moment();
     let mut tables = running();
     let ip = "10.0.0.77".parse().unwrap();
     let mac = Some(Mac([2, 0, 0, 0, 0, 0x77]));

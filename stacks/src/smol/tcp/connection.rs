@@ -152,8 +152,6 @@ pub struct Connection {
     pub(super) ahead_us: i64,
     /// smoltcp was offered its first words: the SYN.
     pub(super) begun: bool,
-    /// The congestion window was raised to its initial size.
-    pub(super) raised: bool,
     /// Nothing to send before [`Connection::wake`], unless something happens.
     pub(super) quiet: bool,
     /// See `quiet`.
@@ -209,7 +207,6 @@ impl Connection {
             finish_later: false,
             ahead_us: 0,
             begun: false,
-            raised: false,
             quiet: false,
             wake: None,
             cwnd: 0,

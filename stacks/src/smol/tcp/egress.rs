@@ -163,9 +163,9 @@ impl Connection {
         }
         let takes = data as u32 + flags.length();
         let ack = segment.ack();
-        let edge = ack.wrapping_add(u32::from(segment.window()) << self.receiving.scale);
+        let widened = self.widen(ack.wrapping_add(u32::from(segment.window()) << self.receiving.scale));
         if takes == 0 {
-            if ack == self.receiving.acknowledged && !before(self.receiving.edge, edge) {
+            if ack == self.receiving.acknowledged && !widened {
                 return None;
             }
             segment.set_seq(self.sending.max);
@@ -175,7 +175,6 @@ impl Connection {
             self.note_sent(now, seq, seq.wrapping_add(takes));
         }
         self.receiving.acknowledged = ack;
-        self.receiving.edge = later(self.receiving.edge, edge);
         segment.set_window(self.window());
         segment.set_ports(self.ports);
         if segment.header_len() > HEADER {
@@ -183,6 +182,21 @@ impl Connection {
             segment.set_timestamps(stamp);
         }
         Some(data)
+    }
+
+    /// smoltcp allows the peer up to `edge`. We say so only if that makes room for a whole segment (silly
+    /// window syndrome, RFC 9293 clause 3.8.6.2.2). Returns whether it is worth a segment of its own: the
+    /// window doubles (tcp_cleanup_rbuf()).
+    pub(super) fn widen(&mut self, edge: u32) -> bool {
+        let gain = edge.wrapping_sub(self.receiving.edge);
+        let capacity = self.body.as_ref().map_or(0, |body| body.socket().recv_capacity());
+        let least = u32::from(self.mss_limit()).min(capacity as u32 / 2);
+        if self.receiving.finished || !before(self.receiving.edge, edge) || gain < least {
+            return false;
+        }
+        let before = self.receiving.edge.wrapping_sub(self.receiving.next);
+        self.receiving.edge = edge;
+        gain >= before
     }
 
     /// Sequence numbers `from` to `to` go out.
@@ -203,8 +217,8 @@ impl Connection {
         let queued = self.body.as_ref().map_or(0, |body| body.socket().send_queue());
         if queued as u32 > in_flight && in_flight + u32::from(self.mss()) < self.send_window() {
             self.cwnd = in_flight as usize;
-        } else {
-            self.cwnd = self.cwnd.max(in_flight as usize);
+        } else if self.in_flight() as usize > self.cwnd {
+            self.cwnd = in_flight as usize;
         }
     }
 

@@ -29,6 +29,11 @@ const MOST_ACKS: u8 = 16;
 /// smoltcp's delay of acknowledgements.
 const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
 
+/// smoltcp's initial congestion window, in bytes.
+const INNER_CWND: usize = 2048;
+/// What it shall be, in segments (RFC 6928).
+const INITIAL_SEGMENTS: u32 = 10;
+
 impl Connection {
     /// Peer's SYN, for a passive open.
     pub(super) fn greet(&mut self, tools: &mut Tools, now: Instant, syn: &Incoming<'_>) -> bool {
@@ -78,7 +83,7 @@ impl Connection {
         if flags.has(Flags::ACK) {
             self.receiving.acknowledged = segment.seq;
             self.advance(now, segment.ack);
-            self.establish();
+            self.establish(tools, now);
         } else {
             // Both sides began (clause 3.5): our SYN again, with ACK.
             self.due.syn = true;
@@ -126,21 +131,49 @@ impl Connection {
     }
 
     /// The handshake is done.
-    fn establish(&mut self) {
+    fn establish(&mut self, tools: &mut Tools, now: Instant) {
         self.phase = Phase::Open;
         self.due.syn = false;
+        self.raise(tools, now);
         if std::mem::take(&mut self.finish_later) {
             self.finish();
+        }
+    }
+
+    /// Raises smoltcp's congestion window from its 2 KiB to ten segments (RFC 6928), unless SYNs were lost.
+    /// A window grows as data is acknowledged; so some is queued, bytes that nobody wrote and nobody will
+    /// send, and acknowledged, a segment at a time.
+    fn raise(&mut self, tools: &mut Tools, now: Instant) {
+        self.cwnd = INNER_CWND;
+        if self.counts.retransmits > 1 {
+            return;
+        }
+        let mss = u32::from(self.sending.mss);
+        let target = (INITIAL_SEGMENTS * mss).min(u32::from(u16::MAX).max(self.send_window())) as usize;
+        while self.cwnd < target
+            && let Some(body) = &mut self.body
+        {
+            let step = (target - self.cwnd).min(mss as usize);
+            let queued = body.with(|socket| socket.send(|room| (step.min(room.len()), step.min(room.len()))));
+            let Ok(queued) = queued else { return };
+            self.sending.shift_by = self.sending.shift_by.wrapping_sub(queued as u32);
+            self.hear(tools, now, self.receiving.next, self.sending.una, &[]);
+            self.cwnd += queued;
+            if queued == 0 {
+                return;
+            }
         }
     }
 
     /// In every state with a peer that is known (RFC 9293 clause 3.10.7.4).
     fn handle_synchronized(&mut self, tools: &mut Tools, now: Instant, segment: &Incoming<'_>) {
         let flags = segment.flags;
+        if self.phase == Phase::Handshake && flags == Flags::SYN && segment.seq == self.receiving.isn {
+            self.due.syn = true;
+            return;
+        }
         if !self.is_acceptable(now, segment) {
-            if self.phase == Phase::Handshake && flags.has(Flags::SYN) && segment.seq == self.receiving.isn {
-                self.due.syn = true;
-            } else if !flags.has(Flags::RST) {
+            if !flags.has(Flags::RST) {
                 self.answer_unacceptable(now, segment);
             }
             return;
@@ -240,7 +273,11 @@ impl Connection {
     fn take_in(&mut self, tools: &mut Tools, now: Instant, segment: &Incoming<'_>) {
         let una = self.sending.una;
         let stale = before(segment.ack, una);
+        let shut = self.sending.window == 0;
         let news = self.note_window(segment, stale);
+        if shut && self.sending.window != 0 {
+            self.timers.reopened(now);
+        }
         self.note_fin(segment);
         let (seq, payload) = self.cut(segment);
         let again = segment.payload.is_empty() && !segment.flags.has(Flags::FIN) && !stale;
@@ -332,8 +369,7 @@ impl Connection {
             self.forget_sacks();
         }
         if let Some((ack, window)) = reply {
-            let edge = ack.wrapping_add(u32::from(window) << self.receiving.scale);
-            self.receiving.edge = later(self.receiving.edge, edge);
+            self.widen(ack.wrapping_add(u32::from(window) << self.receiving.scale));
             self.acknowledge();
             if next == self.receiving.next {
                 self.receiving.furthest = later(self.receiving.furthest, end);
@@ -384,7 +420,7 @@ impl Connection {
     /// What follows from what smoltcp knows now.
     fn follow(&mut self, tools: &mut Tools, now: Instant) {
         if self.phase == Phase::Handshake && !matches!(self.inner(), Inner::SynReceived | Inner::Listen) {
-            self.establish();
+            self.establish(tools, now);
         }
         if self.receiving.fin == Some(self.receiving.next) && !self.receiving.finished {
             let header = Bare {

@@ -19,12 +19,16 @@ const TIMESTAMPS_ALONE: [u8; 4] = [1, 1, 8, 10];
 pub(super) struct Flags(u8);
 
 impl Flags {
-    pub(super) const NONE: Self = Self(0);
     pub(super) const FIN: Self = Self(0x01);
     pub(super) const SYN: Self = Self(0x02);
     pub(super) const RST: Self = Self(0x04);
-    pub(super) const PSH: Self = Self(0x08);
+
     pub(super) const ACK: Self = Self(0x10);
+
+    /// As they stand in a header.
+    pub(super) const fn of(byte: u8) -> Self {
+        Self(byte & 0x1f)
+    }
 
     /// All of `other` are set.
     pub(super) fn has(self, other: Self) -> bool {
@@ -78,7 +82,7 @@ impl<'a> Incoming<'a> {
         let mut incoming = Self {
             seq: packet.seq_number().0.cast_unsigned(),
             ack: packet.ack_number().0.cast_unsigned(),
-            flags: Flags(segment[13] & 0x1f),
+            flags: Flags::of(segment[13]),
             window: packet.window_len(),
             mss: None,
             scale: None,
@@ -202,7 +206,7 @@ impl<'a> Outgoing<'a> {
     }
 
     pub(super) fn flags(&self) -> Flags {
-        Flags(self.bytes[13] & 0x1f)
+        Flags::of(self.bytes[13])
     }
 
     pub(super) fn window(&self) -> u16 {

@@ -7,7 +7,7 @@ mod simulation;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::segment::{Flags, Incoming};
+use super::segment::Incoming;
 use super::*;
 
 /// Room before a segment.

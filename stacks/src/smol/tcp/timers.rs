@@ -118,6 +118,13 @@ impl Timers {
         self.stalled_since = (!all).then_some(now);
     }
 
+    /// The peer's window is open again: what was a probe counts as sent now (tcp_ack_probe()).
+    pub(super) fn reopened(&mut self, now: Instant) {
+        self.backoff = 0;
+        self.stalled_since = self.stalled_since.map(|_| now);
+        self.retransmit_at = self.retransmit_at.map(|_| now + self.timeout());
+    }
+
     /// The retransmission timer ran out.
     pub(super) fn expired(&mut self, now: Instant) {
         self.timed = None;

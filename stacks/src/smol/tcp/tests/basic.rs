@@ -45,3 +45,22 @@ fn a_nobody_refuses() {
     assert_eq!(end.machine.take_error(end.connection.as_mut().unwrap()), Some(Errno::ECONNREFUSED));
     assert_eq!(end.machine.take_error(end.connection.as_mut().unwrap()), None);
 }
+
+#[test]
+fn ten_segments_go_at_once() {
+    for mtu in [1500, 9000, 65_536] {
+        let mut both = [settings(), settings()];
+        both[0].mtu = mtu;
+        both[1].mtu = mtu;
+        let mut pair = Pair::new(Model { delay: Duration::from_millis(10), ..Model::default() }, 1, both);
+        pair.run(Duration::from_millis(100));
+        pair.log = Some(Vec::new());
+        assert_eq!(pair.ends[0].send(&pattern(200_000)), 200_000);
+        pair.run(Duration::from_millis(5));
+        let sent: usize = pair.log.take().unwrap().iter().map(|(_, bytes)| bytes.len() - 32).sum();
+        let ten = 10 * (mtu as usize - 52);
+        assert!(sent >= ten.min(60_000) && sent <= ten + 1460, "{mtu}: {sent}");
+        pair.run(Duration::from_secs(2));
+        assert!(pair.ends[1].receive() == pattern(200_000));
+    }
+}

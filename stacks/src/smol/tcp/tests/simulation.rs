@@ -72,3 +72,16 @@ fn bad_links_lose_nothing() {
         println!("seed {seed} {model:?}: {took:?}");
     }
 }
+
+/// One way over 20 ms with loss: how long 4 MiB take.
+#[test]
+fn loss_costs_time_only() {
+    for loss in [0, 1, 10, 30] {
+        let mut took = Duration::ZERO;
+        for seed in 0..5 {
+            let model = Model { delay: Duration::from_millis(10), loss, ..Model::default() };
+            took += transfer(model, seed, [settings(), settings()], 1 << 20, Duration::from_secs(2000));
+        }
+        println!("1 MiB each way, 20 ms, {loss} per mille lost: {:?}", took / 5);
+    }
+}

@@ -1,0 +1,75 @@
+//! Whole packets for us: checksums, and who gets them.
+//!
+//! # Theory of operation
+//! TCP, UDP and ICMP packets are given on only if their checksum is right, or was vouched for: by the port that
+//! left it partial (virtio-net), or because the packet never left this stack. ICMP and group management act here
+//! and go on all the same, as raw and ICMP sockets want them.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use switch::offload::checksum::{fold, sum};
+
+use super::output::{ICMP, ICMPV6, TCP, UDP, pseudo_sum};
+use super::{Delivery, Net, Packet};
+
+/// IPPROTO_IGMP
+pub(super) const IGMP: u8 = 2;
+/// Bytes of a UDP header.
+const UDP_HEADER: usize = 8;
+/// Bytes of a TCP header without options.
+const TCP_HEADER: usize = 20;
+
+impl Net {
+    /// A whole packet for us.
+    pub(super) fn upper_input<'f>(&mut self, now: Instant, mut packet: Packet<'f>) -> Delivery<'f> {
+        let v4 = packet.source.is_ipv4();
+        if !is_sound(&mut packet) {
+            return self.bad(packet.link);
+        }
+        match packet.protocol {
+            ICMP if v4 => self.icmp_input(now, packet),
+            ICMPV6 if !v4 => self.icmpv6_input(now, packet),
+            IGMP if v4 => {
+                self.igmp_input(now, &packet);
+                Delivery::Packet(packet)
+            }
+            _ => Delivery::Packet(packet),
+        }
+    }
+}
+
+/// Looks at lengths and checksum of the protocols that we know; cuts off what is behind a UDP datagram.
+fn is_sound(packet: &mut Packet<'_>) -> bool {
+    let v4 = packet.source.is_ipv4();
+    let minimum = match packet.protocol {
+        TCP => TCP_HEADER,
+        UDP => UDP_HEADER,
+        ICMP if v4 => 8,
+        ICMPV6 if !v4 => 4,
+        _ => return true,
+    };
+    if packet.payload.len() < minimum {
+        return false;
+    }
+    if packet.protocol == UDP && packet.gso_size == 0 {
+        let len = usize::from(u16::from_be_bytes([packet.payload[4], packet.payload[5]]));
+        if len < UDP_HEADER || len > packet.payload.len() {
+            return false;
+        }
+        match &mut packet.payload {
+            Cow::Borrowed(bytes) => *bytes = &bytes[..len],
+            Cow::Owned(bytes) => bytes.truncate(len),
+        }
+        if packet.payload[6..8] == [0, 0] && !packet.checked {
+            // The sender made none, which only IPv4 allows (RFC 768, RFC 8200 clause 8.1).
+            packet.checked = true;
+            return v4;
+        }
+    }
+    if !packet.checked {
+        let pseudo = pseudo_sum(packet.source, packet.destination, packet.protocol, packet.payload.len());
+        packet.checked = fold(pseudo + sum(&packet.payload)) == 0xFFFF;
+    }
+    packet.checked
+}
