@@ -129,4 +129,3 @@ pub(in crate::smol) fn extra(
     bytes.unwrap_or(&[])
 }
 
-const _: Fragmenting = Fragmenting::Allowed;

@@ -1,5 +1,6 @@
 //! The calls: socket(2), close(2), and the way from each other one to who does it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -168,7 +169,7 @@ fn inet(domain: Domain, kind: i32, protocol: i32, caller: &Caller) -> Result<Soc
         (libc::SOCK_STREAM | libc::SOCK_DGRAM | libc::SOCK_RAW, _) => return Err(Errno::EPROTONOSUPPORT),
         _ => return Err(Errno::ESOCKTNOSUPPORT),
     };
-    let mut socket = Socket::new(domain, kind, protocol as u8, caller.uid, options, body);
+    let mut socket = Socket::new(domain, kind, protocol as u8, caller.uid, Arc::new(options), body);
     if kind == libc::SOCK_RAW {
         // inet_num of a raw socket is its protocol, and getsockname(2) shows it.
         socket.port = protocol as u16;
@@ -189,5 +190,5 @@ fn packet(kind: i32, protocol: i32, caller: &Caller) -> Result<Socket, Errno> {
     // The argument is in network order.
     let protocol = u16::from_be(protocol as u16);
     let body = Body::Packet(Box::new(PacketSocket::new(protocol, cooked)));
-    Ok(Socket::new(Domain::V4, kind, 0, caller.uid, Options::default(), body))
+    Ok(Socket::new(Domain::V4, kind, 0, caller.uid, Arc::default(), body))
 }

@@ -130,7 +130,8 @@ impl Engine {
             };
         }
         let range = range(socket.options.ip.local_range)?;
-        let order = self.ports.order(&self.secret, range, &(local, peer.address, peer.port), true);
+        let hash = self.secret.of(&(local, peer.address, peer.port));
+        let order = self.ports.order(range, hash, true);
         for port in order {
             let free = self.ports.is_free(Space::Tcp, port);
             if !free && !self.ports.is_given(&self.sockets, port) {

@@ -122,7 +122,7 @@ pub(crate) enum Body {
 
 impl Socket {
     /// A new one, held by a program.
-    pub(crate) fn new(domain: Domain, kind: i32, protocol: u8, uid: u32, options: Options, body: Body) -> Self {
+    pub(crate) fn new(domain: Domain, kind: i32, protocol: u8, uid: u32, options: Arc<Options>, body: Body) -> Self {
         Self {
             domain,
             protocol,
@@ -140,7 +140,7 @@ impl Socket {
             local: domain.unspecified(),
             port: 0,
             peer: None,
-            options: Arc::new(options),
+            options,
             path: None,
             timer: None,
             cookie: 0,

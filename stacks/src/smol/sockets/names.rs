@@ -183,7 +183,7 @@ impl Engine {
         let port = if port == 0 {
             let ends = (space, socket.local, id);
             let range = if space == Space::Ping { 1..=u16::MAX } else { range(socket.options.ip.local_range)? };
-            let mut order = self.ports.order(&self.secret, range, &ends, false);
+            let mut order = self.ports.order(range, self.secret.of(&ends), false);
             order.find(|port| free(&self.ports, *port, true)).ok_or(Errno::EADDRINUSE)?
         } else if free(&self.ports, port, false) {
             port

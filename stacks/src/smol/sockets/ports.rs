@@ -16,7 +16,7 @@ use std::ops::RangeInclusive;
 use nix::errno::Errno;
 
 use super::address::Domain;
-use super::keyed::{Key, Secret};
+use super::keyed::Key;
 use super::slots::Slots;
 use super::{Ownership, Socket};
 use crate::smol::engine::SocketId;
@@ -110,18 +110,16 @@ impl Ports {
         first.is_some_and(|socket| socket.ownership == Ownership::Given)
     }
 
-    /// The ports of `range` in the order in which to try them. `ends`: what distinguishes this one from others
-    /// that may have the same port.
+    /// The ports of `range` in the order in which to try them. `hash`: a secret hash of what distinguishes this
+    /// one from others that may have the same port.
     pub(crate) fn order(
         &mut self,
-        secret: &Secret,
         range: RangeInclusive<u16>,
-        ends: &impl std::hash::Hash,
+        hash: u64,
         even_first: bool,
     ) -> impl Iterator<Item = u16> + use<> {
         let (low, high) = (u32::from(*range.start()), u32::from(*range.end()));
         let count = high - low + 1;
-        let hash = secret.of(ends);
         let counter = &mut self.counters[(hash >> 32) as usize % COUNTERS];
         let start = (hash as u32).wrapping_add((*counter).into()) % count & !1;
         *counter = counter.wrapping_add(2);
@@ -172,6 +170,7 @@ pub(crate) fn range(local_range: u32) -> Result<RangeInclusive<u16>, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::keyed::Secret;
     use super::*;
 
     #[test]
@@ -180,7 +179,7 @@ mod tests {
         let secret = Secret::new([3, 4]);
         for range in [EPHEMERAL, 40_001..=40_001, 40_001..=40_004, 40_000..=40_006] {
             for even in [true, false] {
-                let mut seen: Vec<u16> = ports.order(&secret, range.clone(), &7u32, even).collect();
+                let mut seen: Vec<u16> = ports.order(range.clone(), secret.of(&7u32), even).collect();
                 seen.sort_unstable();
                 assert!(seen.iter().copied().eq(range.clone()), "{range:?} {even}");
             }
@@ -191,7 +190,7 @@ mod tests {
     fn connections_begin_with_even_ports_and_others_elsewhere() {
         let mut ports = Ports::new(Key::new([1, 2]));
         let secret = Secret::new([3, 4]);
-        let first = |ports: &mut Ports, ends: u32, even| ports.order(&secret, EPHEMERAL, &ends, even).next();
+        let first = |ports: &mut Ports, ends: u32, even| ports.order(EPHEMERAL, secret.of(&ends), even).next();
         let even = first(&mut ports, 1, true).unwrap();
         assert_eq!(even % 2, 0);
         assert_eq!(first(&mut ports, 2, false).unwrap() % 2, 1);

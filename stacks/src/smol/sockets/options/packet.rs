@@ -34,7 +34,7 @@ const VNET_HDR_SZ: i32 = 24;
 const MAX_MEMBERSHIPS: usize = 64;
 
 impl Engine {
-    fn packet(&mut self, id: SocketId) -> Result<&mut PacketSocket, Errno> {
+    fn packet_socket(&mut self, id: SocketId) -> Result<&mut PacketSocket, Errno> {
         match self.sockets.get_mut(id).map(|socket| &mut socket.body) {
             Some(Body::Packet(packet)) => Ok(packet),
             // Sockets of IPv4 say it their way.
@@ -45,7 +45,7 @@ impl Engine {
     }
 
     pub(crate) fn get_packet_option(&mut self, id: SocketId, name: i32, value: &[u8]) -> Result<Vec<u8>, Errno> {
-        let packet = self.packet(id)?;
+        let packet = self.packet_socket(id)?;
         let n = match name {
             STATISTICS => {
                 let drops = packet.queue.dropped - packet.told_drops;
@@ -82,7 +82,7 @@ impl Engine {
         value: &[u8],
     ) -> Result<(), Errno> {
         let _ = now;
-        let packet = self.packet(id)?;
+        let packet = self.packet_socket(id)?;
         if matches!(name, ADD_MEMBERSHIP | DROP_MEMBERSHIP) {
             return self.set_packet_membership(id, name == ADD_MEMBERSHIP, value);
         }
@@ -121,14 +121,14 @@ impl Engine {
             return Err(Errno::EINVAL);
         }
         let one = (link, kind, address);
-        let packet = self.packet(id)?;
+        let packet = self.packet_socket(id)?;
         let at = packet.memberships.iter().position(|other| *other == one);
         match (add, at) {
             (true, _) if i32::from(kind) > libc::PACKET_MR_UNICAST => return Err(Errno::EINVAL),
             (true, _) if packet.memberships.len() >= MAX_MEMBERSHIPS => return Err(Errno::ENOBUFS),
             (true, _) => {
                 self.net.tables.links.get(&link).ok_or(Errno::ENODEV)?;
-                self.packet(id)?.memberships.push(one);
+                self.packet_socket(id)?.memberships.push(one);
             }
             (false, None) => return Err(Errno::EADDRNOTAVAIL),
             (false, Some(at)) => {
