@@ -81,7 +81,9 @@ impl Engine {
         self.refresh_path(now, id);
         let Some(socket) = self.sockets.get_mut(id) else { return Said::Nothing };
         let (path, options) = (socket.path, &socket.options);
-        let (Some(peer), Body::Stream(stream)) = (socket.peer, &mut socket.body) else { return Said::Nothing };
+        let (Some(peer), Body::Stream(stream)) = (socket.peer, &mut socket.body) else {
+            return Said::Nothing;
+        };
         let Some(connection) = stream.connection.as_mut() else { return Said::Nothing };
         let slot = self.net.slot();
         let Some(segment) = self.tcp.poll_segment(now, connection, slot, HEADROOM) else {
@@ -128,4 +130,3 @@ pub(in crate::smol) fn extra(
     };
     bytes.unwrap_or(&[])
 }
-

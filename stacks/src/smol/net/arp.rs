@@ -45,7 +45,8 @@ impl Net {
             return;
         }
         let request = arp.operation == ArpOperation::Request;
-        let ours = self.index().find_local(IpAddr::V4(target)).is_some_and(|hop| hop.kind == RouteKind::Local);
+        let ours =
+            self.index().find_local(IpAddr::V4(target)).is_some_and(|hop| hop.kind == RouteKind::Local);
         if request && ours {
             if !source.is_unspecified() {
                 let heard = Heard {
@@ -88,9 +89,7 @@ impl Net {
     ) {
         let source = match source {
             Some(IpAddr::V4(source)) => source,
-            _ => self
-                .select_v4(link, Some(target), libc::RT_SCOPE_LINK)
-                .unwrap_or(Ipv4Addr::UNSPECIFIED),
+            _ => self.select_v4(link, Some(target), libc::RT_SCOPE_LINK).unwrap_or(Ipv4Addr::UNSPECIFIED),
         };
         let Some(own) = self.mac(link) else { return };
         let arp = Arp {
@@ -104,11 +103,8 @@ impl Net {
     /// Tells everybody that an address is ours (RFC 5227 clause 2.3), so that nobody sends to who had it before.
     pub(super) fn announce_v4(&mut self, link: IfIndex, address: Ipv4Addr) {
         let Some(own) = self.mac(link) else { return };
-        let arp = Arp {
-            operation: ArpOperation::Request,
-            source: (own, address),
-            target: (Mac([0; 6]), address),
-        };
+        let arp =
+            Arp { operation: ArpOperation::Request, source: (own, address), target: (Mac([0; 6]), address) };
         self.send_arp(link, BROADCAST, &arp);
     }
 

@@ -39,7 +39,13 @@ struct Passing<'a> {
 }
 
 impl Net {
-    pub(super) fn forward_v4(&mut self, now: Instant, arrival: &Arrival, header: &Header4, buffer: Buffer<'_>) {
+    pub(super) fn forward_v4(
+        &mut self,
+        now: Instant,
+        arrival: &Arrival,
+        header: &Header4,
+        buffer: Buffer<'_>,
+    ) {
         let reserved = header.source.octets()[0] == 0 || header.destination.octets()[0] >= 240;
         if reserved || is_link_local_v4(header.source) || is_link_local_v4(header.destination) {
             self.count(arrival.link, |counters| counters.rx_dropped += 1);
@@ -59,7 +65,13 @@ impl Net {
         self.forward(now, &passing);
     }
 
-    pub(super) fn forward_v6(&mut self, now: Instant, arrival: &Arrival, header: &Header6, buffer: Buffer<'_>) {
+    pub(super) fn forward_v6(
+        &mut self,
+        now: Instant,
+        arrival: &Arrival,
+        header: &Header6,
+        buffer: Buffer<'_>,
+    ) {
         let no_host = header.source.is_unspecified() || header.source.is_loopback();
         if no_host || header.destination.is_unspecified() || header.destination.is_unicast_link_local() {
             self.count(arrival.link, |counters| counters.rx_dropped += 1);
@@ -154,10 +166,8 @@ impl Net {
             Errno::EINVAL => None,
             _ => Some(Trouble::Network),
         })?;
-        let broadcast = self
-            .index()
-            .find_local(passing.destination)
-            .is_some_and(|hop| hop.kind != RouteKind::Unicast);
+        let broadcast =
+            self.index().find_local(passing.destination).is_some_and(|hop| hop.kind != RouteKind::Unicast);
         if path.local || path.group || broadcast { Err(None) } else { Ok(path) }
     }
 

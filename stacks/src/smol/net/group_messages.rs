@@ -133,7 +133,14 @@ impl Net {
     }
 
     /// A report or leave of an older version.
-    pub(super) fn send_older(&mut self, link: IfIndex, group: IpAddr, joined: bool, version: u8, now: Instant) {
+    pub(super) fn send_older(
+        &mut self,
+        link: IfIndex,
+        group: IpAddr,
+        joined: bool,
+        version: u8,
+        now: Instant,
+    ) {
         match group {
             IpAddr::V4(group) => {
                 let (kind, to) = match (joined, version) {

@@ -78,7 +78,8 @@ impl Member {
     }
 
     fn is_joined(&self) -> bool {
-        self.own > 0 || self.users.as_ref().is_some_and(|filter| !filter.include || !filter.sources.is_empty())
+        self.own > 0
+            || self.users.as_ref().is_some_and(|filter| !filter.include || !filter.sources.is_empty())
     }
 }
 

@@ -101,7 +101,9 @@ impl Net {
             Whose::Nobodys => return self.unwanted(arrival.link),
         }
         if header.is_fragment() {
-            let Some(whole) = self.reassemble_v4(now, arrival, &header, &buffer) else { return Delivery::None };
+            let Some(whole) = self.reassemble_v4(now, arrival, &header, &buffer) else {
+                return Delivery::None;
+            };
             let Some(again) = Header4::parse(whole.front(), whole.len()) else { return Delivery::None };
             header = again;
             let whole_arrival = Arrival { gso_size: 0, trusted: arrival.is_looped(), ..*arrival };

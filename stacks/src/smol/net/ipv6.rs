@@ -137,7 +137,8 @@ impl Net {
                     return self.ipv6_upper(now, &arrival, header, protocol, at, buffer);
                 }
                 Walk::Fragment(at, named_at) if !nested => {
-                    let Some((whole, next)) = self.reassemble_v6(now, &arrival, header, &buffer, at, named_at)
+                    let Some((whole, next)) =
+                        self.reassemble_v6(now, &arrival, header, &buffer, at, named_at)
                     else {
                         return Delivery::None;
                     };
@@ -226,7 +227,9 @@ fn judge_options(mut options: &[u8], mut at: usize, group: bool) -> Result<(), W
             (PAD1 | PADN | ROUTER_ALERT, _) | (_, 0) => {}
             (_, 1) => return Err(Walk::Drop),
             (_, 3) if group => return Err(Walk::Drop),
-            _ => return Err(Walk::Tell(Trouble::UnknownOption { at: at as u32, told_groups: kind >> 6 == 2 })),
+            _ => {
+                return Err(Walk::Tell(Trouble::UnknownOption { at: at as u32, told_groups: kind >> 6 == 2 }));
+            }
         }
         if seen > MAX_OPTIONS {
             return Err(Walk::Drop);

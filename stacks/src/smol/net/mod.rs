@@ -45,7 +45,7 @@ use nix::errno::Errno;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::timers::Timer;
-use super::tables::{Address, Change, IfIndex, LOOPBACK, Link, LinkCounters, LinkKind, Tables};
+use super::tables::{Address, Change, IfIndex, LinkKind, Tables};
 use crate::config::Mac;
 
 /// Room before a segment in a reserved slot: Ethernet with two tags, IPv6, and IPv6 options, in bytes.
@@ -239,10 +239,8 @@ const TRIM: Duration = Duration::from_secs(1);
 impl Net {
     /// An empty stack: a loopback, down and without addresses as in a new network namespace.
     pub fn new(seed: [u8; 32], _now: Instant) -> Self {
-        let mut tables = Tables::default();
-        tables.links.insert(LOOPBACK, lo());
         Self {
-            tables,
+            tables: Tables::new(),
             generation: 1,
             cache: RefCell::default(),
             random: random::Random::new(seed),
@@ -375,24 +373,6 @@ impl Net {
             self.trimming = true;
             self.timers.set(Timer::Trim, now + TRIM);
         }
-    }
-}
-
-/// The loopback of a new network namespace.
-fn lo() -> Link {
-    Link {
-        index: LOOPBACK,
-        name: "lo".into(),
-        kind: LinkKind::Loopback,
-        mac: Mac([0; 6]),
-        mtu: 65_536,
-        up: false,
-        carrier: true,
-        promiscuous: 0,
-        allmulti: 0,
-        queue_length: 1000,
-        plugged: String::new(),
-        counters: LinkCounters::default(),
     }
 }
 

@@ -43,7 +43,9 @@ pub(super) struct Options {
 
 impl Net {
     pub(super) fn ndp_input(&mut self, now: Instant, packet: &Packet<'_>) {
-        let (IpAddr::V6(source), IpAddr::V6(destination)) = (packet.source, packet.destination) else { return };
+        let (IpAddr::V6(source), IpAddr::V6(destination)) = (packet.source, packet.destination) else {
+            return;
+        };
         let Ok(message) = Icmpv6Packet::new_checked(&*packet.payload) else { return };
         if packet.ttl != HOPS || message.msg_code() != 0 {
             return;
@@ -81,7 +83,8 @@ impl Net {
     ) {
         let detection = source.is_unspecified();
         let group = destination.is_multicast();
-        if target.is_multicast() || (detection && (options.source.is_some() || destination != solicited_node(target)))
+        if target.is_multicast()
+            || (detection && (options.source.is_some() || destination != solicited_node(target)))
         {
             return;
         }

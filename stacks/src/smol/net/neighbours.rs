@@ -315,7 +315,8 @@ impl Net {
             Some(due) => self.timers.set(Timer::Neighbour(link, address), due),
             None => self.timers.clear(Timer::Neighbour(link, address)),
         }
-        if let (Some(mac), Nud::Permanent | Nud::Reachable | Nud::Stale | Nud::NoArp) = (shown.mac, shown.state)
+        if let (Some(mac), Nud::Permanent | Nud::Reachable | Nud::Stale | Nud::NoArp) =
+            (shown.mac, shown.state)
         {
             self.release(now, key, mac);
         }
@@ -405,7 +406,8 @@ impl Net {
         entry.probes += 1;
         let known = if entry.state == Nud::Probe { entry.mac } else { None };
         let source = entry.queue.front().and_then(|waiting| source_of(&waiting.packet));
-        let source = source.filter(|source| self.index().owned(*source).iter().any(|owned| owned.is_usable()));
+        let source =
+            source.filter(|source| self.index().owned(*source).iter().any(|owned| owned.is_usable()));
         match key.1 {
             IpAddr::V4(target) => self.send_arp_request(key.0, source, target, known),
             IpAddr::V6(target) => self.send_solicitation(now, key.0, source, target, known),

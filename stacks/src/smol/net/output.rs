@@ -213,7 +213,12 @@ impl Net {
         }
         if device.kind == LinkKind::Loopback {
             let packet = frame[parsed.header_len()..].to_vec();
-            return self.loop_back(link, Buffer::Owned(packet), header.gso_size, parsed.destination().is_group());
+            return self.loop_back(
+                link,
+                Buffer::Owned(packet),
+                header.gso_size,
+                parsed.destination().is_group(),
+            );
         }
         if self.arena.is_full() {
             return Err(Errno::ENOBUFS);

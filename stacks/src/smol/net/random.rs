@@ -3,7 +3,10 @@
 //! SipHash-2-4 with a key from the seed, in counter mode: a pseudo-random function, so that what was seen on the
 //! wire (identifications, delays) tells nothing of what comes.
 
-#![expect(deprecated, reason = "std deprecates the keyed form for one with random keys; ours come from the seed")]
+#![expect(
+    deprecated,
+    reason = "std deprecates the keyed form for one with random keys; ours come from the seed"
+)]
 
 use std::hash::{Hash, Hasher, SipHasher};
 use std::time::Duration;

@@ -239,9 +239,8 @@ impl Net {
             let source = source.or_else(|| v4(hop.source)).unwrap_or(to);
             return Ok(self.path_local(IpAddr::V4(to), IpAddr::V4(source), link, MAX_MTU_V4));
         }
-        let source = source
-            .or_else(|| v4(hop.source))
-            .or_else(|| self.select_v4(link, v4(hop.gateway), hop.scope));
+        let source =
+            source.or_else(|| v4(hop.source)).or_else(|| self.select_v4(link, v4(hop.gateway), hop.scope));
         // Groups never go to a gateway by way of a default route.
         let hop = if to.is_multicast() && length < 4 { Hop { gateway: None, ..hop } } else { hop };
         self.path_v4(to, source, link, Some(hop))
@@ -387,7 +386,9 @@ impl Net {
         if owned.is_empty() {
             return !link_local;
         }
-        owned.iter().any(|owned| owned.is_usable() && !(link_local && link.is_some_and(|link| link != owned.link)))
+        owned
+            .iter()
+            .any(|owned| owned.is_usable() && !(link_local && link.is_some_and(|link| link != owned.link)))
     }
 
     /// The interface that has this address of ours.

@@ -41,9 +41,8 @@ impl Net {
         let near = primaries()
             .find(|(address, net)| own(address) && gateway.is_none_or(|gateway| net.contains(&gateway)));
         let near = near.or_else(|| primaries().find(|(address, _)| own(address)));
-        let wide = |(address, _): &(&Address, _)| {
-            address.scope != libc::RT_SCOPE_LINK && address.scope <= scope
-        };
+        let wide =
+            |(address, _): &(&Address, _)| address.scope != libc::RT_SCOPE_LINK && address.scope <= scope;
         near.or_else(|| primaries().find(wide)).map(|(_, net)| net.addr())
     }
 

@@ -122,7 +122,13 @@ impl Program {
                     at += jump;
                 }
                 6 => return if code & 0x18 == 0x10 { a } else { k },
-                _ => if code == 0x07 { x = a } else { a = x },
+                _ => {
+                    if code == 0x07 {
+                        x = a
+                    } else {
+                        a = x
+                    }
+                }
             }
         }
         0

@@ -90,7 +90,9 @@ impl Engine {
         let socket = self.sockets.get(id).ok_or(Errno::EBADF)?;
         let local = Some(socket.local).filter(|local| !local.is_unspecified());
         let link = socket.options.device.or(peer.link());
-        let path = self.net.route(peer.address, &Wish { source: local, link, on_link: socket.options.dont_route })?;
+        let path = self
+            .net
+            .route(peer.address, &Wish { source: local, link, on_link: socket.options.dont_route })?;
         let local = local.unwrap_or(path.source);
         let port = self.connect_port(id, local, &peer, &path)?;
         let ends = tcp::Ends { local, local_port: port, peer: peer.address, peer_port: peer.port };
@@ -210,10 +212,18 @@ impl Engine {
 pub(crate) fn somebody(peer: IpAddr, local: IpAddr) -> IpAddr {
     match peer {
         IpAddr::V4(v4) if v4.is_unspecified() => {
-            if local.is_ipv4() && !local.is_unspecified() { local } else { Ipv4Addr::LOCALHOST.into() }
+            if local.is_ipv4() && !local.is_unspecified() {
+                local
+            } else {
+                Ipv4Addr::LOCALHOST.into()
+            }
         }
         IpAddr::V6(v6) if v6.is_unspecified() => {
-            if local.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
+            if local.is_ipv4() {
+                Ipv4Addr::LOCALHOST.into()
+            } else {
+                Ipv6Addr::LOCALHOST.into()
+            }
         }
         other => other,
     }

@@ -256,8 +256,7 @@ impl Engine {
         let mut records = Control::new(control, usize::MAX);
         self.describe(&mut records, socket, item, queue.dropped);
         let taken = take(&Received { from, control, data: &item.data });
-        if taken
-            && let Some(item) = self.sockets.get_mut(id).and_then(Socket::queue_mut).and_then(Queue::pop)
+        if taken && let Some(item) = self.sockets.get_mut(id).and_then(Socket::queue_mut).and_then(Queue::pop)
         {
             self.recycle(item.data);
         }
@@ -273,7 +272,13 @@ impl Engine {
     }
 
     /// recvmsg(2) of what the engine still has.
-    pub(crate) fn receive(&mut self, id: SocketId, length: usize, room: usize, flags: i32) -> Result<Done, Errno> {
+    pub(crate) fn receive(
+        &mut self,
+        id: SocketId,
+        length: usize,
+        room: usize,
+        flags: i32,
+    ) -> Result<Done, Errno> {
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
         if flags & libc::MSG_ERRQUEUE != 0 {
             return self.receive_error(id, length, room).map(Done::Received);
@@ -290,7 +295,11 @@ impl Engine {
         let socket = self.sockets.get(id).ok_or(Errno::EBADF)?;
         let queue = socket.queue().ok_or(Errno::EOPNOTSUPP)?;
         let Some(item) = queue.front() else {
-            return if socket.shut_receive { Ok(Done::Received(Message::default())) } else { Err(Errno::EAGAIN) };
+            return if socket.shut_receive {
+                Ok(Done::Received(Message::default()))
+            } else {
+                Err(Errno::EAGAIN)
+            };
         };
         let mut message = Message::default();
         let copied = item.data.len().min(length);
@@ -359,4 +368,3 @@ fn judge_peer(socket: &Socket, bytes: &[u8]) -> Result<Endpoint, Errno> {
         _ => Err(Errno::EAFNOSUPPORT),
     }
 }
-

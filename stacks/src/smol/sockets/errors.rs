@@ -105,10 +105,16 @@ impl Engine {
     }
 
     /// recvmsg(MSG_ERRQUEUE)
-    pub(crate) fn receive_error(&mut self, id: SocketId, length: usize, room: usize) -> Result<Message, Errno> {
+    pub(crate) fn receive_error(
+        &mut self,
+        id: SocketId,
+        length: usize,
+        room: usize,
+    ) -> Result<Message, Errno> {
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
         let domain = socket.domain;
-        let error = socket.error_queue().and_then(std::collections::VecDeque::pop_front).ok_or(Errno::EAGAIN)?;
+        let error =
+            socket.error_queue().and_then(std::collections::VecDeque::pop_front).ok_or(Errno::EAGAIN)?;
         let next = socket.error_queue().and_then(|errors| errors.front().map(|error| error.errno));
         // SO_ERROR tells of the next one in the queue (sock_dequeue_err_skb).
         socket.error = next;

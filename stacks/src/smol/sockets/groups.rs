@@ -77,7 +77,13 @@ impl Socket {
 
 impl Engine {
     /// Joins. EINVAL (no group), ENODEV, EADDRINUSE, ENOBUFS.
-    pub(crate) fn join(&mut self, now: Instant, id: SocketId, group: IpAddr, link: IfIndex) -> Result<(), Errno> {
+    pub(crate) fn join(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        group: IpAddr,
+        link: IfIndex,
+    ) -> Result<(), Errno> {
         self.check_group(group, link)?;
         let most = if group.is_ipv4() { MAX_MEMBERSHIPS } else { MAX_MEMBERSHIPS_V6 };
         let groups = self.sockets.get_mut(id).ok_or(Errno::EBADF)?.memberships();
@@ -92,7 +98,13 @@ impl Engine {
     }
 
     /// Leaves. EADDRNOTAVAIL.
-    pub(crate) fn leave(&mut self, now: Instant, id: SocketId, group: IpAddr, link: Option<IfIndex>) -> Result<(), Errno> {
+    pub(crate) fn leave(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        group: IpAddr,
+        link: Option<IfIndex>,
+    ) -> Result<(), Errno> {
         let groups = self.sockets.get_mut(id).ok_or(Errno::EBADF)?.memberships();
         let fits = |m: &Membership| m.group == group && link.is_none_or(|link| link == m.link);
         let at = groups.0.iter().position(fits).ok_or(Errno::EADDRNOTAVAIL)?;
@@ -189,7 +201,12 @@ impl Engine {
     }
 
     /// The interface for a group that nobody named: by the address given, or by the route.
-    pub(crate) fn group_interface(&self, id: SocketId, group: IpAddr, own: Option<IpAddr>) -> Result<IfIndex, Errno> {
+    pub(crate) fn group_interface(
+        &self,
+        id: SocketId,
+        group: IpAddr,
+        own: Option<IpAddr>,
+    ) -> Result<IfIndex, Errno> {
         if let Some(own) = own.filter(|own| !own.is_unspecified()) {
             let address = self.net.tables.addresses.iter().find(|a| a.net.addr() == own);
             return address.map(|a| a.link).ok_or(Errno::ENODEV);

@@ -144,7 +144,8 @@ impl Engine {
         stream.connection = Some(connection);
         stream.parent = Some(id);
         stream.phase = Phase::Connected;
-        let mut child = Box::new(Socket::new(domain, kind, libc::IPPROTO_TCP as u8, uid, options, Body::Stream(stream)));
+        let mut child =
+            Box::new(Socket::new(domain, kind, libc::IPPROTO_TCP as u8, uid, options, Body::Stream(stream)));
         child.held = false;
         child.chosen_address = chosen_address;
         child.local = ends.local;

@@ -122,7 +122,14 @@ pub(crate) enum Body {
 
 impl Socket {
     /// A new one, held by a program.
-    pub(crate) fn new(domain: Domain, kind: i32, protocol: u8, uid: u32, options: Arc<Options>, body: Body) -> Self {
+    pub(crate) fn new(
+        domain: Domain,
+        kind: i32,
+        protocol: u8,
+        uid: u32,
+        options: Arc<Options>,
+        body: Body,
+    ) -> Self {
         Self {
             domain,
             protocol,

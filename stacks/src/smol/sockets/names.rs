@@ -145,7 +145,12 @@ impl Engine {
     }
 
     /// Whether an address may be a socket's own.
-    pub(crate) fn judge_address(&self, socket: &Socket, endpoint: &Endpoint, local_only: bool) -> Result<(), Errno> {
+    pub(crate) fn judge_address(
+        &self,
+        socket: &Socket,
+        endpoint: &Endpoint,
+        local_only: bool,
+    ) -> Result<(), Errno> {
         let link = socket.options.device.or(endpoint.link());
         let unicast_v6 = endpoint.address.is_ipv6() && !endpoint.address.is_unspecified();
         if unicast_v6 && needs_scope(endpoint.address) && link.is_none() {
@@ -182,7 +187,8 @@ impl Engine {
         };
         let port = if port == 0 {
             let ends = (space, socket.local, id);
-            let range = if space == Space::Ping { 1..=u16::MAX } else { range(socket.options.ip.local_range)? };
+            let range =
+                if space == Space::Ping { 1..=u16::MAX } else { range(socket.options.ip.local_range)? };
             let mut order = self.ports.order(range, self.secret.of(&ends), false);
             order.find(|port| free(&self.ports, *port, true)).ok_or(Errno::EADDRINUSE)?
         } else if free(&self.ports, port, false) {
@@ -231,12 +237,8 @@ impl Engine {
             Body::Netlink(netlink) => return Ok(netlink.local_name()),
             Body::Stream(_) | Body::Datagram(_) => {}
         }
-        let endpoint = Endpoint {
-            address: socket.local,
-            port: socket.port,
-            scope: Self::own_scope(socket),
-            flow: 0,
-        };
+        let endpoint =
+            Endpoint { address: socket.local, port: socket.port, scope: Self::own_scope(socket), flow: 0 };
         Ok(emit(socket.domain, &endpoint))
     }
 

@@ -30,7 +30,12 @@ impl NetlinkSocket {
 
 #[allow(unused_variables, clippy::unused_self, reason = "under construction")]
 impl Engine {
-    pub(crate) fn new_netlink(&mut self, kind: i32, protocol: i32, caller: &Caller) -> Result<super::Socket, Errno> {
+    pub(crate) fn new_netlink(
+        &mut self,
+        kind: i32,
+        protocol: i32,
+        caller: &Caller,
+    ) -> Result<super::Socket, Errno> {
         Err(Errno::EPROTONOSUPPORT)
     }
     pub(crate) fn close_netlink(&mut self, id: SocketId) {}

@@ -124,11 +124,13 @@ impl Ports {
         let start = (hash as u32).wrapping_add((*counter).into()) % count & !1;
         *counter = counter.wrapping_add(2);
         let first = u32::from(!even_first) ^ (low & 1);
-        [first, first ^ 1].into_iter().flat_map(move |parity| {
-            (0..count.div_ceil(2)).map(move |n| (start + 2 * n) % (count + (count & 1)) + parity)
-        })
-        .filter(move |offset| *offset < count)
-        .map(move |offset| (low + offset) as u16)
+        [first, first ^ 1]
+            .into_iter()
+            .flat_map(move |parity| {
+                (0..count.div_ceil(2)).map(move |n| (start + 2 * n) % (count + (count & 1)) + parity)
+            })
+            .filter(move |offset| *offset < count)
+            .map(move |offset| (low + offset) as u16)
     }
 }
 
@@ -190,7 +192,8 @@ mod tests {
     fn connections_begin_with_even_ports_and_others_elsewhere() {
         let mut ports = Ports::new(Key::new([1, 2]));
         let secret = Secret::new([3, 4]);
-        let first = |ports: &mut Ports, ends: u32, even| ports.order(EPHEMERAL, secret.of(&ends), even).next();
+        let first =
+            |ports: &mut Ports, ends: u32, even| ports.order(EPHEMERAL, secret.of(&ends), even).next();
         let even = first(&mut ports, 1, true).unwrap();
         assert_eq!(even % 2, 0);
         assert_eq!(first(&mut ports, 2, false).unwrap() % 2, 1);

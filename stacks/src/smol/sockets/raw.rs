@@ -192,7 +192,13 @@ impl Engine {
     }
 
     /// getsockopt of SOL_RAW, and of SOL_ICMPV6 and IPPROTO_ICMP by their own numbers.
-    pub(crate) fn get_raw_option(&self, id: SocketId, level: i32, name: i32, room: usize) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn get_raw_option(
+        &self,
+        id: SocketId,
+        level: i32,
+        name: i32,
+        room: usize,
+    ) -> Result<Vec<u8>, Errno> {
         let socket = self.sockets.get(id).ok_or(Errno::EBADF)?;
         let datagrams = socket.datagrams().ok_or(Errno::ENOPROTOOPT)?;
         let filter = datagrams.refused_types.iter().flat_map(|word| word.to_ne_bytes());

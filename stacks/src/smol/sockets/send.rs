@@ -61,7 +61,12 @@ pub(crate) fn plain(destination: IpAddr, protocol: u8, checksum_at: Option<u16>)
 }
 
 /// How a socket's datagram is to be sent.
-pub(crate) fn datagram<'a>(domain: Domain, options: &'a Options, protocol: u8, out: &Outgoing) -> Datagram<'a> {
+pub(crate) fn datagram<'a>(
+    domain: Domain,
+    options: &'a Options,
+    protocol: u8,
+    out: &Outgoing,
+) -> Datagram<'a> {
     let to = out.peer.address;
     let (v4, group) = (to.is_ipv4(), to.is_multicast());
     let ttl = match (v4, group) {
@@ -210,9 +215,8 @@ impl Engine {
         let to = out.peer.address;
         let (v4, group) = (to.is_ipv4(), to.is_multicast());
         let options = &socket.options;
-        let own = Some(socket.local).filter(|own| {
-            !own.is_unspecified() && !own.is_multicast() && own.is_ipv4() == v4
-        });
+        let own = Some(socket.local)
+            .filter(|own| !own.is_unspecified() && !own.is_multicast() && own.is_ipv4() == v4);
         let chosen = Some(options.ip.group_address).filter(|a| v4 && group && !a.is_unspecified());
         let preferred = if v4 { options.ip.unicast_link } else { options.ip6.unicast_link };
         let mut link = options.device.or(out.wishes.link).or(out.peer.link());
@@ -273,7 +277,9 @@ fn judge_destination(socket: &Socket, bytes: &[u8]) -> Result<Endpoint, Errno> {
     if raw && socket.domain == Domain::V6 && family(bytes) != Some(libc::AF_INET6) {
         return Err(Errno::EAFNOSUPPORT);
     }
-    if socket.domain == Domain::V4 && matches!(family(bytes), Some(f) if f != libc::AF_INET && f != libc::AF_UNSPEC) {
+    if socket.domain == Domain::V4
+        && matches!(family(bytes), Some(f) if f != libc::AF_INET && f != libc::AF_UNSPEC)
+    {
         return Err(Errno::EAFNOSUPPORT);
     }
     let endpoint = destination(bytes, socket.domain)?;

@@ -11,10 +11,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use super::Socket;
 use super::address::{Domain, Endpoint};
 use super::keyed::{Key, Secret, scale};
 use super::slots::Slots;
-use super::Socket;
 use crate::smol::engine::SocketId;
 use crate::smol::tables::IfIndex;
 

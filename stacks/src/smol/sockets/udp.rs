@@ -67,9 +67,10 @@ impl Engine {
     /// Whose datagram.
     fn udp_receiver(&self, ends: &Ends) -> Option<SocketId> {
         let flow = Flow::new(ends.local, ends.local_port, &ends.peer);
-        let connected = self.datagrams.flow(&flow).filter(|id| {
-            self.sockets.get(*id).is_some_and(|socket| socket.takes_link(ends.link))
-        });
+        let connected = self
+            .datagrams
+            .flow(&flow)
+            .filter(|id| self.sockets.get(*id).is_some_and(|socket| socket.takes_link(ends.link)));
         connected.or_else(|| self.datagrams.find(&self.sockets, &self.secret, ends, udp_score))
     }
 
@@ -98,7 +99,8 @@ impl Engine {
     /// Gives a socket a datagram, or the datagrams of a super-segment.
     fn udp_deliver(&mut self, id: SocketId, packet: &Packet<'_>, item: Item, data: &[u8]) {
         let Some(socket) = self.sockets.get(id) else { return };
-        let least = if packet.source.is_ipv4() { socket.options.ip.min_ttl } else { socket.options.ip6.min_hops };
+        let least =
+            if packet.source.is_ipv4() { socket.options.ip.min_ttl } else { socket.options.ip6.min_hops };
         if packet.ttl < least || !self.passes_filter(id, packet) {
             return;
         }

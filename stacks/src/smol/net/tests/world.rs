@@ -238,6 +238,9 @@ pub(super) fn link(index: IfIndex, kind: LinkKind, mac: Mac) -> Link {
         allmulti: 0,
         queue_length: 1000,
         plugged: String::new(),
+        wished_flags: 0,
+        link_local: false,
+        configured6: false,
         counters: LinkCounters::default(),
     }
 }
@@ -288,7 +291,10 @@ pub(super) fn add_route(net: &mut Net, route: Route) {
 /// Adds a route by a gateway.
 pub(super) fn add_gateway(net: &mut Net, to: &str, gateway: &str) {
     let gateway = Some(gateway.parse().unwrap());
-    add_route(net, Route { gateway, scope: 0, ..route(to, Some(ETH), libc::RT_TABLE_MAIN, RouteKind::Unicast) });
+    add_route(
+        net,
+        Route { gateway, scope: 0, ..route(to, Some(ETH), libc::RT_TABLE_MAIN, RouteKind::Unicast) },
+    );
 }
 
 /// Adds an address with the routes that it brings. Not tentative.
@@ -339,6 +345,7 @@ pub(super) fn add_address_with(net: &mut Net, link: IfIndex, text: &str, flags: 
         preferred_until: None,
         valid_until: None,
         protocol: 0,
+        metric: 0,
     };
     net.tables.addresses.push(address.clone());
     net.tables.changes.push_back(Change::Address(address));

@@ -301,7 +301,10 @@ fn mtu(attributes: &Attributes<'_>) -> Result<Option<u32>, Refused> {
             // RTAX_LOCK: which of them path MTU discovery must not change.
             1 => {}
             _ => {
-                return Err(Refused::new(Errno::EOPNOTSUPP, "of a route's metrics only the MTU is supported"));
+                return Err(Refused::new(
+                    Errno::EOPNOTSUPP,
+                    "of a route's metrics only the MTU is supported",
+                ));
             }
         }
     }

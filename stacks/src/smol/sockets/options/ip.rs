@@ -87,7 +87,11 @@ const TABLE: &[Row] = &[
     Row { name: IP_MULTICAST_ALL, get: |s| s.options.ip.group_all.into(), set: set_group_all },
     Row { name: libc::IP_TOS, get: |s| s.options.ip.tos.into(), set: set_tos },
     Row { name: libc::IP_TTL, get: |s| default_ttl(s.options.ip.ttl), set: set_ttl },
-    Row { name: libc::IP_HDRINCL, get: |s| i32::from(s.is_raw() && s.options.ip.header_included), set: set_hdrincl },
+    Row {
+        name: libc::IP_HDRINCL,
+        get: |s| i32::from(s.is_raw() && s.options.ip.header_included),
+        set: set_hdrincl,
+    },
     Row { name: libc::IP_ROUTER_ALERT, get: |s| s.options.ip.router_alert.into(), set: set_router_alert },
     Row { name: libc::IP_MTU_DISCOVER, get: |s| s.options.ip.discover.into(), set: set_discover },
     Row { name: libc::IP_RECVERR, get: |s| s.options.ip.receive_error.into(), set: set_receive_error },
@@ -212,7 +216,13 @@ impl Engine {
             libc::IP_MULTICAST_IF => return Ok(ip.group_address.octets().to_vec()),
             IP_UNICAST_IF => ip.unicast_link.to_be() as i32,
             IP_LOCAL_PORT_RANGE => ip.local_range as i32,
-            IP_PROTOCOL => if socket.is_raw() { socket.protocol.into() } else { 0 },
+            IP_PROTOCOL => {
+                if socket.is_raw() {
+                    socket.protocol.into()
+                } else {
+                    0
+                }
+            }
             _ => (row(TABLE, name).ok_or(Errno::ENOPROTOOPT)?.get)(socket),
         };
         // A small number fits a single byte, if there is room for no more.
@@ -332,4 +342,3 @@ fn set_options(socket: &mut Socket, value: &[u8]) -> Result<(), Errno> {
     socket.options_mut().ip.options = (!options.is_empty()).then(|| options.into());
     Ok(())
 }
-

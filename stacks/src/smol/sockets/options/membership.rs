@@ -46,9 +46,8 @@ impl Engine {
     pub(super) fn is_membership_v6(&self, name: i32) -> bool {
         matches!(
             name,
-            libc::IPV6_ADD_MEMBERSHIP
-                | libc::IPV6_DROP_MEMBERSHIP
-                | libc::MCAST_JOIN_GROUP..=libc::MCAST_MSFILTER
+            libc::IPV6_ADD_MEMBERSHIP | libc::IPV6_DROP_MEMBERSHIP | libc::MCAST_JOIN_GROUP
+                ..=libc::MCAST_MSFILTER
         )
     }
 
@@ -72,7 +71,11 @@ impl Engine {
                     return Err(Errno::EINVAL);
                 }
                 if name == libc::IP_DROP_MEMBERSHIP {
-                    let link = if index == 0 && own.is_unspecified() { None } else { Some(self.named(id, group, index, own)?) };
+                    let link = if index == 0 && own.is_unspecified() {
+                        None
+                    } else {
+                        Some(self.named(id, group, index, own)?)
+                    };
                     return self.leave(now, id, group, link);
                 }
                 let link = self.named(id, group, index, own)?;
@@ -98,7 +101,8 @@ impl Engine {
             }
             libc::IP_MSFILTER => {
                 // struct ip_msfilter: group, interface, mode, count, sources.
-                let (group, own, mode, count) = (v4(value, 0)?, v4(value, 4)?, word(value, 8)?, word(value, 12)?);
+                let (group, own, mode, count) =
+                    (v4(value, 0)?, v4(value, 4)?, word(value, 8)?, word(value, 12)?);
                 let sources = (0..count as usize).map(|n| v4(value, 16 + 4 * n));
                 let sources = sources.collect::<Result<Vec<_>, _>>()?;
                 let link = self.named(id, group, 0, own)?;
@@ -210,7 +214,8 @@ impl Engine {
         };
         let member = |m: &&Membership| m.group == group && m.link == link;
         let groups = socket.options.groups.as_ref();
-        let membership = groups.and_then(|groups| groups.0.iter().find(member)).ok_or(Errno::EADDRNOTAVAIL)?;
+        let membership =
+            groups.and_then(|groups| groups.0.iter().find(member)).ok_or(Errno::EADDRNOTAVAIL)?;
         let mut out = value[..head].to_vec();
         let room = word(value, head - 4)? as usize;
         let mode = if membership.include { INCLUDE } else { EXCLUDE };

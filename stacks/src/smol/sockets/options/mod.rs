@@ -421,8 +421,7 @@ impl Engine {
     }
 
     fn is_inet6(&self, id: SocketId) -> bool {
-        self.is_inet(id)
-            && self.sockets.get(id).is_some_and(|socket| socket.domain == Domain::V6)
+        self.is_inet(id) && self.sockets.get(id).is_some_and(|socket| socket.domain == Domain::V6)
     }
 
     fn is_stream(&self, id: SocketId) -> bool {

@@ -44,7 +44,12 @@ impl Engine {
         }
     }
 
-    pub(crate) fn get_packet_option(&mut self, id: SocketId, name: i32, value: &[u8]) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn get_packet_option(
+        &mut self,
+        id: SocketId,
+        name: i32,
+        value: &[u8],
+    ) -> Result<Vec<u8>, Errno> {
         let packet = self.packet_socket(id)?;
         let n = match name {
             STATISTICS => {

@@ -83,33 +83,113 @@ const TABLE: &[Row] = &[
     Row { name: SO_WIFI_STATUS, get: |_| 0, set: |_, _| Ok(()) },
     Row { name: SO_NOFCS, get: |_| 0, set: |_, _| Ok(()) },
     Row { name: libc::SO_TYPE, get: |s| s.kind, set: read_only },
-    Row { name: libc::SO_PROTOCOL, get: |s| if matches!(s.body, Body::Packet(_)) { 0 } else { s.protocol.into() }, set: read_only },
+    Row {
+        name: libc::SO_PROTOCOL,
+        get: |s| if matches!(s.body, Body::Packet(_)) { 0 } else { s.protocol.into() },
+        set: read_only,
+    },
     Row { name: libc::SO_DOMAIN, get: domain, set: read_only },
     Row { name: libc::SO_ACCEPTCONN, get: |s| s.is_listening().into(), set: read_only },
     Row { name: libc::SO_SNDLOWAT, get: |_| 1, set: read_only },
     Row { name: SO_BPF_EXTENSIONS, get: |_| EXTENSIONS, set: read_only },
     Row { name: SO_INCOMING_NAPI_ID, get: |_| 0, set: read_only },
     Row { name: libc::SO_REUSEPORT, get: |s| s.options.reuse_port.into(), set: set_reuse_port },
-    Row { name: libc::SO_SNDBUF, get: |s| s.options.send_buffer as i32, set: |s, n| set_send_buffer(s, (n as u32).min(BUFFER_DEFAULT)) },
-    Row { name: libc::SO_RCVBUF, get: |s| s.options.receive_buffer as i32, set: |s, n| set_receive_buffer(s, (n as u32).min(BUFFER_DEFAULT)) },
+    Row {
+        name: libc::SO_SNDBUF,
+        get: |s| s.options.send_buffer as i32,
+        set: |s, n| set_send_buffer(s, (n as u32).min(BUFFER_DEFAULT)),
+    },
+    Row {
+        name: libc::SO_RCVBUF,
+        get: |s| s.options.receive_buffer as i32,
+        set: |s, n| set_receive_buffer(s, (n as u32).min(BUFFER_DEFAULT)),
+    },
     Row { name: libc::SO_RCVLOWAT, get: |s| s.options.receive_low, set: set_receive_low },
-    Row { name: libc::SO_PRIORITY, get: |s| s.options.priority, set: |s, n| { s.options_mut().priority = n; Ok(()) } },
-    Row { name: libc::SO_MARK, get: |s| s.options.mark as i32, set: |s, n| { s.options_mut().mark = n as u32; Ok(()) } },
-    Row { name: libc::SO_BINDTOIFINDEX, get: |s| s.options.device.map_or(0, |d| d.0 as i32), set: set_device },
-    Row { name: libc::SO_PASSCRED, get: |s| s.options.pass_credentials.into(), set: |s, n| scm(s, |s| s.options_mut().pass_credentials = n != 0) },
-    Row { name: libc::SO_PASSSEC, get: |s| s.options.pass_security.into(), set: |s, n| scm(s, |s| s.options_mut().pass_security = n != 0) },
-    Row { name: libc::SO_TIMESTAMP, get: |s| i32::from(matches!(s.options.stamp, Stamp::Micro(libc::SO_TIMESTAMP))), set: |s, n| set_stamp(s, n, Stamp::Micro(libc::SO_TIMESTAMP)) },
-    Row { name: libc::SO_TIMESTAMPNS, get: |s| i32::from(matches!(s.options.stamp, Stamp::Nano(libc::SO_TIMESTAMPNS))), set: |s, n| set_stamp(s, n, Stamp::Nano(libc::SO_TIMESTAMPNS)) },
-    Row { name: SO_TIMESTAMP_NEW, get: |s| i32::from(matches!(s.options.stamp, Stamp::Micro(SO_TIMESTAMP_NEW))), set: |s, n| set_stamp(s, n, Stamp::Micro(SO_TIMESTAMP_NEW)) },
-    Row { name: SO_TIMESTAMPNS_NEW, get: |s| i32::from(matches!(s.options.stamp, Stamp::Nano(SO_TIMESTAMPNS_NEW))), set: |s, n| set_stamp(s, n, Stamp::Nano(SO_TIMESTAMPNS_NEW)) },
+    Row {
+        name: libc::SO_PRIORITY,
+        get: |s| s.options.priority,
+        set: |s, n| {
+            s.options_mut().priority = n;
+            Ok(())
+        },
+    },
+    Row {
+        name: libc::SO_MARK,
+        get: |s| s.options.mark as i32,
+        set: |s, n| {
+            s.options_mut().mark = n as u32;
+            Ok(())
+        },
+    },
+    Row {
+        name: libc::SO_BINDTOIFINDEX,
+        get: |s| s.options.device.map_or(0, |d| d.0 as i32),
+        set: set_device,
+    },
+    Row {
+        name: libc::SO_PASSCRED,
+        get: |s| s.options.pass_credentials.into(),
+        set: |s, n| scm(s, |s| s.options_mut().pass_credentials = n != 0),
+    },
+    Row {
+        name: libc::SO_PASSSEC,
+        get: |s| s.options.pass_security.into(),
+        set: |s, n| scm(s, |s| s.options_mut().pass_security = n != 0),
+    },
+    Row {
+        name: libc::SO_TIMESTAMP,
+        get: |s| i32::from(matches!(s.options.stamp, Stamp::Micro(libc::SO_TIMESTAMP))),
+        set: |s, n| set_stamp(s, n, Stamp::Micro(libc::SO_TIMESTAMP)),
+    },
+    Row {
+        name: libc::SO_TIMESTAMPNS,
+        get: |s| i32::from(matches!(s.options.stamp, Stamp::Nano(libc::SO_TIMESTAMPNS))),
+        set: |s, n| set_stamp(s, n, Stamp::Nano(libc::SO_TIMESTAMPNS)),
+    },
+    Row {
+        name: SO_TIMESTAMP_NEW,
+        get: |s| i32::from(matches!(s.options.stamp, Stamp::Micro(SO_TIMESTAMP_NEW))),
+        set: |s, n| set_stamp(s, n, Stamp::Micro(SO_TIMESTAMP_NEW)),
+    },
+    Row {
+        name: SO_TIMESTAMPNS_NEW,
+        get: |s| i32::from(matches!(s.options.stamp, Stamp::Nano(SO_TIMESTAMPNS_NEW))),
+        set: |s, n| set_stamp(s, n, Stamp::Nano(SO_TIMESTAMPNS_NEW)),
+    },
     Row { name: libc::SO_LOCK_FILTER, get: |s| s.options.filter_locked.into(), set: set_lock },
-    Row { name: libc::SO_PEEK_OFF, get: |s| s.options.peek_offset, set: |s, n| { s.options_mut().peek_offset = n; Ok(()) } },
-    Row { name: libc::SO_INCOMING_CPU, get: |s| s.options.incoming_cpu, set: |s, n| { s.options_mut().incoming_cpu = n; Ok(()) } },
-    Row { name: libc::SO_BUSY_POLL, get: |s| s.options.busy_poll, set: |s, n| at_least_zero(n).map(|n| s.options_mut().busy_poll = n) },
+    Row {
+        name: libc::SO_PEEK_OFF,
+        get: |s| s.options.peek_offset,
+        set: |s, n| {
+            s.options_mut().peek_offset = n;
+            Ok(())
+        },
+    },
+    Row {
+        name: libc::SO_INCOMING_CPU,
+        get: |s| s.options.incoming_cpu,
+        set: |s, n| {
+            s.options_mut().incoming_cpu = n;
+            Ok(())
+        },
+    },
+    Row {
+        name: libc::SO_BUSY_POLL,
+        get: |s| s.options.busy_poll,
+        set: |s, n| at_least_zero(n).map(|n| s.options_mut().busy_poll = n),
+    },
     Row { name: SO_BUF_LOCK, get: buffer_lock, set: set_buffer_lock },
-    Row { name: SO_RESERVE_MEM, get: |_| 0, set: |_, n| if n < 0 { Err(Errno::EINVAL) } else { Err(Errno::EOPNOTSUPP) } },
+    Row {
+        name: SO_RESERVE_MEM,
+        get: |_| 0,
+        set: |_, n| if n < 0 { Err(Errno::EINVAL) } else { Err(Errno::EOPNOTSUPP) },
+    },
     Row { name: SO_CNX_ADVICE, get: |_| 0, set: |_, n| if n == 1 { Ok(()) } else { Err(Errno::EINVAL) } },
-    Row { name: libc::SO_ZEROCOPY, get: |_| 0, set: |_, n| if n == 0 { Ok(()) } else { Err(Errno::EOPNOTSUPP) } },
+    Row {
+        name: libc::SO_ZEROCOPY,
+        get: |_| 0,
+        set: |_, n| if n == 0 { Ok(()) } else { Err(Errno::EOPNOTSUPP) },
+    },
     Row { name: SO_TXREHASH, get: |s| s.options.rehash.into(), set: set_rehash },
 ];
 
@@ -233,7 +313,12 @@ fn timeval(time: Option<Duration>) -> Vec<u8> {
 }
 
 impl Engine {
-    pub(crate) fn get_socket_option(&mut self, id: SocketId, name: i32, value: &[u8]) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn get_socket_option(
+        &mut self,
+        id: SocketId,
+        name: i32,
+        value: &[u8],
+    ) -> Result<Vec<u8>, Errno> {
         let (room, cookie) = (value.len(), self.secret.of(&"network namespace"));
         let exactly = |bytes: &[u8; 8]| if room == 8 { Ok(bytes.to_vec()) } else { Err(Errno::EINVAL) };
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
@@ -250,9 +335,7 @@ impl Engine {
             }
             libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW => timeval(options.receive_timeout),
             libc::SO_SNDTIMEO | SO_SNDTIMEO_NEW => timeval(options.send_timeout),
-            libc::SO_TIMESTAMPING | SO_TIMESTAMPING_NEW => {
-                [options.stamping.to_ne_bytes(), [0; 4]].concat()
-            }
+            libc::SO_TIMESTAMPING | SO_TIMESTAMPING_NEW => [options.stamping.to_ne_bytes(), [0; 4]].concat(),
             libc::SO_PASSCRED | libc::SO_PASSSEC if !matches!(socket.body, Body::Netlink(_)) => {
                 return Err(Errno::EOPNOTSUPP);
             }

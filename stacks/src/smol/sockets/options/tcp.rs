@@ -202,13 +202,37 @@ const TABLE: &[Row] = &[
     bit!(libc::TCP_FASTOPEN_CONNECT, fast_open_connect),
     bit!(TCP_FASTOPEN_NO_COOKIE, fast_open_no_cookie),
     bit!(TCP_INQ, tell_queue),
-    Row { name: libc::TCP_SYNCNT, get: |s| match tcp(s).syn_count { 0 => 6, n => n.into() }, set: |s, n| { tcp_mut(s).syn_count = within(n, COUNTS)? as u8; Ok(()) } },
+    Row {
+        name: libc::TCP_SYNCNT,
+        get: |s| match tcp(s).syn_count {
+            0 => 6,
+            n => n.into(),
+        },
+        set: |s, n| {
+            tcp_mut(s).syn_count = within(n, COUNTS)? as u8;
+            Ok(())
+        },
+    },
     Row { name: libc::TCP_LINGER2, get: |s| tcp(s).linger2, set: set_linger2 },
     Row { name: libc::TCP_DEFER_ACCEPT, get: |s| tcp(s).defer_accept as i32, set: set_defer },
     Row { name: libc::TCP_WINDOW_CLAMP, get: |s| tcp(s).window_clamp as i32, set: set_clamp },
     Row { name: libc::TCP_FASTOPEN, get: |s| tcp(s).fast_open_queue, set: set_fast_open },
-    Row { name: TCP_NOTSENT_LOWAT, get: |s| tcp(s).not_sent_low as i32, set: |s, n| { tcp_mut(s).not_sent_low = n as u32; Ok(()) } },
-    Row { name: TCP_SAVE_SYN, get: |s| tcp(s).save_syn.into(), set: |s, n| { tcp_mut(s).save_syn = within(n, 0..=2)? != 0; Ok(()) } },
+    Row {
+        name: TCP_NOTSENT_LOWAT,
+        get: |s| tcp(s).not_sent_low as i32,
+        set: |s, n| {
+            tcp_mut(s).not_sent_low = n as u32;
+            Ok(())
+        },
+    },
+    Row {
+        name: TCP_SAVE_SYN,
+        get: |s| tcp(s).save_syn.into(),
+        set: |s, n| {
+            tcp_mut(s).save_syn = within(n, 0..=2)? != 0;
+            Ok(())
+        },
+    },
     Row { name: TCP_THIN_DUPACK, get: |_| 0, set: |_, n| within(n, 0..=1).map(|_| ()) },
     Row { name: TCP_REPAIR, get: |_| 0, set: |_, _| Err(Errno::EPERM) },
     Row { name: TCP_TIMESTAMP, get: |_| 0, set: |_, _| Err(Errno::EPERM) },
@@ -328,7 +352,9 @@ impl Engine {
             }
             libc::TCP_ULP if value.is_empty() => return Err(Errno::EINVAL),
             libc::TCP_ULP => return Err(Errno::ENOENT),
-            TCP_FASTOPEN_KEY => return if matches!(value.len(), 16 | 32) { Ok(()) } else { Err(Errno::EINVAL) },
+            TCP_FASTOPEN_KEY => {
+                return if matches!(value.len(), 16 | 32) { Ok(()) } else { Err(Errno::EINVAL) };
+            }
             TCP_REPAIR_QUEUE | TCP_QUEUE_SEQ | TCP_REPAIR_WINDOW => return Err(Errno::EPERM),
             libc::TCP_MAXSEG => {
                 let n = int(value)?;

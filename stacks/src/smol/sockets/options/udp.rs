@@ -29,7 +29,13 @@ impl Engine {
         Ok(answer(n))
     }
 
-    pub(crate) fn set_udp_option(&mut self, now: Instant, id: SocketId, name: i32, value: &[u8]) -> Result<(), Errno> {
+    pub(crate) fn set_udp_option(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        name: i32,
+        value: &[u8],
+    ) -> Result<(), Errno> {
         let number = int(value)?;
         let datagrams = self.sockets.get_mut(id).and_then(Socket::datagrams_mut).ok_or(Errno::EBADF)?;
         match name {
