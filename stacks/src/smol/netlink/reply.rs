@@ -49,6 +49,8 @@ pub(super) enum Answer {
     Nothing,
     Message(Vec<u8>),
     Dump(Box<dyn List>),
+    /// The dump has an end and nothing before it, and the end says why.
+    DumpFailed(Refused),
 }
 
 pub(super) type Answered = Result<Answer, Refused>;
@@ -121,12 +123,21 @@ impl Dump {
             return (data, false);
         }
         self.at = usize::MAX;
-        let mut done = Message::new(Header { kind: libc::NLMSG_DONE as u16, ..self.header });
-        done.raw(&0i32.to_ne_bytes());
-        let done = done.finish();
-        let last = take(done);
+        let last = take(end(self.header, None));
         (data, last)
     }
+}
+
+/// NLMSG_DONE
+fn end(header: Header, error: Option<(Errno, Option<&str>)>) -> Vec<u8> {
+    let words = error.and_then(|(_, words)| words);
+    let flags = header.flags | if words.is_some() { ACK_TLVS as u16 } else { 0 };
+    let mut message = Message::new(Header { kind: libc::NLMSG_DONE as u16, flags, ..header });
+    message.raw(&error.map_or(0, |(errno, _)| -(errno as i32)).to_ne_bytes());
+    if let Some(words) = words {
+        message.text(ATTRIBUTE_MESSAGE, words);
+    }
+    message.finish()
 }
 
 impl Socket {
@@ -154,6 +165,16 @@ impl Socket {
                 Ok(()) => {}
                 Err(error) => self.acknowledge(request, Some(error.into())),
             },
+            Ok(Answer::DumpFailed(error)) => {
+                let header = Header {
+                    kind: 0,
+                    flags: libc::NLM_F_MULTI as u16,
+                    sequence: header.sequence,
+                    port: self.port,
+                };
+                let words = Some(error.why).filter(|why| self.options.ext_ack && !why.is_empty());
+                self.push(end(header, Some((error.errno, words))), 0);
+            }
             Ok(Answer::Message(message)) => {
                 self.push(message, 0);
                 if header.has(libc::NLM_F_ACK) {

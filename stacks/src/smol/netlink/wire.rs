@@ -212,13 +212,15 @@ impl Message {
         let start = self.0.len();
         self.attribute(kind, &[]);
         fill(self);
+        self.align();
         let length = (self.0.len() - start) as u16;
         self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         self
     }
 
-    /// The message with its length. Not padded: a datagram's last message is as long as it says.
+    /// The message with its length, in which the padding of the last attribute counts.
     pub(super) fn finish(mut self) -> Vec<u8> {
+        self.align();
         let length = self.0.len() as u32;
         self.0[..4].copy_from_slice(&length.to_ne_bytes());
         self.0

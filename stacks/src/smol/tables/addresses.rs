@@ -66,7 +66,8 @@ impl Tables {
         });
         if let Some(at) = known {
             if mode.exclusive || !mode.replace {
-                let why = if v4 { "ipv4: Address already assigned" } else { "address already assigned" };
+                let why =
+                    if v4 { "ipv4: Address already assigned" } else { "ipv6: address already assigned" };
                 return Err(Refused::new(Errno::EEXIST, why));
             }
             return self.change_address(at, &address);
@@ -83,8 +84,18 @@ impl Tables {
             IpNet::V6(net) => {
                 let ip = net.addr();
                 let loopback = link.kind == LinkKind::Loopback;
-                if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() && !loopback {
-                    return Err(Refused::new(Errno::EADDRNOTAVAIL, "Invalid address"));
+                let why = match ip {
+                    _ if ip.is_unspecified() => "ipv6: Invalid address",
+                    _ if ip.is_multicast() => {
+                        "ipv6: Cannot assign multicast address without \"IFA_F_MCAUTOJOIN\" flag"
+                    }
+                    _ if ip.is_loopback() && !loopback => {
+                        "ipv6: Cannot assign loopback address on this device"
+                    }
+                    _ => "",
+                };
+                if !why.is_empty() {
+                    return Err(Refused::new(Errno::EADDRNOTAVAIL, why));
                 }
                 if link.mtu < MTU_FOR_IPV6 {
                     return Err(Errno::EINVAL.into());
@@ -104,7 +115,7 @@ impl Tables {
     /// ENODEV, EADDRNOTAVAIL.
     pub fn remove_address(&mut self, link: IfIndex, net: IpNet) -> Result<(), Refused> {
         self.link(link)?;
-        let why = if net.addr().is_ipv4() { "ipv4: Address not found" } else { "address not found" };
+        let why = if net.addr().is_ipv4() { "ipv4: Address not found" } else { "ipv6: address not found" };
         let at = self
             .addresses
             .iter()
@@ -196,6 +207,10 @@ impl Tables {
 
     /// inet_insert_ifa() in net/ipv4/devinet.c
     fn add_v4(&mut self, mut address: Address) -> Result<(), Refused> {
+        // As Linux has it: nothing is added, and nothing is wrong.
+        if address.net.addr().is_unspecified() {
+            return Ok(());
+        }
         let link = address.link;
         let same_network = |a: &&Address| a.is_of_same_network(&address);
         let secondary = self.addresses_of(link).any(|a| same_network(&a));

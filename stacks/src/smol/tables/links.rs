@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use super::{
-    Change, IfIndex, LOOPBACK, Link, LinkCounters, LinkKind, MAX_LINKS, Refused, SCOPE_HOST, Tables,
+    Address, Change, IfIndex, LOOPBACK, Link, LinkCounters, LinkKind, MAX_LINKS, Refused, SCOPE_HOST, Tables,
     ifa_flags,
 };
 use crate::config::Mac;
@@ -139,12 +139,19 @@ impl Tables {
             return Err(Errno::EEXIST.into());
         }
         self.link_mut(index)?.name = name.to_owned();
-        for address in self.addresses.iter_mut().filter(|a| a.link == index && a.net.addr().is_ipv4()) {
-            let alias = address.label.find(':').map(|at| address.label.split_off(at)).unwrap_or_default();
-            address.label = format!("{name}{alias}");
-            address.label.truncate(MAX_NAME);
-        }
         self.changes.push_back(Change::Link(index));
+        // inetdev_changename(): the first address has the name, the others an alias of it.
+        let of_link = |a: &&mut Address| a.link == index && a.net.addr().is_ipv4();
+        for (at, address) in self.addresses.iter_mut().filter(of_link).enumerate() {
+            let alias = match (at, address.label.find(':')) {
+                (0, _) => String::new(),
+                (_, Some(colon)) => address.label.split_off(colon),
+                (_, None) => format!(":{}", at + 1),
+            };
+            let room = MAX_NAME.saturating_sub(alias.len());
+            address.label = format!("{}{alias}", name.get(..room).unwrap_or(name));
+            self.changes.push_back(Change::Address(address.clone()));
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use smoltcp::socket::tcp::{CongestionControl, State as Inner};
 
+use super::scoreboard::Scoreboard;
 use super::segment::{Bare, Flags, SACK_BLOCKS};
 use super::slab::{Body, Slab};
 use super::timers::Timers;
@@ -61,6 +62,10 @@ pub(super) struct Sending {
     pub(super) mss: u16,
     /// The same, now that the way got narrower.
     pub(super) narrow: Option<u16>,
+    /// What the peer has out of order.
+    pub(super) board: Scoreboard,
+    /// Behind what was on its way when a loss was noticed; until that is acknowledged, more may be lost.
+    pub(super) recover: Option<u32>,
 }
 
 /// The receiving half.
@@ -84,6 +89,10 @@ pub(super) struct Receiving {
     pub(super) fin: Option<u32>,
     /// It was reached.
     pub(super) finished: bool,
+    /// The peer pushed what it sent last.
+    pub(super) pushed: bool,
+    /// What we send acknowledges what we receive; no need to do that by itself (Linux's pingpong mode).
+    pub(super) answering: bool,
     /// SACK is agreed on.
     pub(super) sack: bool,
     /// Out-of-order ranges, the latest first.
@@ -336,10 +345,27 @@ impl Connection {
         }
         if sum > 0 {
             self.receiving.start = self.receiving.start.wrapping_add(sum as u32);
+            self.note_read();
             self.stir();
             self.shed();
         }
         sum
+    }
+
+    /// The program read what the peer had pushed. If it does not answer, the peer may wait for an
+    /// acknowledgement to send more (RFC 9293 clause 3.7.4); so there is one now (tcp_cleanup_rbuf()).
+    fn note_read(&mut self) {
+        let receiving = &self.receiving;
+        let unsaid = receiving.acknowledged != receiving.next;
+        if receiving.pushed
+            && !receiving.answering
+            && unsaid
+            && self.received() == 0
+            && self.phase == Phase::Open
+        {
+            self.due.acks = self.due.acks.max(1);
+            self.receiving.pushed = false;
+        }
     }
 
     pub(super) fn is_drained(&self) -> bool {

@@ -29,8 +29,8 @@ const DISCARD_AFTER: Duration = Duration::from_secs(2);
 const CORK: Duration = Duration::from_millis(200);
 /// If smoltcp says that it wants to send and then does not, ask it again after this.
 const HICCUP: Duration = Duration::from_millis(1);
-/// Segments in a row that smoltcp may make for nothing: each changes its state, so there are never many.
-const MOST_SWALLOWED: u32 = 8;
+/// Segments in a row that smoltcp may make for nothing: more than the peer can have out of order.
+const MOST_SWALLOWED: u32 = 1 << 16;
 
 impl Connection {
     /// Next segment to send, into `out` from `at` on, where [`DRESS`] bytes before it are free.
@@ -169,9 +169,14 @@ impl Connection {
                 return None;
             }
             segment.set_seq(self.sending.max);
+            self.receiving.answering = false;
         } else {
             let seq = segment.seq().wrapping_add(self.sending.shift_by);
+            if self.sending.board.has(seq, seq.wrapping_add(takes)) {
+                return None;
+            }
             segment.set_seq(seq);
+            self.receiving.answering |= ack != self.receiving.acknowledged;
             self.note_sent(now, seq, seq.wrapping_add(takes));
         }
         self.receiving.acknowledged = ack;
@@ -204,6 +209,9 @@ impl Connection {
         if before(from, self.sending.max) {
             self.counts.retransmits += 1;
             self.timers.timed = None;
+            if from == self.sending.una && self.timers.backoff == 0 {
+                self.sending.recover.get_or_insert(self.sending.max);
+            }
         } else if self.timers.timed.is_none() {
             self.timers.timed = Some((to, now));
         }
@@ -211,13 +219,12 @@ impl Connection {
         self.timers.sent(now);
     }
 
-    /// If the peer's window is not what holds data back, the congestion window is.
+    /// What is on its way when the peer's window holds nothing back, but data waits, is the congestion window.
     fn note_cwnd(&mut self) {
-        let in_flight = self.in_flight();
+        let (in_flight, mss) = (self.in_flight(), u32::from(self.mss()));
         let queued = self.body.as_ref().map_or(0, |body| body.socket().send_queue());
-        if queued as u32 > in_flight && in_flight + u32::from(self.mss()) < self.send_window() {
-            self.cwnd = in_flight as usize;
-        } else if self.in_flight() as usize > self.cwnd {
+        let limited = queued as u32 > in_flight + mss && in_flight + mss < self.send_window();
+        if limited || in_flight as usize > self.cwnd {
             self.cwnd = in_flight as usize;
         }
     }
@@ -278,6 +285,10 @@ impl Connection {
             return;
         }
         self.timers.expired(now);
+        self.sending.recover = None;
+        if self.timers.backoff > 1 {
+            self.sending.board.forget();
+        }
         if self.send_window() == 0 {
             // smoltcp must be told again, or it waits for nothing; then it probes by itself.
             let header = Bare {

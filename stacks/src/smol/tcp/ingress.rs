@@ -29,6 +29,8 @@ const MOST_ACKS: u8 = 16;
 /// smoltcp's delay of acknowledgements.
 const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
 
+/// Duplicate acknowledgements that tell a loss (RFC 5681 clause 3.2).
+const DUPLICATES: u32 = 3;
 /// smoltcp's initial congestion window, in bytes.
 const INNER_CWND: usize = 2048;
 /// What it shall be, in segments (RFC 6928).
@@ -280,18 +282,42 @@ impl Connection {
         }
         self.note_fin(segment);
         let (seq, payload) = self.cut(segment);
+        if !payload.is_empty() {
+            self.receiving.pushed = segment.flags.has(Flags::PSH);
+        }
         let again = segment.payload.is_empty() && !segment.flags.has(Flags::FIN) && !stale;
+        let max = self.sending.max;
+        if !stale && self.sending.board.note(&segment.sacks, segment.ack, max) && segment.ack == una && !again
+        {
+            // Something was lost; smoltcp sees it in acknowledgements that say nothing else.
+            self.hear(tools, now, self.receiving.next, una, &[]);
+        }
         if !payload.is_empty() || news || again || before(una, segment.ack) {
             let ack = later(segment.ack, una);
             self.hear(tools, now, seq, ack, payload);
             if before(una, ack) {
                 self.advance(now, ack);
+                self.recover(tools, now);
             }
         }
         if payload.is_empty() && !segment.payload.is_empty() {
             self.acknowledge();
         }
         self.follow(tools, now);
+    }
+
+    /// A loss was noticed, and not all that was on its way then is acknowledged: the next segment is lost, too
+    /// (RFC 6582 clause 3.2). smoltcp sends it after three duplicates.
+    fn recover(&mut self, tools: &mut Tools, now: Instant) {
+        self.sending.board.acknowledge(self.sending.una);
+        let Some(recover) = self.sending.recover else { return };
+        if !before(self.sending.una, recover) {
+            self.sending.recover = None;
+            return;
+        }
+        for _ in 0..DUPLICATES {
+            self.hear(tools, now, self.receiving.next, self.sending.una, &[]);
+        }
     }
 
     /// The peer's window, if this is the latest word on it (tcp_may_update_window()). Is it another one?

@@ -12,6 +12,7 @@ mod egress;
 mod ingress;
 mod isn;
 mod machine;
+mod scoreboard;
 mod segment;
 mod slab;
 #[cfg(test)]

@@ -23,6 +23,7 @@ impl Flags {
     pub(super) const SYN: Self = Self(0x02);
     pub(super) const RST: Self = Self(0x04);
 
+    pub(super) const PSH: Self = Self(0x08);
     pub(super) const ACK: Self = Self(0x10);
 
     /// As they stand in a header.
@@ -72,6 +73,7 @@ pub(super) struct Incoming<'a> {
     pub(super) scale: Option<u8>,
     pub(super) sack_permitted: bool,
     pub(super) timestamps: Option<(u32, u32)>,
+    pub(super) sacks: [Option<(u32, u32)>; SACK_BLOCKS],
     pub(super) payload: &'a [u8],
 }
 
@@ -88,6 +90,7 @@ impl<'a> Incoming<'a> {
             scale: None,
             sack_permitted: false,
             timestamps: None,
+            sacks: [None; SACK_BLOCKS],
             payload: packet.payload(),
         };
         let mut options = &segment[HEADER..usize::from(packet.header_len())];
@@ -101,6 +104,7 @@ impl<'a> Incoming<'a> {
                 TcpOption::MaxSegmentSize(size) => incoming.mss = Some(size),
                 TcpOption::WindowScale(scale) => incoming.scale = Some(scale.min(MOST_SCALE)),
                 TcpOption::SackPermitted => incoming.sack_permitted = true,
+                TcpOption::SackRange(blocks) => incoming.sacks = blocks,
                 TcpOption::TimeStamp { tsval, tsecr } => incoming.timestamps = Some((tsval, tsecr)),
                 _ => {}
             }

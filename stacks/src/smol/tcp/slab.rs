@@ -207,9 +207,7 @@ impl Body {
     pub(super) fn new(slab: &Slab, receive: usize, send: usize) -> Self {
         let (receive_ring, receive) = ring(slab, receive);
         let (send_ring, send) = ring(slab, send);
-        let mut storage = Vec::with_capacity(1);
-        storage.push(SocketStorage::EMPTY);
-        let mut set = SocketSet::new(storage);
+        let mut set = SocketSet::new(vec![SocketStorage::EMPTY]);
         let handle = set.add(Socket::new(receive_ring, send_ring));
         Self { set, handle, receive, send }
     }

@@ -91,6 +91,10 @@ struct End {
 }
 
 impl End {
+    fn received(&self) -> usize {
+        self.connection.as_ref().unwrap().received()
+    }
+
     fn connection(&mut self) -> &mut Connection {
         self.connection.as_mut().unwrap()
     }

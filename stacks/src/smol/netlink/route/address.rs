@@ -72,9 +72,9 @@ pub(super) fn new(asked: &Asked<'_>, tables: &mut Tables) -> Result<(), Refused>
         (_, Some(local)) => local,
         (false, None) => far.ok_or(Errno::EINVAL)?,
     };
-    let why = if v4 { "ipv4: Invalid prefix length" } else { "Invalid prefix length" };
+    let why = if v4 { "ipv4: Invalid prefix length" } else { "ipv6: Invalid prefix length" };
     let net = IpNet::new(own, fixed[1]).map_err(|_| Refused::new(Errno::EINVAL, why))?;
-    let why = if v4 { "ipv4: Device not found" } else { "Unable to find the interface" };
+    let why = if v4 { "ipv4: Device not found" } else { "ipv6: Unable to find the interface" };
     tables.link(link).map_err(|errno| Refused::new(errno, why))?;
 
     let mut address = Address::new(link, net);
@@ -109,7 +109,7 @@ pub(super) fn delete(asked: &Asked<'_>, tables: &mut Tables) -> Result<(), Refus
     let local = attributes.ip(IFA_LOCAL, v4)?;
     let far = attributes.ip(IFA_ADDRESS, v4)?;
     let label = attributes.text(IFA_LABEL)?.filter(|_| v4);
-    let why = if v4 { "ipv4: Device not found" } else { "Unable to find the interface" };
+    let why = if v4 { "ipv4: Device not found" } else { "ipv6: Unable to find the interface" };
     tables.link(link).map_err(|errno| Refused::new(errno, why))?;
     if !v4 && local.is_none() && far.is_none() {
         return Err(Errno::EINVAL.into());
@@ -123,7 +123,7 @@ pub(super) fn delete(asked: &Asked<'_>, tables: &mut Tables) -> Result<(), Refus
             && label.is_none_or(|label| label == a.label)
             && far.is_none_or(matches_network)
     });
-    let why = if v4 { "ipv4: Address not found" } else { "address not found" };
+    let why = if v4 { "ipv4: Address not found" } else { "ipv6: address not found" };
     let net = found.map(|a| a.net).ok_or_else(|| Refused::new(Errno::EADDRNOTAVAIL, why))?;
     tables.remove_address(link, net)
 }

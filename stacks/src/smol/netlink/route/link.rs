@@ -103,8 +103,7 @@ pub(super) fn list(asked: &Asked<'_>, _: &dyn World) -> Answered {
 pub(super) fn get(asked: &Asked<'_>, world: &dyn World) -> Answered {
     let attributes = Attributes::behind(asked.request.payload, INFO);
     attributes.u32(IFLA_EXT_MASK)?;
-    let found = find(asked, &attributes, world.tables())?
-        .ok_or_else(|| Refused::new(Errno::EINVAL, "No link identifier"))??;
+    let found = find(asked, &attributes, world.tables())?.ok_or(Errno::EINVAL)??;
     let link = world.tables().link(found)?;
     Ok(Answer::Message(message(link, world.tables(), asked.header(RTM_NEWLINK))))
 }
@@ -190,7 +189,7 @@ fn create(asked: &Asked<'_>, attributes: &Attributes<'_>, tables: &mut Tables) -
         if let Some(length) = attributes.u32(IFLA_TXQLEN)? {
             tables.set_queue_length(index, length)?;
         }
-        change_flags(fixed, index, tables)
+        change_flags_of(fixed, index, tables)
     };
     let result = { rest }();
     if result.is_err() {
@@ -231,7 +230,7 @@ fn change(
         let name = tables.free_name(name).unwrap_or_else(|| name.to_owned());
         tables.rename(index, &name)?;
     }
-    change_flags(fixed, index, tables)?;
+    change_flags_of(fixed, index, tables)?;
     if let Some(length) = attributes.u32(IFLA_TXQLEN)? {
         tables.set_queue_length(index, length)?;
     }
@@ -252,18 +251,18 @@ fn own_mac(attributes: &Attributes<'_>) -> Result<Option<Mac>, Refused> {
 }
 
 /// `ifi_flags` under `ifi_change`, of which 0 means all (rtnl_dev_get_flags).
-fn change_flags(fixed: &[u8], index: IfIndex, tables: &mut Tables) -> Result<(), Refused> {
+fn change_flags_of(fixed: &[u8], index: IfIndex, tables: &mut Tables) -> Result<(), Refused> {
     let flags = u32_at(fixed, 8).unwrap_or_default();
     let mask = u32_at(fixed, 12).unwrap_or_default();
     if flags == 0 && mask == 0 {
         return Ok(());
     }
     let mask = if mask == 0 { u32::MAX } else { mask };
-    change_flags_under(flags, mask, index, tables)
+    change_flags(flags, mask, index, tables)
 }
 
 /// Sets those flags of an interface that can be set.
-pub(in crate::smol::netlink) fn change_flags_under(
+pub(in crate::smol::netlink) fn change_flags(
     flags: u32,
     mask: u32,
     index: IfIndex,

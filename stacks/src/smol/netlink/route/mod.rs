@@ -19,6 +19,7 @@ use super::World;
 use super::reply::{Answer, Answered, Asked, Empty};
 use crate::smol::tables::{IfIndex, Mode, Refused};
 
+pub(super) use link::change_flags;
 pub use notice::notice;
 
 /// RTM_NEWNETCONF
@@ -51,7 +52,7 @@ pub(super) fn answer(asked: &Asked<'_>, world: &mut dyn World) -> Answered {
 fn list(asked: &Asked<'_>, world: &dyn World) -> Answered {
     let family = asked.request.payload[0];
     let bridge = i32::from(family) == libc::AF_BRIDGE;
-    match asked.request.header.kind {
+    let list = match asked.request.header.kind {
         libc::RTM_GETLINK | libc::RTM_GETNEIGH if bridge => Ok(Answer::Dump(Box::new(Empty))),
         libc::RTM_GETLINK => link::list(asked, world),
         libc::RTM_GETADDR => address::list(asked, world),
@@ -68,8 +69,10 @@ fn list(asked: &Asked<'_>, world: &dyn World) -> Answered {
         | RTM_GETMDB
         | RTM_GETNSID
         | RTM_GETNEXTHOP => Ok(Answer::Dump(Box::new(Empty))),
-        _ => Err(Errno::EOPNOTSUPP.into()),
-    }
+        _ => return Err(Errno::EOPNOTSUPP.into()),
+    };
+    // A list that cannot be made ends before it begins.
+    Ok(list.unwrap_or_else(Answer::DumpFailed))
 }
 
 fn one(asked: &Asked<'_>, world: &mut dyn World) -> Answered {

@@ -35,9 +35,8 @@ const TABLE_COMPAT: u8 = 252;
 /// RTNH_F_DEAD, RTNH_F_LINKDOWN
 const NEXTHOP_DEAD: u32 = 1;
 const NEXTHOP_LINKDOWN: u32 = 16;
-/// RTM_F_CLONED: learned for one destination; RTM_F_LOOKUP_TABLE, RTM_F_FIB_MATCH: how to answer a lookup.
+/// RTM_F_CLONED: learned for one destination. RTM_F_FIB_MATCH: answer a lookup with the route.
 const FLAG_CLONED: u32 = 0x200;
-const FLAG_LOOKUP_TABLE: u32 = 0x1000;
 const FLAG_FIB_MATCH: u32 = 0x2000;
 /// RTCF_LOCAL, RTCF_BROADCAST, RTCF_MULTICAST: what a lookup found (linux/in_route.h).
 const FOUND_LOCAL: u32 = 0x8000_0000;
@@ -151,8 +150,8 @@ pub(super) fn get(asked: &Asked<'_>, world: &dyn World) -> Answered {
         link: Some(if path.local { crate::smol::tables::LOOPBACK } else { path.link }),
         source: Some(path.source),
         metric: rule.map_or(0, |rule| rule.metric),
-        // Which table it was is told if asked.
-        table: rule.filter(|_| !v4 || flags & FLAG_LOOKUP_TABLE != 0).map_or(TABLE_MAIN, |rule| rule.table),
+        // IPv4's local table is part of the main one until there are rules (fib_trie_table).
+        table: rule.filter(|_| !v4).map_or(TABLE_MAIN, |rule| rule.table),
         kind,
         scope: 0,
         protocol: rule.filter(|_| !v4).map_or(0, |rule| rule.protocol),
@@ -160,11 +159,10 @@ pub(super) fn get(asked: &Asked<'_>, world: &dyn World) -> Answered {
         mtu: rule.and_then(|rule| rule.mtu),
         expires: None,
     };
-    let mut message = start(&found, world.tables(), asked.now, header);
+    // IPv6 repeats the source that was asked for, even if it is none.
+    let source = source.or((!v4).then_some(any));
+    let mut message = start(&found, source, world.tables(), asked.now, header);
     if v4 {
-        if let Some(source) = source {
-            message.ip(RTA_SRC, source);
-        }
         message.u32(RTA_UID, 0).attribute(RTA_CACHEINFO, &[0; 32]);
     }
     Ok(Answer::Message(message.finish()))
@@ -313,20 +311,34 @@ fn mtu(attributes: &Attributes<'_>) -> Result<Option<u32>, Refused> {
 
 /// A route as fib_dump_info() and rt6_fill_node() tell it.
 pub(super) fn message(route: &Route, tables: &Tables, now: Instant, header: Header) -> Vec<u8> {
-    start(route, tables, now, header).finish()
+    start(route, None, tables, now, header).finish()
 }
 
-fn start(route: &Route, tables: &Tables, now: Instant, header: Header) -> Message {
+/// A route's message without an end; `from` is the source of which it speaks, if of one.
+fn start(route: &Route, from: Option<IpAddr>, tables: &Tables, now: Instant, header: Header) -> Message {
     let to = route.to.addr();
     let v4 = to.is_ipv4();
     let number = KINDS.iter().find(|(kind, _)| *kind == route.kind).map_or(0, |(_, number)| *number);
     let table = u8::try_from(route.table).unwrap_or(TABLE_COMPAT);
     let mut message = Message::new(header);
-    message.raw(&[family(to), route.to.prefix_len(), 0, 0, table, route.protocol, route.scope, number]);
+    let from_length = from.map_or(0, |_| to_bits(to));
+    message.raw(&[
+        family(to),
+        route.to.prefix_len(),
+        from_length,
+        0,
+        table,
+        route.protocol,
+        route.scope,
+        number,
+    ]);
     message.raw(&(route.flags | link_down(route, tables)).to_ne_bytes());
     message.u32(RTA_TABLE, route.table);
     if route.to.prefix_len() > 0 {
         message.ip(RTA_DST, to);
+    }
+    if let Some(from) = from {
+        message.ip(RTA_SRC, from);
     }
     if route.metric != 0 || !v4 {
         message.u32(RTA_PRIORITY, route.metric);
@@ -361,6 +373,11 @@ fn start(route: &Route, tables: &Tables, now: Instant, header: Header) -> Messag
         message.attribute(RTA_CACHEINFO, &cache).u8(RTA_PREF, 0);
     }
     message
+}
+
+/// Bits of an address.
+fn to_bits(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
 }
 
 /// RTNH_F_LINKDOWN: there is nothing at the other end.

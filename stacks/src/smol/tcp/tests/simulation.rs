@@ -18,9 +18,8 @@ fn transfer(model: Model, seed: u64, settings: [Settings; 2], length: usize, lim
             sent[at] += pair.ends[at].send(&data[sent[at]..]);
             let piece = pair.ends[at].receive();
             got[at].extend_from_slice(&piece);
-            if sent[at] == length && !finished[at] && pair.ends[at].state() == State::Established
-                || pair.ends[at].state() == State::CloseWait && sent[at] == length && !finished[at]
-            {
+            let open = matches!(pair.ends[at].state(), State::Established | State::CloseWait);
+            if open && sent[at] == length && !finished[at] {
                 finished[at] = true;
                 let now = pair.now;
                 let end = &mut pair.ends[at];
@@ -39,9 +38,9 @@ fn transfer(model: Model, seed: u64, settings: [Settings; 2], length: usize, lim
             pair_ends = [&pair.ends[0].connection, &pair.ends[1].connection]
         );
     }
-    for at in 0..2 {
-        assert!(got[at] == data, "seed {seed}: other bytes arrived at {at}");
-        assert_eq!(pair.ends[at].connection().error, None, "seed {seed}");
+    for (end, got) in pair.ends.iter_mut().zip(got) {
+        assert!(got == data, "seed {seed}: other bytes arrived");
+        assert_eq!(end.connection().error, None, "seed {seed}");
     }
     pair.elapsed()
 }
@@ -83,5 +82,45 @@ fn loss_costs_time_only() {
             took += transfer(model, seed, [settings(), settings()], 1 << 20, Duration::from_secs(2000));
         }
         println!("1 MiB each way, 20 ms, {loss} per mille lost: {:?}", took / 5);
+    }
+}
+
+/// 64 KiB at a time over wires of 1500 and more, good and bad.
+#[test]
+fn super_segments_arrive_whole() {
+    for (mtu, loss) in [(1500, 0), (1500, 20), (9000, 20), (65_536, 20)] {
+        for local in ["10.0.0.1", "2001:db8::1"] {
+            let both = [settings(), settings()].map(|it| Settings {
+                mtu,
+                super_segments: true,
+                receive_buffer: 1 << 20,
+                send_buffer: 1 << 20,
+                ..it
+            });
+            let model = Model { delay: Duration::from_millis(1), loss, ..Model::default() };
+            let mut pair = Pair::new(model, 5, both);
+            for end in &mut pair.ends {
+                end.ends.local = local.parse().unwrap();
+            }
+            let now = pair.now;
+            let first = &mut pair.ends[0];
+            first.connection = Some(first.machine.connect(now, &first.ends, &first.settings));
+            pair.log = Some(Vec::new());
+            let data = pattern(3 << 20);
+            let (mut sent, mut got) = (0, Vec::new());
+            while got.len() < data.len() {
+                if pair.ends[0].state() == State::Established {
+                    sent += pair.ends[0].send(&data[sent..]);
+                }
+                if pair.ends[1].connection.is_some() {
+                    got.extend(pair.ends[1].receive());
+                }
+                assert!(pair.step(now + Duration::from_secs(1000)), "{mtu} {loss}");
+            }
+            assert!(got == data, "{mtu} {loss}");
+            let header = if local.contains(':') { 40 } else { 20 };
+            let longest = pair.log.unwrap().iter().map(|(_, bytes)| bytes.len()).max().unwrap();
+            assert!(longest > 30_000 && longest + header <= 65_535, "{longest}");
+        }
     }
 }
