@@ -24,5 +24,9 @@ pub mod netlink;
 pub mod port;
 mod pump;
 pub mod relay;
+mod sockets;
 pub mod tables;
 pub mod tcp;
+mod wheel;
+
+pub use sockets::options::PumpOptions;

@@ -1,0 +1,60 @@
+//! What arrives: from the network layer to the socket layer.
+
+use std::time::Instant;
+
+use super::Engine;
+use crate::smol::net::{Delivery, NetError, Packet, Rejection};
+
+/// Packets to ourselves that are delivered before anything else gets its turn. Answers to them wait there too,
+/// so the bound is against two sockets of one stack that keep each other busy (echo to chargen).
+const LOOPS: usize = 4096;
+
+impl Engine {
+    /// Delivers what we sent to ourselves.
+    pub(super) fn drain_loopback(&mut self, now: Instant) {
+        for _ in 0..LOOPS {
+            let Some(delivery) = self.net.poll_loopback(now) else { break };
+            self.deliver(now, delivery);
+        }
+        while let Some((error, quoted)) = self.net.poll_error() {
+            self.network_error(now, &error, &quoted);
+        }
+    }
+
+    pub(super) fn deliver(&mut self, now: Instant, delivery: Delivery<'_>) {
+        match delivery {
+            Delivery::None => {}
+            Delivery::Packet(packet) => self.packet(now, &packet),
+            Delivery::Error(error, packet, quoted) => {
+                self.raw_packet(now, &packet);
+                self.network_error(now, &error, &quoted);
+            }
+        }
+    }
+
+    fn packet(&mut self, now: Instant, packet: &Packet<'_>) {
+        let raw = self.raw_packet(now, packet);
+        match i32::from(packet.protocol) {
+            libc::IPPROTO_TCP => self.tcp_packet(now, packet),
+            libc::IPPROTO_UDP => self.udp_packet(now, packet),
+            libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => self.ping_packet(now, packet),
+            libc::IPPROTO_IGMP => {}
+            _ if raw => {}
+            _ => {
+                self.counters.no_socket += 1;
+                self.net.reject(now, packet, Rejection::ProtocolUnreachable);
+            }
+        }
+    }
+
+    /// Somebody told us that a packet of ours did not arrive.
+    fn network_error(&mut self, now: Instant, error: &NetError, quoted: &[u8]) {
+        match i32::from(error.protocol) {
+            libc::IPPROTO_TCP => self.tcp_error(now, error, quoted),
+            libc::IPPROTO_UDP => self.udp_error(now, error, quoted),
+            libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => self.ping_error(now, error, quoted),
+            _ => {}
+        }
+        self.raw_error(now, error, quoted);
+    }
+}

@@ -1,0 +1,1 @@
+//! What ss(8) shows.

@@ -1,0 +1,59 @@
+//! IPPROTO_UDP (udp(7); net/ipv4/udp.c, udp_lib_setsockopt).
+
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::super::Socket;
+use super::super::cmsg::{UDP_GRO, UDP_SEGMENT};
+use super::{answer, int};
+use crate::smol::engine::{Engine, SocketId};
+
+const UDP_CORK: i32 = 1;
+const UDP_ENCAP: i32 = 100;
+const UDP_NO_CHECK6_TX: i32 = 101;
+const UDP_NO_CHECK6_RX: i32 = 102;
+
+impl Engine {
+    pub(crate) fn get_udp_option(&self, id: SocketId, name: i32) -> Result<Vec<u8>, Errno> {
+        let datagrams = self.sockets.get(id).and_then(Socket::datagrams).ok_or(Errno::EBADF)?;
+        let n = match name {
+            UDP_CORK => datagrams.corked.into(),
+            UDP_ENCAP => 0,
+            UDP_NO_CHECK6_TX => datagrams.no_check6.0.into(),
+            UDP_NO_CHECK6_RX => datagrams.no_check6.1.into(),
+            UDP_SEGMENT => datagrams.segment.into(),
+            UDP_GRO => datagrams.coalesced.into(),
+            _ => return Err(Errno::ENOPROTOOPT),
+        };
+        Ok(answer(n))
+    }
+
+    pub(crate) fn set_udp_option(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        name: i32,
+        value: &[u8],
+    ) -> Result<(), Errno> {
+        let number = int(value)?;
+        let datagrams = self.sockets.get_mut(id).and_then(Socket::datagrams_mut).ok_or(Errno::EBADF)?;
+        match name {
+            UDP_CORK => {
+                datagrams.corked = number != 0;
+                if number == 0 {
+                    self.uncork(now, id)?;
+                }
+            }
+            // ESP and L2TP in UDP are nobody's here.
+            UDP_ENCAP if number != 0 => return Err(Errno::ENOPROTOOPT),
+            UDP_ENCAP => {}
+            UDP_NO_CHECK6_TX => datagrams.no_check6.0 = number != 0,
+            UDP_NO_CHECK6_RX => datagrams.no_check6.1 = number != 0,
+            UDP_SEGMENT => datagrams.segment = u16::try_from(number).map_err(|_| Errno::EINVAL)?,
+            UDP_GRO => datagrams.coalesced = number != 0,
+            _ => return Err(Errno::ENOPROTOOPT),
+        }
+        Ok(())
+    }
+}

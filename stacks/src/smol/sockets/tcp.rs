@@ -1,0 +1,614 @@
+//! TCP sockets: from connection to close.
+//!
+//! # Theory of operation
+//! A [`Stream`] owns at most one connection of the machine behind [`crate::smol::tcp`], and is what remains of
+//! it: SS_* state, options, and on a listener the queues (`listener.rs`). After everything that may have
+//! changed a connection, [`Engine::observe`] compares its state with what the socket made of it: a connect
+//! that succeeded or failed, a child that may be accepted, an orphan whose time runs, an end.
+//!
+//! A connection outlives its program: an orphan goes on until its FIN is acknowledged, then TIME-WAIT, for
+//! which the machine has the time. There are at most [`MAX_ORPHANS`] and [`MAX_TIME_WAITS`] of them.
+//!
+//! MSG_OOB: the machine has no urgent pointer (urgent bytes arrive in line, as with SO_OOBINLINE), so sending
+//! is EOPNOTSUPP, and SIOCATMARK says no.
+
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::address::{Domain, Endpoint};
+use super::listener::Listener;
+use super::options::Options;
+use super::options::tcp::TcpOptions;
+use super::ports::Space;
+use super::table::{Ends, Flow, listener_score};
+use super::{Body, Ownership, Socket};
+use crate::smol::engine::{Engine, SocketId, Status};
+use crate::smol::net::{Fragmenting, NetError, Packet, Wish};
+use crate::smol::tables::IfIndex;
+use crate::smol::tcp::{Machine, ORPHAN_PATIENCE, Settings, State, Tcp, refuse};
+
+/// What the machine keeps of a connection.
+pub(crate) type Connection = <Machine as Tcp>::Connection;
+
+/// Connections without a program, at most (net.ipv4.tcp_max_orphans of a small machine).
+pub(crate) const MAX_ORPHANS: usize = 8192;
+/// TIME-WAITs, at most (net.ipv4.tcp_max_tw_buckets of a small machine).
+pub(crate) const MAX_TIME_WAITS: usize = 16_384;
+/// net.ipv4.tcp_fin_timeout: how long an orphan waits for its peer's FIN.
+pub(crate) const FIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Send and receive buffers of those who did not choose: room for 2.5 Gbit/s over 3 ms, or 100 Mbit/s over
+/// 80 ms; Linux's grow to 4 and 6 MiB. Memory is taken only for bytes that are there.
+const AUTOMATIC_BUFFER: usize = 1 << 20;
+/// How often the neighbour is said to be well (RFC 4861's REACHABLE_TIME is 30 s).
+const CONFIRM_EVERY: Duration = Duration::from_secs(5);
+/// Smallest TCP header, in bytes.
+const HEADER: usize = 20;
+
+/// SS_* of a stream socket (linux/net.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// SS_UNCONNECTED
+    Unconnected,
+    /// SS_CONNECTING: connect() was called, and nobody was told how it went.
+    Connecting,
+    /// SS_CONNECTED
+    Connected,
+}
+
+/// What a TCP socket has beside what all have.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) phase: Phase,
+    pub(crate) connection: Option<Connection>,
+    pub(crate) listener: Option<Box<Listener>>,
+    /// The listener that took its SYN, until it is accepted.
+    pub(crate) parent: Option<SocketId>,
+    /// It waits to be accepted.
+    pub(crate) queued: bool,
+    /// It is in the list of those that may have something to send.
+    pub(crate) ready: bool,
+    /// It was established at some time.
+    pub(crate) was_connected: bool,
+    /// It is in the list of TIME-WAITs without a program.
+    pub(crate) time_wait: bool,
+    /// It is in no table any more: only received bytes are left of it.
+    pub(crate) detached: bool,
+    /// When the socket layer ends it: an orphan's FIN-WAIT-2, TCP_DEFER_ACCEPT.
+    pub(crate) give_up: Option<Instant>,
+    /// When the neighbour was last said to be well.
+    pub(crate) confirmed: Option<Instant>,
+    pub(crate) options: TcpOptions,
+}
+
+impl Stream {
+    pub(crate) fn new(options: TcpOptions) -> Self {
+        Self {
+            phase: Phase::Unconnected,
+            connection: None,
+            listener: None,
+            parent: None,
+            queued: false,
+            ready: false,
+            was_connected: false,
+            time_wait: false,
+            detached: false,
+            give_up: None,
+            confirmed: None,
+            options,
+        }
+    }
+}
+
+impl Socket {
+    /// A connection in TIME-WAIT that no program has.
+    pub(crate) fn is_time_wait(&self) -> bool {
+        self.stream().is_some_and(|stream| stream.time_wait)
+    }
+
+    /// Its place in the table of connections.
+    pub(crate) fn flow(&self) -> Option<Flow> {
+        self.peer.as_ref().map(|peer| Flow::new(self.local, self.port, peer))
+    }
+}
+
+/// IP_MTU_DISCOVER as the network layer has it.
+pub(crate) fn fragmenting(discover: u8) -> Fragmenting {
+    match discover {
+        1 => Fragmenting::Want,
+        2 => Fragmenting::Never,
+        3 | 4 => Fragmenting::Probe,
+        _ => Fragmenting::Allowed,
+    }
+}
+
+/// What a socket's options mean for its connection.
+pub(crate) fn settings(options: &Options, tcp: &TcpOptions, mtu: u32, passive: bool) -> Settings {
+    let buffer = |chosen: bool, size: u32| if chosen { size as usize } else { AUTOMATIC_BUFFER };
+    let seconds = |n: u32| Duration::from_secs(n.into());
+    Settings {
+        mtu,
+        super_segments: true,
+        max_segment: (tcp.max_segment != 0).then_some(tcp.max_segment),
+        receive_buffer: buffer(options.receive_buffer_chosen, options.receive_buffer),
+        send_buffer: buffer(options.send_buffer_chosen, options.send_buffer),
+        no_delay: tcp.no_delay,
+        cork: tcp.cork,
+        quick_ack: tcp.quick_ack,
+        keep_alive: options
+            .keep_alive
+            .then(|| (seconds(tcp.keep_idle), seconds(tcp.keep_interval), tcp.keep_count.into())),
+        user_timeout: (tcp.user_timeout != 0).then(|| Duration::from_millis(tcp.user_timeout.into())),
+        syn_retries: match tcp.syn_count {
+            0 if passive => 5, // net.ipv4.tcp_synack_retries
+            0 => 6,            // net.ipv4.tcp_syn_retries
+            n => n.into(),
+        },
+        congestion: tcp.congestion,
+        timestamps: true,
+    }
+}
+
+impl Engine {
+    /// Asks again for the way to the peer, if routes have changed.
+    pub(crate) fn refresh_path(&mut self, now: Instant, id: SocketId) {
+        let generation = self.net.generation();
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        if socket.path.is_some_and(|path| path.generation == generation) {
+            return;
+        }
+        let Some(peer) = socket.peer else { return };
+        let wish = Wish {
+            source: Some(socket.local).filter(|local| !local.is_unspecified()),
+            link: socket.options.device.or(peer.link()),
+            on_link: socket.options.dont_route,
+        };
+        let old = socket.path.map(|path| path.mtu);
+        socket.path = self.net.route(peer.address, &wish).ok();
+        if let (Some(path), Body::Stream(stream)) = (&socket.path, &mut socket.body)
+            && let Some(connection) = &mut stream.connection
+            && old != Some(path.mtu)
+        {
+            self.tcp.set_mtu(now, connection, path.mtu);
+        }
+    }
+
+    /// Tells the connection what the socket's options are now.
+    pub(crate) fn apply_settings(&mut self, now: Instant, id: SocketId) {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        let Body::Stream(stream) = &mut socket.body else { return };
+        let Some(connection) = &mut stream.connection else { return };
+        let mtu = socket.path.map_or(1500, |path| path.mtu);
+        let settings = settings(&socket.options, &stream.options, mtu, false);
+        self.tcp.set(now, connection, &settings);
+        self.make_ready(id);
+    }
+
+    /// A TCP segment for us.
+    pub(crate) fn tcp_packet(&mut self, now: Instant, packet: &Packet<'_>) {
+        let segment: &[u8] = &packet.payload;
+        if segment.len() < HEADER {
+            self.counters.malformed += 1;
+            return;
+        }
+        if packet.group_frame || packet.destination.is_multicast() {
+            return;
+        }
+        let port = |at: usize| u16::from_be_bytes([segment[at], segment[at + 1]]);
+        let ends = Ends {
+            local: packet.destination,
+            local_port: port(2),
+            peer: Endpoint::heard(packet.source, port(0), packet.link, packet.flow_label),
+            link: packet.link,
+        };
+        let flow = Flow::new(ends.local, ends.local_port, &ends.peer);
+        let flags = segment[13];
+        let (rst, syn, ack) = (flags & 4 != 0, flags & 2 != 0, flags & 16 != 0);
+        if let Some(id) = self.streams.flow(&flow) {
+            let fresh = syn && !ack && !rst;
+            let over = fresh && self.sockets.get(id).is_some_and(Socket::is_time_wait);
+            // A new connection may take the place of one in TIME-WAIT (RFC 9293 clause 3.6.1).
+            if !over || self.find_listener(&ends).is_none() {
+                return self.tcp_segment(now, id, packet);
+            }
+            self.drop_stream(id);
+        }
+        match self.find_listener(&ends) {
+            Some(listener) if syn && !ack && !rst => self.handle_syn(now, listener, &ends, packet),
+            _ if rst => {}
+            _ => self.refuse(now, packet),
+        }
+    }
+
+    fn find_listener(&self, ends: &Ends) -> Option<SocketId> {
+        self.streams.find(&self.sockets, &self.secret, ends, listener_score)
+    }
+
+    /// A segment of a connection we have.
+    fn tcp_segment(&mut self, now: Instant, id: SocketId, packet: &Packet<'_>) {
+        if self.must_wait(id, packet.payload[13]) || !self.passes_filter(id, packet) {
+            return;
+        }
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        if !socket.takes_link(packet.link) || packet.ttl < socket.options.ip.min_ttl {
+            return;
+        }
+        let Body::Stream(stream) = &mut socket.body else { return };
+        let Some(connection) = stream.connection.as_mut() else { return };
+        let tcp = &mut self.tcp;
+        let before = (tcp.received(connection), tcp.send_room(connection), tcp.state(connection));
+        let congested = packet.tos & 3 == 3;
+        tcp.handle_segment(now, connection, &packet.payload, congested);
+        let after = (tcp.received(connection), tcp.send_room(connection), tcp.state(connection));
+        let (path, confirmed) = (socket.path, stream.confirmed);
+        if after.1 > before.1
+            && let Some(path) = path
+            && confirmed.is_none_or(|at| now.saturating_duration_since(at) >= CONFIRM_EVERY)
+        {
+            stream.confirmed = Some(now);
+            self.net.confirm(now, &path);
+        }
+        // Data for a program that is gone are data lost: say so (RFC 2525 clause 2.17).
+        if after.0 > before.0 && !socket.held && stream.parent.is_none() {
+            self.tcp.abort(now, connection);
+        }
+        self.make_ready(id);
+        if before != after {
+            self.mark(id);
+            if before.2 != after.2 || self.waits_for_data(id) {
+                self.observe(now, id);
+            }
+        }
+    }
+
+    /// Says RST to a segment of no connection.
+    fn refuse(&mut self, now: Instant, packet: &Packet<'_>) {
+        self.counters.no_socket += 1;
+        let mut out = [0; HEADER];
+        let Some(length) = refuse(&packet.payload, &mut out) else { return };
+        let link = if super::address::needs_scope(packet.source) { Some(packet.link) } else { None };
+        let wish = Wish { source: Some(packet.destination), link, on_link: false };
+        let Ok(path) = self.net.route(packet.source, &wish) else { return };
+        let datagram = super::send::plain(packet.source, libc::IPPROTO_TCP as u8, Some(16));
+        // A RST that does not arrive is as good as none.
+        let _ = self.net.send(now, &path, &datagram, &[&out[..length]]);
+    }
+
+    /// Looks at what became of a connection.
+    pub(crate) fn observe(&mut self, now: Instant, id: SocketId) {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        let Body::Stream(stream) = &mut socket.body else { return };
+        let Some(connection) = stream.connection.as_mut() else { return };
+        let state = self.tcp.state(connection);
+        if state == State::Closed {
+            let error = self.tcp.take_error(connection);
+            return self.end_stream(id, error);
+        }
+        let up = !matches!(state, State::SynSent | State::SynReceived);
+        if up && !stream.was_connected {
+            stream.was_connected = true;
+            self.mark(id);
+        }
+        let deadline = self.tcp_deadline(now, id, state);
+        self.arm(id, deadline);
+        if up {
+            self.offer_to_listener(now, id);
+        }
+    }
+
+    /// When to look at a connection again, and the orphan's clocks.
+    fn tcp_deadline(&mut self, now: Instant, id: SocketId, state: State) -> Option<Instant> {
+        let socket = self.sockets.get_mut(id)?;
+        let orphan = !socket.held;
+        let Body::Stream(stream) = &mut socket.body else { return None };
+        if orphan && stream.parent.is_none() {
+            if state == State::FinWait2 && stream.give_up.is_none() {
+                stream.give_up = Some(now + stream.options.fin_timeout());
+            }
+            if state == State::TimeWait && !stream.time_wait {
+                stream.time_wait = true;
+                stream.give_up = None;
+                self.orphans -= 1;
+                self.time_waits.push_back(id);
+                self.bound_time_waits();
+            }
+        }
+        let stream = self.sockets.get(id)?.stream()?;
+        let machine = self.tcp.poll_timeout(now, stream.connection.as_ref()?);
+        [machine, stream.give_up].into_iter().flatten().min()
+    }
+
+    /// A socket's deadline has passed.
+    pub(crate) fn stream_expired(&mut self, now: Instant, id: SocketId) {
+        let Some(stream) = self.sockets.get_mut(id).and_then(|socket| socket.stream_mut()) else { return };
+        if stream.give_up.is_some_and(|at| at <= now) {
+            if stream.parent.is_none() {
+                return self.drop_stream(id);
+            }
+            // TCP_DEFER_ACCEPT waited long enough.
+            stream.give_up = None;
+            stream.options.defer_accept = 0;
+            self.offer_to_listener(now, id);
+        }
+        self.make_ready(id);
+    }
+
+    /// Ends the oldest TIME-WAITs if there are too many.
+    fn bound_time_waits(&mut self) {
+        while self.time_waits.len() > MAX_TIME_WAITS {
+            let Some(oldest) = self.time_waits.pop_front() else { break };
+            if self.sockets.get(oldest).is_some_and(Socket::is_time_wait) {
+                self.counters.time_waits_ended += 1;
+                self.drop_stream(oldest);
+            }
+        }
+    }
+
+    /// A connection is over: nothing more will come of it but what was received.
+    pub(crate) fn end_stream(&mut self, id: SocketId, error: Option<Errno>) {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        let flow = socket.flow();
+        let Body::Stream(stream) = &mut socket.body else { return };
+        if let Some(flow) = flow
+            && !stream.detached
+        {
+            self.streams.remove_flow(&flow, id);
+        }
+        stream.detached = true;
+        stream.give_up = None;
+        let received = stream.connection.as_ref().map_or(0, |connection| self.tcp.received(connection));
+        if received == 0 || (!socket.held && !stream.queued) {
+            stream.connection = None;
+        }
+        let never = !stream.was_connected;
+        let (queued, parent) = (stream.queued, stream.parent);
+        if error.is_some() {
+            socket.error = if never { error } else { socket.error.or(error) };
+        }
+        self.arm(id, None);
+        if self.sockets.get(id).is_some_and(|socket| socket.held) || queued {
+            self.release_port(id, false);
+            self.mark(id);
+        } else {
+            if let Some(parent) = parent {
+                self.forget_embryo(parent, id);
+            }
+            self.drop_stream(id);
+        }
+    }
+
+    /// Forgets a stream that no program has.
+    pub(crate) fn drop_stream(&mut self, id: SocketId) {
+        self.arm(id, None);
+        self.release_port(id, true);
+        let Some(socket) = self.sockets.remove(id) else { return };
+        let Body::Stream(stream) = &socket.body else { return };
+        if let Some(flow) = socket.flow() {
+            self.streams.remove_flow(&flow, id);
+        }
+        if stream.time_wait {
+            // Usually it is the oldest; others are left in the list and skipped there.
+            if self.time_waits.front() == Some(&id) {
+                self.time_waits.pop_front();
+            }
+        } else if !socket.held && stream.parent.is_none() {
+            self.orphans = self.orphans.saturating_sub(1);
+        }
+    }
+
+    /// An ICMP error about a segment of ours.
+    pub(crate) fn tcp_error(&mut self, now: Instant, error: &NetError, quoted: &[u8]) {
+        let Some(ports) = quoted.first_chunk::<4>() else { return };
+        let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
+        let peer = Endpoint::heard(error.destination, port(2), error.link, 0);
+        let flow = Flow::new(error.source, port(0), &peer);
+        let Some(id) = self.streams.flow(&flow) else { return };
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        let Body::Stream(stream) = &mut socket.body else { return };
+        let Some(connection) = &mut stream.connection else { return };
+        if error.errno == Errno::EMSGSIZE {
+            self.tcp.set_mtu(now, connection, error.info);
+            socket.path = None;
+            self.make_ready(id);
+            return;
+        }
+        let state = self.tcp.state(connection);
+        if matches!(state, State::SynSent | State::SynReceived) {
+            self.end_stream(id, Some(error.errno));
+        } else if socket.options.ip.receive_error || socket.options.ip6.receive_error {
+            self.queue_error(now, id, error, quoted);
+        } else {
+            socket.soft_error = Some(error.errno);
+        }
+    }
+
+    /// connect(AF_UNSPEC), shutdown of a listener: back to the beginning.
+    pub(crate) fn reset_stream(&mut self, now: Instant, id: SocketId) {
+        self.stop_listening(now, id);
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        let Body::Stream(stream) = &mut socket.body else { return };
+        if let Some(connection) = &mut stream.connection
+            && !stream.detached
+        {
+            let state = self.tcp.state(connection);
+            if !matches!(state, State::TimeWait | State::Closed) {
+                self.tcp.abort(now, connection);
+                self.flush_stream(now, id);
+                if let Some(socket) = self.sockets.get_mut(id) {
+                    socket.error = Some(Errno::ECONNRESET);
+                }
+            }
+        }
+        self.end_quietly(id);
+    }
+
+    /// Takes a socket out of everything without a word, and makes it as new.
+    pub(crate) fn end_quietly(&mut self, id: SocketId) {
+        self.arm(id, None);
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        if let Some(flow) = socket.flow() {
+            self.streams.remove_flow(&flow, id);
+        }
+        socket.peer = None;
+        socket.path = None;
+        (socket.shut_receive, socket.shut_send) = (false, false);
+        let unspecified = socket.domain.unspecified();
+        if !socket.chosen_address {
+            socket.local = unspecified;
+        }
+        if let Body::Stream(stream) = &mut socket.body {
+            stream.connection = None;
+            stream.phase = Phase::Unconnected;
+            stream.was_connected = false;
+            stream.detached = false;
+            stream.give_up = None;
+        }
+        self.release_port(id, false);
+        if let Some(socket) = self.sockets.get_mut(id)
+            && !socket.chosen_port
+        {
+            socket.port = 0;
+        }
+    }
+
+    /// Sends at once what a connection has to say before it is forgotten (its RST).
+    pub(crate) fn flush_stream(&mut self, now: Instant, id: SocketId) {
+        for _ in 0..FLUSH {
+            if !self.speak_once(now, id) {
+                break;
+            }
+        }
+    }
+
+    /// How a stream is doing.
+    pub(crate) fn stream_status(&self, socket: &Socket, stream: &Stream) -> Status {
+        if let Some(listener) = &stream.listener {
+            return Status {
+                readable: listener.queue.len(),
+                listening: true,
+                error: socket.error,
+                ..Status::default()
+            };
+        }
+        let connection = stream.connection.as_ref();
+        let readable = connection.map_or(0, |connection| self.tcp.received(connection));
+        let live = connection.filter(|_| !stream.detached);
+        let drained = match live {
+            Some(connection) => self.tcp.is_drained(connection),
+            None => stream.was_connected && readable == 0,
+        };
+        let room = match live {
+            Some(connection) if !socket.shut_send && stream.was_connected => self.tcp.send_room(connection),
+            _ => 0,
+        };
+        Status {
+            readable,
+            room,
+            connecting: live.is_some() && !stream.was_connected,
+            connected: stream.was_connected,
+            listening: false,
+            receive_finished: drained || (socket.shut_receive && readable == 0),
+            error: socket.error,
+        }
+    }
+
+    /// Bytes of the program for the peer.
+    pub(crate) fn stream_send(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        fill: &mut dyn FnMut(&mut [u8]) -> usize,
+    ) -> usize {
+        let _ = now;
+        let Some(socket) = self.sockets.get_mut(id) else { return 0 };
+        let shut = socket.shut_send;
+        let Body::Stream(stream) = &mut socket.body else { return 0 };
+        if shut || stream.detached || !stream.was_connected {
+            return 0;
+        }
+        let Some(connection) = &mut stream.connection else { return 0 };
+        let sent = self.tcp.send_with(connection, fill);
+        if sent > 0 {
+            self.make_ready(id);
+        }
+        sent
+    }
+
+    /// Bytes of the peer for the program.
+    pub(crate) fn stream_receive(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        take: &mut dyn FnMut(&[u8]) -> usize,
+    ) -> usize {
+        let _ = now;
+        let Some(Body::Stream(stream)) = self.sockets.get_mut(id).map(|socket| &mut socket.body) else {
+            return 0;
+        };
+        let Some(connection) = &mut stream.connection else { return 0 };
+        let taken = self.tcp.receive_with(connection, take);
+        if stream.detached && self.tcp.received(connection) == 0 {
+            stream.connection = None;
+            self.mark(id);
+        } else if taken > 0 {
+            self.make_ready(id);
+        }
+        taken
+    }
+
+    /// close(2) of a stream.
+    pub(crate) fn close_stream(&mut self, now: Instant, id: SocketId, unread: bool) {
+        self.stop_listening(now, id);
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        socket.held = false;
+        self.orphans += 1;
+        let reset_wanted = socket.options.linger == Some(0);
+        let user_timeout = (socket.options.clone(), socket.path.map_or(1500, |path| path.mtu));
+        let Body::Stream(stream) = &mut socket.body else { return };
+        let Some(connection) = stream.connection.as_mut().filter(|_| !stream.detached) else {
+            return self.drop_stream(id);
+        };
+        let state = self.tcp.state(connection);
+        let lost = unread || self.tcp.received(connection) > 0;
+        let too_many = self.orphans > MAX_ORPHANS;
+        if state == State::SynSent || state == State::Closed {
+            return self.drop_stream(id);
+        }
+        if lost || reset_wanted || too_many {
+            self.counters.orphans_ended += u64::from(too_many);
+            self.tcp.abort(now, connection);
+            self.flush_stream(now, id);
+            return self.drop_stream(id);
+        }
+        if stream.options.user_timeout == 0 {
+            stream.options.user_timeout = ORPHAN_PATIENCE.as_millis() as u32;
+            let (options, mtu) = user_timeout;
+            self.tcp.set(now, connection, &settings(&options, &stream.options, mtu, false));
+        }
+        self.tcp.finish(now, connection);
+        self.make_ready(id);
+        self.observe(now, id);
+    }
+
+    /// Gives its port back, if it has one that it did not choose or is to have none any more.
+    pub(crate) fn release_port(&mut self, id: SocketId, always: bool) {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        if socket.ownership != Ownership::None && (always || !socket.chosen_port) {
+            socket.ownership = Ownership::None;
+            self.ports.remove(Space::Tcp, socket.port, id);
+        }
+    }
+}
+
+/// Segments said in haste before a connection is forgotten: its RST, and what the machine says before it.
+const FLUSH: usize = 4;
+
+/// The interface a connection's packets have to use.
+pub(crate) fn bound_link(socket: &Socket, peer: &Endpoint) -> Option<IfIndex> {
+    socket.options.device.or(peer.link())
+}
+
+/// Which addresses a socket's connection speaks: a socket of IPv6 with an IPv4 peer speaks IPv4.
+pub(crate) fn wire_domain(peer: &Endpoint) -> Domain {
+    if peer.address.is_ipv4() { Domain::V4 } else { Domain::V6 }
+}
