@@ -32,7 +32,7 @@ use stacks::serve::{Server, Serving, StackId, User};
 
 use crate::desk::Calls;
 use crate::eye::Eye;
-use crate::launch::{Make, Plan, StackSpec};
+use crate::launch::{Plan, StackSpec};
 use crate::maker::{become_maker, take_turn};
 use crate::runtime::Runtime;
 use crate::smol::{self, SmolHost, SmolId};
@@ -114,7 +114,7 @@ impl Supervisor {
             trace: trace.map(File::from),
             smol: None,
         };
-        if let StackSpec::New(Make::Smol, _) = plan.stack {
+        if let StackSpec::Smol(_) = plan.stack {
             // Better said now than by each of the program's sockets.
             supervisor.eye.check(plan.pid).map_err(|e| {
                 Refusal::new("cannot look at the programs of a view on a smol stack", e.desc()).hint(
@@ -242,20 +242,20 @@ impl Supervisor {
         match stack {
             StackSpec::At(path) => self.join(path, &user, token),
             StackSpec::None => Ok(Source::Joined(Box::new(NoStack), None)),
-            StackSpec::New(Make::Any | Make::Smol, config) if self.smol.is_some() => {
+            StackSpec::New(config) | StackSpec::Smol(config) if self.smol.is_some() => {
                 self.make_smol(name, config)
             }
             // The filter of kernel views sends us too few calls, and a filter can only be added to.
-            StackSpec::New(Make::Smol, _) => Err(cannot("smol", "this is inside a view on a kernel stack")
+            StackSpec::Smol(_) => Err(cannot("smol", "this is inside a view on a kernel stack")
                 .hint("run it outside of the view, or start the outer view with --stack smol")
                 .into()),
             // We would have to leave for its user namespace, and our own sockets' names stay behind.
-            StackSpec::New(Make::Kernel, _) if self.smol.is_some() => {
+            StackSpec::Kernel(_) if self.smol.is_some() => {
                 Err(cannot("kernel", "this is inside a view on a smol stack")
                     .hint("make it outside with `viewnet stack up`, and use it with --stack NAME")
                     .into())
             }
-            StackSpec::New(_, config) => self.make_kernel(name, config, user),
+            StackSpec::New(config) | StackSpec::Kernel(config) => self.make_kernel(name, config, user),
         }
     }
 

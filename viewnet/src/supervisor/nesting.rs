@@ -55,7 +55,7 @@ impl Supervisor {
         if !is_name(name) {
             return Err(refused("its name is none").into());
         }
-        if let StackSpec::New(_, config) = stack {
+        if let Some(config) = stack.config() {
             config.clone().checked().map_err(|e| Refusal::new("cannot use the configuration", e))?;
         }
         let Some(root) = seen.ancestors.first().copied() else {
