@@ -1,6 +1,7 @@
 //! The engine in virtual time: one over its loopback, two over a wire that loses, delays and repeats.
 
 mod binding;
+mod datagrams;
 mod streams;
 
 use std::collections::BTreeMap;

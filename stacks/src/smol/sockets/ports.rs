@@ -51,8 +51,6 @@ pub(crate) struct Claim {
     pub(crate) local: IpAddr,
     /// Whose it is.
     pub(crate) uid: u32,
-    /// It listens, or is about to.
-    pub(crate) listening: bool,
 }
 
 impl Ports {
