@@ -10,12 +10,13 @@
 //! A server takes [`listen`], which refuses a name in use, clears the file of a dead server and sets the
 //! file's mode before anybody can connect.
 
+mod file;
+
 use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::net::{
@@ -23,6 +24,8 @@ use rustix::net::{
     SendFlags,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use self::file::{MAX_PATH, SocketFile, is_dead, listen, listen_locked, lock_folder, sweep, unusable};
 
 /// Most descriptors one message may carry.
 pub const MAX_FDS: usize = 16;
@@ -103,7 +106,7 @@ pub struct Refusal {
     /// What to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// The errno, where a program asked for a socket.
+    /// The errno behind it: what a program that asked for a socket sees, and where better words come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<i32>,
     /// Which step failed, in a word for programs, where they know more about it than these words.
@@ -115,6 +118,12 @@ impl Refusal {
     /// A refusal without hint or errno.
     pub fn new(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
         Self { what: what.into(), why: plain(&why.to_string()), hint: None, errno: None, step: None }
+    }
+
+    /// A refusal by the kernel, with its errno.
+    pub fn system(what: impl Into<String>, error: impl Into<io::Error>) -> Self {
+        let error = error.into();
+        Self { errno: error.raw_os_error(), ..Self::new(what, error) }
     }
 
     /// Adds what to do next.
@@ -146,7 +155,7 @@ impl Line {
     /// Those of connect(2): ENOENT and ECONNREFUSED mean that nobody serves the path, EAGAIN that its server
     /// is too busy (it is never waited for).
     pub fn connect(path: &Path) -> io::Result<Self> {
-        Ok(Self::client(dial(path)?))
+        Ok(Self::client(file::dial(path)?))
     }
 
     /// A client's end: blocking, long replies allowed.
@@ -293,83 +302,6 @@ pub enum CallError {
     /// The server said no.
     #[error(transparent)]
     Refused(#[from] Refusal),
-}
-
-/// Binds and listens on `path` with file mode `mode`; the result is non-blocking.
-///
-/// # Errors
-/// EADDRINUSE when a living server has the path; those of bind(2) and chmod(2) otherwise.
-pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    let bind = || {
-        // Nobody may connect before the mode is set. The mask is the process's, which has one thread here.
-        let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o777));
-        let listener = UnixListener::bind(path);
-        rustix::process::umask(mask);
-        listener
-    };
-    let listener = match bind() {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_dead(path) => {
-            std::fs::remove_file(path)?;
-            bind()?
-        }
-        other => other?,
-    };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// Whether `path` is the socket file of a server that died.
-pub fn is_dead(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket = path.symlink_metadata().is_ok_and(|m| m.file_type().is_socket());
-    is_socket && dial(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
-}
-
-/// Connects without waiting for a place in the server's queue; the result blocks.
-fn dial(path: &Path) -> io::Result<UnixStream> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    let stream = UnixStream::from(socket);
-    stream.set_nonblocking(false)?;
-    Ok(stream)
-}
-
-/// A socket file that is ours, by device and inode: whoever takes the path after us is safe from us.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SocketFile {
-    path: std::path::PathBuf,
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    /// The file that is at `path` now.
-    ///
-    /// # Errors
-    /// Those of lstat(2).
-    pub fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), identity: Self::identity(path)? })
-    }
-
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Removes it, unless the path is another's by now.
-    pub fn remove(&self) {
-        if Self::identity(&self.path).is_ok_and(|identity| identity == self.identity) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-
-    fn identity(path: &Path) -> io::Result<(u64, u64)> {
-        use std::os::unix::fs::MetadataExt;
-        let meta = path.symlink_metadata()?;
-        Ok((meta.dev(), meta.ino()))
-    }
 }
 
 /// An I/O error's words without the number that std puts behind them.

@@ -5,7 +5,10 @@
 //! — an interface, what it is plugged into, and its settings. The name may be left out (`switch:lan`): the
 //! first free `ethN` is taken. A link is `switch:NAME`, or `switch` for the user's default switch, with in
 //! brackets how the switch sees the port: `[vlan 10]` or `[trunk 10,20-29 native 1]`; or `none`, an
-//! interface that is plugged into nothing.
+//! interface that is plugged into nothing. Smol stacks can also be plugged into a vde_switch, `vde:PATH`; into a
+//! TAP of their host by name, `tap:NAME`, or one that is open already as descriptor N, `fd:N`; and into each other, if
+//! one process has them, as the two that name the same `pair:NAME`. They record frames: `pcap=FILE`, whole
+//! or, with `FILE[cut snap 128]`, as a wire would have them and only their first bytes.
 //!
 //! # TOML
 //! ```toml
@@ -15,18 +18,24 @@
 //! ip = ["10.0.0.2/24", "fd00::2/64"]
 //! gw = ["10.0.0.1"]
 //! mtu = 1500
+//! pcap = "eth0.pcapng"
 //!
 //! [[route]]
 //! to = "10.8.0.0/16"
 //! via = "10.0.0.254"
 //! ```
 
+mod link;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use msocket::line::Refusal;
 use serde::{Deserialize, Serialize};
+
+pub use link::{Link, Pcap, PortVlan};
 
 /// The user's switch that starts by itself.
 pub const DEFAULT_SWITCH: &str = "default";
@@ -70,6 +79,9 @@ pub struct InterfaceConfig {
     /// Hardware address; random when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
+    /// Where its frames are recorded; nowhere when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pcap: Option<Pcap>,
 }
 
 /// A route.
@@ -87,39 +99,6 @@ pub struct RouteConfig {
     /// Priority; lower wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<u32>,
-}
-
-/// What an interface is plugged into.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Link {
-    /// Nothing.
-    #[default]
-    None,
-    /// A port of a switch.
-    Switch {
-        /// Name or path of the switch.
-        name: String,
-        /// How the switch sees the port.
-        vlan: PortVlan,
-    },
-}
-
-/// How a switch treats the frames of a port (802.1Q).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum PortVlan {
-    /// As the switch is set up for new ports.
-    #[default]
-    Default,
-    /// Untagged frames of one VLAN.
-    Access(u16),
-    /// Tagged frames of several VLANs.
-    Trunk {
-        /// Ranges of VLAN ids, both ends included.
-        allowed: Vec<(u16, u16)>,
-        /// The VLAN of untagged frames.
-        native: Option<u16>,
-    },
 }
 
 /// A hardware address (IEEE 802, 48 bits).
@@ -141,6 +120,18 @@ impl ConfigError {
     fn new(input: &str, why: impl fmt::Display) -> Self {
         Self { input: input.to_owned(), why: why.to_string() }
     }
+
+    /// For the person who wrote it, and tried `what`.
+    pub fn refusal(&self, what: impl Into<String>) -> Refusal {
+        Refusal::new(what, self).hint("`viewnet run --help` shows how a stack is described")
+    }
+}
+
+impl InterfaceConfig {
+    /// An interface that has a name and a link, and nothing else yet.
+    pub fn new(name: &str, link: Link) -> Self {
+        Self { name: name.into(), link, ip: Vec::new(), gw: Vec::new(), mtu: None, mac: None, pcap: None }
+    }
 }
 
 impl StackConfig {
@@ -149,7 +140,11 @@ impl StackConfig {
     /// # Errors
     /// Names the line and what is wrong in it.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|e| ConfigError::new("configuration file", e))?;
+        let config: Self = toml::from_str(text).map_err(|e| {
+            let line =
+                e.span().and_then(|span| text.get(..span.start)).map_or(1, |s| s.matches('\n').count() + 1);
+            ConfigError::new(&format!("line {line}"), e.message().replace('\n', ", "))
+        })?;
         for interface in &config.interfaces {
             check_name(&interface.name)?;
         }
@@ -173,14 +168,7 @@ impl StackConfig {
     fn last_interface(&mut self) -> &mut InterfaceConfig {
         if self.interfaces.is_empty() {
             let link = Link::Switch { name: DEFAULT_SWITCH.into(), vlan: PortVlan::Default };
-            self.interfaces.push(InterfaceConfig {
-                name: "eth0".into(),
-                link,
-                ip: Vec::new(),
-                gw: Vec::new(),
-                mtu: None,
-                mac: None,
-            });
+            self.interfaces.push(InterfaceConfig::new("eth0", link));
         }
         self.interfaces.last_mut().expect("an interface was just added")
     }
@@ -279,14 +267,7 @@ fn parse_line(line: &str, free_name: &str) -> Result<(InterfaceConfig, Vec<Route
         None => (free_name, head),
     };
     check_name(name)?;
-    let mut interface = InterfaceConfig {
-        name: name.into(),
-        link: link.parse()?,
-        ip: Vec::new(),
-        gw: Vec::new(),
-        mtu: None,
-        mac: None,
-    };
+    let mut interface = InterfaceConfig::new(name, link.parse()?);
     let mut routes = Vec::new();
     for part in parts {
         let Some((key, value)) = part.split_once('=') else {
@@ -297,12 +278,16 @@ fn parse_line(line: &str, free_name: &str) -> Result<(InterfaceConfig, Vec<Route
             "gw" => interface.gw.push(parse_ip(value)?),
             "mtu" => interface.mtu = Some(parse_mtu(value)?),
             "mac" => interface.mac = Some(value.parse()?),
+            "pcap" => interface.pcap = Some(value.parse()?),
             "route" => {
                 let mut route: RouteConfig = value.parse()?;
                 route.dev.get_or_insert_with(|| name.to_owned());
                 routes.push(route);
             }
-            _ => return Err(ConfigError::new(part, "unknown setting; known are ip, gw, mtu, mac, route")),
+            _ => {
+                let why = "unknown setting; known are ip, gw, mtu, mac, pcap, route";
+                return Err(ConfigError::new(part, why));
+            }
         }
     }
     Ok((interface, routes))
@@ -323,7 +308,11 @@ fn split_outside_brackets(line: &str) -> Vec<&str> {
 
 fn check_name(name: &str) -> Result<(), ConfigError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.len() > MAX_INTERFACE_NAME || !name.chars().all(plain) || name == "lo" {
+    if name.is_empty()
+        || name.len() > MAX_INTERFACE_NAME
+        || !name.chars().all(plain)
+        || [".", "..", "lo"].contains(&name)
+    {
         let why =
             format!("no name for an interface; use up to {MAX_INTERFACE_NAME} letters and digits, not lo");
         return Err(ConfigError::new(name, why));
@@ -403,88 +392,6 @@ impl FromStr for RouteConfig {
     }
 }
 
-impl FromStr for Link {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let text = text.trim();
-        let (plug, vlan) = match text.split_once('[') {
-            None => (text, PortVlan::Default),
-            Some((plug, rest)) => match rest.strip_suffix(']') {
-                Some(vlan) => (plug, vlan.parse()?),
-                None => return Err(ConfigError::new(text, "`[` without `]`")),
-            },
-        };
-        match plug.split_once(':').unwrap_or((plug, "")) {
-            ("none", "") if vlan == PortVlan::Default => Ok(Self::None),
-            ("switch", "") => Ok(Self::Switch { name: DEFAULT_SWITCH.into(), vlan }),
-            ("switch", name) => Ok(Self::Switch { name: name.into(), vlan }),
-            _ => Err(ConfigError::new(text, "unknown link; known are switch, switch:NAME and none")),
-        }
-    }
-}
-
-impl FromStr for PortVlan {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let wrong = || ConfigError::new(text, "expected `vlan 10` or `trunk 10,20-29 [native 1]`");
-        let vid = |word: &str| match word.trim().parse() {
-            Ok(vid) if (1..=4094).contains(&vid) => Ok(vid),
-            _ => Err(ConfigError::new(word, "no VLAN id; 1 to 4094")),
-        };
-        let words: Vec<&str> = text.split_whitespace().collect();
-        match words[..] {
-            ["vlan", id] => Ok(Self::Access(vid(id)?)),
-            ["trunk", list] | ["trunk", list, "native", _] => {
-                let mut allowed = Vec::new();
-                for range in list.split(',') {
-                    let (first, last) = range.split_once('-').unwrap_or((range, range));
-                    let (first, last) = (vid(first)?, vid(last)?);
-                    if first > last {
-                        return Err(ConfigError::new(range, "the range is empty"));
-                    }
-                    allowed.push((first, last));
-                }
-                let native = words.get(3).map(|id| vid(id)).transpose()?;
-                Ok(Self::Trunk { allowed, native })
-            }
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl fmt::Display for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("none"),
-            Self::Switch { name, vlan } => write!(f, "switch:{name}{vlan}"),
-        }
-    }
-}
-
-impl fmt::Display for PortVlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => Ok(()),
-            Self::Access(vid) => write!(f, "[vlan {vid}]"),
-            Self::Trunk { allowed, native } => {
-                f.write_str("[trunk ")?;
-                for (i, (first, last)) in allowed.iter().enumerate() {
-                    let comma = if i == 0 { "" } else { "," };
-                    if first == last {
-                        write!(f, "{comma}{first}")?
-                    } else {
-                        write!(f, "{comma}{first}-{last}")?
-                    }
-                }
-                native.map_or(Ok(()), |vid| write!(f, " native {vid}"))?;
-                f.write_str("]")
-            }
-        }
-    }
-}
-
 impl FromStr for Mac {
     type Err = ConfigError;
 
@@ -532,7 +439,7 @@ macro_rules! as_text {
         }
     )*};
 }
-as_text!(Link, Mac);
+as_text!(Link, Mac, Pcap);
 
 #[cfg(test)]
 mod tests;

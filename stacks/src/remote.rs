@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use msocket::line::{CallError, Line, Refusal};
+use msocket::line::{CallError, Line, LineError, Refusal, unusable};
 use msocket::proto::{Joined, Request};
 use nix::errno::Errno;
 
 use crate::kernel::KernelStack;
 use crate::serve::{Description, User};
+use crate::smol::relay::Relay;
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 
 /// How long a server may take to answer before it counts as gone.
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct RemoteStack {
     line: Line,
     name: String,
+    kind: Kind,
     /// An answer was late or lost: the next one could be another question's.
     dead: bool,
 }
@@ -35,6 +37,8 @@ pub struct Membership {
     pub remote: RemoteStack,
     /// The stack's namespace, if it is ours to enter.
     pub namespace: Option<KernelStack>,
+    /// A smol stack's calls go this way.
+    pub relay: Option<Relay>,
 }
 
 /// Joins the stack at `path` for a view.
@@ -50,13 +54,18 @@ pub fn join(path: &Path, user: &User) -> Result<Membership, Refusal> {
         }
         std::io::ErrorKind::PermissionDenied => Refusal::new(what(), why)
             .hint("its owner decides who may use it, by the mode and group of that file"),
-        _ => Refusal::new(what(), why),
+        _ => unusable(what(), path, &why),
     })?;
     let request = Request::Join { view: user.view.clone(), pid: user.pid };
     let (joined, mut fds) = line.call::<_, Joined>(&request, &[]).map_err(|e| refusal(&what(), e))?;
-    let namespace =
-        fds.pop().and_then(|fd| KernelStack::from_namespace(fd).ok()).filter(|_| joined.namespace);
-    Ok(Membership { remote: RemoteStack { line, name: joined.name, dead: false }, namespace })
+    let kind = if joined.kind == Kind::Smol.name() { Kind::Smol } else { Kind::Kernel };
+    let fd = fds.pop();
+    let (namespace, relay) = match kind {
+        Kind::Smol => (None, fd.map(Relay::new)),
+        _ => (fd.filter(|_| joined.namespace).and_then(|fd| KernelStack::from_namespace(fd).ok()), None),
+    };
+    let remote = RemoteStack { line, name: joined.name, kind, dead: false };
+    Ok(Membership { remote, namespace, relay })
 }
 
 /// Asks the server of a stack for its description.
@@ -73,7 +82,7 @@ pub fn describe(path: &Path) -> Result<Description, Refusal> {
 /// Nobody serves the path, or its server refuses.
 pub fn ask<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Result<A, Refusal> {
     let what = format!("cannot reach the stack at {}", path.display());
-    let mut line = connect(path).map_err(|why| Refusal::new(what.clone(), why))?;
+    let mut line = connect(path).map_err(|why| unusable(what.clone(), path, &why))?;
     line.call(request, &[]).map(|(answer, _)| answer).map_err(|e| refusal(&what, e))
 }
 
@@ -93,7 +102,10 @@ fn connect(path: &Path) -> std::io::Result<Line> {
 fn refusal(what: &str, error: CallError) -> Refusal {
     match error {
         CallError::Refused(refusal) => refusal,
-        CallError::Line(error) => Refusal::new(what, error),
+        CallError::Line(LineError::Io(error)) => Refusal::system(what, error),
+        CallError::Line(error) => {
+            Refusal::new(what, error).hint("try again; if it stays so, look whether its process is stopped")
+        }
     }
 }
 
@@ -113,7 +125,7 @@ impl AsFd for RemoteStack {
 
 impl Stack for RemoteStack {
     fn kind(&self) -> Kind {
-        Kind::Kernel
+        self.kind
     }
 
     fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {

@@ -8,19 +8,23 @@
 //! Requests are answered at once and in order; a peer that does not read its replies is dropped, and so is
 //! one connection too many. A user is a connection that has joined: it counts until it closes.
 
+mod smol;
+
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use msocket::line::{Line, LineError, Received, Refusal, Reply, SocketFile, listen};
+use msocket::line::{Line, LineError, Received, Refusal, Reply, SocketFile, listen, unusable};
 use msocket::proto::{Hello, Joined, Request, VERSION};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::KernelStack;
+use crate::smol::host::StackKey;
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
+use smol::Smol;
 
 /// Most connections of one server: each is one user or one question.
 pub const MAX_CONNECTIONS: usize = 4096;
@@ -60,6 +64,9 @@ pub struct Description {
     /// Calls answered by the supervisor of the stack's own view, by name.
     #[serde(default)]
     pub notifications: BTreeMap<String, u64>,
+    /// Why it works no more, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// Stacks and the connections to them.
@@ -70,6 +77,25 @@ pub struct Server {
     stacks: BTreeMap<u64, Served>,
     connections: HashMap<u64, Connection>,
     shed: Shed,
+    smol: Smol,
+}
+
+/// What is behind a path.
+#[derive(Debug)]
+pub enum Backing {
+    /// A network namespace.
+    Kernel(KernelStack),
+    /// A stack of the server's host ([`Server::host`]).
+    Smol(StackKey),
+}
+
+impl Backing {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Kernel(_) => Kind::Kernel,
+            Self::Smol(_) => Kind::Smol,
+        }
+    }
 }
 
 /// A descriptor in reserve: when there is no other left, it is given up for the moment that it takes to
@@ -83,15 +109,16 @@ impl Shed {
         Self(std::fs::File::open("/dev/null").ok())
     }
 
-    /// Whether `error` meant that descriptors have run out; then one connection was turned away.
+    /// Whether `error` meant that descriptors have run out and one connection was turned away. Without a
+    /// descriptor accept(2) says so even if nobody waits: then there is no more to do.
     pub fn make_room(&mut self, error: &std::io::Error, listener: &UnixListener) -> bool {
         let out =
             matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && self.0.take().is_some();
+        let turned_away = out && listener.accept().is_ok();
         if out {
-            drop(listener.accept());
             *self = Self::new();
         }
-        out
+        turned_away
     }
 }
 
@@ -104,7 +131,7 @@ struct Served {
     own: Option<User>,
     /// The path and who waits on it; gone once the stack is retired.
     door: Option<(SocketFile, UnixListener)>,
-    stack: KernelStack,
+    backing: Backing,
 }
 
 #[derive(Debug)]
@@ -136,35 +163,41 @@ impl Server {
     /// Those of epoll_create1(2).
     pub fn new() -> nix::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { epoll, next: 1, stacks: BTreeMap::new(), connections: HashMap::new(), shed: Shed::new() })
+        let (stacks, connections) = (BTreeMap::new(), HashMap::new());
+        Ok(Self { epoll, next: smol::HOST, stacks, connections, shed: Shed::new(), smol: Smol::default() })
     }
 
     /// Serves a stack on its path.
     ///
     /// # Errors
     /// The path is taken or cannot be made.
-    pub fn add(&mut self, serving: Serving, stack: KernelStack) -> Result<StackId, Refusal> {
+    pub fn add(&mut self, serving: Serving, backing: Backing) -> Result<StackId, Refusal> {
         let Serving { name, path, mode, kept, own } = serving;
         let listener = listen(&path, mode).map_err(|why| match why.kind() {
             std::io::ErrorKind::AddrInUse => {
                 Refusal::new(format!("cannot make stack {name}"), format!("{} is in use", path.display()))
                     .hint("choose another name, or look at `viewnet stack ls`")
             }
-            _ => Refusal::new(format!("cannot make {}", path.display()), why),
+            _ => unusable(format!("cannot make stack {name}"), &path, &why),
         })?;
         let file = SocketFile::at(&path)
-            .map_err(|why| Refusal::new(format!("cannot make {}", path.display()), why))?;
+            .map_err(|why| unusable(format!("cannot make stack {name}"), &path, &why))?;
         let id = self.token();
         self.watch(&listener, id, EpollFlags::EPOLLIN)?;
-        self.stacks.insert(id, Served { name, path, kept, own, door: Some((file, listener)), stack });
+        self.stacks.insert(id, Served { name, path, kept, own, door: Some((file, listener)), backing });
         Ok(StackId(id))
     }
 
     /// Forgets a stack: its path goes at once, its users' connections close.
     pub fn remove(&mut self, id: StackId) {
         self.retire(id);
-        if self.stacks.remove(&id.0).is_some() {
-            self.connections.retain(|_, connection| connection.stack != id.0);
+        if let Some(served) = self.stacks.remove(&id.0) {
+            let users: Vec<u64> =
+                self.connections.iter().filter(|(_, c)| c.stack == id.0).map(|(token, _)| *token).collect();
+            users.into_iter().for_each(|token| self.hang_up(token));
+            if let Backing::Smol(key) = served.backing {
+                self.smol.remove(key);
+            }
         }
     }
 
@@ -176,9 +209,26 @@ impl Server {
         }
     }
 
-    /// The stack itself.
-    pub fn stack_mut(&mut self, id: StackId) -> Option<&mut KernelStack> {
-        self.stacks.get_mut(&id.0).map(|served| &mut served.stack)
+    /// The kernel stack behind it.
+    pub fn kernel(&mut self, id: StackId) -> Option<&mut KernelStack> {
+        match self.stacks.get_mut(&id.0).map(|served| &mut served.backing) {
+            Some(Backing::Kernel(stack)) => Some(stack),
+            _ => None,
+        }
+    }
+
+    /// The smol stack behind it.
+    pub fn smol(&self, id: StackId) -> Option<StackKey> {
+        match self.stacks.get(&id.0).map(|served| &served.backing) {
+            Some(Backing::Smol(key)) => Some(*key),
+            _ => None,
+        }
+    }
+
+    /// A connection is over, and with it what it was allowed.
+    fn hang_up(&mut self, token: u64) {
+        self.connections.remove(&token);
+        self.smol.close_door(token);
     }
 
     /// Whether there are no stacks.
@@ -220,6 +270,9 @@ impl Server {
         let mut gone = Vec::new();
         for event in &events[..count] {
             let token = event.data();
+            if self.smol.handle_event(token) {
+                continue;
+            }
             if self.stacks.contains_key(&token) {
                 self.accept(token);
             } else if self.connections.contains_key(&token)
@@ -228,6 +281,7 @@ impl Server {
                 gone.push(path);
             }
         }
+        self.smol.turn();
         Ok(gone)
     }
 
@@ -247,12 +301,19 @@ impl Server {
         Ok(Description {
             name: served.name.clone(),
             path: served.path.clone(),
-            kind: served.stack.kind(),
+            kind: served.backing.kind(),
             kept: served.kept,
             pid: std::process::id(),
-            interfaces: served.stack.interfaces()?,
+            interfaces: match &mut served.backing {
+                Backing::Kernel(stack) => stack.interfaces()?,
+                Backing::Smol(key) => self.smol.interfaces(*key),
+            },
             users,
             notifications,
+            failure: match &served.backing {
+                Backing::Smol(key) => self.smol.failure(*key),
+                Backing::Kernel(_) => None,
+            },
         })
     }
 
@@ -263,7 +324,7 @@ impl Server {
 
     fn watch(&self, fd: &impl AsFd, token: u64, flags: EpollFlags) -> Result<(), Refusal> {
         let event = EpollEvent::new(flags, token);
-        self.epoll.add(fd, event).map_err(|e| Refusal::new("cannot watch a connection", e.desc()))
+        self.epoll.add(fd, event).map_err(|e| Refusal::system("cannot watch a connection", e))
     }
 
     fn accept(&mut self, stack: u64) {
@@ -320,7 +381,7 @@ impl Server {
                 Err(error) => Err(error),
             };
             if sent.is_err() {
-                self.connections.remove(&token);
+                self.hang_up(token);
                 return None;
             }
         }
@@ -350,9 +411,13 @@ impl Server {
                 if !owner && spec.needs_rights() {
                     return no_socket(Errno::EPERM);
                 }
-                match served.stack.socket(spec) {
-                    Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
-                    Err(e) => no_socket(e),
+                match &mut served.backing {
+                    Backing::Kernel(stack) => match stack.socket(spec) {
+                        Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
+                        Err(e) => no_socket(e),
+                    },
+                    // Its sockets need somebody who answers their calls: see Join.
+                    Backing::Smol(_) => no_socket(Errno::EPROTONOSUPPORT),
                 }
             }
             Request::Join { view, .. } if !is_name(&view) => {
@@ -361,19 +426,35 @@ impl Server {
             Request::Join { view, pid } => {
                 connection.user = Some(User { view, pid });
                 let name = served.name.clone();
-                let namespace =
-                    served.stack.namespace().filter(|_| owner).and_then(|fd| fd.try_clone_to_owned().ok());
-                let joined =
-                    Joined { name, kind: served.stack.kind().name().into(), namespace: namespace.is_some() };
-                match (serde_json::to_value(&joined), namespace) {
+                let fd = match &served.backing {
+                    Backing::Kernel(stack) => {
+                        stack.namespace().filter(|_| owner).and_then(|fd| fd.try_clone_to_owned().ok())
+                    }
+                    Backing::Smol(key) => {
+                        match self.smol.open_door(token, *key, &connection.line, owner, &self.epoll) {
+                            Ok(fd) => Some(fd),
+                            Err(e) => return Answer::Refused(Refusal::system("cannot join", e)),
+                        }
+                    }
+                };
+                let kind = served.backing.kind();
+                let namespace = fd.is_some() && kind == Kind::Kernel;
+                let joined = Joined { name, kind: kind.name().into(), namespace };
+                match (serde_json::to_value(&joined), fd) {
                     (Ok(value), Some(fd)) => Answer::Descriptor(value, fd),
                     _ => Answer::of(&joined),
                 }
             }
             Request::UserNamespace if !owner => Answer::Refused(not_owner("give its user namespace")),
-            Request::UserNamespace => match served.stack.net_namespace().user_namespace() {
-                Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
-                Err(e) => Answer::Refused(Refusal::new("cannot give the user namespace", e.desc())),
+            Request::UserNamespace => match &served.backing {
+                Backing::Kernel(stack) => match stack.net_namespace().user_namespace() {
+                    Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
+                    Err(e) => Answer::Refused(Refusal::system("cannot give the user namespace", e)),
+                },
+                Backing::Smol(_) => {
+                    let what = "cannot give the user namespace";
+                    Answer::Refused(Refusal::new(what, "it is a smol stack").hint("ask a kernel stack"))
+                }
             },
             Request::Show => match self.describe(id, notifications(id)) {
                 Ok(description) => Answer::of(&description),
@@ -389,7 +470,9 @@ impl Server {
                     .hint("end their programs (`viewnet stack show` names them), or use --force"),
             ),
             Request::Down { .. } => {
-                if let Err(why) = served.stack.shut() {
+                if let Backing::Kernel(stack) = &mut served.backing
+                    && let Err(why) = stack.shut()
+                {
                     log::warn!("stack {}: {why}", served.name);
                 }
                 Answer::Gone

@@ -206,6 +206,11 @@ fn wrong_configuration() {
         ("eth0=none,ip=10.0.0.1/24,gw=192.168.7.1", "on no network of this stack"),
         ("eth0=none,route=10.0.0.0/8 dev eth7", "cannot find eth7"),
         ("eth0=none,ip=10.0.0.1/24,ip=10.0.0.1/24", "cannot add 10.0.0.1/24"),
+        ("eth0=vde:/tmp", "cannot plug eth0 into vde:/tmp"),
+        ("eth0=tap:tap0", "use a smol stack"),
+        ("eth0=fd:3", "use a smol stack"),
+        ("eth0=pair:x", "use a smol stack"),
+        ("eth0=none,pcap=x", "cannot record the frames of eth0"),
     ] {
         let mut config = StackConfig::default();
         config.add_line(line).expect("it parses");

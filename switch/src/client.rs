@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 pub use crate::control::{Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VlanInfo};
 pub use crate::ports::Kind;
+use crate::ports::ring::Handover;
 
 /// How long a switch may take to answer; it answers at once unless its machine stands still.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,6 +46,11 @@ impl Client {
         Ok(Self { line })
     }
 
+    /// The connection, to be watched: nothing comes over it unasked, but it hangs up when the switch ends.
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+
     /// Gives the connection away; ports attached by it live on with it.
     pub fn into_line(self) -> Line {
         self.line
@@ -57,6 +63,15 @@ impl Client {
     /// The connection's, or the switch's refusal.
     pub fn add_port(&mut self, fd: impl AsFd, attach: &Attach) -> Result<PortAdded, CallError> {
         Ok(self.line.call(&Request::PortAdd(attach.clone()), &[fd.as_fd()])?.0)
+    }
+
+    /// Plugs the other end of a ring in as a port; `attach.kind` must be [`Kind::Ring`].
+    ///
+    /// # Errors
+    /// The connection's, or the switch's refusal.
+    pub fn add_ring(&mut self, ends: &Handover, attach: &Attach) -> Result<PortAdded, CallError> {
+        let [memory, bell, peer] = ends.each_ref().map(AsFd::as_fd);
+        Ok(self.line.call(&Request::PortAdd(attach.clone()), &[memory, bell, peer])?.0)
     }
 
     /// As [`Client::add_port`], with the port and the connection in one value.

@@ -36,7 +36,8 @@ pub enum Request {
     },
     /// The ports. Answer: a list of [`PortInfo`].
     PortLs,
-    /// A new port over the descriptor that comes with the request. Answer: [`PortAdded`].
+    /// A new port over the descriptor that comes with the request, or the three of a ring (memory, the doorbell
+    /// that wakes the switch, the one that wakes the other end: `ports::ring`). Answer: [`PortAdded`].
     PortAdd(Attach),
     /// Takes a port away. Answer: `null`.
     PortRm {
@@ -83,7 +84,7 @@ pub struct Attach {
     /// Its name, unique in the switch; absent: `p1`, `p2` …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What the descriptor is.
+    /// What the descriptor is, or the descriptors are.
     pub kind: Kind,
     /// Its VLAN rules.
     #[serde(default)]

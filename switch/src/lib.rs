@@ -13,8 +13,8 @@
 //! - [`offload`]: the virtio-net header, cutting of super-segments and filling of checksums, done on the
 //!   way out and only for a port that cannot take the frame as it is.
 //!
-//! Around it lies the shell: [`ports`] open and move frames through TAPs and packet sockets, [`serve`] is
-//! the loop (one thread, one epoll) and the control socket, [`control`] its messages, [`client`] the other
+//! Around it lies the shell: [`ports`] open and move frames through TAPs, packet sockets and rings of shared
+//! memory, [`serve`] is the loop (one thread, one epoll) and the control socket, [`control`] its messages, [`client`] the other
 //! end.
 //!
 //! There is no spanning tree: two links between the same two switches make a loop.

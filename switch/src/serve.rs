@@ -3,25 +3,27 @@
 //! # Theory of operation
 //! One thread, one epoll. Ready ports are served in turn, at most `plugs::BATCH` frames each, and every frame is
 //! written to its egress ports at once, so nothing is queued here: the queues are the kernel's. Control
-//! connections are served between the ports' turns and never waited for. [`bind`] takes the path first, so that
-//! whoever started the switch learns of an error before it is sent to the background; [`run`] returns when the
-//! switch is told to end (`down`, SIGTERM, SIGINT) or was idle for long enough.
+//! connections are served between the ports' turns and never waited for. [`Server::new`] takes the path, so that
+//! whoever started the switch learns of an error before it is sent to the background; [`Server::run`] returns when
+//! the switch is told to end (`down`, SIGTERM, SIGINT), was idle for long enough, or lost its watcher: a
+//! descriptor, given by whoever hosts it, that hangs up when the process is gone that would clear up behind it.
 //!
 //! **Taking and leaving a path.** Two may start the same switch at once, and one may connect just as the
-//! switch decides to end. Both ends hold flock(2) on the folder while they change the path: the starter while it
-//! clears the file of a dead switch and binds, the ending one while it looks for late connections and unlinks.
-//! A client whose connection slips through sees it closed without answer and starts over.
+//! switch decides to end. Both ends hold flock(2) on the folder while they change the path
+//! ([`msocket::line::lock_folder`]): the starter while it clears the file of a dead switch and binds, the ending
+//! one while it looks for late connections and unlinks. A client whose connection slips through sees it closed
+//! without answer and starts over.
 
 mod connections;
 mod plugs;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use msocket::line::{SocketFile, listen_locked, lock_folder};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -65,48 +67,17 @@ pub struct Options {
 
 /// A control socket that is taken.
 #[derive(Debug)]
-pub struct Bound {
+struct Bound {
     listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode of the file, so that nobody else's is ever removed.
-    identity: (u64, u64),
+    file: SocketFile,
 }
 
 /// Takes the control socket.
-///
-/// # Errors
-/// EADDRINUSE when a switch runs there; those of bind(2) and chmod(2).
-pub fn bind(options: &Options) -> io::Result<Bound> {
+fn bind(options: &Options) -> io::Result<Bound> {
     let _lock = lock_folder(&options.path)?;
-    let listener = msocket::line::listen(&options.path, options.mode)?;
-    let identity = identity(&options.path)?;
-    Ok(Bound { listener, path: options.path.clone(), identity })
-}
-
-/// Removes the socket of a switch that died; true if there was one.
-///
-/// # Errors
-/// Those of unlink(2).
-pub fn sweep(path: &Path) -> io::Result<bool> {
-    let _lock = lock_folder(path)?;
-    let dead = msocket::line::is_dead(path);
-    if dead {
-        std::fs::remove_file(path)?;
-    }
-    Ok(dead)
-}
-
-/// Runs a switch until it ends. Blocks SIGTERM and SIGINT in this thread.
-///
-/// # Errors
-/// Those of setting up; nothing a port or client does.
-pub fn run(bound: Bound, options: &Options) -> io::Result<()> {
-    raise_descriptor_limit();
-    let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
-    let mut server = Server::new(bound, options)?;
-    let outcome = server.serve();
-    server.finish();
-    outcome
+    let listener = listen_locked(&options.path, options.mode)?;
+    let file = SocketFile::at(&options.path)?;
+    Ok(Bound { listener, file })
 }
 
 /// Who an event is for, as the 64-bit number epoll keeps.
@@ -114,6 +85,7 @@ pub fn run(bound: Bound, options: &Options) -> io::Result<()> {
 enum Source {
     Listener,
     Signal,
+    Watcher,
     Port(PortId),
     Connection(u32),
 }
@@ -123,6 +95,7 @@ impl Source {
         match self {
             Self::Listener => 0,
             Self::Signal => 1,
+            Self::Watcher => 2,
             Self::Port(id) => 1 << 32 | id.index() as u64,
             Self::Connection(index) => 2 << 32 | u64::from(index),
         }
@@ -133,13 +106,14 @@ impl Source {
             (1, index) => Self::Port(PortId::new(index)),
             (2, index) => Self::Connection(index),
             (_, 0) => Self::Listener,
-            _ => Self::Signal,
+            (_, 1) => Self::Signal,
+            _ => Self::Watcher,
         }
     }
 }
 
 /// A switch with its descriptors.
-struct Server {
+pub struct Server {
     epoll: Epoll,
     bound: Option<Bound>,
     signals: SignalFd,
@@ -151,17 +125,31 @@ struct Server {
     accept_after: Option<Instant>,
 }
 
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("bound", &self.bound).finish_non_exhaustive()
+    }
+}
+
 impl Server {
-    fn new(bound: Bound, options: &Options) -> io::Result<Self> {
+    /// Takes the control socket and makes a switch without ports; it ends, too, when `watcher` hangs up. Blocks
+    /// SIGTERM and SIGINT in this thread.
+    ///
+    /// # Errors
+    /// EADDRINUSE when a switch runs there; those of bind(2) and chmod(2); no descriptor left.
+    pub fn new(options: &Options, watcher: Option<BorrowedFd<'_>>) -> io::Result<Self> {
+        raise_descriptor_limit();
         let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
         signals.thread_block()?;
         let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&bound.listener, interest(EpollFlags::EPOLLIN, Source::Listener))?;
         epoll.add(&signals, interest(EpollFlags::EPOLLIN, Source::Signal))?;
-        Ok(Self {
+        if let Some(watcher) = watcher {
+            epoll.add(watcher, interest(EpollFlags::EPOLLIN, Source::Watcher))?;
+        }
+        let mut server = Self {
             epoll,
-            bound: Some(bound),
+            bound: None,
             signals,
             switch: Switch::new(options.age),
             plugs: Plugs::new(),
@@ -169,7 +157,19 @@ impl Server {
             idle: options.idle,
             idle_since: None,
             accept_after: None,
-        })
+        };
+        let bound = server.bound.insert(bind(options)?);
+        server.epoll.add(&bound.listener, interest(EpollFlags::EPOLLIN, Source::Listener))?;
+        Ok(server)
+    }
+
+    /// Runs until the end.
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2); nothing a port or client does.
+    pub fn run(mut self) -> io::Result<()> {
+        let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
+        self.serve()
     }
 
     fn serve(&mut self) -> io::Result<()> {
@@ -180,7 +180,8 @@ impl Server {
                 return Ok(());
             }
             self.rest();
-            let ready = self.wait(&mut events, now)?;
+            let waiting = self.plugs.arm();
+            let ready = self.wait(&mut events, now, waiting)?;
             now = self::now();
             for event in &events[..ready] {
                 match Source::of(event.data()) {
@@ -189,12 +190,14 @@ impl Server {
                     }
                     Source::Connection(index) => self.connections.handle_ready(index, event.events()),
                     Source::Listener => self.accept(now),
+                    Source::Watcher => self.connections.told_to_end = true,
                     Source::Signal => {
                         let _ = self.signals.read_signal();
                         self.connections.told_to_end = true;
                     }
                 }
             }
+            self.plugs.run(now, &mut self.switch);
             self.plugs.handle_timeout(now);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
             let mut hall =
@@ -211,8 +214,9 @@ impl Server {
         }
     }
 
-    fn wait(&self, events: &mut [EpollEvent], since: Instant) -> io::Result<usize> {
-        while BUSY_POLL > Duration::ZERO && now().saturating_duration_since(since) < BUSY_POLL {
+    /// Waits for events, or merely looks if frames are `waiting` already.
+    fn wait(&self, events: &mut [EpollEvent], since: Instant, waiting: bool) -> io::Result<usize> {
+        while !waiting && BUSY_POLL > Duration::ZERO && now().saturating_duration_since(since) < BUSY_POLL {
             let ready = self.epoll.wait(events, EpollTimeout::ZERO)?;
             if ready > 0 {
                 return Ok(ready);
@@ -233,6 +237,7 @@ impl Server {
             }
             None => EpollTimeout::NONE,
         };
+        let timeout = if waiting { EpollTimeout::ZERO } else { timeout };
         match self.epoll.wait(events, timeout) {
             Err(nix::errno::Errno::EINTR) => Ok(0),
             other => Ok(other?),
@@ -276,22 +281,23 @@ impl Server {
     /// Gives up the path; false if somebody connected at the last moment and the switch is to go on.
     fn leave_path(&mut self) -> io::Result<bool> {
         let Some(bound) = &self.bound else { return Ok(true) };
-        let _lock = lock_folder(&bound.path);
+        let _lock = lock_folder(bound.file.path());
         let late = if self.connections.told_to_end { None } else { bound.listener.accept().ok() };
         if let Some((stream, _)) = late {
             self.connections.add(stream, &self.epoll);
             self.idle_since = None;
             return Ok(false);
         }
-        if identity(&bound.path).is_ok_and(|identity| identity == bound.identity) {
-            std::fs::remove_file(&bound.path)?;
-        }
+        bound.file.remove_locked();
         self.bound = None;
         Ok(true)
     }
+}
 
-    /// Answers who asked for the end, and closes all ports.
-    fn finish(&mut self) {
+impl Drop for Server {
+    /// Leaves the path, answers who asked for the end, and closes all ports.
+    fn drop(&mut self) {
+        self.connections.told_to_end = true;
         let _ = self.leave_path();
         self.connections.say_goodbye();
         self.plugs.close_all();
@@ -308,23 +314,6 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let meta = path.symlink_metadata()?;
-    Ok((meta.dev(), meta.ino()))
-}
-
-/// Holds the folder of `path` until the result is dropped. A folder that is not ours is not locked, as its
-/// owner could hold us up; nor can two of us meet there but by intent.
-fn lock_folder(path: &Path) -> io::Result<Option<OwnedFd>> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    if folder.metadata()?.uid() != nix::unistd::geteuid().as_raw() {
-        return Ok(None);
-    }
-    let fd: OwnedFd = std::fs::File::open(folder)?.into();
-    rustix::fs::flock(fd.as_fd(), rustix::fs::FlockOperation::LockExclusive)?;
-    Ok(Some(fd))
-}
-
 /// A port costs one descriptor, and a connection for each attached stack another.
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -339,8 +328,13 @@ mod tests {
 
     #[test]
     fn tokens_round_trip() {
-        for source in [Source::Listener, Source::Signal, Source::Port(PortId::new(7)), Source::Connection(9)]
-        {
+        for source in [
+            Source::Listener,
+            Source::Signal,
+            Source::Watcher,
+            Source::Port(PortId::new(7)),
+            Source::Connection(9),
+        ] {
             assert_eq!(Source::of(source.token()), source);
         }
     }

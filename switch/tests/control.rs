@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use common::{Namespace, Served, any_port, eventually, isolated};
-use msocket::line::{CallError, Refusal};
+use msocket::line::{CallError, Refusal, sweep};
 use switch::client::{Attach, Client, Kind, MacFilter, Request};
 use switch::serve::{self, Options};
 use switch::vlan::Vid;
@@ -243,7 +243,7 @@ fn of_many_starters_one_wins() {
             Options { name: "race".into(), path, mode: 0o600, age: Duration::from_secs(1), idle: None };
         let start = |_| {
             let options = options.clone();
-            std::thread::Builder::new().spawn(move || serve::bind(&options)).unwrap()
+            std::thread::Builder::new().spawn(move || serve::Server::new(&options, None)).unwrap()
         };
         let threads: Vec<_> = (0..8).map(start).collect();
         let outcomes: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
@@ -253,8 +253,8 @@ fn of_many_starters_one_wins() {
         };
         assert_eq!(outcomes.iter().filter(|o| in_use(o)).count(), 7);
         UnixStream::connect(&options.path).expect("the winner has the path");
-        assert!(!serve::sweep(&options.path).unwrap());
+        assert!(!sweep(&options.path).unwrap());
         drop(outcomes);
-        assert!(serve::sweep(&options.path).unwrap());
+        assert!(!options.path.exists());
     }
 }

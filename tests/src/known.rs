@@ -2,7 +2,10 @@
 //!
 //! The conformance test checks the table itself: an entry that no longer describes what happens fails it.
 
+pub mod smol;
+
 use crate::binaries::Linkage;
+use crate::subject::Subject;
 use crate::world::User;
 
 /// One accepted difference.
@@ -65,7 +68,16 @@ const ASKED: &str =
 const WIRELESS: &str = "the kernel's i386 layer has an errno of its own for wireless requests";
 const UNIX: &str = "AF_UNIX sockets are the machine's, and so is the privilege these options need";
 
-/// The table.
+/// Those of a view on a stack of that kind.
+pub fn differences(subject: Subject) -> &'static [Difference] {
+    match subject {
+        Subject::Native => &[],
+        Subject::View => DIFFERENCES,
+        Subject::Smol => smol::DIFFERENCES,
+    }
+}
+
+/// The table of kernel stacks.
 pub const DIFFERENCES: &[Difference] = &[
     known(When::Maybe, "uring", "io_uring_setup*", "ok", "EPERM", URING),
     known(When::Maybe, "foreign", "io_uring_setup by int 0x80", "*", "EPERM", URING),

@@ -11,8 +11,10 @@ use crate::world::{User, World};
 pub enum Subject {
     /// In a network namespace of its own, loopback up, whose owner the probe is: the reference.
     Native,
-    /// Under `viewnet run`, in a view that has only its own loopback.
+    /// Under `viewnet run`, in a view whose kernel stack has only its own loopback.
     View,
+    /// The same with a smol stack.
+    Smol,
 }
 
 impl fmt::Display for Subject {
@@ -20,6 +22,7 @@ impl fmt::Display for Subject {
         f.write_str(match self {
             Self::Native => "native",
             Self::View => "view",
+            Self::Smol => "smol view",
         })
     }
 }
@@ -33,7 +36,8 @@ impl Subject {
         let flags = if user == User::Root { "-n" } else { "-rn" };
         let cmd = match self {
             Self::Native => world.cmd("unshare").args([flags, "--", "sh", "-euc", SET_UP, "sh"]),
-            Self::View => world.run(["--"]),
+            Self::View => world.run(["--stack", "kernel", "--"]),
+            Self::Smol => world.run(["--stack", "smol", "--"]),
         };
         cmd.args([program]).args(args)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tests::binaries::{Linkage, c_probe, rust_probe};
 use tests::compare::compare;
-use tests::known::{DIFFERENCES, Difference};
+use tests::known::{self, Difference};
 use tests::{Outcome, Status, Subject, User, World};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -19,10 +19,10 @@ fn run(subject: Subject, user: User, program: &Path) -> Outcome {
     subject.command(&world, user, &program, &[]).limit(LIMIT).run()
 }
 
-fn referee(probe: &str, linkage: Option<Linkage>, program: PathBuf) {
+fn referee(view: Subject, probe: &str, linkage: Option<Linkage>, program: PathBuf) {
     let view = match std::env::var_os("CONFORMANCE") {
         Some(subject) if subject == "self" => Subject::Native,
-        _ => Subject::View,
+        _ => view,
     };
     let variant = linkage.map_or_else(|| "Rust".into(), |linkage| format!("{linkage:?}"));
     let mut failures = String::new();
@@ -31,10 +31,10 @@ fn referee(probe: &str, linkage: Option<Linkage>, program: PathBuf) {
         assert_eq!(native.status, Status::Exited(0), "native {probe}:\n{}{}", native.stdout, native.stderr);
         assert!(!native.stdout.is_empty(), "{probe} observes nothing");
         let viewed = run(view, user, &program);
-        let applies = |d: &&Difference| view == Subject::View && d.when.applies(user, linkage);
-        let known: Vec<_> = DIFFERENCES.iter().filter(applies).copied().collect();
+        let applies = |d: &&Difference| d.when.applies(user, linkage);
+        let known: Vec<_> = known::differences(view).iter().filter(applies).copied().collect();
         let report = compare(probe, &native.stdout, &viewed.stdout, &known);
-        println!("{}", report.summary(&format!("{probe} ({variant}, {user:?})")));
+        println!("{}", report.summary(&format!("{probe} ({variant}, {user:?}, {view})")));
         if viewed.status != native.status || !report.is_clean() {
             let how = format!("{:?} {}", viewed.status, viewed.stderr.trim());
             failures += &format!("{probe} ({variant}) as {user:?}, ended {how}\n{}", report.failures());
@@ -43,34 +43,39 @@ fn referee(probe: &str, linkage: Option<Linkage>, program: PathBuf) {
     assert!(failures.is_empty(), "{failures}");
 }
 
-fn referee_of_c(probe: &str, linkage: Linkage) {
-    referee(probe, Some(linkage), c_probe(probe, linkage));
+fn referee_of_c(view: Subject, probe: &str, linkage: Linkage) {
+    referee(view, probe, Some(linkage), c_probe(probe, linkage));
 }
 
 macro_rules! probes {
     (c: $($name:ident)*; i386: $($short:ident)*; rust: $($bin:ident)*;) => {
+        mod kernel { probes! { @on View; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
+        mod smol { probes! { @on Smol; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
+    };
+    (@on $view:ident; c: $($name:ident)*; i386: $($short:ident)*; rust: $($bin:ident)*;) => {
+        use super::{Linkage, Subject, referee, referee_of_c, rust_probe};
         mod dynamic {
             $(#[test] fn $name() {
                 let name = stringify!($name);
-                super::referee_of_c(name, super::Linkage::Dynamic);
+                super::referee_of_c(super::Subject::$view, name, super::Linkage::Dynamic);
             })*
         }
         mod fixed {
             $(#[test] fn $name() {
                 let name = stringify!($name);
-                super::referee_of_c(name, super::Linkage::Static);
+                super::referee_of_c(super::Subject::$view, name, super::Linkage::Static);
             })*
         }
         mod i386 {
             $(#[test] fn $short() {
                 let name = stringify!($short);
-                super::referee_of_c(name, super::Linkage::Static32);
+                super::referee_of_c(super::Subject::$view, name, super::Linkage::Static32);
             })*
         }
         mod rust {
             $(#[test] fn $bin() {
                 let name = stringify!($bin);
-                super::referee(name, None, super::rust_probe(name));
+                super::referee(super::Subject::$view, name, None, super::rust_probe(name));
             })*
         }
     };

@@ -3,7 +3,7 @@
 //! The verdicts of machines that cannot be had here are unit tests in `viewnet/src/doctor`.
 
 use serde_json::Value;
-use tests::{Cmd, User, World};
+use tests::{Cmd, Outcome, Status, User, World};
 
 /// `script` in a user namespace of its own, where even a test may change limits.
 fn restricted(world: &World, script: &str) -> Cmd {
@@ -61,6 +61,176 @@ fn a_failed_run_says_what_doctor_says() {
         let outcome = restricted(&world, &script).run().code(125);
         assert!(outcome.stderr.contains(&format!("{limit}=0")), "{}", outcome.stderr);
         assert!(outcome.stderr.contains(&format!("sysctl {limit}=")), "{}", outcome.stderr);
+    }
+}
+
+/// The one form of every message: `viewnet: what failed: why; what to do`.
+fn check_form(script: &str, outcome: &Outcome) {
+    let line = outcome.stderr.lines().next().unwrap_or_default();
+    let message = line.strip_prefix("viewnet: ").unwrap_or_else(|| panic!("{script}: not ours: {outcome:?}"));
+    let parts = message.split_once(": ").and_then(|(what, rest)| Some((what, rest.split_once("; ")?)));
+    let Some((what, (why, hint))) = parts else { panic!("{script}: not in three parts: {line}") };
+    let said = [what, why, hint].iter().all(|part| part.len() > 3);
+    assert!(said && !line.contains("os error"), "{script}: {line}");
+    let last = hint.rsplit([' ', '(']).next().unwrap_or_default().trim_end_matches(')');
+    let bare = last.starts_with('E') && last.len() > 3 && last.chars().all(|c| c.is_ascii_uppercase());
+    assert!(!bare && !outcome.stdout.contains("started"), "{script}: {outcome:?}");
+    eprintln!("{script}\n    {line}");
+}
+
+/// Options of `run` that make no sense here.
+const RUN: &[&str] = &[
+    "--link 'bad name=switch'",
+    "--link eth0=vde:x",
+    "--link switch:nosuch",
+    "--link switch:./plain",
+    "--link switch:$PWD/nosuch/lan",
+    "--link 'switch:lan[vlan 5000]'",
+    "--link 'switch:lan[vlan 5'",
+    "--link ..=switch",
+    "--link all=switch",
+    "--link all=none",
+    "--link eth0=switch,mtu=20",
+    "--link eth0=switch,mac=ff:ff:ff:ff:ff:ff",
+    "--link eth0=switch --link eth0=switch",
+    "--link a-name-that-is-too-long=switch",
+    "--ip 10.0.0.300/24",
+    "--ip 10.0.0.1/24 --ip 10.0.0.1/24",
+    "--ip 10.0.0.1/24 --gw 10.9.9.9",
+    "--ip fd00::1/64 --ip ff02::1/64",
+    "--ip 10.0.0.1/24 --route '10.8.0.0/16 dev nosuch'",
+    "--ip 10.0.0.1/24 --route '10.8.0.0/16'",
+    "--config nosuch",
+    "--config .",
+    "--config closed",
+    "--config plain",
+    "--stack nosuch",
+    "--stack /no/such/folder/stack",
+    "--stack ./plain",
+    "--stack ./plain/below",
+    "--stack .",
+    "--stack $XDG_RUNTIME_DIR/viewnet/switches/lan",
+    "--stack $(printf '/%0200d' 1)",
+    "--stack smol",
+    "--stack lab --ip 10.0.0.1/24",
+    "--name 'a b'",
+    "--name $(printf '%0200d' 1)",
+    "--name kernel",
+    "--name lab",
+    "--kind none --ip 10.0.0.1/24",
+];
+/// Other commands that cannot work here.
+const UP: &[&str] = &[
+    "stack up lab",
+    "stack up ./plain",
+    "stack up ./nosuch/stack",
+    "stack up ./plain/stack",
+    "stack up /stack",
+    "stack up ./$(printf '%0200d' 1)/stack",
+    "stack up 'a b'",
+    "stack up other --kind none",
+    "stack up other --link eth0=none,ip=10.0.0.1/24,ip=10.0.0.1/24",
+    "stack up other --link all=none",
+    "switch up lan",
+    "switch up 'a b'",
+    "switch up ./plain",
+    "switch up ./nosuch/switch",
+    "switch up ./plain/switch",
+    "switch up /switch",
+    "switch up --foreground /switch",
+    "switch up ./$(printf '%0200d' 1)",
+    "run -- viewnet switch up other",
+    "run -- viewnet run --ip 10.0.0.1/24 --ip 10.0.0.1/24 -- echo started",
+    "run -- viewnet run --name 'a b' -- echo started",
+    "run -- viewnet run --stack nosuch -- echo started",
+];
+
+#[test]
+fn whatever_is_wrong_with_the_command_it_says_what_to_do() {
+    let world = World::new(User::Ordinary);
+    world.write("plain", "nonsense");
+    world.write("closed", "");
+    world.cmd("chmod").args(["0", "closed"]).run().ok();
+    world.viewnet(["switch", "up", "lan"]).run().ok();
+    world.viewnet(["stack", "up", "lab"]).run().ok();
+    let runs = RUN.iter().map(|options| format!("viewnet run {options} -- echo started"));
+    for script in runs.chain(UP.iter().map(|words| format!("viewnet {words}"))) {
+        let outcome = world.cmd("bash").args(["-c", &script]).run();
+        let code = if script.starts_with("viewnet run") && !script.contains(" up ") { 125 } else { 1 };
+        assert_eq!(outcome.status, Status::Exited(code), "{script}: {outcome:?}");
+        check_form(&script, &outcome);
+    }
+    world.viewnet(["stack", "down", "lab"]).run().ok();
+    world.viewnet(["switch", "down", "lan"]).run().ok();
+}
+
+#[test]
+fn whatever_is_wrong_with_the_machine_it_says_what_to_do() {
+    // What the machine lacks; each is followed by each command.
+    const LACKS: &[&str] = &[
+        "XDG_RUNTIME_DIR=/proc",
+        "XDG_RUNTIME_DIR=/nonexistent",
+        "touch f; XDG_RUNTIME_DIR=$PWD/f",
+        "mkdir -m 500 no; XDG_RUNTIME_DIR=$PWD/no",
+        "mkdir -m 700 open; mkdir -m 777 open/viewnet; chmod 777 open/viewnet; XDG_RUNTIME_DIR=$PWD/open",
+        "mkdir -p long/$(printf '%0100d' 1); XDG_RUNTIME_DIR=$PWD/long/$(printf '%0100d' 1)",
+        "mkdir -p ro/viewnet/{stacks,switches}; chmod -R 500 ro/viewnet; XDG_RUNTIME_DIR=$PWD/ro",
+        "mkdir -p s; chmod 700 s; mount -t tmpfs -o mode=700,nr_inodes=4 tmpfs s; XDG_RUNTIME_DIR=$PWD/s",
+        "mkdir -p t; mount -t tmpfs -o mode=700,ro tmpfs t; XDG_RUNTIME_DIR=$PWD/t",
+        "echo 0 >/proc/sys/user/max_user_namespaces",
+        "echo 0 >/proc/sys/user/max_net_namespaces",
+    ];
+    const COMMANDS: &[&str] = &[
+        "run --link eth0=switch,ip=10.0.0.1/24 --link none -- echo started",
+        "run -- echo started",
+        "stack up kept --ip 10.0.0.1/24",
+        "switch up lan",
+    ];
+    let world = World::new(User::Ordinary);
+    for lack in LACKS {
+        for command in COMMANDS {
+            // A switch needs no namespaces.
+            if command.starts_with("switch") && lack.contains("namespaces") {
+                continue;
+            }
+            let script = format!("cd $(mktemp -d); {lack}; export XDG_RUNTIME_DIR; exec viewnet {command}");
+            // Limits and mounts need rights, for which permissions would not count.
+            let rights = ["mount", "/proc/sys"].iter().any(|word| lack.contains(word));
+            let shell = if rights { world.cmd("unshare").args(["-rm", "bash"]) } else { world.cmd("bash") };
+            let outcome = shell.args(["-c", &script]).run();
+            // The owner of a user namespace makes sockets in any folder of its own.
+            if lack.contains("chmod -R") && outcome.status == Status::Exited(0) {
+                continue;
+            }
+            let code = if command.starts_with("run") { 125 } else { 1 };
+            assert_eq!(outcome.status, Status::Exited(code), "{script}: {outcome:?}");
+            check_form(&script, &outcome);
+        }
+    }
+}
+
+#[test]
+fn whatever_runs_out_it_says_what_to_do() {
+    const COMMANDS: &[&str] = &[
+        "run -- echo started",
+        "run --ip 10.0.0.1/24 -- echo started",
+        "stack up kept --ip 10.0.0.1/24",
+        "switch up lan",
+    ];
+    for limit in (4..14).map(|n| format!("-n {n}")).chain((0..9).map(|n| format!("-u {n}"))) {
+        for command in COMMANDS {
+            // A user each: zombies count, and where the tests run nobody may be reaping them.
+            let world = World::new(User::Ordinary);
+            let script = format!("ulimit {limit}; exec viewnet {command}");
+            let outcome = world.cmd("bash").args(["-c", &script]).run();
+            if outcome.status != Status::Exited(0) {
+                let code = if command.starts_with("run") { 125 } else { 1 };
+                assert_eq!(outcome.status, Status::Exited(code), "{script}: {outcome:?}");
+                check_form(&script, &outcome);
+            }
+            world.viewnet(["stack", "down", "kept"]).run();
+            world.viewnet(["switch", "down", "lan"]).run();
+        }
     }
 }
 

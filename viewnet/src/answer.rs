@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
+use crate::ask::Ask;
+
 /// What the program gets.
 #[derive(Debug)]
 pub(crate) enum Reply {
@@ -18,6 +20,8 @@ pub(crate) enum Reply {
         /// Close-on-exec in the program's table.
         cloexec: bool,
     },
+    /// What a stack in a library says.
+    Ask(Box<Ask>),
 }
 
 /// Why there is no value.

@@ -30,5 +30,8 @@ pub(crate) enum Command {
     Man(commands::manual::Man),
     /// Host this user's kept stacks (started by `stack up`)
     #[command(hide = true)]
-    Keeper,
+    Keeper {
+        /// Of stacks of this kind
+        kind: String,
+    },
 }

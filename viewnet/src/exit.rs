@@ -7,7 +7,10 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use msocket::line::{CallError, Refusal};
+use msocket::line::{CallError, LineError, Refusal};
+use nix::errno::Errno;
+
+use crate::doctor;
 
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,25 @@ impl Failure {
         Self { refusal: Refusal::new(what, why), code: Exit::Failed }
     }
 
+    /// `what`, the kernel's reason, and what to do about it.
+    pub(crate) fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
+        Self::from(Refusal { errno: error.raw_os_error(), ..Refusal::new(what, error) })
+    }
+
+    /// Adds what to do next, where whoever refused knew no more than the errno: no message ends without it.
+    pub(crate) fn complete(mut self) -> Self {
+        let refusal = &mut self.refusal;
+        if refusal.hint.is_none() {
+            let (why, hint) = match refusal.errno {
+                Some(errno) => doctor::next_step(Errno::from_raw(errno)),
+                None => (None, "`viewnet help` says what is possible, `viewnet doctor` what is not".into()),
+            };
+            refusal.why = why.unwrap_or_else(|| std::mem::take(&mut refusal.why));
+            refusal.hint = Some(hint);
+        }
+        self
+    }
+
     /// Adds what to do next.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.refusal.hint = Some(hint.into());
@@ -80,13 +102,27 @@ impl From<Refusal> for Failure {
 pub(crate) fn call_failed(what: &str, error: CallError) -> Failure {
     match error {
         CallError::Refused(refusal) => refusal.into(),
-        CallError::Line(error) => Failure::new(what, error),
+        CallError::Line(LineError::Io(error)) => Failure::io(what, &error),
+        CallError::Line(error) => {
+            Failure::new(what, error).hint("try again; if it stays so, look whether its process is stopped")
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_no_hint_gets_one() {
+        for errno in [Errno::EMFILE, Errno::EAGAIN, Errno::EACCES, Errno::ENOSPC, Errno::EXDEV] {
+            let failure = Failure::io("cannot start", &errno.into()).complete();
+            assert!(failure.refusal.hint.is_some(), "{failure}");
+        }
+        assert!(Failure::new("cannot start", "it cannot").complete().refusal.hint.is_some());
+        let hinted = Failure::io("cannot start", &Errno::EMFILE.into()).hint("wait").complete();
+        assert!(hinted.to_string().ends_with("; wait"), "{hinted}");
+    }
 
     #[test]
     fn message_has_three_parts() {

@@ -1,47 +1,44 @@
-//! The eye: the part of a supervisor that stays outside.
+//! The eye: how a supervisor sees the programs of its view.
 //!
 //! # Theory of operation
-//! The supervisor lives in the user namespace of the stacks, from where the kernel lets it neither read a
+//! A supervisor of kernel stacks lives in their user namespace, from where the kernel lets it neither read a
 //! program's memory nor follow its /proc links (both ask for rights in the program's user namespace). The
 //! eye is its twin that stays where the program is, and answers one [`Question`] at a time over a
-//! socket pair. It also keeps the list of socket files that the supervisor serves: whichever of the two
-//! dies, the other notices at once, and the files go. It decides nothing.
+//! socket pair. A supervisor that never left (it has no kernel stacks) looks by itself, with the same
+//! functions ([`look`]): it asks the twin nothing. In both cases the twin keeps the list of socket files that
+//! the supervisor serves: whichever of the two dies, the other notices at once, and the files go. It decides
+//! nothing. The keeper of stacks and every switch have an eye for these files alone.
+//!
+//! Descriptors are duplicated by pidfd_getfd(2). A pidfd of a thread (Linux 6.9) names that thread and no
+//! other, so it is kept as long as there is room; a pidfd of its process is as good as the thread id it was
+//! found by, and is believed for [`BELIEF`].
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::IoSliceMut;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+mod look;
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use msocket::line::SocketFile;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
-use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use std::os::fd::AsRawFd;
 
 use crate::target::{Inspection, Target};
+use look::Home;
 
-/// Names, in a program's environment, the nested view it was started in.
-pub(crate) const MARKER: &str = "VIEWNET_VIEW";
-/// Sockets through which the host resolves names: nscd, systemd-resolved (varlink), the system bus, on which
-/// systemd-resolved has the name org.freedesktop.resolve1, and avahi (nss-mdns).
-const HOST_RESOLVERS: [&str; 5] = [
-    "/run/nscd/socket",
-    "/run/systemd/resolve/io.systemd.Resolve",
-    "/run/systemd/resolve/io.systemd.Resolve.Monitor",
-    "/run/dbus/system_bus_socket",
-    "/run/avahi-daemon/socket",
-];
-/// Largest piece of a program's memory that is copied at once.
+pub(crate) use look::MARKER;
+
+/// Largest piece of a program's memory that the twin copies at once.
 const MAX_COPY: usize = 64 << 10;
 /// Longest message between the twins.
 const MAX_MESSAGE: usize = MAX_COPY + 4096;
-/// How far up the process tree we look for the root of a nested view.
-const MAX_ANCESTORS: usize = 64;
+/// How long a thread id means the same thread: ids are not used again within this time.
+pub(crate) const BELIEF: Duration = Duration::from_secs(1);
+/// Most pidfds that we keep; past that all are opened again. A descriptor each, of a thousand at least.
+const MAX_PROCESSES: usize = 512;
 
 /// What the supervisor wants to know or done.
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,18 +95,31 @@ enum Reading {
 pub(crate) struct Eye {
     socket: OwnedFd,
     buffer: Vec<u8>,
+    /// Where the supervisor is, as long as it can see from there by itself.
+    home: Option<Home>,
+    processes: HashMap<i32, Process>,
+}
+
+/// A thread of a program, or its process where the kernel has no pidfds of threads.
+#[derive(Debug)]
+struct Process {
+    pidfd: Rc<OwnedFd>,
+    /// When a thread id was taken for this process; a thread's own pidfd needs no such.
+    found: Option<Instant>,
 }
 
 /// A pair of connected ends, the supervisor's first.
 pub(crate) fn pair() -> Result<(Eye, OwnedFd), Errno> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    Ok((Eye { socket: ours, buffer: vec![0; MAX_MESSAGE] }, theirs))
+    let eye = Eye { socket: ours, buffer: Vec::new(), home: Some(Home::read()), processes: HashMap::new() };
+    Ok((eye, theirs))
 }
 
 impl Eye {
     fn ask(&mut self, question: &Question) -> Result<Reading, Errno> {
         let bytes = postcard::to_stdvec(question).map_err(|_| Errno::EMSGSIZE)?;
         send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?;
+        self.buffer.resize(MAX_MESSAGE, 0);
         let length = loop {
             match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
                 Err(Errno::EINTR) => {}
@@ -123,8 +133,17 @@ impl Eye {
         }
     }
 
+    /// The supervisor is about to leave for a user namespace, from where it sees nothing by itself.
+    pub(crate) fn leave(&mut self) {
+        self.home = None;
+        self.processes.clear();
+    }
+
     /// Who and where a thread is; its ancestors too, and marks of nested views, if `views` names us.
     pub(crate) fn inspect(&mut self, tid: i32, views: Option<u32>) -> Result<Inspection, Errno> {
+        if let Some(home) = &self.home {
+            return look::inspect(tid, views, home);
+        }
         match self.ask(&Question::Inspect { tid, views })? {
             Reading::Inspection(inspection) => Ok(inspection),
             _ => Err(Errno::EIO),
@@ -145,20 +164,71 @@ impl Eye {
 
     /// Which of the nested views, given with the process each was made for, still have processes.
     pub(crate) fn living(&mut self, roots: Vec<(u64, i32)>) -> Result<Vec<u64>, Errno> {
-        match self.ask(&Question::Living { supervisor: std::process::id(), roots })? {
+        let supervisor = std::process::id();
+        if self.home.is_some() {
+            return Ok(look::living(supervisor, &roots));
+        }
+        match self.ask(&Question::Living { supervisor, roots })? {
             Reading::Living(views) => Ok(views),
             _ => Err(Errno::EIO),
         }
     }
 
     /// One thread, as a handler's target.
-    pub(crate) fn target(&mut self, tid: i32, views: Option<u32>) -> Seen<'_> {
-        Seen { eye: self, tid, views }
+    pub(crate) fn target(&mut self, tid: i32, views: Option<u32>, now: Instant) -> Seen<'_> {
+        Seen { eye: self, tid, views, now }
+    }
+
+    /// The pidfd of a thread, readable when it has ended.
+    pub(crate) fn process(&mut self, tid: i32, now: Instant) -> Result<Rc<OwnedFd>, Errno> {
+        if self.home.is_none() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if let Some(known) = self.processes.get(&tid)
+            && known.found.is_none_or(|found| now.duration_since(found) < BELIEF)
+        {
+            return Ok(known.pidfd.clone());
+        }
+        let (pidfd, exact) = look::open_thread(tid)?;
+        if self.processes.len() >= MAX_PROCESSES {
+            self.processes.clear();
+        }
+        let pidfd = Rc::new(pidfd);
+        self.processes.insert(tid, Process { pidfd: pidfd.clone(), found: (!exact).then_some(now) });
+        Ok(pidfd)
+    }
+
+    /// Whether the kernel lets us look at a program at all: EPERM if not (Yama, ptrace(2)).
+    pub(crate) fn check(&mut self, pid: i32) -> Result<(), Errno> {
+        let process = self.process(pid, Instant::now())?;
+        match look::duplicate(process.as_fd(), 0) {
+            // Allowed to look, and nothing there.
+            Ok(_) | Err(Errno::EBADF) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// A thread has ended.
+    pub(crate) fn end_thread(&mut self, tid: i32) {
+        self.processes.remove(&tid);
+    }
+
+    fn duplicate(&mut self, tid: i32, fd: i32, now: Instant) -> Result<OwnedFd, Errno> {
+        let process = self.process(tid, now)?;
+        match look::duplicate(process.as_fd(), fd) {
+            // The id is another thread's by now.
+            Err(Errno::ESRCH) => {
+                self.processes.remove(&tid);
+                let process = self.process(tid, now)?;
+                look::duplicate(process.as_fd(), fd)
+            }
+            other => other,
+        }
     }
 }
 
 impl AsFd for Eye {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
@@ -168,6 +238,7 @@ pub(crate) struct Seen<'a> {
     eye: &'a mut Eye,
     tid: i32,
     views: Option<u32>,
+    now: Instant,
 }
 
 impl Target for Seen<'_> {
@@ -175,18 +246,50 @@ impl Target for Seen<'_> {
         self.eye.inspect(self.tid, self.views)
     }
 
-    fn read(&mut self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
-        match self.eye.ask(&Question::Read { tid: self.tid, address, length })? {
-            Reading::Bytes(bytes) => Ok(bytes),
-            _ => Err(Errno::EIO),
+    fn gather(&mut self, ranges: &[(u64, usize)]) -> Result<Vec<u8>, Errno> {
+        if self.eye.home.is_some() {
+            return look::gather(self.tid, ranges);
+        }
+        let mut all = Vec::new();
+        for &(address, length) in ranges.iter().filter(|(_, length)| *length > 0) {
+            match self.eye.ask(&Question::Read { tid: self.tid, address, length })? {
+                Reading::Bytes(bytes) if all.is_empty() => all = bytes,
+                Reading::Bytes(bytes) => all.extend(bytes),
+                _ => return Err(Errno::EIO),
+            }
+        }
+        Ok(all)
+    }
+
+    fn read_partly(&mut self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+        if self.eye.home.is_some() {
+            look::read_partly(self.tid, address, length)
+        } else {
+            self.read(address, length)
         }
     }
 
-    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-        self.eye.ask(&Question::Write { tid: self.tid, address, bytes: bytes.to_vec() }).map(drop)
+    fn scatter(&mut self, pieces: &[(u64, &[u8])]) -> Result<(), Errno> {
+        if self.eye.home.is_some() {
+            return look::scatter(self.tid, pieces);
+        }
+        let pieces = pieces.iter().filter(|(_, bytes)| !bytes.is_empty());
+        for (address, bytes) in pieces {
+            let question = Question::Write { tid: self.tid, address: *address, bytes: bytes.to_vec() };
+            self.eye.ask(&question)?;
+        }
+        Ok(())
+    }
+
+    fn duplicate(&mut self, fd: i32) -> Result<OwnedFd, Errno> {
+        let file = self.eye.duplicate(self.tid, fd, self.now)?;
+        if look::domain(file.as_fd())? == libc::AF_UNIX { Ok(file) } else { Err(Errno::EPROTOTYPE) }
     }
 
     fn domain(&mut self, fd: i32) -> Result<i32, Errno> {
+        if self.eye.home.is_some() {
+            return look::domain(self.eye.duplicate(self.tid, fd, self.now)?.as_fd());
+        }
         match self.eye.ask(&Question::Domain { tid: self.tid, fd })? {
             Reading::Domain(domain) => Ok(domain),
             _ => Err(Errno::EIO),
@@ -194,6 +297,9 @@ impl Target for Seen<'_> {
     }
 
     fn is_host_resolver(&mut self, path: &[u8]) -> Result<bool, Errno> {
+        if self.eye.home.is_some() {
+            return Ok(look::is_host_resolver(self.tid, path));
+        }
         match self.eye.ask(&Question::HostResolver { tid: self.tid, path: path.to_vec() })? {
             Reading::Yes(yes) => Ok(yes),
             _ => Err(Errno::EIO),
@@ -213,7 +319,7 @@ pub(crate) fn watch(socket: &OwnedFd) {
             Ok(length) => length,
         };
         let reading = match postcard::from_bytes(&buffer[..length]) {
-            Ok(question) => look(question, &home, &mut kept).unwrap_or_else(|e| Reading::Failed(e as i32)),
+            Ok(question) => answer(question, &home, &mut kept).unwrap_or_else(|e| Reading::Failed(e as i32)),
             Err(_) => Reading::Failed(Errno::EBADMSG as i32),
         };
         let Ok(bytes) = postcard::to_stdvec(&reading) else { break };
@@ -224,41 +330,24 @@ pub(crate) fn watch(socket: &OwnedFd) {
     kept.values().for_each(SocketFile::remove);
 }
 
-/// Where viewnet was started.
-struct Home {
-    network: Option<(u64, u64)>,
-    user: Option<(u64, u64)>,
-}
-
-impl Home {
-    fn read() -> Self {
-        Self { network: identity("/proc/self/ns/net"), user: identity("/proc/self/ns/user") }
-    }
-}
-
-fn look(question: Question, home: &Home, kept: &mut BTreeMap<PathBuf, SocketFile>) -> Result<Reading, Errno> {
+fn answer(
+    question: Question,
+    home: &Home,
+    kept: &mut BTreeMap<PathBuf, SocketFile>,
+) -> Result<Reading, Errno> {
     Ok(match question {
-        Question::Inspect { tid, views } => Reading::Inspection(inspect(tid, views, home)?),
+        Question::Inspect { tid, views } => Reading::Inspection(look::inspect(tid, views, home)?),
         Question::Read { length, .. } if length > MAX_COPY => return Err(Errno::EINVAL),
-        Question::Read { tid, address, length } => {
-            let mut bytes = vec![0; length];
-            let remote = [RemoteIoVec { base: address as usize, len: length }];
-            let got = process_vm_readv(Pid::from_raw(tid), &mut [IoSliceMut::new(&mut bytes)], &remote)?;
-            if got != length {
-                return Err(Errno::EFAULT);
-            }
-            Reading::Bytes(bytes)
-        }
+        Question::Read { tid, address, length } => Reading::Bytes(look::gather(tid, &[(address, length)])?),
         Question::Write { tid, address, bytes } => {
-            let remote = [RemoteIoVec { base: address as usize, len: bytes.len() }];
-            let put = process_vm_writev(Pid::from_raw(tid), &[std::io::IoSlice::new(&bytes)], &remote)?;
-            if put != bytes.len() {
-                return Err(Errno::EFAULT);
-            }
+            look::scatter(tid, &[(address, &bytes)])?;
             Reading::Done
         }
-        Question::Domain { tid, fd } => Reading::Domain(domain(tid, fd)?),
-        Question::HostResolver { tid, path } => Reading::Yes(is_host_resolver(tid, &path)),
+        Question::Domain { tid, fd } => {
+            let (process, _) = look::open_thread(tid)?;
+            Reading::Domain(look::domain(look::duplicate(process.as_fd(), fd)?.as_fd())?)
+        }
+        Question::HostResolver { tid, path } => Reading::Yes(look::is_host_resolver(tid, &path)),
         Question::Keep { file } => {
             kept.insert(file.path().to_owned(), file);
             Reading::Done
@@ -267,146 +356,6 @@ fn look(question: Question, home: &Home, kept: &mut BTreeMap<PathBuf, SocketFile
             kept.remove(&path);
             Reading::Done
         }
-        Question::Living { supervisor, roots } => Reading::Living(living(supervisor, &roots)),
+        Question::Living { supervisor, roots } => Reading::Living(look::living(supervisor, &roots)),
     })
-}
-
-fn identity(path: &str) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
-}
-
-fn inspect(tid: i32, views: Option<u32>, home: &Home) -> Result<Inspection, Errno> {
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| Errno::ESRCH)?;
-    let same = |file: &str, ours: Option<(u64, u64)>| {
-        // Where nobody may look (a program made itself undumpable), it is where it was started.
-        identity(&format!("/proc/{tid}/ns/{file}")).zip(ours).is_none_or(|(theirs, ours)| theirs == ours)
-    };
-    let ancestors = if views.is_some() { ancestors(&status) } else { Vec::new() };
-    let effective = field(&status, "CapEff").and_then(|caps| u64::from_str_radix(caps, 16).ok()).unwrap_or(0);
-    Ok(Inspection {
-        home_network: same("net", home.network),
-        home_user: same("user", home.user),
-        euid: field(&status, "Uid")
-            .and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok())
-            .ok_or(Errno::EIO)?,
-        // CAP_NET_RAW is number 13 in linux/capability.h.
-        net_raw: effective & 1 << 13 != 0,
-        // The nearest that has one: a program may have cleaned its own environment.
-        marker: views.and_then(|supervisor| ancestors.iter().find_map(|pid| marker(*pid, supervisor))),
-        ancestors,
-    })
-}
-
-fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-}
-
-/// The nested view of `supervisor` that a process was started in.
-fn marker(pid: i32, supervisor: u32) -> Option<u64> {
-    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let prefix = format!("{MARKER}={supervisor}.");
-    let value = environ.split(|b| *b == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes()))?;
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-fn ancestors(status: &str) -> Vec<i32> {
-    let number =
-        |status: &str, name| field(status, name).and_then(|n| n.parse::<i32>().ok()).filter(|pid| *pid > 0);
-    let mut found: Vec<i32> = number(status, "Tgid").into_iter().collect();
-    let mut parent = number(status, "PPid");
-    while let Some(pid) = parent.filter(|_| found.len() < MAX_ANCESTORS) {
-        found.push(pid);
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        parent = number(&status, "PPid");
-    }
-    found
-}
-
-fn domain(tid: i32, fd: i32) -> Result<i32, Errno> {
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| Errno::ESRCH)?;
-    let tgid = field(&status, "Tgid").and_then(|pid| pid.parse().ok()).ok_or(Errno::ESRCH)?;
-    let pid = rustix::process::Pid::from_raw(tgid).ok_or(Errno::ESRCH)?;
-    let errno = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
-    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(errno)?;
-    let copy = rustix::process::pidfd_getfd(&process, fd, rustix::process::PidfdGetfdFlags::empty())
-        .map_err(errno)?;
-    let domain = rustix::net::sockopt::socket_domain(&copy).map_err(errno)?;
-    Ok(i32::from(domain.as_raw()))
-}
-
-/// Compares by file, not by name: the program's own root, folder and links decide what a path means.
-fn is_host_resolver(tid: i32, path: &[u8]) -> bool {
-    let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    let seen = match path.strip_prefix("/") {
-        Ok(inside) => Path::new(&format!("/proc/{tid}/root")).join(inside),
-        Err(_) => Path::new(&format!("/proc/{tid}/cwd")).join(path),
-    };
-    let known = |name: &str| {
-        // The host's file, whether or not the program has a root of its own.
-        let named = [PathBuf::from(name), Path::new(&format!("/proc/{tid}/root")).join(&name[1..])];
-        named
-            .iter()
-            .filter_map(|path| fs::metadata(path).ok())
-            .map(|meta| (meta.dev(), meta.ino()))
-            .collect::<Vec<_>>()
-    };
-    match fs::metadata(&seen) {
-        Ok(meta) => HOST_RESOLVERS.iter().any(|name| known(name).contains(&(meta.dev(), meta.ino()))),
-        // Not there: the program shall be told so by the kernel.
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => false,
-        // Not to be seen: by name.
-        Err(_) => HOST_RESOLVERS.iter().any(|name| {
-            path == Path::new(name)
-                || path.strip_prefix("/var").is_ok_and(|rest| Path::new("/").join(rest) == Path::new(name))
-        }),
-    }
-}
-
-fn living(supervisor: u32, roots: &[(u64, i32)]) -> Vec<u64> {
-    let lives = |(_, root): &&(u64, i32)| fs::metadata(format!("/proc/{root}")).is_ok();
-    let mut found: BTreeSet<u64> = roots.iter().filter(lives).map(|(view, _)| *view).collect();
-    if found.len() == roots.len() {
-        return found.into_iter().collect();
-    }
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Some(view) =
-            marker(pid, supervisor).filter(|view| roots.iter().any(|(known, _)| known == view))
-        {
-            found.insert(view);
-        }
-    }
-    found.into_iter().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn status_fields_are_found() {
-        let status =
-            "Name:\tx\nTgid:\t12\nPPid:\t7\nUid:\t1000\t1001\t1002\t1003\nCapEff:\t0000000000002000\n";
-        assert_eq!(field(status, "Tgid"), Some("12"));
-        assert_eq!(field(status, "PPid"), Some("7"));
-        assert_eq!(field(status, "Gid"), None);
-    }
-
-    #[test]
-    fn we_see_ourselves_at_home() {
-        let me = std::process::id() as i32;
-        let seen = inspect(me, Some(1), &Home::read()).unwrap();
-        assert!(seen.home_network && seen.home_user);
-        assert_eq!(seen.ancestors[0], me);
-        assert_eq!(seen.euid, nix::unistd::geteuid().as_raw());
-    }
-
-    #[test]
-    fn a_resolver_is_one_if_it_is_there() {
-        let me = std::process::id() as i32;
-        for path in ["/run/nscd/socket", "/var/run/nscd/socket", "/run/dbus/system_bus_socket"] {
-            assert_eq!(is_host_resolver(me, path.as_bytes()), fs::metadata(path).is_ok(), "{path}");
-        }
-        assert!(!is_host_resolver(me, b"/etc/passwd"));
-    }
 }

@@ -5,10 +5,13 @@
 //! nobody uses and that return value is replaced. It checks one architecture only and kills others; here
 //! foreign numbers must be judged too, so its prologue is replaced by this layout:
 //! ```text
-//! ld arch; native? -> ld nr; x32 bit? -> ENOSYS; refused? -> errno; native table
-//!          i386?   -> ld nr;                     refused? -> errno; i386 table
+//! ld arch; native? -> ld nr; x32 bit? -> ENOSYS; refused? -> errno; exempt? -> allow; native table
+//!          i386?   -> ld nr;                     refused? -> errno;                   i386 table
 //!          other   -> ENOSYS
 //! ```
+//! Exempt are calls on a descriptor whose number has [`EXEMPT`] in its upper half, in the tables that have any:
+//! a library in the program can so reach the kernel. Only their numbers lead to that test.
+//!
 //! Most calls have numbers that no condition mentions: the kernel finds out once that the program allows
 //! them whatever their arguments and keeps that in a bitmap (seccomp_cache_prepare), which is why the
 //! length of the program does not matter to them.
@@ -20,7 +23,8 @@ use seccompiler::{
     TargetArch, sock_filter,
 };
 
-use crate::handlers::{ARCH_I386, Abi, Cond, REFUSED, Row, TABLE};
+use crate::handlers::smol::EXEMPT;
+use crate::handlers::{ARCH_I386, Abi, Cond, REFUSED, Row};
 
 /// Stands for "notify" until it is replaced; ptrace sees it never.
 const MARK: u32 = 0x6e77;
@@ -28,9 +32,10 @@ const MARK: u32 = 0x6e77;
 const X32_BIT: u32 = 0x4000_0000;
 /// Instructions of seccompiler's prologue: load the architecture, compare, kill.
 const PROLOGUE: usize = 3;
-/// Offsets into struct seccomp_data.
+/// Offsets into struct seccomp_data; of the first argument, the half that a descriptor leaves free.
 const NR: u32 = 0;
 const ARCH: u32 = 4;
+const UPPER: u32 = if cfg!(target_endian = "little") { 20 } else { 16 };
 
 #[cfg(target_arch = "x86_64")]
 const NATIVE: TargetArch = TargetArch::x86_64;
@@ -41,28 +46,25 @@ const NATIVE: TargetArch = TargetArch::aarch64;
 #[cfg(target_arch = "aarch64")]
 const ARCH_NATIVE: u32 = 0xc000_00b7;
 
-/// The whole program.
-pub(crate) fn program() -> Result<BpfProgram, seccompiler::Error> {
-    let native = section(Abi::Native)?;
-    let i386 = if cfg!(target_arch = "x86_64") { section(Abi::I386)? } else { Vec::new() };
-    let mut program = vec![
-        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, ARCH),
-        jump_unless_equal(ARCH_NATIVE, native.len() as u8),
-    ];
-    // A conditional jump reaches 255 instructions; a longer section is jumped over by the long form.
-    assert!(native.len() <= usize::from(u8::MAX), "the filter's native section has grown too long");
-    program.extend(native);
-    if !i386.is_empty() {
-        assert!(i386.len() <= usize::from(u8::MAX), "the filter's i386 section has grown too long");
-        program.push(jump_unless_equal(ARCH_I386, i386.len() as u8));
-        program.extend(i386);
+/// The whole program for the calls of `table`.
+pub(crate) fn program(table: &[Row]) -> Result<BpfProgram, seccompiler::Error> {
+    let native = section(table, Abi::Native)?;
+    let i386 = if cfg!(target_arch = "x86_64") { section(table, Abi::I386)? } else { Vec::new() };
+    let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, ARCH)];
+    for (arch, section) in
+        [(ARCH_NATIVE, native), (ARCH_I386, i386)].into_iter().filter(|(_, s)| !s.is_empty())
+    {
+        // A conditional jump reaches 255 instructions, the long form any.
+        program.push(jump_if_equal(arch, 1));
+        program.push(statement(libc::BPF_JMP | libc::BPF_JA, section.len() as u32));
+        program.extend(section);
     }
     program.push(fail_with(libc::ENOSYS));
     Ok(program)
 }
 
 /// What happens to the calls of one ABI; every path through it returns.
-fn section(abi: Abi) -> Result<BpfProgram, seccompiler::Error> {
+fn section(table: &[Row], abi: Abi) -> Result<BpfProgram, seccompiler::Error> {
     let mut section = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, NR)];
     if abi == Abi::Native && cfg!(target_arch = "x86_64") {
         section.push(sock_filter {
@@ -80,18 +82,40 @@ fn section(abi: Abi) -> Result<BpfProgram, seccompiler::Error> {
             section.push(fail_with(refused.errno as i32));
         }
     }
-    let rules: BTreeMap<i64, Vec<SeccompRule>> = TABLE
-        .iter()
-        .filter_map(|row| {
+    let rows = || {
+        table.iter().filter_map(|row| {
             let number = if abi == Abi::Native { Some(row.native).filter(|nr| *nr >= 0) } else { row.i386 };
             number.map(|number| (row, number))
         })
+    };
+    if abi == Abi::Native {
+        let on_descriptors: Vec<_> = rows().filter(|(row, _)| row.asks.is_some()).map(|(_, nr)| nr).collect();
+        section.extend(exemption(&on_descriptors));
+    }
+    let rules: BTreeMap<i64, Vec<SeccompRule>> = rows()
         .map(|(row, number)| Ok((number, rules_of(row)?)))
         .collect::<Result<_, seccompiler::BackendError>>()?;
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Trace(MARK), NATIVE)?;
     let compiled: BpfProgram = filter.try_into()?;
     section.extend(compiled.into_iter().skip(PROLOGUE).map(notify_where_marked));
     Ok(section)
+}
+
+/// Allows calls of these numbers on a descriptor marked as exempt. Clobbers the number in the accumulator, which
+/// what follows loads again.
+fn exemption(numbers: &[i64]) -> BpfProgram {
+    let mut program: BpfProgram = (0..numbers.len())
+        .rev()
+        .zip(numbers)
+        .map(|(behind, nr)| jump_if_equal(*nr as u32, behind as u8 + 1))
+        .collect();
+    if !program.is_empty() {
+        program.push(statement(libc::BPF_JMP | libc::BPF_JA, 3));
+        program.push(statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, UPPER));
+        program.push(jump_unless_equal(EXEMPT, 1));
+        program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
+    }
+    program
 }
 
 fn rules_of(row: &Row) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
@@ -110,6 +134,7 @@ fn conditions(cond: &Cond) -> Result<Vec<SeccompCondition>, seccompiler::Backend
             vec![one(arg, SeccompCmpOp::Ge, low)?, one(arg, SeccompCmpOp::Le, high)?]
         }
         Cond::Has(arg, bits) => vec![one(arg, SeccompCmpOp::MaskedEq(u64::from(bits)), bits)?],
+        Cond::Given(arg) => vec![SeccompCondition::new(arg, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?],
     })
 }
 
@@ -127,6 +152,10 @@ fn statement(code: u32, k: u32) -> sock_filter {
 
 fn jump_unless_equal(value: u32, skip: u8) -> sock_filter {
     sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt: 0, jf: skip, k: value }
+}
+
+fn jump_if_equal(value: u32, skip: u8) -> sock_filter {
+    sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt: skip, jf: 0, k: value }
 }
 
 fn fail_with(errno: i32) -> sock_filter {

@@ -3,29 +3,33 @@
 //! # Theory of operation
 //! A kept kernel stack is a namespace descriptor and a socket file, so thousands of them fit into one
 //! process. The keeper starts with the first of them and ends with the last, or if nothing comes within
-//! [`IDLE`]. It is a maker like a supervisor and, like one, has an eye, which takes its socket files away
-//! should it be killed. Its own socket, `keeper` in the runtime folder, takes [`Request`]s from its user.
+//! [`IDLE`]. Smol stacks have a keeper of their own, as a process in a user namespace could neither see the
+//! programs of its guests nor meet their sockets. The keeper of kernel stacks is a maker like a supervisor and, like one, has an eye, which takes its socket files away
+//! should it be killed. Its own socket, `keeper` or `keeper-smol` in the runtime folder, takes [`Request`]s from its user.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use msocket::line::{CallError, Line, LineError, Received, Refusal, Reply, SocketFile, listen};
+use msocket::line::{
+    CallError, Line, LineError, Received, Refusal, Reply, SocketFile, listen_locked, unusable,
+};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::unistd::{chdir, setsid};
 use serde::{Deserialize, Serialize};
 use stacks::config::StackConfig;
 use stacks::kernel::{KernelStack, SetUpError};
-use stacks::serve::{Server, Serving, Shed};
+use stacks::serve::{Backing, Server, Serving, Shed};
+use stacks::stack::Kind;
 
+use crate::background::{self, start_eye};
 use crate::commands::stack::kept_failure;
 use crate::exit::{Exit, Failure};
-use crate::eye::{self, Eye};
+use crate::eye::Eye;
 use crate::maker::{become_maker, take_turn};
 use crate::runtime::Runtime;
 use crate::sys::process::{self, Fork};
@@ -36,6 +40,9 @@ const IDLE: Duration = Duration::from_secs(2);
 const MAX_CONNECTIONS: usize = 256;
 /// How often `stack up` tries again when it meets a keeper that is just ending.
 const ATTEMPTS: usize = 5;
+
+/// What failed, if it cannot be started.
+const START: &str = "cannot start the keeper of stacks";
 
 const LISTENER: u64 = 1;
 const SERVER: u64 = 2;
@@ -53,6 +60,8 @@ pub(crate) struct Up {
     pub(crate) mode: u32,
     /// What it looks like.
     pub(crate) config: StackConfig,
+    /// Kernel or smol.
+    pub(crate) kind: Kind,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -68,8 +77,8 @@ enum Request {
 pub(crate) fn up(runtime: &Runtime, up: &Up) -> Result<(), Failure> {
     let mut last = LineError::Closed;
     for _ in 0..ATTEMPTS {
-        let Ok(mut line) = Line::connect(&runtime.keeper()) else {
-            start(runtime)?;
+        let Ok(mut line) = Line::connect(&runtime.keeper(up.kind)) else {
+            start(runtime, up.kind)?;
             continue;
         };
         match line.call::<_, Vec<PathBuf>>(&Request::Up(up.clone()), &[]) {
@@ -84,23 +93,21 @@ pub(crate) fn up(runtime: &Runtime, up: &Up) -> Result<(), Failure> {
 /// The paths of all kept stacks.
 pub(crate) fn kept(runtime: &Runtime) -> Vec<PathBuf> {
     let ask = |mut line: Line| Some(line.call::<_, Vec<PathBuf>>(&Request::List, &[]).ok()?.0);
-    Line::connect(&runtime.keeper()).ok().and_then(ask).unwrap_or_default()
+    let of = |kind| Line::connect(&runtime.keeper(kind)).ok().and_then(ask).unwrap_or_default();
+    [of(Kind::Kernel), of(Kind::Smol)].concat()
 }
 
 /// Starts a keeper and waits until it answers or says why not.
-fn start(runtime: &Runtime) -> Result<(), Failure> {
+fn start(runtime: &Runtime, kind: Kind) -> Result<(), Failure> {
     if crate::nested::supervisor().is_some() {
-        return Err(Failure::new(
-            "cannot start the keeper of stacks",
-            "this is inside a view, which it would not outlive",
-        )
-        .hint("make the first stack outside of it"));
+        return Err(Failure::new(START, "this is inside a view, which it would not outlive")
+            .hint("make the first stack outside of it"));
     }
-    let failed = |why: std::io::Error| Failure::new("cannot start the keeper of stacks", why);
+    let failed = |why: std::io::Error| Failure::io(START, &why);
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("viewnet-keeper")
-        .arg("keeper")
+        .args(["keeper", kind.name()])
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -113,47 +120,39 @@ fn start(runtime: &Runtime) -> Result<(), Failure> {
     match line.receive::<Reply<()>>() {
         Ok(Received::Message(Reply::Error(refusal), _)) => Err(kept_failure(refusal)),
         Ok(Received::Message(Reply::Ok(()), _)) => Ok(()),
-        _ => Err(Failure::new("cannot start the keeper of stacks", "it ended at once")
-            .hint(format!("look at {}", runtime.folder().display()))),
+        _ => {
+            Err(Failure::new(START, "it ended at once")
+                .hint(format!("look at {}", runtime.folder().display())))
+        }
     }
 }
 
 /// `viewnet keeper`: what [`start`] starts; its standard input is the line to whoever did.
-pub(crate) fn run() -> Result<Exit, Failure> {
-    let failed = |why: String| Failure::new("cannot start the keeper of stacks", why);
-    let errno = |e: Errno| failed(e.desc().into());
-    let runtime = Runtime::locate()?;
-    let starter = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| failed(e.to_string()))?;
-    if let Fork::Parent(_) = process::fork().map_err(errno)? {
-        return Ok(Exit::Done);
-    }
-    process::close_all_but(&[std::os::fd::AsRawFd::as_raw_fd(&starter)]);
-    let _ = setsid();
-    process::ignore_sigpipe();
-    process::raise_limits();
-    process::set_title(c"viewnet-keeper");
-    let _ = chdir("/");
-    if let Ok(null) = std::fs::File::open("/dev/null") {
-        let _ = nix::unistd::dup2_stdin(&null);
-    }
-    let (eye, eye_end) = eye::pair().map_err(errno)?;
-    if let Fork::Child = process::fork().map_err(errno)? {
-        process::close_all_but(&[std::os::fd::AsRawFd::as_raw_fd(&eye_end)]);
-        process::set_title(c"viewnet-eye");
-        eye::watch(&eye_end);
-        process::exit_now(0);
-    }
-    drop(eye_end);
+pub(crate) fn run(kind: &str) -> Result<Exit, Failure> {
+    let kind = if kind == Kind::Smol.name() { Kind::Smol } else { Kind::Kernel };
+    let failed = |e: std::io::Error| Failure::io(START, &e);
+    let starter = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let mut line = Line::client(UnixStream::from(starter));
-    match Keeper::set_up(runtime, eye) {
-        Ok(mut keeper) => {
+    let set_up = || {
+        let runtime = Runtime::locate()?;
+        if let Fork::Parent(_) = process::fork().map_err(|e| failed(e.into()))? {
+            return Ok(None);
+        }
+        process::close_all_but(&[line.as_fd().as_raw_fd()]);
+        background::enter(c"viewnet-keeper", false);
+        let eye = start_eye().map_err(|e| failed(e.into()))?;
+        Keeper::set_up(runtime, eye, kind).map(Some).map_err(Failure::from)
+    };
+    match set_up() {
+        Ok(None) => Ok(Exit::Done),
+        Ok(Some(mut keeper)) => {
             let _ = line.send(&Reply::Ok(()), &[]);
             drop(line);
-            keeper.run().map_err(errno)?;
+            keeper.run().map_err(|e| failed(e.into()))?;
             Ok(Exit::Done)
         }
-        Err(refusal) => {
-            let _ = line.send(&Reply::<()>::Error(refusal), &[]);
+        Err(failure) => {
+            let _ = line.send(&Reply::<()>::Error(failure.refusal), &[]);
             Ok(Exit::Failed)
         }
     }
@@ -173,20 +172,20 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn set_up(runtime: Runtime, mut eye: Eye) -> Result<Self, Refusal> {
-        let internal = |e: Errno| Refusal::new("cannot set up the keeper", e.desc());
+    fn set_up(runtime: Runtime, mut eye: Eye, kind: Kind) -> Result<Self, Refusal> {
+        let internal = |e: Errno| Refusal::system(START, e);
         let turn = take_turn(&runtime).map_err(internal)?;
-        let path = runtime.keeper();
+        let path = runtime.keeper(kind);
         // A keeper that was quicker is as good.
-        let listener =
-            listen(&path, 0o600).map_err(|e| Refusal::new(format!("cannot make {}", path.display()), e))?;
-        let file =
-            SocketFile::at(&path).map_err(|e| Refusal::new(format!("cannot make {}", path.display()), e))?;
+        let listener = listen_locked(&path, 0o600).map_err(|e| unusable(START, &path, &e))?;
+        let file = SocketFile::at(&path).map_err(|e| unusable(START, &path, &e))?;
         eye.keep(&path).map_err(internal)?;
-        become_maker(&runtime).map_err(|(step, errno)| {
-            let _ = std::fs::remove_file(&path);
-            step.refusal(errno)
-        })?;
+        if kind == Kind::Kernel {
+            become_maker(&runtime).map_err(|(step, errno)| {
+                file.remove_locked();
+                step.refusal(errno)
+            })?;
+        }
         drop(turn);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(internal)?;
         let server = Server::new().map_err(internal)?;
@@ -212,11 +211,8 @@ impl Keeper {
     fn run(&mut self) -> nix::Result<()> {
         loop {
             let idle = self.server.is_empty() && self.connections.is_empty();
-            let timeout = if idle {
-                EpollTimeout::try_from(IDLE).unwrap_or(EpollTimeout::NONE)
-            } else {
-                EpollTimeout::NONE
-            };
+            let timeout = if idle { Some(IDLE) } else { self.until_turn() };
+            let timeout = timeout.and_then(|t| EpollTimeout::try_from(t).ok()).unwrap_or(EpollTimeout::NONE);
             let mut events = [EpollEvent::empty(); 16];
             let count = match self.epoll.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => continue,
@@ -225,13 +221,14 @@ impl Keeper {
             if count == 0 && idle {
                 return Ok(());
             }
+            if self.until_turn() == Some(Duration::ZERO) {
+                self.turn()?;
+            }
             for event in &events[..count] {
                 match event.data() {
                     LISTENER => self.accept(),
                     SERVER => {
-                        for path in self.server.turn(&|_| BTreeMap::new())? {
-                            let _ = self.eye.forget(&path);
-                        }
+                        self.turn()?;
                         if self.server.is_empty() {
                             return Ok(());
                         }
@@ -241,6 +238,21 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// How long the server needs no turn, if that is known.
+    #[expect(clippy::disallowed_methods, reason = "the loop's one clock read")]
+    fn until_turn(&self) -> Option<Duration> {
+        let wait = self.server.poll_timeout()?.saturating_duration_since(std::time::Instant::now());
+        // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
+        Some(if wait.is_zero() { wait } else { wait + Duration::from_micros(999) })
+    }
+
+    fn turn(&mut self) -> nix::Result<()> {
+        for path in self.server.turn(&|_| BTreeMap::new())? {
+            let _ = self.eye.forget(&path);
+        }
+        Ok(())
     }
 
     fn accept(&mut self) {
@@ -281,16 +293,22 @@ impl Keeper {
     }
 
     fn up(&mut self, up: Up) -> Result<PathBuf, SetUpError> {
-        let Up { name, path, mode, config } = up;
-        let config = config.checked().map_err(|e| Refusal::new("cannot use the configuration", e))?;
+        let Up { name, path, mode, config, kind } = up;
+        let config = config.checked().map_err(|e| e.refusal("cannot use the configuration"))?;
         if self.server.find(&path).is_some() {
             return Err(Refusal::new(format!("cannot make stack {name}"), "it is there already")
                 .hint(format!("`viewnet stack show {name}` shows it, `viewnet stack down {name}` ends it"))
                 .into());
         }
-        let stack = KernelStack::create(&name, &config, &self.runtime.switches())?;
-        self.server.add(Serving { name, path: path.clone(), mode, kept: true, own: None }, stack)?;
-        self.eye.keep(&path).map_err(|e| Refusal::new("cannot reach the eye", e.desc()))?;
+        let switches = self.runtime.switches();
+        if kind == Kind::Smol {
+            let serving = Serving { name, path: path.clone(), mode, kept: true, own: None };
+            self.server.add_smol(serving, &config, &switches)?;
+        } else {
+            let stack = Backing::Kernel(KernelStack::create(&name, &config, &switches)?);
+            self.server.add(Serving { name, path: path.clone(), mode, kept: true, own: None }, stack)?;
+        }
+        self.eye.keep(&path).map_err(|e| Refusal::system("cannot reach the eye", e))?;
         Ok(path)
     }
 }

@@ -15,39 +15,51 @@
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
-use std::io::stderr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use msocket::line::{CallError, Line, LineError, Received, Reply};
+use msocket::line::{CallError, Line, LineError, Received, Refusal, Reply};
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
-use nix::unistd::{chdir, execvp, geteuid, setsid};
+use nix::unistd::{execvp, geteuid, setsid};
 use serde::{Deserialize, Serialize};
 use stacks::config::StackConfig;
 use stacks::kernel::SetUpError;
 use stacks::kernel::namespace::Step;
 
+use crate::background::{self, become_eye};
 use crate::doctor::{self, SetupStep};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::supervisor::Supervisor;
 use crate::sys::process::{self, Fork};
-use crate::sys::seccomp;
-use crate::{eye, filter, nested};
+use crate::sys::seccomp::{self, Signals};
+use crate::{eye, filter, handlers, nested};
 
 /// Which stack a view gets, every name resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StackSpec {
-    /// A kernel stack made for this view.
-    New(StackConfig),
+    /// A stack made for this view.
+    New(Make, StackConfig),
     /// The stack that is served at a path.
     At(PathBuf),
     /// No network.
     None,
+}
+
+/// Which kind of stack is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Make {
+    /// A kernel stack where this machine lets us, else one in a library. Inside a view: of the view's kind.
+    Any,
+    /// A kernel stack.
+    Kernel,
+    /// A stack in a library.
+    Smol,
 }
 
 /// A program to run.
@@ -65,6 +77,15 @@ pub(crate) struct Plan {
     pub(crate) command: Vec<OsString>,
     /// One line per trapped call on stderr.
     pub(crate) trace: bool,
+    /// Say what is set up.
+    pub(crate) verbose: bool,
+}
+
+/// What the supervisor tells the launching process once the view is there.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ready {
+    /// Its stack is a library: the filter is the longer one.
+    smol: bool,
 }
 
 /// What the launching process tells the supervisor once the filter is there.
@@ -78,26 +99,67 @@ pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
         drop(supervisor);
         return execute(&plan.command, Some(&marker));
     }
-    let program =
-        filter::program().map_err(|e| Failure::new("cannot build the filter", e).code(Exit::SetUp))?;
-    let mut supervisor = start(plan)?;
+    let (mut supervisor, Ready { smol }) = start_any(plan)?;
+    let table = if smol { handlers::smol::TABLE } else { handlers::TABLE };
+    let signals = if smol { Signals::Interrupt } else { Signals::Wait };
+    let program = filter::program(table).map_err(|e| {
+        Failure::new("cannot build the filter", e)
+            .hint("this is a fault of viewnet's; please report it")
+            .code(Exit::SetUp)
+    })?;
     // Root keeps its privileges, and so do set-user-ID programs that it runs.
     if !geteuid().is_root() {
         seccomp::set_no_new_privs().map_err(|e| doctor::failure(SetupStep::SeccompFilter, e))?;
     }
-    let listener = match seccomp::install(&program) {
+    let listener = match seccomp::install(&program, signals) {
         // Root without CAP_SYS_ADMIN, as in a container.
-        Err(Errno::EACCES) => seccomp::set_no_new_privs().and_then(|()| seccomp::install(&program)),
+        Err(Errno::EACCES) => seccomp::set_no_new_privs().and_then(|()| seccomp::install(&program, signals)),
         other => other,
     };
     let listener = listener.map_err(|e| doctor::failure(SetupStep::Listener, e))?;
-    supervisor.call::<_, ()>(&Filtered {}, &[listener.as_fd()]).map_err(set_up_failed)?;
+    hand_over(&mut supervisor, listener.as_fd(), smol)?;
     drop((listener, supervisor));
     execute(&plan.command, None)
 }
 
-/// Forks the supervisor and its eye and waits until the view is there.
-fn start(plan: &Plan) -> Result<Line, Failure> {
+/// Gives the supervisor the listener and waits until it has it.
+fn hand_over(supervisor: &mut Line, listener: BorrowedFd<'_>, smol: bool) -> Result<(), Failure> {
+    if !smol {
+        return supervisor.call::<_, ()>(&Filtered {}, &[listener]).map(drop).map_err(set_up_failed);
+    }
+    let mut line = serde_json::to_vec(&Filtered {}).map_err(|e| set_up_failed(LineError::from(e).into()))?;
+    line.push(b'\n');
+    seccomp::hand_over(supervisor.as_fd(), &line, listener)
+        .map_err(|e| doctor::failure(SetupStep::Descriptor, e))?;
+    match supervisor.receive::<Reply<()>>() {
+        Ok(Received::Message(Reply::Ok(()), _)) => Ok(()),
+        _ => Err(set_up_failed(LineError::Closed.into())),
+    }
+}
+
+/// Starts the supervisor; of any kind of stack it makes one in a library, where this machine lets us make no
+/// namespaces. Whether it does is found by trying, so that nothing is asked where all is well.
+fn start_any(plan: &Plan) -> Result<(Line, Ready), Failure> {
+    let refusal = match start(plan)? {
+        Ok(started) => return Ok(started),
+        Err(refusal) => refusal,
+    };
+    let namespaces = [Step::UserNamespace, Step::IdMap, Step::NetNamespace];
+    match (&plan.stack, Step::told_by(&refusal)) {
+        (StackSpec::New(Make::Any, config), Some((step, errno))) if namespaces.contains(&step) => {
+            if plan.verbose {
+                let why = doctor::failure(step.into(), errno).refusal;
+                eprintln!("viewnet: a smol stack in place of a kernel stack: {}: {}", why.what, why.why);
+            }
+            let smol = Plan { stack: StackSpec::New(Make::Smol, config.clone()), ..plan.clone() };
+            start(&smol)?.map_err(explained)
+        }
+        _ => Err(explained(refusal)),
+    }
+}
+
+/// Forks the supervisor and its eye and waits until the view is there, or was refused.
+fn start(plan: &Plan) -> Result<Result<(Line, Ready), Refusal>, Failure> {
     let descriptor = |e: std::io::Error| {
         doctor::failure(SetupStep::Descriptor, Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
     };
@@ -115,55 +177,41 @@ fn start(plan: &Plan) -> Result<Line, Failure> {
         Fork::Child => background(plan, theirs),
     }
     let mut line = Line::client(ours);
-    match line.receive::<Reply<()>>() {
-        Ok(Received::Message(Reply::Ok(()), _)) => Ok(line),
-        Ok(Received::Message(Reply::Error(refusal), _)) => Err(explained(refusal)),
+    match line.receive::<Reply<Ready>>() {
+        Ok(Received::Message(Reply::Ok(ready), _)) => Ok(Ok((line, ready))),
+        Ok(Received::Message(Reply::Error(refusal), _)) => Ok(Err(refusal)),
         Ok(_) => Err(set_up_failed(LineError::Closed.into())),
         Err(error) => Err(set_up_failed(error.into())),
     }
 }
 
-/// The intermediate process: makes the twins, which thereby belong to nobody, and goes.
+/// The intermediate process: makes the twins, which thereby belong to nobody, and goes. The eye comes first: it
+/// ends by itself if no supervisor follows.
 fn background(plan: &Plan, channel: UnixStream) -> ! {
-    let forked = (|| {
-        setsid()?;
-        let (eye, eye_end) = eye::pair()?;
-        if let Fork::Child = process::fork()? {
-            drop(eye_end);
-            supervise(plan, channel, eye);
-        }
-        if let Fork::Child = process::fork()? {
-            process::close_all_but(&[eye_end.as_raw_fd()]);
-            become_background(c"viewnet-eye", None);
-            eye::watch(&eye_end);
-            process::exit_now(0);
-        }
-        Ok::<_, Errno>(())
-    })();
-    process::exit_now(i32::from(forked.is_err()))
-}
-
-/// Leaves everything of the launching process that could be held against somebody: its working folder,
-/// its standard descriptors, its name. Returns a copy of stderr if asked for.
-fn become_background(title: &std::ffi::CStr, keep_stderr: Option<&mut Option<OwnedFd>>) {
-    process::ignore_sigpipe();
-    process::raise_limits();
-    process::set_title(title);
-    let _ = chdir("/");
-    if let Some(copy) = keep_stderr {
-        *copy = stderr().as_fd().try_clone_to_owned().ok();
+    let _ = setsid();
+    let failed = |step, errno, channel| -> ! {
+        let _ = Line::client(channel).send(&Reply::<()>::Error(doctor::failure(step, errno).refusal), &[]);
+        process::exit_now(1)
+    };
+    let (eye, eye_end) = match eye::pair() {
+        Ok(ends) => ends,
+        Err(errno) => failed(SetupStep::Descriptor, errno, channel),
+    };
+    match process::fork() {
+        Ok(Fork::Child) => become_eye(&eye_end),
+        Ok(Fork::Parent(_)) => drop(eye_end),
+        Err(errno) => failed(SetupStep::Process, errno, channel),
     }
-    if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
-        let _ = nix::unistd::dup2_stdin(&null);
-        let _ = nix::unistd::dup2_stdout(&null);
-        let _ = nix::unistd::dup2_stderr(&null);
+    match process::fork() {
+        Ok(Fork::Child) => supervise(plan, channel, eye),
+        Ok(Fork::Parent(_)) => process::exit_now(0),
+        Err(errno) => failed(SetupStep::Process, errno, channel),
     }
 }
 
 fn supervise(plan: &Plan, channel: UnixStream, eye: eye::Eye) -> ! {
     process::close_all_but(&[channel.as_raw_fd(), eye.as_fd().as_raw_fd()]);
-    let mut trace = None;
-    become_background(c"viewnet-view", plan.trace.then_some(&mut trace));
+    let trace = background::enter(c"viewnet-view", plan.trace);
     let mut line = Line::client(channel);
     match Supervisor::set_up(plan, eye, trace) {
         Err(error) => {
@@ -171,8 +219,9 @@ fn supervise(plan: &Plan, channel: UnixStream, eye: eye::Eye) -> ! {
             process::exit_now(1)
         }
         Ok(mut supervisor) => {
+            let ready = Ready { smol: supervisor.is_smol() };
             let ended =
-                line.send(&Reply::Ok(()), &[]).is_err() || supervise_with(&mut supervisor, line).is_none();
+                line.send(&Reply::Ok(ready), &[]).is_err() || supervise_with(&mut supervisor, line).is_none();
             drop(supervisor);
             process::exit_now(i32::from(ended))
         }
@@ -211,14 +260,12 @@ pub(crate) fn execute(command: &[OsString], marker: Option<&str>) -> Result<Infa
 fn set_up_failed(error: CallError) -> Failure {
     match error {
         CallError::Refused(refusal) => explained(refusal),
-        CallError::Line(error) => {
-            Failure::new("cannot set up the view", error).hint("run `viewnet doctor`").code(Exit::SetUp)
-        }
+        error @ CallError::Line(_) => call_failed("cannot set up the view", error).code(Exit::SetUp),
     }
 }
 
 /// Puts the doctor's words in place of an errno, where a step of ours failed.
-pub(crate) fn explained(refusal: msocket::line::Refusal) -> Failure {
+pub(crate) fn explained(refusal: Refusal) -> Failure {
     match Step::told_by(&refusal) {
         Some((step, errno)) => doctor::failure(step.into(), errno),
         None => Failure::from(refusal).code(Exit::SetUp),

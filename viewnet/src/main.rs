@@ -3,8 +3,11 @@
 //! Parse, run the command, turn its result into an exit code. The work is in `commands/`.
 
 mod answer;
+mod ask;
+mod background;
 mod cli;
 mod commands;
+mod desk;
 mod doctor;
 mod exit;
 mod eye;
@@ -16,6 +19,7 @@ mod logger;
 mod maker;
 mod nested;
 mod runtime;
+mod smol;
 mod supervisor;
 mod sys;
 mod tables;
@@ -32,6 +36,7 @@ fn main() -> std::process::ExitCode {
     match commands::dispatch(cli) {
         Ok(code) => code.into(),
         Err(failure) => {
+            let failure = failure.complete();
             eprintln!("viewnet: {failure}");
             failure.code.into()
         }

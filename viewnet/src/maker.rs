@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use msocket::line::is_dead;
+use msocket::line::sweep;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use stacks::kernel::namespace::{Step, enter, enter_new};
@@ -36,8 +36,7 @@ pub(crate) fn become_maker(runtime: &Runtime) -> Result<(), (Step, Errno)> {
         match remote::user_namespace(&path, PATIENCE) {
             Some(namespace) if enter(namespace.as_fd()).is_ok() => return Ok(()),
             Some(_) => {}
-            None if is_dead(&path) => drop(std::fs::remove_file(&path)),
-            None => {}
+            None => drop(sweep(&path)),
         }
     }
     enter_new()

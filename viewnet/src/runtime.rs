@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use stacks::stack::Kind;
+
 use crate::exit::Failure;
 
 /// The runtime folder of this user.
@@ -58,9 +60,9 @@ impl Runtime {
         if name.contains('/') { PathBuf::from(name) } else { self.stacks().join(name) }
     }
 
-    /// The socket of the keeper of stacks.
-    pub(crate) fn keeper(&self) -> PathBuf {
-        self.folder.join("keeper")
+    /// The socket of the keeper of stacks of a kind.
+    pub(crate) fn keeper(&self, kind: Kind) -> PathBuf {
+        self.folder.join(if kind == Kind::Smol { "keeper-smol" } else { "keeper" })
     }
 
     /// Where all switches have their sockets.

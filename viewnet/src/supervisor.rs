@@ -2,39 +2,42 @@
 //!
 //! # Theory of operation
 //! One thread, one epoll set, one match over what woke it: a call to answer, the end of the eye, a stack's
-//! path, the stack of somebody else that has gone, a control line of a nested `viewnet run`. A socket is
-//! answered in four steps that may not be swapped: install our copy in the program's table, close our
+//! path, the stack of somebody else that has gone, a control line of a nested `viewnet run`, the host of
+//! stacks in a library, the end of a thread that waits for one. A socket of the kernel is answered in four steps that may not be swapped: install our copy in the program's table, close our
 //! copy, then let the program run; were it to run while we still hold the copy, its close() would not be
 //! the last one. Any step may find that the call has gone (ENOENT: its thread was killed, or interrupted
 //! before we took it); then there is nothing to do. A supervisor ends when the last process of the view
 //! has gone and nobody else uses its stack; if it is killed, trapped calls fail (ENOSYS).
 
+mod calls;
+mod nesting;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use msocket::line::{Line, LineError, Received, Refusal, Reply};
+use msocket::line::{Line, Refusal};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::geteuid;
+use stacks::config::StackConfig;
 use stacks::kernel::orphans::Unfinished;
 use stacks::kernel::{KernelStack, SetUpError};
 use stacks::none::NoStack;
 use stacks::remote;
-use stacks::serve::{Server, Serving, StackId, User, is_name};
+use stacks::serve::{Backing, Server, Serving, StackId, User};
+use stacks::stack::Kind;
 
-use crate::answer::{Answer, Reply as Outcome, Stop};
+use crate::desk::Calls;
 use crate::eye::Eye;
-use crate::handlers::{self, ARCH_I386, Abi, Call};
-use crate::launch::{Plan, StackSpec};
+use crate::launch::{Make, Plan, StackSpec};
 use crate::maker::{become_maker, take_turn};
-use crate::nested::{self, Nested};
 use crate::runtime::Runtime;
-use crate::sys::seccomp::{self, Notification};
-use crate::trace;
-use crate::views::{Known, OWN, Source, View, Views};
+use crate::smol::{Hosts, SmolId};
+use crate::views::{OWN, Source, View, Views};
 
 /// How often we look whether a nested view still has processes.
 const NESTED_CHECK: Duration = Duration::from_millis(500);
@@ -55,9 +58,12 @@ const PRIVATE: u32 = 0o600;
 const LISTENER: u64 = 1;
 const EYE: u64 = 2;
 const SERVER: u64 = 3;
-/// Control lines have the tokens from here on; memberships those above [`MEMBERS`].
+const HOST: u64 = 4;
+/// Control lines have the tokens from here on; memberships those above [`MEMBERS`]; threads that wait, those
+/// above [`THREADS`].
 const CONTROLS: u64 = 16;
 const MEMBERS: u64 = 1 << 32;
+const THREADS: u64 = 1 << 48;
 
 /// A view's supervisor.
 pub(crate) struct Supervisor {
@@ -74,12 +80,22 @@ pub(crate) struct Supervisor {
     next_nested_check: Option<Instant>,
     counters: BTreeMap<&'static str, u64>,
     trace: Option<File>,
+    /// In a view whose stack is a library; then there are no kernel stacks that we are in.
+    smol: Option<Smol>,
+}
+
+/// Stacks in a library, and the calls on their sockets.
+struct Smol {
+    host: Hosts,
+    calls: Calls,
+    /// The threads that have waited, to learn of their end.
+    watched: HashMap<i32, Rc<OwnedFd>>,
 }
 
 impl Supervisor {
     /// Makes the view that `plan` asks for.
     pub(crate) fn set_up(plan: &Plan, eye: Eye, trace: Option<OwnedFd>) -> Result<Self, SetUpError> {
-        let internal = |e: Errno| Refusal::new("cannot set up the supervisor", e.desc());
+        let internal = |e: Errno| Refusal::system("cannot set up the supervisor", e);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(internal)?;
         let server = Server::new().map_err(internal)?;
         let mut supervisor = Self {
@@ -95,7 +111,23 @@ impl Supervisor {
             next_nested_check: None,
             counters: BTreeMap::new(),
             trace: trace.map(File::from),
+            smol: None,
         };
+        if wants_smol(&plan.stack) {
+            // Better said now than by each of the program's sockets.
+            supervisor.eye.check(plan.pid).map_err(|e| {
+                Refusal::new("cannot look at the programs of a view on a smol stack", e.desc()).hint(
+                    "if `kernel.yama.ptrace_scope` is not 0, set it so, or use a kernel stack: `viewnet doctor`",
+                )
+            })?;
+            let host = Hosts::new().map_err(internal)?;
+            supervisor
+                .epoll
+                .add(host.watched(), EpollEvent::new(EpollFlags::EPOLLIN, HOST))
+                .map_err(internal)?;
+            let (calls, watched) = (Calls::default(), HashMap::new());
+            supervisor.smol = Some(Smol { host, calls, watched });
+        }
         let source = supervisor.open(&plan.stack, &plan.name, plan.pid, MEMBERS + OWN)?;
         supervisor.views = Views::own(View { name: plan.name.clone(), source, root: None, ended: None });
         let watch = |fd: std::os::fd::BorrowedFd<'_>, token| {
@@ -106,6 +138,11 @@ impl Supervisor {
         Ok(supervisor)
     }
 
+    /// Whether its stacks are libraries: the program's filter is made from that table.
+    pub(crate) fn is_smol(&self) -> bool {
+        self.smol.is_some()
+    }
+
     /// Answers until nobody needs us.
     pub(crate) fn run(&mut self, listener: OwnedFd) -> nix::Result<()> {
         self.epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
@@ -114,21 +151,17 @@ impl Supervisor {
         loop {
             let mut check = self.views.nested().then_some(NESTED_CHECK);
             if listener.is_none() && self.server.ids().all(|id| self.server.users(id) == 0) {
-                let ids: Vec<StackId> = self.server.ids().collect();
-                let since = *ended.get_or_insert_with(Instant::now);
-                // The next view may have the name; what is left to do needs none.
-                ids.iter().for_each(|id| self.server.retire(*id));
-                if ids.into_iter().all(|id| self.is_done(id, since)) {
+                if self.wind_up(*ended.get_or_insert_with(Instant::now)) {
                     return Ok(());
                 }
                 check = Some(UNFINISHED_CHECK);
             }
             let mut events = [EpollEvent::empty(); 8];
-            let timeout = check.and_then(|t| EpollTimeout::try_from(t).ok()).unwrap_or(EpollTimeout::NONE);
-            let count = match self.epoll.wait(&mut events, timeout) {
+            let count = match self.epoll.wait(&mut events, self.patience(check)) {
                 Err(Errno::EINTR) => 0,
                 other => other?,
             };
+            let mut turn = false;
             for event in &events[..count] {
                 match event.data() {
                     LISTENER if event.events().contains(EpollFlags::EPOLLIN) => {
@@ -140,69 +173,53 @@ impl Supervisor {
                     LISTENER => listener = None,
                     EYE => return Err(Errno::EPIPE),
                     SERVER => self.serve()?,
+                    HOST => turn = true,
+                    token if token >= THREADS => self.end_thread((token - THREADS) as i32),
                     token if token >= MEMBERS => self.lose(token - MEMBERS),
                     token => self.converse(token),
                 }
             }
+            self.turn(turn, listener.as_ref());
             self.clear_nested();
         }
     }
 
+    /// How long nothing needs to be done: until `check`, or until the host of stacks wants its turn.
+    fn patience(&self, check: Option<Duration>) -> EpollTimeout {
+        let turn = self.smol.as_ref().and_then(|smol| smol.host.poll_timeout());
+        let turn = turn.map(|at| match at.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Duration::ZERO,
+            // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
+            wait => wait + Duration::from_micros(999),
+        });
+        let wait = [check, turn].into_iter().flatten().min();
+        wait.map_or(EpollTimeout::NONE, |wait| EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::MAX))
+    }
+
+    /// The programs ended at `since`: whether the stacks owe nobody anything any more.
+    fn wind_up(&mut self, since: Instant) -> bool {
+        let ids: Vec<StackId> = self.server.ids().collect();
+        // The next view may have the name; what is left to do needs none.
+        ids.iter().for_each(|id| self.server.retire(*id));
+        let mut smol: Vec<SmolId> = Vec::new();
+        if let Some(Smol { host, .. }) = &mut self.smol {
+            host.retire();
+            smol.extend(host.own().into_iter().map(SmolId::Own));
+        }
+        ids.into_iter().all(|id| self.is_done(id, since))
+            && smol.into_iter().all(|id| self.is_smol_done(id, since))
+    }
+
     /// Whether a stack whose programs ended at `since` owes nobody anything, or has waited long enough.
     fn is_done(&mut self, id: StackId, since: Instant) -> bool {
-        let waited = since.elapsed();
-        match self.server.stack_mut(id).map(|stack| stack.unfinished()) {
-            Some(Unfinished::Sending) => waited > SENDING_LIMIT,
-            Some(Unfinished::Waiting) => waited > WAITING_LIMIT,
-            Some(Unfinished::Nothing) | None => true,
-        }
+        let unfinished = self.server.kernel(id).map(|stack| stack.unfinished());
+        is_over(unfinished.unwrap_or(Unfinished::Nothing), since)
     }
 
-    fn take_call(&mut self, listener: &OwnedFd) {
-        let Ok(call) = seccomp::receive(listener.as_fd()) else { return };
-        let Some((abi, row)) =
-            abi_of(call.arch).and_then(|abi| Some((abi, handlers::find(abi, call.nr.into())?)))
-        else {
-            // The filter and the table are one: this cannot be a call of ours.
-            let _ = seccomp::answer(listener.as_fd(), call.id, Err(Errno::ENOSYS));
-            return;
-        };
-        *self.counters.entry(row.name).or_default() += 1;
-        let answer = self.decide(&call, abi, row);
-        // A call whose memory we read may have been another thread's by then (seccomp_unotify(2)).
-        if !seccomp::is_valid(listener.as_fd(), call.id) {
-            return;
-        }
-        let line = self.trace.is_some().then(|| trace::line(row.name, abi, &call));
-        let shown = carry_out(listener, call.id, answer);
-        if let (Some(trace), Some(line)) = (&mut self.trace, line) {
-            let _ = writeln!(trace, "[{}] {line} = {shown}", call.tid);
-        }
-    }
-
-    fn decide(&mut self, call: &Notification, abi: Abi, row: &handlers::Row) -> Answer {
-        let (controls, epoll, next) = (&mut self.controls, &self.epoll, &mut self.next_control);
-        let mut open_control = |tid| {
-            if controls.len() >= MAX_CONTROLS {
-                return Err(Errno::ENFILE);
-            }
-            let (line, theirs) = nested::pair()?;
-            *next = (*next + 1).max(CONTROLS) % MEMBERS;
-            epoll.add(&line, EpollEvent::new(EpollFlags::EPOLLIN, *next))?;
-            controls.insert(*next, (line, tid));
-            Ok(theirs)
-        };
-        let nested = self.views.nested().then(std::process::id);
-        let mut known = Known {
-            views: &mut self.views,
-            server: &mut self.server,
-            tid: call.tid,
-            now: Instant::now(),
-            owner: self.owner,
-            open_control: &mut open_control,
-        };
-        let mut target = self.eye.target(call.tid, nested);
-        (row.handler)(&mut Call { abi, args: call.args, target: &mut target, caller: &mut known })
+    /// The same for a stack in a library.
+    fn is_smol_done(&mut self, id: SmolId, since: Instant) -> bool {
+        let unfinished = self.smol.as_mut().map(|smol| smol.host.unfinished(id));
+        is_over(unfinished.unwrap_or(Unfinished::Nothing), since)
     }
 
     fn serve(&mut self) -> nix::Result<()> {
@@ -224,47 +241,83 @@ impl Supervisor {
     /// A stack as asked for, for the view whose membership has `token`.
     fn open(&mut self, stack: &StackSpec, name: &str, pid: i32, token: u64) -> Result<Source, SetUpError> {
         let user = User { view: name.into(), pid };
+        let cannot = |what: &str, why: &str| Refusal::new(format!("cannot make a {what} stack"), why);
         match stack {
-            StackSpec::At(path) if self.server.find(path).is_some() => {
-                Ok(self.server.find(path).map_or(Source::Gone, Source::Shared))
-            }
+            StackSpec::At(path) => self.join(path, &user, token),
             StackSpec::None => Ok(Source::Joined(Box::new(NoStack), None)),
-            StackSpec::New(config) => {
-                let turn = take_turn(&self.runtime).map_err(|e| {
-                    Refusal::new(format!("cannot lock {}", self.runtime.folder().display()), e.desc())
-                })?;
-                if !self.maker {
-                    become_maker(&self.runtime)?;
-                    self.maker = true;
-                }
-                let stack = KernelStack::create(name, config, &self.runtime.switches())?;
-                let path = self.runtime.stack(name);
-                let serving = Serving {
-                    name: name.into(),
-                    path: path.clone(),
-                    mode: PRIVATE,
-                    kept: false,
-                    own: Some(user),
-                };
-                let id = self.server.add(serving, stack)?;
-                self.eye.keep(&path).map_err(|e| Refusal::new("cannot reach the eye", e.desc()))?;
-                drop(turn);
-                Ok(Source::Served(id))
+            StackSpec::New(Make::Any | Make::Smol, config) if self.smol.is_some() => {
+                self.make_smol(name, config, user)
             }
-            StackSpec::At(path) => {
-                let mut member = remote::join(path, &user)?;
-                let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, token);
-                self.epoll
-                    .add(member.remote.as_fd(), event)
-                    .map_err(|e| Refusal::new("cannot watch the stack", e.desc()))?;
-                match member.namespace.take().filter(|stack| self.enter(stack)) {
-                    Some(stack) => Ok(Source::Joined(Box::new(stack), Some(member.remote))),
-                    // Its server makes our sockets; it hangs up when it goes, and then so do they.
-                    None => {
-                        let _ = self.epoll.delete(member.remote.as_fd());
-                        Ok(Source::Joined(Box::new(member.remote), None))
-                    }
-                }
+            // The filter of kernel views sends us too few calls, and a filter can only be added to.
+            StackSpec::New(Make::Smol, _) => Err(cannot("smol", "this is inside a view on a kernel stack")
+                .hint("run it outside of the view, or start the outer view with --stack smol")
+                .into()),
+            // We would have to leave for its user namespace, and our own sockets' names stay behind.
+            StackSpec::New(Make::Kernel, _) if self.smol.is_some() => {
+                Err(cannot("kernel", "this is inside a view on a smol stack")
+                    .hint("make it outside with `viewnet stack up`, and use it with --stack NAME")
+                    .into())
+            }
+            StackSpec::New(_, config) => self.make_kernel(name, config, user),
+        }
+    }
+
+    fn make_smol(&mut self, name: &str, config: &StackConfig, user: User) -> Result<Source, SetUpError> {
+        let path = self.runtime.stack(name);
+        let Some(smol) = &mut self.smol else { return Ok(Source::Gone) };
+        let serving =
+            Serving { name: name.into(), path: path.clone(), mode: PRIVATE, kept: false, own: Some(user) };
+        let stack = smol.host.create(serving, config, &self.runtime.switches())?;
+        self.eye.keep(&path).map_err(|e| Refusal::system("cannot reach the eye", e))?;
+        Ok(Source::Smol { stack, shared: false })
+    }
+
+    fn make_kernel(&mut self, name: &str, config: &StackConfig, user: User) -> Result<Source, SetUpError> {
+        let turn = take_turn(&self.runtime)
+            .map_err(|e| Refusal::system(format!("cannot lock {}", self.runtime.folder().display()), e))?;
+        if !self.maker {
+            self.eye.leave();
+            become_maker(&self.runtime)?;
+            self.maker = true;
+        }
+        let stack = KernelStack::create(name, config, &self.runtime.switches())?;
+        let path = self.runtime.stack(name);
+        let serving =
+            Serving { name: name.into(), path: path.clone(), mode: PRIVATE, kept: false, own: Some(user) };
+        let id = self.server.add(serving, Backing::Kernel(stack))?;
+        self.eye.keep(&path).map_err(|e| Refusal::system("cannot reach the eye", e))?;
+        drop(turn);
+        Ok(Source::Served(id))
+    }
+
+    fn join(&mut self, path: &Path, user: &User, token: u64) -> Result<Source, SetUpError> {
+        if let Some(stack) = self.server.find(path) {
+            return Ok(Source::Shared(stack));
+        }
+        if let Some(stack) = self.smol.as_ref().and_then(|smol| smol.host.find(path)) {
+            return Ok(Source::Smol { stack, shared: true });
+        }
+        let mut member = remote::join(path, user)?;
+        if let Some(relay) = member.relay.take() {
+            let Some(smol) = &mut self.smol else {
+                return Err(Refusal::new("cannot use the stack", "this is inside a view on a kernel stack")
+                    .hint("run it outside of the view, or start the outer view with --stack smol")
+                    .into());
+            };
+            let stack = smol.host.join(relay, member.remote);
+            let stack = stack.map_err(|e| Refusal::system("cannot watch the stack", e))?;
+            return Ok(Source::Smol { stack, shared: false });
+        }
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, token);
+        self.epoll
+            .add(member.remote.as_fd(), event)
+            .map_err(|e| Refusal::system("cannot watch the stack", e))?;
+        match member.namespace.take().filter(|stack| self.smol.is_none() && self.enter(stack)) {
+            Some(stack) => Ok(Source::Joined(Box::new(stack), Some(member.remote))),
+            // Its server makes our sockets; it hangs up when it goes, and then so do they.
+            None => {
+                let _ = self.epoll.delete(member.remote.as_fd());
+                Ok(Source::Joined(Box::new(member.remote), None))
             }
         }
     }
@@ -277,145 +330,29 @@ impl Supervisor {
                 .user_namespace()
                 .is_ok_and(|user| stacks::kernel::namespace::enter(user.as_fd()).is_ok());
             self.maker = entered;
+            if entered {
+                self.eye.leave();
+            }
         }
         namespace.enter().is_ok()
     }
+}
 
-    /// A control line of a nested command has something to say.
-    fn converse(&mut self, token: u64) {
-        let Some((mut line, tid)) = self.controls.remove(&token) else { return };
-        let sent = match line.receive::<nested::Request>() {
-            Ok(Received::Message(nested::Request::View { name, stack }, _)) => {
-                match self.nest(tid, &name, &stack) {
-                    Ok(view) => {
-                        let marker = format!("{}.{view}", std::process::id());
-                        line.send(&Reply::Ok(Nested { marker }), &[])
-                    }
-                    Err(error) => line.send(&Reply::<()>::Error(error.into()), &[]),
-                }
-            }
-            Ok(Received::Pending) => Ok(()),
-            Ok(Received::Closed) => Err(LineError::Closed),
-            Err(LineError::Malformed(why)) => {
-                line.send(&Reply::<()>::Error(Refusal::new("cannot read the request", why)), &[])
-            }
-            Err(error) => Err(error),
-        };
-        if sent.is_ok() && !line.wants_write() {
-            self.controls.insert(token, (line, tid));
-        }
-    }
-
-    fn nest(&mut self, tid: i32, name: &str, stack: &StackSpec) -> Result<u64, SetUpError> {
-        let refused = |why| Refusal::new("cannot make a view", why).errno(libc::EPERM);
-        let seen = self.eye.inspect(tid, Some(std::process::id())).map_err(|e| refused(e.desc()))?;
-        // What follows is done with our rights: whoever gave them up shall not have them back.
-        if !seen.home_user || seen.euid != self.owner {
-            return Err(refused("the caller is not the user who runs the outer view").into());
-        }
-        if !seen.home_network {
-            return Err(refused("the caller has left the outer view's network for one of its own")
-                .hint("run viewnet before it does so")
-                .into());
-        }
-        if self.views.count() > MAX_VIEWS {
-            return Err(refused("there are too many views inside this one").into());
-        }
-        if !is_name(name) {
-            return Err(refused("its name is none").into());
-        }
-        if let StackSpec::New(config) = stack {
-            config.clone().checked().map_err(|e| Refusal::new("cannot use the configuration", e))?;
-        }
-        let Some(root) = seen.ancestors.first().copied() else {
-            return Err(Refusal::new("cannot make a view", "the caller is gone").into());
-        };
-        let id =
-            self.views.nest(View { name: name.into(), source: Source::Gone, root: Some(root), ended: None });
-        match self.open(stack, name, root, MEMBERS + id) {
-            Ok(source) => {
-                self.set_source(id, source);
-                Ok(id)
-            }
-            Err(error) => {
-                self.views.remove(id);
-                Err(error)
-            }
-        }
-    }
-
-    fn set_source(&mut self, id: u64, source: Source) {
-        if let Some((_, view)) = self.views.iter_mut().find(|(known, _)| **known == id) {
-            view.source = source;
-        }
-    }
-
-    /// As [`Self::is_done`], for a nested view without processes; its clock starts at the first look.
-    fn is_view_done(&mut self, id: u64) -> bool {
-        let Some((_, view)) = self.views.iter_mut().find(|(known, _)| **known == id) else { return true };
-        let since = *view.ended.get_or_insert_with(Instant::now);
-        match view.source {
-            Source::Served(stack) if self.server.users(stack) > 0 => {
-                view.ended = None;
-                false
-            }
-            Source::Served(stack) => self.is_done(stack, since),
-            _ => true,
-        }
-    }
-
-    /// Ends the nested views that have no processes left.
-    fn clear_nested(&mut self) {
-        let now = Instant::now();
-        if !self.views.nested() || self.next_nested_check.is_some_and(|at| now < at) {
-            return;
-        }
-        self.next_nested_check = Some(now + NESTED_CHECK);
-        let roots = self.views.roots();
-        let Ok(living) = self.eye.living(roots.clone()) else { return };
-        for (id, _) in roots.into_iter().filter(|(id, _)| !living.contains(id)) {
-            if !self.is_view_done(id) {
-                continue;
-            }
-            if let Some(View { source: Source::Served(stack), name, .. }) = self.views.remove(id) {
-                self.server.remove(stack);
-                let _ = self.eye.forget(&self.runtime.stack(&name));
-            }
-        }
+/// Whether a view's stack is a library, here or in the process that serves it.
+fn wants_smol(stack: &StackSpec) -> bool {
+    match stack {
+        StackSpec::New(make, _) => *make == Make::Smol,
+        // Whatever is wrong with the path is told when it is joined.
+        StackSpec::At(path) => remote::describe(path).is_ok_and(|stack| stack.kind == Kind::Smol),
+        StackSpec::None => false,
     }
 }
 
-fn abi_of(arch: u32) -> Option<Abi> {
-    match arch {
-        ARCH_I386 => Some(Abi::I386),
-        _ => Some(Abi::Native),
-    }
-}
-
-/// Does what a handler decided and says it as strace would.
-fn carry_out(listener: &OwnedFd, id: u64, answer: Answer) -> String {
-    let listener = listener.as_fd();
-    let fail = |errno: Errno| {
-        let _ = seccomp::answer(listener, id, Err(errno));
-        format!("-1 {errno:?} ({})", errno.desc())
-    };
-    match answer {
-        Ok(Outcome::Value(value)) => {
-            let _ = seccomp::answer(listener, id, Ok(value));
-            value.to_string()
-        }
-        Ok(Outcome::Descriptor { fd, cloexec }) => match seccomp::add_fd(listener, id, fd.as_fd(), cloexec) {
-            Ok(number) => {
-                drop(fd);
-                let _ = seccomp::answer(listener, id, Ok(number.into()));
-                number.to_string()
-            }
-            Err(errno) => fail(errno),
-        },
-        Err(Stop::Fail(errno)) => fail(errno),
-        Err(Stop::Native) => {
-            let _ = seccomp::let_run(listener, id);
-            "native".into()
-        }
+/// Whether what a stack owes is little, or since `since` has been owed for long enough.
+fn is_over(unfinished: Unfinished, since: Instant) -> bool {
+    match unfinished {
+        Unfinished::Sending => since.elapsed() > SENDING_LIMIT,
+        Unfinished::Waiting => since.elapsed() > WAITING_LIMIT,
+        Unfinished::Nothing => true,
     }
 }

@@ -2,11 +2,15 @@
 //!
 //! The supervisor sees it through the eye ([`crate::eye`]); unit tests see a `Pretend`.
 
+use std::os::fd::OwnedFd;
+
 use nix::errno::Errno;
 
 /// Who and where the calling thread is.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Inspection {
+    /// Its process.
+    pub(crate) pid: i32,
     /// It is in the network namespace that viewnet was started in. True also if nobody may look.
     pub(crate) home_network: bool,
     /// It is in the user namespace that viewnet was started in, so that the owner's rights hold for it.
@@ -21,14 +25,38 @@ pub(crate) struct Inspection {
     pub(crate) ancestors: Vec<i32>,
 }
 
+impl Inspection {
+    /// Whether the thread has the capabilities of `owner` over stacks of that user: their owner does, from
+    /// the user namespace they hang under, unless it is root and gave the capability up.
+    pub(crate) fn has_rights(&self, owner: u32) -> bool {
+        self.home_user && self.euid == owner && (self.euid != 0 || self.net_raw)
+    }
+}
+
 /// The calling program.
 pub(crate) trait Target {
     /// Who and where the calling thread is.
     fn inspect(&mut self) -> Result<Inspection, Errno>;
-    /// Copies its memory; EFAULT unless all of it can be read.
-    fn read(&mut self, address: u64, length: usize) -> Result<Vec<u8>, Errno>;
-    /// Writes its memory; EFAULT unless all of it can be written.
-    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Errno>;
+    /// Copies ranges of its memory, one behind the other; EFAULT unless all of it can be read.
+    fn gather(&mut self, ranges: &[(u64, usize)]) -> Result<Vec<u8>, Errno>;
+    /// Copies as much of a range as can be read; EFAULT if that is nothing.
+    fn read_partly(&mut self, address: u64, length: usize) -> Result<Vec<u8>, Errno>;
+    /// Writes pieces into its memory; EFAULT unless all of it can be written.
+    fn scatter(&mut self, pieces: &[(u64, &[u8])]) -> Result<(), Errno>;
+    /// A copy of one of its AF_UNIX sockets, EPROTOTYPE for another; for as short as may be: the program's
+    /// close() is not the last one while we have it.
+    fn duplicate(&mut self, fd: i32) -> Result<OwnedFd, Errno>;
+
+    /// Copies one range of its memory.
+    fn read(&mut self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+        self.gather(&[(address, length)])
+    }
+
+    /// Writes one piece into its memory.
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        self.scatter(&[(address, bytes)])
+    }
+
     /// AF_* of one of its sockets; ENOTSOCK and EBADF as they come.
     fn domain(&mut self, fd: i32) -> Result<i32, Errno>;
     /// Whether a Unix socket path, as this program sees it, is one through which the host resolves names.
@@ -59,6 +87,7 @@ mod pretend {
     impl Default for Pretend {
         fn default() -> Self {
             let inspection = Inspection {
+                pid: 77,
                 home_network: true,
                 home_user: true,
                 euid: 1000,
@@ -84,14 +113,35 @@ mod pretend {
             Ok(self.inspection.clone())
         }
 
-        fn read(&mut self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
-            Ok(self.memory[self.range(address, length)?].to_vec())
+        fn gather(&mut self, ranges: &[(u64, usize)]) -> Result<Vec<u8>, Errno> {
+            let mut all = Vec::new();
+            for &(address, length) in ranges.iter().filter(|(_, length)| *length > 0) {
+                all.extend(&self.memory[self.range(address, length)?]);
+            }
+            Ok(all)
         }
 
-        fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-            let range = self.range(address, bytes.len())?;
-            self.memory[range].copy_from_slice(bytes);
+        fn read_partly(&mut self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+            let start = self.range(address, 0)?.start;
+            match self.memory.len().min(start + length) - start {
+                0 if length > 0 => Err(Errno::EFAULT),
+                there => self.read(address, there),
+            }
+        }
+
+        fn scatter(&mut self, pieces: &[(u64, &[u8])]) -> Result<(), Errno> {
+            for (address, bytes) in pieces.iter().filter(|(_, bytes)| !bytes.is_empty()) {
+                let range = self.range(*address, bytes.len())?;
+                self.memory[range].copy_from_slice(bytes);
+            }
             Ok(())
+        }
+
+        fn duplicate(&mut self, fd: i32) -> Result<OwnedFd, Errno> {
+            if self.domain(fd)? != libc::AF_UNIX {
+                return Err(Errno::EPROTOTYPE);
+            }
+            Ok(std::fs::File::open("/dev/null").expect("/dev/null").into())
         }
 
         fn domain(&mut self, fd: i32) -> Result<i32, Errno> {

@@ -11,18 +11,19 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use stacks::remote::RemoteStack;
 use stacks::serve::{Server, StackId};
-use stacks::stack::Stack;
+use stacks::smol::call::Caller as Who;
+use stacks::stack::{Kind, SocketSpec, Stack};
 
-use crate::handlers::Caller;
+use crate::eye::BELIEF;
+use crate::handlers::{Caller, is_of_the_machine};
+use crate::smol::{Hosts, SmolId, machine_socket};
 use crate::target::Target;
 
-/// How long a thread id means the same thread: ids are not used again within this time.
-const BELIEF: Duration = Duration::from_secs(1);
 /// Most threads we remember; past that all are looked up again.
 const MAX_THREADS: usize = 4096;
 
@@ -36,6 +37,13 @@ pub(crate) enum Source {
     Served(StackId),
     /// The same, but it is another view's too.
     Shared(StackId),
+    /// A stack in a library, which this supervisor runs.
+    Smol {
+        /// Which.
+        stack: SmolId,
+        /// It is another view's too, and ends with that.
+        shared: bool,
+    },
     /// A stack of somebody else: its maker here, and the membership that ends with it.
     Joined(Box<dyn Stack + 'static>, Option<RemoteStack>),
     /// A stack that has gone: ENETDOWN.
@@ -59,8 +67,27 @@ pub(crate) struct View {
 #[derive(Debug, Default)]
 pub(crate) struct Views {
     views: HashMap<u64, View>,
-    threads: HashMap<i32, (Option<u64>, Instant)>,
+    threads: HashMap<i32, Thread>,
     last: u64,
+}
+
+/// What is known of a thread.
+#[derive(Debug, Clone, Copy)]
+struct Thread {
+    /// Its view, if it has one.
+    view: Option<u64>,
+    pid: i32,
+    uid: u32,
+    /// Whether it has the rights of the stacks' owner.
+    rights: bool,
+    seen: Instant,
+}
+
+impl Thread {
+    /// As stacks in a library know it; the descriptor is the call's.
+    fn who(&self) -> Who {
+        Who { pid: self.pid, uid: self.uid, fd: -1, rights: self.rights }
+    }
 }
 
 impl Views {
@@ -103,12 +130,12 @@ impl Views {
         self.views.len()
     }
 
-    /// The view of a thread; `None` if it has a network of its own.
-    fn of(&mut self, tid: i32, now: Instant, target: &mut dyn Target) -> Result<Option<u64>, Errno> {
-        if let Some((view, seen)) = self.threads.get(&tid).copied()
-            && now.duration_since(seen) < BELIEF
+    /// What there is to know of a thread.
+    fn of(&mut self, tid: i32, now: Instant, owner: u32, target: &mut dyn Target) -> Result<Thread, Errno> {
+        if let Some(known) = self.threads.get(&tid).copied()
+            && now.duration_since(known.seen) < BELIEF
         {
-            return Ok(view);
+            return Ok(known);
         }
         let seen = target.inspect()?;
         let view = seen.home_network.then(|| {
@@ -120,8 +147,10 @@ impl Views {
         if self.threads.len() >= MAX_THREADS {
             self.threads.clear();
         }
-        self.threads.insert(tid, (view, now));
-        Ok(view)
+        let rights = seen.has_rights(owner);
+        let thread = Thread { view, pid: seen.pid, uid: seen.euid, rights, seen: now };
+        self.threads.insert(tid, thread);
+        Ok(thread)
     }
 }
 
@@ -131,6 +160,8 @@ pub(crate) struct Known<'a> {
     pub(crate) views: &'a mut Views,
     /// The stacks this supervisor serves.
     pub(crate) server: &'a mut Server,
+    /// Whoever runs its stacks in a library, if it has any.
+    pub(crate) smol: Option<&'a mut Hosts>,
     /// The thread.
     pub(crate) tid: i32,
     /// The time of the call.
@@ -141,17 +172,45 @@ pub(crate) struct Known<'a> {
     pub(crate) open_control: &'a mut dyn FnMut(i32) -> Result<OwnedFd, Errno>,
 }
 
+impl Known<'_> {
+    fn source(&mut self) -> Option<&mut Source> {
+        let thread = self.views.threads.get(&self.tid)?;
+        self.views.views.get_mut(&thread.view?).map(|view| &mut view.source)
+    }
+}
+
 impl Caller for Known<'_> {
-    fn stack(&mut self, target: &mut dyn Target) -> Result<Option<&mut dyn Stack>, Errno> {
-        let Some(id) = self.views.of(self.tid, self.now, target)? else { return Ok(None) };
-        match self.views.views.get_mut(&id).map(|view| &mut view.source) {
-            Some(Source::Served(stack) | Source::Shared(stack)) => match self.server.stack_mut(*stack) {
-                Some(stack) => Ok(Some(stack)),
-                None => Err(Errno::ENETDOWN),
-            },
-            Some(Source::Joined(stack, _)) => Ok(Some(stack.as_mut())),
+    fn stack(&mut self, target: &mut dyn Target) -> Result<Option<Kind>, Errno> {
+        if self.views.of(self.tid, self.now, self.owner, target)?.view.is_none() {
+            return Ok(None);
+        }
+        match self.source() {
+            Some(Source::Served(_) | Source::Shared(_)) => Ok(Some(Kind::Kernel)),
+            Some(Source::Smol { .. }) => Ok(Some(Kind::Smol)),
+            Some(Source::Joined(stack, _)) => Ok(Some(stack.kind())),
             Some(Source::Gone) | None => Err(Errno::ENETDOWN),
         }
+    }
+
+    fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
+        match self.source() {
+            Some(Source::Served(stack) | Source::Shared(stack)) => {
+                let stack = *stack;
+                self.server.kernel(stack).ok_or(Errno::ENETDOWN)?.socket(spec)
+            }
+            Some(Source::Smol { .. }) if is_of_the_machine(spec) => machine_socket(spec),
+            Some(Source::Smol { stack, .. }) => {
+                let stack = *stack;
+                let who = self.views.threads.get(&self.tid).map(Thread::who).ok_or(Errno::ENETDOWN)?;
+                self.smol.as_mut().ok_or(Errno::ENETDOWN)?.socket(stack, spec, &who)
+            }
+            Some(Source::Joined(stack, _)) => stack.socket(spec),
+            Some(Source::Gone) | None => Err(Errno::ENETDOWN),
+        }
+    }
+
+    fn identity(&mut self, target: &mut dyn Target) -> Result<Who, Errno> {
+        self.views.of(self.tid, self.now, self.owner, target).map(|thread| thread.who())
     }
 
     fn forget(&mut self) {
@@ -178,7 +237,7 @@ mod tests {
     }
 
     fn of(views: &mut Views, target: &mut Pretend, tid: i32) -> Option<u64> {
-        views.of(tid, Instant::now(), target).unwrap()
+        views.of(tid, Instant::now(), 1000, target).unwrap().view
     }
 
     #[test]

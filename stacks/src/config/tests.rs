@@ -73,6 +73,13 @@ fn mistakes_are_named() {
         ("eth0=switch:lan,mtu=12", "no MTU"),
         ("eth0=switch:lan,mac=03:00:00:00:00:01", "group address"),
         ("eth0=switch:lan,speed=1", "unknown setting"),
+        ("eth0=vde:", "nothing after the colon"),
+        ("eth0=tap:lo", "no name"),
+        ("eth0=fd:-1", "no number"),
+        ("eth0=pair:", "nothing after the colon"),
+        ("eth0=none,pcap=", "no file"),
+        ("eth0=none,pcap=a[snap 3]", "no snap length"),
+        ("eth0=none,pcap=a[cute]", "expected `FILE[cut]`"),
         ("a-name-far-too-long=switch:lan", "no name"),
         ("lo=none", "no name"),
         ("eth0=switch,gw=10.0.0.1,gw=10.0.0.2", "two gateways"),
@@ -107,7 +114,47 @@ fn a_wrong_line_of_toml_is_named_by_number() {
     assert!(error.to_string().contains("line 3"), "{error}");
 }
 
+#[test]
+fn links_and_recordings_print_as_they_read() {
+    for text in [
+        "vde:/run/vde.ctl",
+        "vde:/a folder/with [brackets]",
+        "tap:tap0",
+        "fd:3",
+        "pair:blue",
+        "none",
+        "switch:lan[trunk 10,20-29 native 1]",
+    ] {
+        let link: Link = text.parse().unwrap();
+        assert_eq!(link.to_string(), text);
+        assert_eq!(text.parse::<Link>().unwrap(), link);
+    }
+    for (text, cut, snap) in [
+        ("a.pcapng[]", false, None),
+        ("/tmp/a b[cut]", true, None),
+        ("a[1][snap 128]", false, Some(128)),
+        ("a[cut snap 64]", true, Some(64)),
+    ] {
+        let pcap: Pcap = text.parse().unwrap();
+        assert_eq!((pcap.cut, pcap.snap, pcap.to_string().as_str()), (cut, snap, text));
+    }
+    let config = line("eth0=vde:/run/vde.ctl,ip=10.0.0.2/24,pcap=a.pcapng").unwrap();
+    let text = "[[interface]]\nname = \"eth0\"\nlink = \"vde:/run/vde.ctl\"\nip = [\"10.0.0.2/24\"]\n\
+                pcap = \"a.pcapng\"";
+    assert_eq!(config, StackConfig::from_toml(text).unwrap());
+}
+
 proptest::proptest! {
+    #[test]
+    fn what_is_accepted_reads_as_it_was_printed(text in "(vde|tap|fd|pair|switch|none)?:?\\PC{0,20}") {
+        if let Ok(link) = text.parse::<Link>() {
+            proptest::prop_assert_eq!(link.to_string().parse::<Link>().unwrap(), link);
+        }
+        if let Ok(pcap) = text.parse::<Pcap>() {
+            proptest::prop_assert_eq!(pcap.to_string().parse::<Pcap>().unwrap(), pcap);
+        }
+    }
+
     #[test]
     fn no_text_panics_the_parser(text in "\\PC*") {
         let _ = line(&text);

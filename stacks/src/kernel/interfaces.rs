@@ -215,14 +215,23 @@ fn family(ip: IpAddr) -> AddressFamily {
 }
 
 fn refused(what: &str, verb: &str, errno: Errno) -> Refusal {
-    let hint = match errno {
-        Errno::EEXIST => "it is there already; leave one of the two out",
+    let what = format!("cannot {verb} {what}");
+    let (why, hint) = match errno {
+        Errno::EEXIST => ("it is there already", "leave one of the two out"),
         Errno::EINVAL | Errno::ERANGE | Errno::EADDRNOTAVAIL => {
-            "the kernel does not take these values; see ip(8)"
+            ("the kernel does not take these values", "ip(8) says what it takes")
         }
-        Errno::ENODEV => "give the name of one of the stack's interfaces",
-        Errno::EPERM => "run `viewnet doctor`",
-        _ => return Refusal::new(format!("cannot {verb} {what}"), errno.desc()).errno(errno as i32),
+        Errno::ENODEV | Errno::ENXIO => {
+            ("there is no such interface", "give the name of one of the stack's interfaces")
+        }
+        Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP => (
+            "this kernel does not have it",
+            "leave it out, or load what it needs; `viewnet doctor` shows the kernel",
+        ),
+        // Of an interface on which net.ipv6.conf says disable_ipv6, as new namespaces may inherit it.
+        Errno::EACCES => ("IPv6 is switched off here", "use IPv4, or set net.ipv6.conf.all.disable_ipv6=0"),
+        // Whoever prints it knows the limits of the machine.
+        _ => return Refusal::system(what, errno),
     };
-    Refusal::new(format!("cannot {verb} {what}"), errno.desc()).errno(errno as i32).hint(hint)
+    Refusal::new(what, why).errno(errno as i32).hint(hint)
 }

@@ -19,11 +19,11 @@ mod sys;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 use msocket::line::Refusal;
 use nix::errno::Errno;
 
+use crate::attach;
 use crate::config::{Link, StackConfig};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 use interfaces::Interfaces;
@@ -79,13 +79,28 @@ impl KernelStack {
         let mut interfaces = Interfaces::open()?;
         interfaces.up(interfaces::LOOPBACK)?;
         for interface in &config.interfaces {
+            if interface.pcap.is_some() {
+                return Err(Refusal::new(
+                    format!("cannot record the frames of {}", interface.name),
+                    "a kernel stack moves them without us",
+                )
+                .hint("run `tcpdump -w FILE` in the view, or use a smol stack")
+                .into());
+            }
             match &interface.link {
                 Link::None => plug::unplugged(&stack.namespace, &interface.name)?,
                 Link::Switch { name: switch, vlan } => {
-                    let path =
-                        if switch.contains('/') { PathBuf::from(switch) } else { switches.join(switch) };
+                    let path = attach::path(switches, switch);
                     let plug = plug::plug(&stack.namespace, name, &interface.name, &path, switch, vlan)?;
                     stack.plugs.push(plug);
+                }
+                Link::Vde { .. } | Link::Tap { .. } | Link::Fd { .. } | Link::Pair { .. } => {
+                    return Err(Refusal::new(
+                        format!("cannot plug {} into {}", interface.name, interface.link),
+                        "a kernel stack plugs into viewnet's switches only",
+                    )
+                    .hint("use a smol stack, or a switch in between: `viewnet switch port add`")
+                    .into());
                 }
             }
             stack.links.insert(interface.name.clone(), interface.link.to_string());
@@ -124,7 +139,7 @@ impl KernelStack {
     /// Why an interface stays up.
     pub fn shut(&mut self) -> Result<(), Refusal> {
         self.plugs.clear();
-        self.namespace.enter().map_err(|e| Refusal::new("cannot enter the stack", e.desc()))?;
+        self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
         let mut interfaces = Interfaces::open()?;
         interfaces.down(interfaces::LOOPBACK)?;
         for name in self.links.keys() {
@@ -148,7 +163,7 @@ impl Stack for KernelStack {
     }
 
     fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal> {
-        self.namespace.enter().map_err(|e| Refusal::new("cannot enter the stack", e.desc()))?;
+        self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
         let links = &self.links;
         Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())
     }

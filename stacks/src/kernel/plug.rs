@@ -7,29 +7,26 @@
 //! connection that the [`Plug`] keeps: when it closes, whoever closed it, the switch lets go of the port.
 
 use std::cell::OnceCell;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use msocket::line::{CallError, Refusal};
+use msocket::line::Refusal;
 use nix::errno::Errno;
 use switch::client::Client;
 use switch::control::Attach;
 use switch::ports::{Kind, packet, tap};
-use switch::vlan::{PortVlans, Vid, VidSet};
 
 use super::SetUpError;
 use super::interfaces::{Interfaces, index_of};
 use super::namespace::{NetNamespace, Step, errno_of, sysctl};
+use crate::attach;
 use crate::config::PortVlan;
 
 thread_local! {
     /// The closet of this maker; it lives as long as the process or a packet socket in it.
     static CLOSET: OnceCell<NetNamespace> = const { OnceCell::new() };
 }
-/// Names tried for a port before its switch's refusal counts.
-const NAME_ATTEMPTS: u32 = 100;
 /// Numbers the far ends in the closet.
 static NEXT_FAR: AtomicU32 = AtomicU32::new(0);
 
@@ -50,14 +47,7 @@ pub(super) fn plug(
     switch: &str,
     vlan: &PortVlan,
 ) -> Result<Plug, SetUpError> {
-    let what = format!("cannot plug {name} into switch {switch}");
-    let mut client = Client::connect(path).map_err(|why| match why.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            Refusal::new(what.clone(), "there is no such switch")
-                .hint(format!("start it with `viewnet switch up {switch}`"))
-        }
-        _ => Refusal::new(what.clone(), why),
-    })?;
+    let mut client = attach::connect(name, path, switch)?;
     let (fd, kind) = match tap::open(Path::new(tap::DEVICE), name) {
         Ok((fd, _)) => (fd, Kind::Tap),
         Err(why) => {
@@ -65,28 +55,9 @@ pub(super) fn plug(
             (veth(namespace, name)?, Kind::Packet)
         }
     };
-    let mut attach = Attach {
-        name: Some(format!("{stack}.{name}")),
-        kind,
-        vlans: vlans(vlan)?,
-        offloads: None,
-        linger: false,
-        dying: kind == Kind::Tap,
-    };
-    for again in 1..=NAME_ATTEMPTS {
-        match client.add_port(&fd, &attach) {
-            Ok(_) => return Ok(Plug { _client: client }),
-            // A view of the same name is still saying its last words.
-            Err(CallError::Refused(refusal))
-                if refusal.errno == Some(libc::EEXIST) && again < NAME_ATTEMPTS =>
-            {
-                attach.name = Some(format!("{stack}.{name}.{}", again + 1));
-            }
-            Err(CallError::Refused(refusal)) => return Err(refusal.into()),
-            Err(CallError::Line(why)) => return Err(Refusal::new(what, why).into()),
-        }
-    }
-    Err(Refusal::new(what, "no name was free for its port").into())
+    let wanted = Attach { vlans: attach::vlans(vlan)?, dying: kind == Kind::Tap, ..Attach::new(kind) };
+    attach::add(stack, name, switch, wanted, |attach| client.add_port(&fd, attach))?;
+    Ok(Plug { _client: client })
 }
 
 /// Makes interface `name` in `namespace`, where this process is, plugged into nothing: no carrier.
@@ -121,8 +92,11 @@ fn with_far_end<T>(
         let closet = closet.get().expect("it was just made");
         let far = format!("far{}", NEXT_FAR.fetch_add(1, Ordering::Relaxed));
         Interfaces::open()?.add_veth(name, &far, closet.as_fd().as_raw_fd()).map_err(|refusal| {
-            let no_interface = |e| SetUpError::Step(Step::Plug, e);
-            refusal.errno.map(Errno::from_raw).map_or(SetUpError::Refused(refusal), no_interface)
+            match refusal.errno.map(Errno::from_raw) {
+                // The name's fault, not the machine's.
+                None | Some(Errno::EINVAL | Errno::EEXIST | Errno::ERANGE) => SetUpError::Refused(refusal),
+                Some(errno) => SetUpError::Step(Step::Plug, errno),
+            }
         })?;
         enter(closet)?;
         let done = then(&far);
@@ -132,29 +106,5 @@ fn with_far_end<T>(
 }
 
 fn enter(namespace: &NetNamespace) -> Result<(), Refusal> {
-    namespace.enter().map_err(|e| refused("enter a network namespace", e))
-}
-
-fn refused(what: &str, errno: Errno) -> Refusal {
-    Refusal::new(format!("cannot {what}"), errno.desc()).errno(errno as i32)
-}
-
-/// The switch's words for the configuration's.
-fn vlans(vlan: &PortVlan) -> Result<PortVlans, Refusal> {
-    let vid = |number: u16| {
-        Vid::new(number).ok_or_else(|| Refusal::new("cannot use the VLAN", format!("{number} is no VLAN id")))
-    };
-    Ok(match vlan {
-        PortVlan::Default => PortVlans::default(),
-        PortVlan::Access(number) => PortVlans::Access { vid: vid(*number)? },
-        PortVlan::Trunk { allowed, native } => {
-            let mut set = VidSet::none();
-            for (first, last) in allowed {
-                for number in *first..=*last {
-                    set.insert(vid(number)?);
-                }
-            }
-            PortVlans::Trunk { native: native.map(vid).transpose()?, allowed: set }
-        }
-    })
+    namespace.enter().map_err(|e| Refusal::system("cannot enter a network namespace", e))
 }

@@ -86,6 +86,8 @@ pub enum SocketCall {
         control: usize,
         /// MSG_*
         flags: i32,
+        /// The program wants the sender's address.
+        named: bool,
     },
     /// ioctl(2). Answer: [`Done::Bytes`], the argument afterwards (empty if nothing is written back).
     Ioctl {
@@ -141,11 +143,15 @@ pub struct Caller {
     pub pid: i32,
     /// Effective user id, as the host counts.
     pub uid: u32,
+    /// The number of the descriptor there, as last seen.
+    pub fd: i32,
     /// It has the rights of the stack's owner: raw and packet sockets, configuration, low ports.
     pub rights: bool,
 }
 
-/// A call's answer, with the descriptor that goes with it ([`Done::Accepted`]).
+/// A call's answer, with the descriptor that goes with it: the new one of [`Done::Accepted`]; with the answer of
+/// a connect, one that shall take the place of the program's (a second try after a failed one), whatever the
+/// answer says.
 pub type Answered = (Result<Done, Errno>, Option<OwnedFd>);
 
 /// Whoever answers calls: the stacks of this process, or of another one.

@@ -39,6 +39,7 @@ use super::tables::{IfIndex, Tables};
 use super::tcp::Machine;
 use super::wheel::Wheel;
 use crate::config::StackConfig;
+use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SocketSpec};
 
 pub(in crate::smol) use egress::{DEFAULT_TTL, extra};
@@ -196,6 +197,11 @@ impl Engine {
         let _ = self.net.tables.set_carrier(link, plugged);
         self.settle_tables(now);
         self.drain_loopback(now);
+    }
+
+    /// What it still owes peers for sockets that no program has.
+    pub fn unfinished(&self) -> Unfinished {
+        if self.orphans > 0 { Unfinished::Sending } else { Unfinished::Nothing }
     }
 
     /// The tables, to look at.

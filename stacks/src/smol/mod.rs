@@ -18,8 +18,12 @@
 
 pub mod call;
 pub mod engine;
+pub mod host;
 pub mod net;
 pub mod netlink;
+pub mod port;
+mod pump;
+pub mod relay;
 mod sockets;
 pub mod tables;
 pub mod tcp;

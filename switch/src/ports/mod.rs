@@ -4,12 +4,14 @@
 //! A [`Wire`] is a descriptor of some [`Kind`] whose nature was checked when it was plugged in. [`Wire::receive`]
 //! and [`Wire::send`] never wait: descriptors are non-blocking, sockets are told so in each call, and TAPs too
 //! where the kernel knows RWF_NOWAIT, as the one who handed the descriptor over could make it block again.
+//! A [`ring`] is memory, and its descriptor the doorbell.
 
 pub mod packet;
+pub mod ring;
+mod shared;
 mod sys;
 pub mod tap;
 
-use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::{MAX_FRAME, TAG_LEN};
 use crate::offload::{Pieces, VNET_HDR_LEN, VnetHdr};
 use crate::port::{DropReason, Offloads};
+use ring::Ring;
 
 /// Bytes a receive buffer must have: header, frame, room for a tag, and one more by which a frame that is too
 /// long is seen.
@@ -36,16 +39,35 @@ pub enum Kind {
     Tap,
     /// A packet socket with virtio-net header.
     Packet,
+    /// Shared memory and two doorbells.
+    Ring,
+}
+
+impl Kind {
+    /// How many descriptors make such a port.
+    pub fn descriptors(self) -> usize {
+        match self {
+            Self::Tap | Self::Packet => 1,
+            Self::Ring => 3,
+        }
+    }
 }
 
 /// A port's descriptor.
 #[derive(Debug)]
 pub struct Wire {
-    fd: OwnedFd,
+    end: End,
     kind: Kind,
     vnet_hdr: bool,
     /// RWF_NOWAIT works here, for all we know.
-    nowait: Cell<bool>,
+    nowait: bool,
+}
+
+/// What frames go through.
+#[derive(Debug)]
+enum End {
+    Fd(OwnedFd),
+    Ring(Box<Ring>),
 }
 
 /// What came of sending a frame.
@@ -71,18 +93,25 @@ pub enum Trouble {
 }
 
 impl Wire {
-    /// Takes a descriptor as a port, if it is what `kind` says, and makes it non-blocking.
+    /// Takes descriptors as a port, if they are what `kind` says and [as many](Kind::descriptors), and makes
+    /// them non-blocking.
     ///
     /// # Errors
-    /// When it is something else.
-    pub fn new(fd: OwnedFd, kind: Kind) -> io::Result<Self> {
+    /// When they are something else.
+    pub fn new(fds: Vec<OwnedFd>, kind: Kind) -> io::Result<Self> {
+        let wrong = |_| io::Error::other(format!("it takes {} descriptors", kind.descriptors()));
+        if kind == Kind::Ring {
+            let ring = Ring::attach(fds.try_into().map_err(wrong)?)?;
+            return Ok(Self { end: End::Ring(Box::new(ring)), kind, vnet_hdr: true, nowait: true });
+        }
+        let [fd]: [OwnedFd; 1] = fds.try_into().map_err(wrong)?;
         let vnet_hdr = match kind {
             Kind::Tap => tap::identify(fd.as_fd())?.1,
-            Kind::Packet => packet::identify(fd.as_fd()).map(|()| true)?,
+            Kind::Packet | Kind::Ring => packet::identify(fd.as_fd()).map(|()| true)?,
         };
         let flags = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)?;
-        Ok(Self { fd, kind, vnet_hdr, nowait: Cell::new(true) })
+        Ok(Self { end: End::Fd(fd), kind, vnet_hdr, nowait: true })
     }
 
     /// What it is.
@@ -92,26 +121,34 @@ impl Wire {
 
     /// What it takes, if its owner said nothing else. Kernels know USO from 6.2 on.
     pub fn offloads(&self) -> Offloads {
-        if self.vnet_hdr { Offloads { uso: kernel_has_uso(), ..Offloads::ALL } } else { Offloads::NONE }
+        match (self.kind, self.vnet_hdr) {
+            (Kind::Ring, _) => Offloads::ALL,
+            (_, true) => Offloads { uso: kernel_has_uso(), ..Offloads::ALL },
+            (_, false) => Offloads::NONE,
+        }
     }
 
     /// Takes one frame into `buffer`, which is [`BUFFER_LEN`] long.
     ///
     /// # Errors
     /// EAGAIN when there is none, others see [`Wire::judge`].
-    pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<(VnetHdr, &'b [u8])> {
+    pub fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<(VnetHdr, &'b [u8])> {
+        let fd = match &mut self.end {
+            End::Fd(fd) => fd,
+            End::Ring(ring) => return ring.receive(buffer)?.ok_or_else(|| io::ErrorKind::WouldBlock.into()),
+        };
         if self.kind == Kind::Packet {
-            return packet::receive(self.fd.as_fd(), buffer);
+            return packet::receive(fd.as_fd(), buffer);
         }
-        let len = match self.nowait.get() {
-            true => match rustix::io::preadv2(&self.fd, &mut [IoSliceMut::new(buffer)], HERE, NOWAIT) {
+        let len = match self.nowait {
+            true => match rustix::io::preadv2(&*fd, &mut [IoSliceMut::new(buffer)], HERE, NOWAIT) {
                 Err(rustix::io::Errno::OPNOTSUPP) => {
-                    self.nowait.set(false);
-                    rustix::io::read(&self.fd, &mut *buffer)?
+                    self.nowait = false;
+                    rustix::io::read(fd, &mut *buffer)?
                 }
                 other => other?,
             },
-            false => rustix::io::read(&self.fd, &mut *buffer)?,
+            false => rustix::io::read(fd, &mut *buffer)?,
         };
         match buffer[..len].split_first_chunk::<VNET_HDR_LEN>() {
             Some((hdr, frame)) if self.vnet_hdr => Ok((VnetHdr::parse(*hdr), frame)),
@@ -120,7 +157,11 @@ impl Wire {
     }
 
     /// Puts one frame out.
-    pub fn send(&self, hdr: &VnetHdr, pieces: &Pieces<'_>) -> Sent {
+    pub fn send(&mut self, hdr: &VnetHdr, pieces: &Pieces<'_>) -> Sent {
+        let fd = match &mut self.end {
+            End::Fd(fd) => fd,
+            End::Ring(ring) => return ring.send(hdr, pieces),
+        };
         let hdr = hdr.to_bytes();
         let [a, b, c, d] = pieces.map(IoSlice::new);
         let parts = [IoSlice::new(&hdr), a, b, c, d];
@@ -129,16 +170,16 @@ impl Wire {
             Kind::Packet => {
                 let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
                 let mut control = rustix::net::SendAncillaryBuffer::default();
-                rustix::net::sendmsg(&self.fd, parts, &mut control, flags)
+                rustix::net::sendmsg(fd, parts, &mut control, flags)
             }
-            Kind::Tap if self.nowait.get() => match rustix::io::pwritev2(&self.fd, parts, HERE, NOWAIT) {
+            _ if self.nowait => match rustix::io::pwritev2(&*fd, parts, HERE, NOWAIT) {
                 Err(rustix::io::Errno::OPNOTSUPP) => {
-                    self.nowait.set(false);
-                    rustix::io::writev(&self.fd, parts)
+                    self.nowait = false;
+                    rustix::io::writev(fd, parts)
                 }
                 other => other,
             },
-            Kind::Tap => rustix::io::writev(&self.fd, parts),
+            _ => rustix::io::writev(fd, parts),
         };
         match sent.map_err(|e| Errno::from_raw(e.raw_os_error())) {
             Ok(_) => Sent::Bytes(pieces.iter().map(|p| p.len()).sum()),
@@ -151,9 +192,18 @@ impl Wire {
         }
     }
 
+    /// The ring that it is.
+    pub fn ring(&mut self) -> Option<&mut Ring> {
+        match &mut self.end {
+            End::Ring(ring) => Some(ring),
+            End::Fd(_) => None,
+        }
+    }
+
     /// What an error of [`Wire::receive`] means. EAGAIN is none.
     pub fn judge(&self, error: &io::Error) -> Trouble {
         match (self.kind, error.raw_os_error()) {
+            (Kind::Ring, _) => Trouble::Dead,
             (Kind::Tap, Some(libc::EBADFD | libc::ENODEV | libc::EFAULT | libc::EIO)) => Trouble::Dead,
             (Kind::Packet, Some(libc::ENODEV | libc::ENXIO)) => Trouble::Dead,
             (Kind::Packet, Some(libc::ENETDOWN)) if self.is_orphan() => Trouble::Dead,
@@ -164,18 +214,24 @@ impl Wire {
 
     /// Is the interface of a packet socket gone? A TAP says so itself.
     pub fn is_orphan(&self) -> bool {
-        self.kind == Kind::Packet && packet::is_orphan(self.fd.as_fd())
+        self.kind == Kind::Packet && packet::is_orphan(self.as_fd())
     }
 
-    /// The descriptor, to be closed.
-    pub fn into_fd(self) -> OwnedFd {
-        self.fd
+    /// The descriptor, to be closed; that of a ring is closed at once.
+    pub fn into_fd(self) -> Option<OwnedFd> {
+        match self.end {
+            End::Fd(fd) => Some(fd),
+            End::Ring(_) => None,
+        }
     }
 }
 
 impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        match &self.end {
+            End::Fd(fd) => fd.as_fd(),
+            End::Ring(ring) => ring.as_fd(),
+        }
     }
 }
 

@@ -51,10 +51,18 @@ pub fn open_plain(device: &Path, name: &str) -> io::Result<(OwnedFd, String)> {
 pub fn set_up(fd: BorrowedFd<'_>, name: &str) -> io::Result<String> {
     let name = sys::tun_set_iff(fd, name, sys::IFF_TAP | sys::IFF_NO_PI | sys::IFF_VNET_HDR)?;
     sys::tun_set_vnet_hdr_sz(fd, VNET_HDR_LEN as i32)?;
+    take_offloads(fd)?;
+    Ok(name)
+}
+
+/// Lets the kernel hand over super-segments and partial checksums.
+///
+/// # Errors
+/// EINVAL for what is no TAP.
+pub fn take_offloads(fd: BorrowedFd<'_>) -> io::Result<()> {
     let tso = sys::TUN_F_CSUM | sys::TUN_F_TSO4 | sys::TUN_F_TSO6 | sys::TUN_F_TSO_ECN;
     // Before Linux 6.2 there is no USO, and the whole request fails.
-    sys::tun_set_offload(fd, tso | sys::TUN_F_USO).or_else(|_| sys::tun_set_offload(fd, tso))?;
-    Ok(name)
+    sys::tun_set_offload(fd, tso | sys::TUN_F_USO).or_else(|_| sys::tun_set_offload(fd, tso))
 }
 
 /// The interface's name, and whether frames have a virtio-net header. An error for what is no TAP.

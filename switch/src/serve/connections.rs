@@ -6,6 +6,7 @@
 //! make us keep is one request and one answer, and one that does not read its answer within [`PATIENCE`] is
 //! dropped. With a connection go the ports that were added by it without `linger`.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -192,13 +193,10 @@ impl Connections {
                     self.asked_for_end = Some(index);
                     return Served::Waits;
                 }
-                Ok(Received::Message(request, mut fds)) => {
-                    let fd = fds.pop().filter(|_| fds.is_empty());
-                    match self.answer(now, index, request, fd, hall) {
-                        Ok(answer) => Reply::Ok(answer),
-                        Err(refusal) => Reply::Error(refusal),
-                    }
-                }
+                Ok(Received::Message(request, fds)) => match self.answer(now, index, request, fds, hall) {
+                    Ok(answer) => Reply::Ok(answer),
+                    Err(refusal) => Reply::Error(refusal),
+                },
                 Err(LineError::Malformed(e)) => Reply::Error(Refusal::new("bad request", e)),
                 Err(_) => return Served::Over,
             };
@@ -215,7 +213,7 @@ impl Connections {
         now: Instant,
         index: u32,
         request: Request,
-        fd: Option<std::os::fd::OwnedFd>,
+        fds: Vec<OwnedFd>,
         hall: &mut Hall<'_>,
     ) -> Result<Answer, Refusal> {
         self.judge(index, &request)?;
@@ -238,7 +236,7 @@ impl Connections {
                 Answer::Done(())
             }
             Request::PortLs => Answer::Ports(hall.ports()),
-            Request::PortAdd(attach) => Answer::Added(self.add_port(index, attach, fd, hall)?),
+            Request::PortAdd(attach) => Answer::Added(self.add_port(index, attach, fds, hall)?),
             Request::PortRm { port } => {
                 let id = find(switch, &port)?;
                 hall.plugs.remove(id, switch, hall.epoll);
@@ -310,13 +308,19 @@ impl Connections {
         &mut self,
         index: u32,
         attach: Attach,
-        fd: Option<std::os::fd::OwnedFd>,
+        fds: Vec<OwnedFd>,
         hall: &mut Hall<'_>,
     ) -> Result<PortAdded, Refusal> {
         const WHAT: &str = "cannot add the port";
-        let fd = fd.ok_or_else(|| Refusal::new(WHAT, "exactly one descriptor must come with the request"))?;
-        let wire = Wire::new(fd, attach.kind).map_err(|e| {
+        const FIT: &str = "send a TAP, a packet socket bound to an interface, or a ring";
+        if fds.len() != attach.kind.descriptors() {
+            let number = if attach.kind.descriptors() == 1 { "one descriptor" } else { "three descriptors" };
+            let why = format!("exactly {number} must come with the request");
+            return Err(Refusal::new(WHAT, why).hint(FIT));
+        }
+        let wire = Wire::new(fds, attach.kind).map_err(|e| {
             Refusal::new(WHAT, format!("the descriptor is not fit for a {:?} port: {e}", attach.kind))
+                .hint(FIT)
         })?;
         let name = attach.name.unwrap_or_else(|| hall.switch.free_name());
         let new = NewPlug {
@@ -329,7 +333,7 @@ impl Connections {
         };
         let id = hall.plugs.add(new, hall.switch, hall.epoll).map_err(|e| match e {
             PlugError::Port(e) => refuse_port(&e),
-            PlugError::Io(e) => Refusal::new(WHAT, e),
+            PlugError::Io(e) => Refusal::system(WHAT, e),
         })?;
         if let Some(connection) = self.connection(index).filter(|_| !attach.linger) {
             connection.ports.push(id);
@@ -437,11 +441,11 @@ impl Hall<'_> {
 }
 
 fn refuse_port(error: &PortError) -> Refusal {
-    let (what, errno) = match error {
-        PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST),
-        PortError::BadName => ("cannot use the name", libc::EINVAL),
-        PortError::Full => ("cannot add the port", libc::ENOSPC),
-        PortError::Unknown(_) => ("no such port", libc::ENOENT),
+    let (what, errno, hint) = match error {
+        PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST, "choose another"),
+        PortError::BadName => ("cannot use the name", libc::EINVAL, "choose another"),
+        PortError::Full => ("cannot add the port", libc::ENOSPC, "remove one, or plug into another switch"),
+        PortError::Unknown(_) => ("no such port", libc::ENOENT, "`viewnet switch port ls` lists them"),
     };
-    Refusal::new(what, error).errno(errno)
+    Refusal::new(what, error).errno(errno).hint(hint)
 }

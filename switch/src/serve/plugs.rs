@@ -9,6 +9,11 @@
 //! that its interface went down, but not that it was then removed: such ports are looked at every
 //! [`DOWN_CHECK`].
 //!
+//! **Rings** are silent while we are awake: their other end rings the doorbell only if it is asked to. A ring that
+//! had a turn is on the list of those that are not armed. [`Plugs::arm`] asks for their doorbells when the round is
+//! over; those in which frames wait nevertheless stay on the list, and have their next turn at once, by
+//! [`Plugs::run`]. The other end of a ring that we put frames into is woken, if it sleeps, at the burst's end.
+//!
 //! Closing a TAP waits some 30 ms for the kernel, in which no frame would move. So descriptors are closed by
 //! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
 //! instead, at once.
@@ -24,6 +29,7 @@ use nix::sys::epoll::{Epoll, EpollFlags};
 use super::{Source, interest};
 use crate::offload;
 use crate::port::{DropReason, Offloads, PortId};
+use crate::ports::ring::{Broken, Ring};
 use crate::ports::{BUFFER_LEN, Kind, Sent, Trouble, Wire, tap};
 use crate::switch::{Egress, PortError, Switch, Transmit};
 use crate::vlan::PortVlans;
@@ -58,6 +64,12 @@ pub(super) struct Plugs {
     down_check: Option<Instant>,
     closer: Option<Sender<OwnedFd>>,
     bulk: usize,
+    /// Rings that are not armed.
+    awake: Vec<PortId>,
+    /// How many of them, the first ones, have frames.
+    waiting: usize,
+    /// Rings that something was put into in this burst.
+    unflushed: Vec<PortId>,
 }
 
 /// A frame that was taken from a port: its virtio-net header, and where in the arena it lies.
@@ -76,6 +88,10 @@ pub(super) struct Plug {
     errors: u32,
     dead: bool,
     down: bool,
+    /// It is in [`Plugs::awake`].
+    awake: bool,
+    /// It is in [`Plugs::unflushed`].
+    unflushed: bool,
 }
 
 /// A plug to be.
@@ -109,6 +125,9 @@ impl Plugs {
             down_check: None,
             closer: None,
             bulk: 0,
+            awake: Vec::new(),
+            waiting: 0,
+            unflushed: Vec::new(),
         }
     }
 
@@ -121,6 +140,26 @@ impl Plugs {
         switch: &mut Switch,
     ) -> bool {
         let mut troubled = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
+        let Some(plug) = self.table.get_mut(id.index()).and_then(Option::as_mut) else { return false };
+        let is_ring = plug.kind() == Kind::Ring;
+        if let Some(ring) = plug.wire.ring() {
+            ring.disarm();
+            // A doorbell has no trouble worth looking at.
+            troubled = false;
+            if !std::mem::replace(&mut plug.awake, true) {
+                self.awake.push(id);
+            }
+        }
+        let more = self.take_turn(now, id, troubled, switch);
+        if is_ring && let Some(ring) = self.plug_mut(id).and_then(|plug| plug.wire.ring()) {
+            // It may wait for room.
+            ring.flush();
+        }
+        more
+    }
+
+    /// Takes and puts up to [`BATCH`] frames; true if there may be more.
+    fn take_turn(&mut self, now: Instant, id: PortId, mut troubled: bool, switch: &mut Switch) -> bool {
         let mut left = BATCH;
         while left > 0 {
             let more = self.take(now, id, left, troubled);
@@ -136,7 +175,7 @@ impl Plugs {
 
     /// Writes what was taken from a port where it belongs.
     fn put(&mut self, now: Instant, id: PortId, switch: &mut Switch) {
-        let Self { table, egress, arena, taken, dead, .. } = self;
+        let Self { table, egress, arena, taken, dead, unflushed, .. } = self;
         for Taken { hdr, at } in taken.iter() {
             let Some(frame) = switch.handle_frame(now, id, hdr, &arena[at.clone()], egress) else { continue };
             for transmit in egress.as_slice() {
@@ -144,7 +183,42 @@ impl Plugs {
                     continue;
                 };
                 plug.transmit(hdr, frame, transmit, switch, dead);
+                if plug.kind() == Kind::Ring && !std::mem::replace(&mut plug.unflushed, true) {
+                    unflushed.push(transmit.port);
+                }
             }
+        }
+        for id in unflushed.drain(..) {
+            let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { continue };
+            plug.unflushed = false;
+            plug.wire.ring().into_iter().for_each(Ring::flush);
+        }
+    }
+
+    /// The round is over: asks the rings for their doorbells. True if there is something to do at once:
+    /// frames in some already, or dead ports.
+    pub(super) fn arm(&mut self) -> bool {
+        let Self { table, awake, dead, .. } = self;
+        awake.retain(|&id| {
+            let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return false };
+            plug.awake = match plug.wire.ring().map(Ring::arm) {
+                Some(Ok(frames)) => frames,
+                Some(Err(Broken)) => {
+                    plug.mark_dead(id, dead);
+                    false
+                }
+                None => false,
+            };
+            plug.awake
+        });
+        self.waiting = self.awake.len();
+        self.waiting > 0 || !self.dead.is_empty()
+    }
+
+    /// Gives those rings a turn that had frames in [`Plugs::arm`].
+    pub(super) fn run(&mut self, now: Instant, switch: &mut Switch) {
+        for at in 0..std::mem::take(&mut self.waiting) {
+            let _ = self.handle_ready(now, self.awake[at], EpollFlags::EPOLLIN, switch);
         }
     }
 
@@ -161,8 +235,8 @@ impl Plugs {
             match plug.wire.receive(room) {
                 Ok((hdr, bytes)) => {
                     (plug.errors, plug.down) = (0, false);
-                    // A TAP queues a thousand frames; a packet socket few of this size, and would lose them.
-                    if bytes.len() > BULK_FRAME && plug.kind() == Kind::Tap {
+                    // A TAP queues a thousand frames, a ring 64; a packet socket few of this size, and would lose them.
+                    if bytes.len() > BULK_FRAME && plug.kind() != Kind::Packet {
                         *bulk += bytes.len();
                     }
                     let start = free + (bytes.as_ptr() as usize - base);
@@ -226,15 +300,20 @@ impl Plugs {
             _ => new.wire.offloads(),
         };
         let id = switch.add_port(new.name, new.vlans, offloads)?;
-        if let Err(e) = epoll.add(&new.wire, interest(EpollFlags::EPOLLIN, Source::Port(id))) {
+        let is_ring = new.wire.kind() == Kind::Ring;
+        let flags = if is_ring { EpollFlags::EPOLLIN | EpollFlags::EPOLLET } else { EpollFlags::EPOLLIN };
+        if let Err(e) = epoll.add(&new.wire, interest(flags, Source::Port(id))) {
             switch.remove_port(id);
             return Err(io::Error::from(e).into());
         }
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
         }
-        let Self { table, .. } = self;
-        table[id.index()] = Some(Plug {
+        if is_ring {
+            // Its other end may have put frames already.
+            self.awake.push(id);
+        }
+        self.table[id.index()] = Some(Plug {
             wire: new.wire,
             offloads,
             dying: new.dying,
@@ -242,8 +321,14 @@ impl Plugs {
             errors: 0,
             dead: false,
             down: false,
+            awake: is_ring,
+            unflushed: false,
         });
         Ok(id)
+    }
+
+    fn plug_mut(&mut self, id: PortId) -> Option<&mut Plug> {
+        self.table.get_mut(id.index())?.as_mut()
     }
 
     /// A port's descriptor.
@@ -300,14 +385,14 @@ impl Plugs {
     pub(super) fn close_all(&mut self) {
         for plug in std::mem::take(&mut self.table).into_iter().flatten() {
             if plug.wire.kind() == Kind::Tap && plug.dying {
-                tap::abandon(plug.wire.into_fd());
+                plug.wire.into_fd().into_iter().for_each(tap::abandon);
             }
         }
     }
 
     fn close(&mut self, plug: Plug) {
         let is_tap = plug.wire.kind() == Kind::Tap;
-        let fd = plug.wire.into_fd();
+        let Some(fd) = plug.wire.into_fd() else { return };
         if is_tap && plug.dying {
             return tap::abandon(fd);
         }
@@ -331,8 +416,9 @@ impl Plug {
         dead: &mut Vec<PortId>,
     ) {
         let (mut frames, mut bytes, mut is_dead) = (0, 0, false);
-        let cut = offload::emit(hdr, frame, transmit.edit, self.offloads, |hdr, pieces| {
-            match self.wire.send(hdr, pieces) {
+        let Self { wire, offloads, .. } = self;
+        let cut = offload::emit(hdr, frame, transmit.edit, *offloads, |hdr, pieces| {
+            match wire.send(hdr, pieces) {
                 Sent::Bytes(n) => {
                     frames += 1;
                     bytes += n as u64;

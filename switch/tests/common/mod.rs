@@ -170,8 +170,15 @@ impl Served {
             age: Duration::from_secs(300),
             idle,
         };
-        let bound = serve::bind(&options).unwrap();
-        let thread = std::thread::Builder::new().spawn(move || serve::run(bound, &options)).unwrap();
+        // In the thread whose signals it blocks; the path is there when it answers.
+        let (ready, is_ready) = channel();
+        let serve = move || {
+            let server = serve::Server::new(&options, None).unwrap();
+            ready.send(()).unwrap();
+            server.run()
+        };
+        let thread = std::thread::Builder::new().spawn(serve).unwrap();
+        is_ready.recv().unwrap();
         Self { dir, path, thread: Some(thread) }
     }
 

@@ -21,6 +21,6 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
-        Command::Keeper => crate::keeper::run(),
+        Command::Keeper { kind } => crate::keeper::run(&kind),
     }
 }

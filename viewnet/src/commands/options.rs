@@ -13,7 +13,9 @@ use crate::runtime::Runtime;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Stack")]
 pub(crate) struct StackOptions {
-    /// Kind of the stack: `kernel`, a Linux network namespace (the default), or `none`, no network
+    /// Kind of the stack: `kernel`, a Linux network namespace; `smol`, TCP/IP in a library, which needs no
+    /// privilege at all; or `none`, no network. Without it: kernel where this machine has user namespaces for
+    /// you, else smol
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Option<KindName>,
 
@@ -44,6 +46,8 @@ pub(crate) struct StackOptions {
 pub(crate) enum KindName {
     /// A Linux network namespace.
     Kernel,
+    /// TCP/IP in a library.
+    Smol,
     /// No network at all.
     None,
 }
@@ -62,7 +66,7 @@ impl StackOptions {
 
     /// The stack they describe.
     pub(crate) fn stack(&self) -> Result<StackConfig, Failure> {
-        let wrong = |e: ConfigError| Failure::new("cannot use the configuration", e);
+        let wrong = |e: ConfigError| Failure::from(e.refusal("cannot use the configuration"));
         let mut config = match &self.config {
             None => StackConfig::default(),
             Some(file) => {
@@ -72,7 +76,7 @@ impl StackOptions {
                         .hint("--config takes the path of a TOML file")
                 })?;
                 StackConfig::from_toml(&text)
-                    .map_err(|why| Failure::new(format!("cannot use {name}"), why))?
+                    .map_err(|why| Failure::from(why.refusal(format!("cannot use {name}"))))?
             }
         };
         self.link.iter().try_for_each(|text| config.add_line(text)).map_err(wrong)?;

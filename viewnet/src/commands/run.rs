@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::commands::options::{KindName, StackOptions, hold_switches};
 use crate::exit::{Exit, Failure};
-use crate::launch::{self, Plan, StackSpec};
+use crate::launch::{self, Make, Plan, StackSpec};
 use crate::runtime::{Runtime, check_name};
 use nix::unistd::geteuid;
 
@@ -24,9 +24,10 @@ use nix::unistd::geteuid;
   viewnet run --name web --ip 10.0.0.1/24 -- python3 -m http.server 80
   viewnet run --ip 10.0.0.2/24 -- curl http://10.0.0.1/
   viewnet run --link 'eth0=switch:lan[vlan 10],ip=10.0.0.2/24,gw=10.0.0.1' -- ssh host
+  viewnet run --stack smol --ip 10.0.0.3/24 -- curl http://10.0.0.1/
   viewnet run --stack none -- make test")]
 pub(crate) struct Args {
-    /// Use a stack that is there: a name, a path, or a kind (`kernel`, `none`, `host`)
+    /// Use a stack that is there: a name, a path, or a kind (`kernel`, `smol`, `none`, `host`)
     #[arg(long, value_name = "NAME|PATH|KIND")]
     stack: Option<String>,
 
@@ -73,9 +74,9 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
             let error = launch::execute(&args.command, None);
             return error.map(|never| match never {});
         }
-        Choice::Spec(StackSpec::New(config)) => {
+        Choice::Spec(StackSpec::New(make, config)) => {
             let switches = hold_switches(&runtime, &config)?;
-            (StackSpec::New(config), Some(switches))
+            (StackSpec::New(make, config), Some(switches))
         }
         Choice::Named(name) => (StackSpec::At(absolute(runtime.stack(&name))?), None),
         Choice::Spec(spec) => (spec, None),
@@ -83,13 +84,16 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
     warn_of_lost_privileges(&args.command[0]);
     if args.verbose {
         let what = match &stack {
-            StackSpec::New(_) => "a kernel stack of its own".to_owned(),
+            StackSpec::New(Make::Any, _) => "a stack of its own".to_owned(),
+            StackSpec::New(Make::Kernel, _) => "a kernel stack of its own".to_owned(),
+            StackSpec::New(Make::Smol, _) => "a smol stack of its own".to_owned(),
             StackSpec::At(path) => format!("the stack at {}", path.display()),
             StackSpec::None => "no network".to_owned(),
         };
         eprintln!("viewnet: view {name} has {what}");
     }
-    let plan = Plan { runtime, name, stack, pid, command: args.command, trace: args.trace };
+    let plan =
+        Plan { runtime, name, stack, pid, command: args.command, trace: args.trace, verbose: args.verbose };
     let failed = launch::launch(&plan);
     drop(switches);
     failed.map(|never| match never {})
@@ -111,14 +115,11 @@ enum Choice {
 fn choose(args: &Args) -> Result<Choice, Failure> {
     let options = &args.options;
     let kind = match args.stack.as_deref() {
-        None => options.kind.unwrap_or(KindName::Kernel),
-        Some("kernel") => KindName::Kernel,
-        Some("none") => KindName::None,
+        None => options.kind,
+        Some("kernel") => Some(KindName::Kernel),
+        Some("smol") => Some(KindName::Smol),
+        Some("none") => Some(KindName::None),
         Some("host") if !options.given() => return Ok(Choice::Host),
-        Some("smol") => {
-            return Err(Failure::new("cannot make a smol stack", "this version has kernel stacks only")
-                .hint("leave out --stack smol"));
-        }
         Some(name) if options.given() => {
             return Err(Failure::new(
                 format!("cannot change stack {name}"),
@@ -134,18 +135,20 @@ fn choose(args: &Args) -> Result<Choice, Failure> {
         }
     };
     match kind {
-        KindName::Kernel => Ok(Choice::Spec(StackSpec::New(options.stack()?))),
-        KindName::None if options.describes_a_network() => {
+        None => Ok(Choice::Spec(StackSpec::New(Make::Any, options.stack()?))),
+        Some(KindName::Kernel) => Ok(Choice::Spec(StackSpec::New(Make::Kernel, options.stack()?))),
+        Some(KindName::Smol) => Ok(Choice::Spec(StackSpec::New(Make::Smol, options.stack()?))),
+        Some(KindName::None) if options.describes_a_network() => {
             Err(Failure::new("cannot give a network to a view without one", "kind none has no interfaces")
                 .hint("leave out --kind none, or the options of the network"))
         }
-        KindName::None => Ok(Choice::Spec(StackSpec::None)),
+        Some(KindName::None) => Ok(Choice::Spec(StackSpec::None)),
     }
 }
 
 /// The supervisor lives in another folder: paths go to it absolute.
 fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
-    std::path::absolute(&path).map_err(|why| Failure::new(format!("cannot use {}", path.display()), why))
+    std::path::absolute(&path).map_err(|why| Failure::io(format!("cannot use {}", path.display()), &why))
 }
 
 /// A set-user-ID program runs in a view of an ordinary user with that user's privileges only; better said
@@ -186,11 +189,19 @@ mod tests {
     }
 
     #[test]
-    fn without_options_a_new_kernel_stack() {
+    fn without_options_a_new_stack_of_any_kind() {
         assert!(
-            matches!(chosen(&[]), Ok(Choice::Spec(StackSpec::New(config))) if config == stacks::config::StackConfig::default())
+            matches!(chosen(&[]), Ok(Choice::Spec(StackSpec::New(Make::Any, config))) if config == stacks::config::StackConfig::default())
         );
-        assert!(matches!(chosen(&["--stack", "kernel"]), Ok(Choice::Spec(StackSpec::New(_)))));
+        for (word, make) in [("kernel", Make::Kernel), ("smol", Make::Smol)] {
+            for option in ["--stack", "--kind"] {
+                let chosen = chosen(&[option, word]);
+                assert!(
+                    matches!(chosen, Ok(Choice::Spec(StackSpec::New(kind, _))) if kind == make),
+                    "{option} {word}"
+                );
+            }
+        }
         assert!(matches!(chosen(&["--kind", "none"]), Ok(Choice::Spec(StackSpec::None))));
         assert!(matches!(chosen(&["--stack", "lan1"]), Ok(Choice::Named(name)) if name == "lan1"));
     }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use msocket::line::is_dead;
+use msocket::line::sweep;
 use msocket::proto::Request;
 use stacks::remote;
 use stacks::serve::Description;
+use stacks::stack::Kind;
 
 use crate::commands::options::{KindName, StackOptions, file_mode, hold_switches};
 use crate::exit::{Exit, Failure};
@@ -92,12 +93,13 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
             .hint("use `viewnet run --stack none`"));
     }
     let path =
-        std::path::absolute(runtime.stack(&given)).map_err(|why| Failure::new("cannot use the path", why))?;
+        std::path::absolute(runtime.stack(&given)).map_err(|why| Failure::io("cannot use the path", &why))?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     check_name("stack", &name)?;
     let config = args.options.stack()?;
     let switches = hold_switches(runtime, &config)?;
-    keeper::up(runtime, &Up { name, path, mode: args.mode, config })?;
+    let kind = if args.options.kind == Some(KindName::Smol) { Kind::Smol } else { Kind::Kernel };
+    keeper::up(runtime, &Up { name, path, mode: args.mode, config, kind })?;
     drop(switches);
     Ok(())
 }
@@ -106,9 +108,7 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
 pub(crate) fn all(runtime: &Runtime) -> Vec<Description> {
     let mut paths: Vec<PathBuf> = keeper::kept(runtime);
     for entry in std::fs::read_dir(runtime.stacks()).into_iter().flatten().flatten() {
-        if is_dead(&entry.path()) {
-            let _ = std::fs::remove_file(entry.path());
-        } else if !paths.contains(&entry.path()) {
+        if !sweep(&entry.path()).unwrap_or(false) && !paths.contains(&entry.path()) {
             paths.push(entry.path());
         }
     }

@@ -13,6 +13,7 @@ mod launch;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Subcommand};
+use msocket::line::unusable;
 use switch::client::{Client, Hello};
 use switch::vlan::{PortVlans, Vid, VidSet};
 
@@ -251,7 +252,7 @@ fn socket_of(name: &str, runtime: &Runtime) -> Result<PathBuf, Failure> {
         .hint("to name a socket file, write a path with a `/`"));
     }
     let path = runtime.switch(name);
-    std::path::absolute(&path).map_err(|e| Failure::new(format!("cannot use {}", path.display()), e))
+    std::path::absolute(&path).map_err(|e| Failure::io(format!("cannot use {}", path.display()), &e))
 }
 
 fn is_valid_name(name: &str) -> bool {
@@ -268,7 +269,7 @@ fn connect(name: &str, path: &Path) -> Result<Client, Failure> {
             .hint(format!("start it with `viewnet switch up {name}`, or see `viewnet switch ls`")),
         PermissionDenied => Failure::new(&what, format!("{}: {e}", path.display()))
             .hint("its owner may open it with `--socket-mode`"),
-        _ => Failure::new(&what, format!("{}: {e}", path.display())),
+        _ => unusable(&what, path, &e).into(),
     })?;
     let hello = client.hello().map_err(|e| call_failed(&what, e))?;
     check_version(name, &hello).map(|()| client)

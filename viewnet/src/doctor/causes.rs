@@ -190,14 +190,47 @@ pub(super) fn common(facts: &Facts, errno: Errno) -> Cause {
             ),
             "raise them with `ulimit -u` and `systemctl set-property … TasksMax=`, or end some processes",
         ),
-        Errno::ENOMEM => Cause::new(
+        Errno::ENOMEM | Errno::ENOBUFS => Cause::new(
             format!(
                 "memory is short (memory.max of the control group is {} bytes)",
                 count(facts.cgroup_memory)
             ),
             "free some memory, or raise the limit",
         ),
-        _ => Cause::new(format!("{} ({errno:?})", errno.desc()), "`viewnet doctor` checks the whole machine"),
+        _ => Cause::new(format!("{} ({errno:?})", errno.desc()), remedy(errno)),
+    }
+}
+
+/// What to do about an errno of which nothing else is known.
+pub(super) fn remedy(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EACCES => "look at the owner and mode of what it names, or take something of your own",
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EISDIR | Errno::ENAMETOOLONG => {
+            "look whether the name is right"
+        }
+        Errno::EROFS => "take a path on a file system that can be written",
+        Errno::ENOSPC | Errno::EDQUOT => "make room: `df` shows full file systems, `viewnet doctor` limits",
+        Errno::EEXIST | Errno::EADDRINUSE => "take another name, or end what has this one",
+        Errno::EPIPE | Errno::ECONNRESET | Errno::ECONNREFUSED | Errno::ETIMEDOUT | Errno::EINTR => {
+            "try again: the process at the other end has gone or is stopped"
+        }
+        Errno::EPERM => "`viewnet doctor` says what this machine forbids",
+        Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => {
+            "`viewnet doctor` says what this kernel lacks"
+        }
+        _ => "`viewnet doctor` checks the whole machine",
+    }
+}
+
+/// What to tell of an errno whose refusal says no more than the kernel does: a better reason, if it was one of
+/// the machine's limits, and what to do.
+pub(super) fn next_step(facts: &Facts, errno: Errno) -> (Option<String>, String) {
+    match errno {
+        Errno::EMFILE | Errno::ENFILE | Errno::EAGAIN | Errno::ENOMEM | Errno::ENOBUFS => {
+            let Cause { why, fix } = common(facts, errno);
+            (Some(why), fix)
+        }
+        _ => (None, remedy(errno).to_owned()),
     }
 }
 

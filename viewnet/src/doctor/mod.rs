@@ -93,6 +93,11 @@ pub(crate) fn failure(step: SetupStep, errno: Errno) -> Failure {
     Failure::new(step.what(), why).hint(fix).code(Exit::SetUp)
 }
 
+/// What to do when the kernel said `errno` and nobody knows more: a better reason, if there is one, and advice.
+pub(crate) fn next_step(errno: Errno) -> (Option<String>, String) {
+    causes::next_step(&Facts::read(), errno)
+}
+
 fn explain_with(facts: &Facts, step: SetupStep, errno: Errno) -> Cause {
     match step {
         SetupStep::UserNamespace => causes::user_namespace(facts, errno),

@@ -1,7 +1,9 @@
 //! The filter against the table, judged by an interpreter of classic BPF.
 
 use super::*;
-use crate::handlers::find;
+use crate::handlers::{TABLE, find};
+
+mod smol;
 
 /// What the kernel would do with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +52,7 @@ fn judge(program: &[sock_filter], arch: u32, nr: u32, args: [u64; 6]) -> Fate {
 fn native(nr: i64, args: &[u64]) -> Fate {
     let mut all = [0; 6];
     all[..args.len()].copy_from_slice(args);
-    judge(&program().unwrap(), ARCH_NATIVE, nr as u32, all)
+    judge(&program(TABLE).unwrap(), ARCH_NATIVE, nr as u32, all)
 }
 
 fn family(domain: i32, protocol: i32) -> Fate {
@@ -152,7 +154,7 @@ fn rings_are_refused_in_the_kernel() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn foreign_numbers_are_judged_or_refused() {
-    let program = program().unwrap();
+    let program = program(TABLE).unwrap();
     let i386 = |nr, args| judge(&program, ARCH_I386, nr, args);
     assert_eq!(i386(359, [2, 1, 0, 0, 0, 0]), Fate::Trapped);
     assert_eq!(i386(359, [1, 1, 0, 0, 0, 0]), Fate::Allowed);
@@ -169,13 +171,22 @@ fn foreign_numbers_are_judged_or_refused() {
 
 #[test]
 fn every_trapped_number_has_a_row() {
-    let program = program().unwrap();
+    for table in [TABLE, crate::handlers::smol::TABLE] {
+        every_trapped_number_is_in(table);
+    }
+}
+
+fn every_trapped_number_is_in(table: &'static [Row]) {
+    let program = program(table).unwrap();
     let samples = [[2, 1, 0, 0, 0, 0], [1, 0x8933, 110, 0, 0, 0], [u64::MAX; 6], [3, 0x1000, 9, 0, 0, 0]];
     for (abi, arch) in [(Abi::Native, ARCH_NATIVE), (Abi::I386, ARCH_I386)] {
         for nr in 0..600 {
             for args in samples {
                 if judge(&program, arch, nr, args) == Fate::Trapped {
-                    assert!(find(abi, nr.into()).is_some(), "{abi:?} {nr} is trapped and nobody answers");
+                    assert!(
+                        find(table, abi, nr.into()).is_some(),
+                        "{abi:?} {nr} is trapped and nobody answers"
+                    );
                 }
             }
         }
@@ -185,10 +196,12 @@ fn every_trapped_number_has_a_row() {
 proptest::proptest! {
     #[test]
     fn every_call_comes_to_an_end(arch: u32, nr: u32, args: [u64; 6]) {
-        let program = program().unwrap();
-        for arch in [arch, ARCH_NATIVE, ARCH_I386] {
-            let fate = judge(&program, arch, nr, args);
-            proptest::prop_assert!(!matches!(fate, Fate::Other(_)), "{fate:?}");
+        for table in [TABLE, crate::handlers::smol::TABLE] {
+            let program = program(table).unwrap();
+            for arch in [arch, ARCH_NATIVE, ARCH_I386] {
+                let fate = judge(&program, arch, nr, args);
+                proptest::prop_assert!(!matches!(fate, Fate::Other(_)), "{fate:?}");
+            }
         }
     }
 }

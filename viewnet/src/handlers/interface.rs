@@ -7,10 +7,12 @@
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use stacks::stack::SocketSpec;
+use stacks::stack::{Kind, SocketSpec};
 
-use super::{Abi, Call};
+use super::smol::ioctl::{IFREQ_32, question};
+use super::{Abi, Call, INTERFACES, any_holds};
 use crate::answer::{Answer, Reply, Stop};
+use crate::ask::Ask;
 use crate::sys::ioctl::{IFREQ, interface_list, interface_request};
 
 /// Requests that only ask, that every kind of socket answers, and whose argument is a struct ifreq:
@@ -22,23 +24,22 @@ const CHANGING: [u32; 10] = [0x8914, 0x8922, 0x8923, 0x8924, 0x8931, 0x8932, 0x8
 const SIOCGIFCONF: u32 = 0x8912;
 /// SIOCETHTOOL, SIOCGMIIPHY, SIOCGMIIREG: programs ask them on internet sockets.
 const HARDWARE: [u32; 3] = [0x8946, 0x8947, 0x8948];
-/// sizeof(struct ifreq) of 32-bit x86.
-const IFREQ_32: usize = 32;
 /// Most bytes of an interface list that we copy: 1,000 interfaces.
 const LIST_LIMIT: usize = 1000 * IFREQ;
 
 /// ioctl(2)
 pub(super) fn ioctl(call: &mut Call<'_>) -> Answer {
     let request = call.args[1] as u32;
-    if call.target.domain(call.int(0)) != Ok(libc::AF_UNIX) {
+    if !any_holds(INTERFACES, &call.args) || call.target.domain(call.int(0)) != Ok(libc::AF_UNIX) {
         return Err(Stop::Native);
     }
+    let Some(kind) = call.caller.stack(call.target)? else { return Err(Stop::Native) };
     let spec = SocketSpec { domain: libc::AF_INET, kind: libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol: 0 };
-    let socket = match call.caller.stack(call.target)? {
-        None => return Err(Stop::Native),
-        // A view without a network has no interfaces.
-        Some(stack) => stack.socket(spec).map_err(|_| Errno::ENODEV)?,
-    };
+    // A view without a network has no interfaces.
+    let socket = call.caller.socket(spec).map_err(|_| Errno::ENODEV)?;
+    if kind == Kind::Smol && (request == SIOCGIFCONF || ASKING.contains(&request)) {
+        return Ok(Reply::Ask(Box::new(Ask { socket: Some(socket), ..question(call, request)? })));
+    }
     let size = if call.abi == Abi::Native { IFREQ } else { IFREQ_32 };
     match request {
         SIOCGIFCONF => list(call, socket.as_fd(), size),

@@ -12,12 +12,19 @@
 mod connect;
 mod interface;
 mod namespace;
+pub(crate) mod smol;
 mod socket;
 
+pub(crate) use socket::is_of_the_machine;
+
+use std::os::fd::OwnedFd;
+
 use nix::errno::Errno;
-use stacks::stack::Stack;
+use stacks::smol::call::Caller as Who;
+use stacks::stack::{Kind, SocketSpec};
 
 use crate::answer::{Answer, Stop};
+use crate::ask::Ask;
 use crate::target::{Inspection, Target};
 
 /// How a call's number and arguments are to be read.
@@ -32,8 +39,8 @@ pub(crate) enum Abi {
 /// AUDIT_ARCH_I386, linux/audit.h.
 pub(crate) const ARCH_I386: u32 = 0x4000_0003;
 
-/// A condition on the low 32 bits of one argument.
-#[derive(Debug, Clone, Copy)]
+/// A condition on one argument: on its low 32 bits, if nothing else is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cond {
     /// Equal.
     Is(u8, u32),
@@ -43,9 +50,15 @@ pub(crate) enum Cond {
     Between(u8, u32, u32),
     /// All these bits are set.
     Has(u8, u32),
+    /// Not zero in any of its 64 bits: a pointer that is not null.
+    Given(u8),
 }
 
+/// Says what to ask the stack of the socket that a call is made on.
+pub(crate) type Marshal = fn(&mut Call<'_>) -> Result<Ask, Stop>;
+
 /// A trapped call.
+#[derive(Debug)]
 pub(crate) struct Row {
     /// Its name, as strace prints it.
     pub(crate) name: &'static str,
@@ -57,6 +70,9 @@ pub(crate) struct Row {
     pub(crate) when: &'static [&'static [Cond]],
     /// What answers it.
     pub(crate) handler: fn(&mut Call<'_>) -> Answer,
+    /// The call is made on a descriptor, its first argument: if that is a socket of a stack in a library,
+    /// this asks the stack, and [`Row::handler`] answers for all others.
+    pub(crate) asks: Option<Marshal>,
 }
 
 /// A call that fails in the kernel, in a view.
@@ -73,24 +89,37 @@ const UNIX: u32 = libc::AF_UNIX as u32;
 const ALG: u32 = libc::AF_ALG as u32;
 const NETLINK: u32 = libc::AF_NETLINK as u32;
 
-/// The calls that viewnet answers. AF_UNIX and AF_ALG sockets are no network; of netlink, the protocols
-/// in [`socket::HOST_NETLINK`] speak of the machine rather than of a network.
+/// When socket(2) is trapped. AF_UNIX and AF_ALG sockets are no network; of netlink, the protocols in
+/// [`socket::HOST_NETLINK`] speak of the machine rather than of a network.
+const SOCKETS: &[&[Cond]] = &[
+    &[Cond::Not(0, UNIX), Cond::Not(0, ALG), Cond::Not(0, NETLINK)],
+    &[
+        Cond::Is(0, NETLINK),
+        Cond::Not(2, socket::HOST_NETLINK[0] as u32),
+        Cond::Not(2, socket::HOST_NETLINK[1] as u32),
+        Cond::Not(2, socket::HOST_NETLINK[2] as u32),
+        Cond::Not(2, socket::HOST_NETLINK[3] as u32),
+    ],
+];
+
+/// When ioctl(2) is an interface request; libc makes them on AF_UNIX sockets. Left out: SIOCOUTQNSD,
+/// SIOCGSKNS, and SIOCPROTOPRIVATE, which AF_UNIX uses for itself.
+const INTERFACES: &[&[Cond]] = &[
+    &[Cond::Between(1, 0x8910, 0x894a)],
+    &[Cond::Between(1, 0x8953, 0x89df)],
+    &[Cond::Between(1, 0x89f0, 0x89ff)],
+    &[Cond::Between(1, 0x8b00, 0x8bff)],
+];
+
+/// The calls that viewnet answers in a view whose sockets are the kernel's.
 pub(crate) const TABLE: &[Row] = &[
     Row {
         name: "socket",
         native: libc::SYS_socket,
         i386: Some(359),
-        when: &[
-            &[Cond::Not(0, UNIX), Cond::Not(0, ALG), Cond::Not(0, NETLINK)],
-            &[
-                Cond::Is(0, NETLINK),
-                Cond::Not(2, socket::HOST_NETLINK[0] as u32),
-                Cond::Not(2, socket::HOST_NETLINK[1] as u32),
-                Cond::Not(2, socket::HOST_NETLINK[2] as u32),
-                Cond::Not(2, socket::HOST_NETLINK[3] as u32),
-            ],
-        ],
+        when: SOCKETS,
         handler: socket::socket,
+        asks: None,
     },
     Row {
         name: "socketpair",
@@ -98,6 +127,7 @@ pub(crate) const TABLE: &[Row] = &[
         i386: Some(360),
         when: &[&[Cond::Not(0, UNIX)]],
         handler: socket::socketpair,
+        asks: None,
     },
     Row {
         name: "connect",
@@ -106,20 +136,15 @@ pub(crate) const TABLE: &[Row] = &[
         // A path of a host resolver has none of the lengths of sockaddr_nl, sockaddr_in and sockaddr_in6.
         when: &[&[Cond::Not(2, 12), Cond::Not(2, 16), Cond::Not(2, 28)]],
         handler: connect::connect,
+        asks: None,
     },
     Row {
         name: "ioctl",
         native: libc::SYS_ioctl,
         i386: Some(54),
-        // Interface requests, for libc asks them on AF_UNIX sockets. Left out: SIOCOUTQNSD,
-        // SIOCGSKNS, and SIOCPROTOPRIVATE, which AF_UNIX uses for itself.
-        when: &[
-            &[Cond::Between(1, 0x8910, 0x894a)],
-            &[Cond::Between(1, 0x8953, 0x89df)],
-            &[Cond::Between(1, 0x89f0, 0x89ff)],
-            &[Cond::Between(1, 0x8b00, 0x8bff)],
-        ],
+        when: INTERFACES,
         handler: interface::ioctl,
+        asks: None,
     },
     Row {
         name: "unshare",
@@ -127,8 +152,16 @@ pub(crate) const TABLE: &[Row] = &[
         i386: Some(310),
         when: &[&[Cond::Has(0, libc::CLONE_NEWNET as u32)]],
         handler: namespace::leave,
+        asks: None,
     },
-    Row { name: "setns", native: libc::SYS_setns, i386: Some(346), when: &[], handler: namespace::leave },
+    Row {
+        name: "setns",
+        native: libc::SYS_setns,
+        i386: Some(346),
+        when: &[],
+        handler: namespace::leave,
+        asks: None,
+    },
     Row {
         name: "socketcall",
         native: -1,
@@ -136,6 +169,7 @@ pub(crate) const TABLE: &[Row] = &[
         // SYS_SOCKET, SYS_CONNECT, SYS_SOCKETPAIR of linux/net.h.
         when: &[&[Cond::Is(0, 1)], &[Cond::Is(0, 3)], &[Cond::Is(0, 8)]],
         handler: socket::socketcall,
+        asks: None,
     },
 ];
 
@@ -158,20 +192,30 @@ pub(crate) struct Call<'a> {
 
 /// What the supervisor knows of a calling thread.
 pub(crate) trait Caller {
-    /// The stack its view answers with, or `None` if it has gone to a network namespace of its own.
-    fn stack(&mut self, target: &mut dyn Target) -> Result<Option<&mut dyn Stack>, Errno>;
+    /// The kind of stack its view answers with, or `None` if it has gone to a network namespace of its own.
+    fn stack(&mut self, target: &mut dyn Target) -> Result<Option<Kind>, Errno>;
+    /// A socket of that stack.
+    fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno>;
+    /// Who it is, for a stack that judges by itself.
+    fn identity(&mut self, target: &mut dyn Target) -> Result<Who, Errno>;
     /// Forget what is known: it is about to change.
     fn forget(&mut self);
     /// The owner of the view's stacks, as a user id of the host.
     fn owner(&self) -> u32;
     /// A control line to the supervisor: the program's end.
-    fn control(&mut self) -> Result<std::os::fd::OwnedFd, Errno>;
+    fn control(&mut self) -> Result<OwnedFd, Errno>;
 }
 
 impl Call<'_> {
     /// Argument `n` as the C type int.
     pub(crate) fn int(&self, n: usize) -> i32 {
         self.args[n] as i32
+    }
+
+    /// Argument `n` as the C type size_t, cut to what the kernel transfers at once.
+    pub(crate) fn size(&self, n: usize) -> usize {
+        // MAX_RW_COUNT, linux/fs.h.
+        usize::try_from(self.address(n)).map_or(0x7fff_f000, |size| size.min(0x7fff_f000))
     }
 
     /// Argument `n` as an address.
@@ -188,13 +232,39 @@ impl Call<'_> {
     }
 }
 
+impl Cond {
+    /// Whether it holds for a call: what the filter says, for calls that come through socketcall(2).
+    fn holds(self, args: &[u64; 6]) -> bool {
+        let low = |arg: u8| args[usize::from(arg)] as u32;
+        match self {
+            Self::Is(arg, value) => low(arg) == value,
+            Self::Not(arg, value) => low(arg) != value,
+            Self::Between(arg, least, most) => (least..=most).contains(&low(arg)),
+            Self::Has(arg, bits) => low(arg) & bits == bits,
+            Self::Given(arg) => args[usize::from(arg)] != 0,
+        }
+    }
+}
+
+impl Row {
+    /// Whether a call with these arguments is trapped.
+    pub(crate) fn applies(&self, args: &[u64; 6]) -> bool {
+        self.when.is_empty() || any_holds(self.when, args)
+    }
+}
+
+/// Whether any of these holds, each being all of its conditions.
+fn any_holds(when: &[&[Cond]], args: &[u64; 6]) -> bool {
+    when.iter().any(|all| all.iter().all(|cond| cond.holds(args)))
+}
+
 /// The row of a trapped call.
-pub(crate) fn find(abi: Abi, nr: i64) -> Option<&'static Row> {
-    TABLE.iter().find(|row| match abi {
+pub(crate) fn find(table: &'static [Row], abi: Abi, nr: i64) -> Option<&'static Row> {
+    table.iter().find(|row| match abi {
         Abi::Native => row.native == nr,
         Abi::I386 => row.i386 == Some(nr),
     })
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -42,14 +42,16 @@ fn make(call: &mut Call<'_>, spec: SocketSpec) -> Answer {
     if spec.domain == msocket::proto::AF_VIEWNET {
         return Ok(Reply::Descriptor { fd: call.caller.control()?, cloexec: true });
     }
-    if spec.needs_rights() && call.caller.stack(call.target)?.is_some() && !has_rights(call)? {
+    if call.caller.stack(call.target)?.is_none() {
+        return Err(Stop::Native);
+    }
+    if spec.needs_rights() && !call.inspect()?.has_rights(call.caller.owner()) {
         return Err(Stop::Fail(Errno::EPERM));
     }
-    let Some(stack) = call.caller.stack(call.target)? else { return Err(Stop::Native) };
     if !spec.is_of_a_stack() {
         return Err(Stop::Fail(refusal(spec)));
     }
-    Ok(Reply::Descriptor { fd: stack.socket(spec)?, cloexec })
+    Ok(Reply::Descriptor { fd: call.caller.socket(spec)?, cloexec })
 }
 
 /// socketpair(2): the families that have it are AF_UNIX and, reaching past the view, AF_TIPC.
@@ -61,7 +63,7 @@ fn pair(domain: i32) -> Answer {
     Err(if domain == libc::AF_TIPC { Stop::Fail(Errno::EAFNOSUPPORT) } else { Stop::Native })
 }
 
-/// socketcall(2) of 32-bit x86: the real arguments are in memory, and the kernel would read them again.
+/// socketcall(2) of 32-bit x86, in a view whose sockets are the kernel's: the real arguments are in memory, and the kernel would read them again.
 pub(super) fn socketcall(call: &mut Call<'_>) -> Answer {
     if call.abi != Abi::I386 {
         return Err(Stop::Fail(Errno::ENOSYS));
@@ -72,15 +74,15 @@ pub(super) fn socketcall(call: &mut Call<'_>) -> Answer {
     match call.int(0) {
         SYS_SOCKET => {
             let spec = SocketSpec { domain: word(0) as i32, kind: word(1) as i32, protocol: word(2) as i32 };
-            let of_the_machine = matches!(spec.domain, libc::AF_UNIX | libc::AF_ALG)
-                || spec.domain == libc::AF_NETLINK && HOST_NETLINK.contains(&spec.protocol);
-            if !of_the_machine {
+            if !is_of_the_machine(spec) {
                 return make(call, spec);
             }
             // Not left to the kernel: the program could put another family there meanwhile.
-            let Some(stack) = call.caller.stack(call.target)? else { return Err(Stop::Native) };
+            if call.caller.stack(call.target)?.is_none() {
+                return Err(Stop::Native);
+            }
             let cloexec = spec.kind & libc::SOCK_CLOEXEC != 0;
-            Ok(Reply::Descriptor { fd: stack.socket(spec)?, cloexec })
+            Ok(Reply::Descriptor { fd: call.caller.socket(spec)?, cloexec })
         }
         SYS_CONNECT => {
             call.args = [u64::from(word(0)), u64::from(word(1)), u64::from(word(2)), 0, 0, 0];
@@ -91,6 +93,12 @@ pub(super) fn socketcall(call: &mut Call<'_>) -> Answer {
     }
 }
 
+/// Whether it belongs to the machine rather than to a network.
+pub(crate) fn is_of_the_machine(spec: SocketSpec) -> bool {
+    matches!(spec.domain, libc::AF_UNIX | libc::AF_ALG)
+        || spec.domain == libc::AF_NETLINK && HOST_NETLINK.contains(&spec.protocol)
+}
+
 /// What a kernel without the family says, in the order in which it looks (net/socket.c).
 fn refusal(spec: SocketSpec) -> Errno {
     let out_of_range = !(0..AF_MAX).contains(&spec.domain);
@@ -99,11 +107,4 @@ fn refusal(spec: SocketSpec) -> Errno {
     } else {
         Errno::EAFNOSUPPORT
     }
-}
-
-/// Whether the caller has that capability over the view's stacks: their owner does, from the user
-/// namespace they hang under, unless it is root and gave the capability up.
-fn has_rights(call: &mut Call<'_>) -> Result<bool, Stop> {
-    let caller = call.inspect()?;
-    Ok(caller.home_user && caller.euid == call.caller.owner() && (caller.euid != 0 || caller.net_raw))
 }

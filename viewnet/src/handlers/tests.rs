@@ -1,23 +1,27 @@
 //! The handlers, on a program that exists only here.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
-
-use msocket::line::Refusal;
-use stacks::stack::{InterfaceInfo, Kind, SocketSpec};
-
 use super::*;
 use crate::answer::Reply;
 use crate::target::{BASE, Pretend};
 
-/// A stack that remembers what it was asked for.
-#[derive(Debug, Default)]
-struct Recorder {
-    asked: Vec<SocketSpec>,
+/// A thread whose stack remembers what it was asked for.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(super) asked: Vec<SocketSpec>,
+    pub(super) kind: Kind,
+    left: bool,
+    forgotten: bool,
 }
 
-impl Stack for Recorder {
-    fn kind(&self) -> Kind {
-        Kind::Kernel
+impl Default for Thread {
+    fn default() -> Self {
+        Self { asked: Vec::new(), kind: Kind::Kernel, left: false, forgotten: false }
+    }
+}
+
+impl Caller for Thread {
+    fn stack(&mut self, _target: &mut dyn Target) -> Result<Option<Kind>, Errno> {
+        Ok(if self.left { None } else { Some(self.kind) })
     }
 
     fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
@@ -25,25 +29,9 @@ impl Stack for Recorder {
         Ok(std::fs::File::open("/dev/null").unwrap().into())
     }
 
-    fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal> {
-        Ok(Vec::new())
-    }
-
-    fn namespace(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-}
-
-#[derive(Debug, Default)]
-struct Thread {
-    stack: Recorder,
-    left: bool,
-    forgotten: bool,
-}
-
-impl Caller for Thread {
-    fn stack(&mut self, _target: &mut dyn Target) -> Result<Option<&mut dyn Stack>, Errno> {
-        Ok(if self.left { None } else { Some(&mut self.stack) })
+    fn identity(&mut self, target: &mut dyn Target) -> Result<Who, Errno> {
+        let seen = target.inspect()?;
+        Ok(Who { pid: seen.pid, uid: seen.euid, fd: -1, rights: seen.has_rights(1000) })
     }
 
     fn forget(&mut self) {
@@ -76,7 +64,7 @@ fn a_socket_comes_from_the_stack_with_the_flags_asked_for() {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     let answer = socket_of(libc::AF_INET, kind, &mut target, &mut thread);
     assert!(matches!(answer, Ok(Reply::Descriptor { cloexec: true, .. })));
-    assert_eq!(thread.stack.asked, [SocketSpec { domain: libc::AF_INET, kind, protocol: 0 }]);
+    assert_eq!(thread.asked, [SocketSpec { domain: libc::AF_INET, kind, protocol: 0 }]);
 }
 
 #[test]
@@ -145,7 +133,7 @@ fn socketcall_reads_its_arguments_once() {
     target.memory = [libc::AF_INET, libc::SOCK_DGRAM, 17].iter().flat_map(|n| n.to_ne_bytes()).collect();
     assert!(call("socketcall", Abi::I386, &[1, BASE], &mut target, &mut thread).is_ok());
     let expected = SocketSpec { domain: libc::AF_INET, kind: libc::SOCK_DGRAM, protocol: 17 };
-    assert_eq!(thread.stack.asked, [expected]);
+    assert_eq!(thread.asked, [expected]);
     // AF_UNIX too, for the kernel would read the family again.
     target.memory[..4].copy_from_slice(&libc::AF_UNIX.to_ne_bytes());
     assert!(call("socketcall", Abi::I386, &[1, BASE], &mut target, &mut thread).is_ok());

@@ -5,17 +5,21 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use seccompiler::sock_filter;
 
+use crate::handlers::smol::EXEMPT;
+
 /// Handled signals do not interrupt a call that the supervisor has taken (Linux 5.19).
 const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 const NOTIF_RECV: libc::c_ulong = 0xc050_2100;
 const NOTIF_SEND: libc::c_ulong = 0xc018_2101;
 const NOTIF_ID_VALID: libc::c_ulong = 0x4008_2102;
 const NOTIF_ADDFD: libc::c_ulong = 0x4018_2103;
+/// Install the descriptor and answer with its number in one step (Linux 5.14).
+const ADDFD_SEND: u32 = 1 << 1;
 /// Let the kernel run the call.
 const FLAG_CONTINUE: u32 = 1;
 
 /// A trapped call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Notification {
     /// Names the call until it is answered.
     pub(crate) id: u64,
@@ -35,8 +39,17 @@ pub(crate) fn set_no_new_privs() -> Result<(), Errno> {
     Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
 }
 
+/// Whether handled signals interrupt a call that the supervisor has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signals {
+    /// They wait, if the kernel can have them wait: for calls that are answered at once.
+    Wait,
+    /// They interrupt it: for calls that may wait themselves. The kernel fails it with EINTR, or makes it anew.
+    Interrupt,
+}
+
 /// Installs a filter on this thread and returns its listener. EBUSY: a filter with a listener is there.
-pub(crate) fn install(program: &[sock_filter]) -> Result<OwnedFd, Errno> {
+pub(crate) fn install(program: &[sock_filter], signals: Signals) -> Result<OwnedFd, Errno> {
     let length = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
     let fprog = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
     let load = |flags: libc::c_ulong| {
@@ -53,9 +66,12 @@ pub(crate) fn install(program: &[sock_filter]) -> Result<OwnedFd, Errno> {
         Errno::result(fd)
     };
     let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as libc::c_ulong;
-    let fd = match load(listener | WAIT_KILLABLE_RECV) {
-        Err(Errno::EINVAL) => load(listener)?,
-        other => other?,
+    let fd = match signals {
+        Signals::Interrupt => load(listener)?,
+        Signals::Wait => match load(listener | WAIT_KILLABLE_RECV) {
+            Err(Errno::EINVAL) => load(listener)?,
+            other => other?,
+        },
     };
     // SAFETY: the kernel just gave us this descriptor; it is close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
@@ -89,11 +105,53 @@ pub(crate) fn add_fd(
     fd: BorrowedFd<'_>,
     cloexec: bool,
 ) -> Result<i32, Errno> {
+    add(listener, id, fd, cloexec, 0)
+}
+
+/// The same, and answers the call with that number. ENOENT: the call has gone, and nothing was installed.
+pub(crate) fn add_fd_and_answer(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    fd: BorrowedFd<'_>,
+    cloexec: bool,
+) -> Result<i32, Errno> {
+    add(listener, id, fd, cloexec, ADDFD_SEND)
+}
+
+/// Puts a descriptor in the place of number `over` of the caller's table.
+pub(crate) fn replace_fd(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    fd: BorrowedFd<'_>,
+    over: i32,
+    cloexec: bool,
+) -> Result<(), Errno> {
+    add_at(listener, id, fd, cloexec, libc::SECCOMP_ADDFD_FLAG_SETFD as u32, over as u32).map(drop)
+}
+
+fn add(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    fd: BorrowedFd<'_>,
+    cloexec: bool,
+    flags: u32,
+) -> Result<i32, Errno> {
+    add_at(listener, id, fd, cloexec, flags, 0)
+}
+
+fn add_at(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    fd: BorrowedFd<'_>,
+    cloexec: bool,
+    flags: u32,
+    newfd: u32,
+) -> Result<i32, Errno> {
     let raw = libc::seccomp_notif_addfd {
         id,
-        flags: 0,
+        flags,
         srcfd: fd.as_raw_fd() as u32,
-        newfd: 0,
+        newfd,
         newfd_flags: if cloexec { libc::O_CLOEXEC as u32 } else { 0 },
     };
     // SAFETY: the kernel reads one seccomp_notif_addfd.
@@ -117,6 +175,36 @@ pub(crate) fn let_run(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
 fn send(listener: BorrowedFd<'_>, mut response: libc::seccomp_notif_resp) -> Result<(), Errno> {
     // SAFETY: the kernel reads one seccomp_notif_resp.
     Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SEND, &raw mut response) }).map(drop)
+}
+
+/// Sends a line with the listener beside it, by a sendmsg(2) that the filter exempts: nobody answers calls yet.
+pub(crate) fn hand_over(socket: BorrowedFd<'_>, line: &[u8], listener: BorrowedFd<'_>) -> Result<(), Errno> {
+    /// CMSG_SPACE(sizeof(int)), aligned as struct cmsghdr.
+    #[repr(C)]
+    struct Control {
+        header: libc::cmsghdr,
+        fd: i32,
+    }
+    // SAFETY: all-zero is a valid struct of lengths and numbers.
+    let mut control: Control = unsafe { std::mem::zeroed() };
+    let (header, fd) = (size_of::<libc::cmsghdr>(), size_of::<i32>());
+    control.header.cmsg_len = (header + fd) as _;
+    control.header.cmsg_level = libc::SOL_SOCKET;
+    control.header.cmsg_type = libc::SCM_RIGHTS;
+    control.fd = listener.as_raw_fd();
+    let mut piece = libc::iovec { iov_base: line.as_ptr().cast_mut().cast(), iov_len: line.len() };
+    // SAFETY: all-zero is a valid struct msghdr, with null pointers.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut piece;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<Control>() as _;
+    let marked = socket.as_raw_fd() as u64 | u64::from(EXEMPT) << 32;
+    // SAFETY: the kernel reads what `message` points to, all of which outlives the call; of the descriptor it
+    // takes the lower half.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_sendmsg, marked, &raw const message, libc::MSG_NOSIGNAL as u64) };
+    Errno::result(sent).and_then(|sent| if sent as usize == line.len() { Ok(()) } else { Err(Errno::EIO) })
 }
 
 /// The trapped call that leads to the supervisor; EAFNOSUPPORT outside a view.

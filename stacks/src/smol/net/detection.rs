@@ -93,6 +93,10 @@ impl Net {
 
     /// Somebody else has the address.
     pub(super) fn detected(&mut self, link: IfIndex, address: Ipv6Addr) {
+        let failed = |flags: &mut u32| *flags & libc::IFA_F_DADFAILED != 0;
+        if self.flags_of(link, IpAddr::V6(address)).is_none_or(failed) {
+            return;
+        }
         log::warn!("interface {}: {address} is used by somebody else", link.0);
         self.abandon(link, IpAddr::V6(address));
         self.conclude(link, address, false);

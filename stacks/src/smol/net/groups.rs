@@ -134,13 +134,13 @@ impl Net {
             return Err(Errno::EINVAL);
         }
         let known = self.groups.members.contains_key(&(link, group));
+        if !known && sources.is_none() {
+            return Ok(());
+        }
         if sources.is_some_and(|filter| filter.sources.len() > MAX_SOURCES)
             || (!known && self.groups.members.len() >= MAX_GROUPS)
         {
             return Err(Errno::ENOBUFS);
-        }
-        if !known && sources.is_none() {
-            return Ok(());
         }
         self.change(now, link, group, |member| member.users = sources.cloned());
         Ok(())

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::icmp::is_one_host;
 use super::icmp_error::control;
 use super::neighbours::Heard;
+use super::routes::Hop;
 use super::{Delivery, Net, Packet, Path, Wish};
 use crate::config::Mac;
 use crate::smol::tables::{IfIndex, Nud, RouteKind};
@@ -126,10 +127,10 @@ impl Net {
         if matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()) {
             return self.index().owned(address).is_empty();
         }
-        let unicast = |kind| kind == RouteKind::Unicast;
         let index = self.index();
-        let on_link = index.find(address, |hop| hop.link == Some(link));
+        let here = |hop: &Hop| hop.link == Some(link) && hop.gateway.is_none();
         // A host that a router redirects to directly need not be on a prefix of ours in IPv6.
-        on_link.is_some_and(|(hop, _)| unicast(hop.kind) && (hop.gateway.is_none() || address.is_ipv6()))
+        let on_link = index.find(address, here).map(|(hop, _)| hop.kind);
+        on_link.map_or(address.is_ipv6(), |kind| kind == RouteKind::Unicast)
     }
 }

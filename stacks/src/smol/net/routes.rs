@@ -241,8 +241,9 @@ impl Net {
         }
         let source =
             source.or_else(|| v4(hop.source)).or_else(|| self.select_v4(link, v4(hop.gateway), hop.scope));
-        // Groups never go to a gateway by way of a default route.
-        let hop = if to.is_multicast() && length < 4 { Hop { gateway: None, ..hop } } else { hop };
+        // Everybody is here, and groups never go to a gateway by way of a default route.
+        let group = to.is_broadcast() || (to.is_multicast() && length < 4);
+        let hop = if group { Hop { gateway: None, ..hop } } else { hop };
         self.path_v4(to, source, link, Some(hop))
     }
 

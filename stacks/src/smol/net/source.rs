@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::Net;
 use super::routes::Owned;
-use crate::smol::tables::{Address, IfIndex};
+use crate::smol::tables::{Address, IfIndex, LOOPBACK};
 
 /// RFC 6724 clause 2.1 (and Linux's ip6addrlbl table): prefix, its length, label.
 const LABELS: [(Ipv6Addr, u8, u8); 10] = [
@@ -60,6 +60,9 @@ impl Net {
                 continue;
             }
             let candidate = net.addr();
+            if candidate.is_loopback() && link != LOOPBACK {
+                continue;
+            }
             let rank = (
                 candidate == to,
                 appropriate(scope(candidate), scope(to)),

@@ -104,7 +104,7 @@ impl Engine {
                 to.as_deref().map_or(Ok(()), checked)?;
                 self.send(now, id, (to.as_deref(), control), data, *flags)
             }
-            SocketCall::Receive { length, control, flags } => self.receive(id, *length, *control, *flags),
+            SocketCall::Receive { length, control, flags, .. } => self.receive(id, *length, *control, *flags),
             SocketCall::Ioctl { request, argument } => self.ioctl(now, id, caller, *request, argument),
         }
     }

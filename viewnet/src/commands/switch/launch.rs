@@ -4,7 +4,9 @@
 //! `up` runs this program again as `switch serve --detach`, which starts `switch serve` in a session of its
 //! own and ends; so the switch is nobody's child, and whoever starts one from a long-lived process never has
 //! to wait for it. The switch says on its standard output, one line, whether it has its socket; then it puts
-//! that on /dev/null too. Nothing but the standard three descriptors comes along.
+//! that on /dev/null too. Nothing but the standard three descriptors comes along. Every switch, also one in the
+//! foreground, has an eye ([`crate::eye`]) that removes its socket's file should it be killed; it ends in good
+//! order should the eye be killed.
 //!
 //! [`ensure_default`] connects to the user's default switch and starts it if there is none. Two may do so at
 //! once: the loser finds the path taken and connects to the winner's. The switch may be just ending: then the
@@ -12,18 +14,22 @@
 //! the switch alive.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use msocket::line::{Refusal, Reply};
+use msocket::line::{Refusal, Reply, unusable};
+use nix::errno::Errno;
 use switch::client::{Client, is_gone};
-use switch::serve::{self, Options};
+use switch::serve::{Options, Server};
 
 use super::{DEFAULT, Target, check_version, connect};
+use crate::background::start_eye;
 use crate::commands::options::file_mode;
 use crate::exit::{Exit, Failure, call_failed};
+use crate::eye::Eye;
 use crate::runtime::Runtime;
 
 /// After how long without ports and connections the default switch ends.
@@ -81,11 +87,27 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
         idle: None,
     };
     if up.foreground {
-        let bound = serve::bind(&options).map_err(|e| refuse(&options, &e))?;
-        return serve::run(bound, &options)
-            .map_err(|e| Failure::new(format!("the switch `{}` failed", options.name), e));
+        let (server, _eye) = set_up(&options)?;
+        return server.run().map_err(|e| Failure::io(format!("the switch `{}` failed", options.name), &e));
+    }
+    for _ in 1..ATTEMPTS {
+        match launch(&options) {
+            Err(refusal) if refusal.errno == Some(libc::EADDRINUSE) && is_ending(&options.path) => {
+                std::thread::sleep(PAUSE);
+            }
+            other => return other.map_err(Failure::from),
+        }
     }
     launch(&options).map_err(Failure::from)
+}
+
+/// Whether the switch at `path` takes connections but answers none: it is ending, or was killed and its
+/// descriptors are still being closed.
+fn is_ending(path: &Path) -> bool {
+    match Client::connect(path) {
+        Ok(mut client) => client.hello().is_err_and(|e| is_gone(&e)),
+        Err(e) => matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused),
+    }
 }
 
 /// A connection to the user's default switch, started if need be. It keeps the switch alive.
@@ -122,7 +144,7 @@ pub(crate) fn ensure_default(runtime: &Runtime) -> Result<Client, Failure> {
 /// Starts a switch in the background; when this returns, its socket answers.
 fn launch(options: &Options) -> Result<(), Refusal> {
     let what = format!("cannot start the switch `{}`", options.name);
-    let failed = |e: io::Error| Refusal::new(&what, e);
+    let failed = |e: io::Error| Refusal::system(&what, e);
     if crate::nested::supervisor().is_some() {
         return Err(Refusal::new(what, "this is inside a view, which it would not outlive")
             .hint(format!("start it outside: `viewnet switch up {}`", options.name)));
@@ -136,7 +158,8 @@ fn launch(options: &Options) -> Result<(), Refusal> {
     match serde_json::from_str::<Reply<()>>(&line) {
         Ok(Reply::Ok(())) => Ok(()),
         Ok(Reply::Error(refusal)) => Err(refusal),
-        Err(_) => Err(Refusal::new(what, "its process ended without a word")),
+        Err(_) => Err(Refusal::new(what, "its process ended without a word")
+            .hint(format!("`viewnet switch up {} --foreground` shows its last words", options.name))),
     }
 }
 
@@ -165,31 +188,38 @@ pub(super) fn serve(args: Serve) -> Result<Exit, Failure> {
         age: Duration::from_secs(args.age),
         idle: args.idle.map(Duration::from_millis),
     };
-    let failed = |e: io::Error| Failure::new(format!("cannot start the switch `{}`", options.name), e);
+    let failed = |e: io::Error| Failure::io(format!("cannot start the switch `{}`", options.name), &e);
     if args.detach {
-        switch::ports::close_on_exec().map_err(failed)?;
         // Not waited for: it is to outlive us.
-        serve_command(&options, false).stdout(Stdio::inherit()).spawn().map_err(failed)?;
+        let spawn = || serve_command(&options, false).stdout(Stdio::inherit()).spawn();
+        switch::ports::close_on_exec().and_then(|()| spawn()).map_err(failed).inspect_err(say_why)?;
         return Ok(Exit::Done);
     }
     // Fails only for a leader of a process group, who needs no session to be on its own.
     let _ = nix::unistd::setsid();
-    let bound = match serve::bind(&options) {
-        Ok(bound) => bound,
-        Err(e) => {
-            let failure = refuse(&options, &e);
-            say(&Reply::Error(failure.refusal.clone()));
-            return Err(failure);
-        }
-    };
+    let (server, _eye) = set_up(&options).inspect_err(say_why)?;
     say(&Reply::Ok(()));
     let null = std::fs::File::options().write(true).open("/dev/null").map_err(failed)?;
     nix::unistd::dup2_stdout(&null).map_err(|e| failed(e.into()))?;
     drop(null);
     // For top and ps, which would show `exe`.
     let _ = rustix::thread::set_name(c"viewnet-switch");
-    serve::run(bound, &options).map_err(failed)?;
+    server.run().map_err(failed)?;
     Ok(Exit::Done)
+}
+
+/// A switch that has its path, and the eye that clears up behind it.
+fn set_up(options: &Options) -> Result<(Server, Eye), Failure> {
+    let internal = |e: Errno| Failure::io(format!("cannot start the switch `{}`", options.name), &e.into());
+    // First: it shall inherit nothing of the switch.
+    let mut eye = start_eye().map_err(internal)?;
+    let server = Server::new(options, Some(eye.as_fd())).map_err(|e| refuse(options, &e))?;
+    eye.keep(&options.path).map_err(internal)?;
+    Ok((server, eye))
+}
+
+fn say_why(failure: &Failure) {
+    say(&Reply::Error(failure.refusal.clone()));
 }
 
 /// Whoever started us may be gone; that is no reason to end.
@@ -201,28 +231,10 @@ fn say(reply: &Reply<()>) {
 }
 
 fn refuse(options: &Options, error: &io::Error) -> Failure {
-    let what = format!("cannot start the switch `{}`", options.name);
-    let path = options.path.display();
-    let failure = match error.kind() {
-        io::ErrorKind::AddrInUse if is_socket(&options.path) => {
-            Failure::new(what, format!("{path} is served already")).hint(format!(
-                "see `viewnet switch show {0}`, or end it with `viewnet switch down {0}`",
-                options.name
-            ))
-        }
-        io::ErrorKind::AddrInUse => {
-            Failure::new(what, format!("{path} exists and is no socket")).hint("choose another path")
-        }
-        io::ErrorKind::NotFound => Failure::new(what, format!("the folder of {path} does not exist")),
-        io::ErrorKind::PermissionDenied => Failure::new(what, format!("{path}: {error}"))
-            .hint("choose a folder of your own, or a name without `/`"),
-        // std checks the length before the kernel does.
-        io::ErrorKind::InvalidInput => {
-            Failure::new(what, "the path of a socket is at most 107 bytes long").hint("choose a shorter one")
-        }
-        _ => Failure::new(what, format!("{path}: {error}")),
-    };
-    Failure { refusal: Refusal { errno: error.raw_os_error(), ..failure.refusal }, ..failure }
+    let refusal = unusable(format!("cannot start the switch `{}`", options.name), &options.path, error);
+    let running = error.kind() == io::ErrorKind::AddrInUse && is_socket(&options.path);
+    let seen = "see `viewnet switch show {0}`, or end it with `viewnet switch down {0}`";
+    Failure::from(if running { refusal.hint(seen.replace("{0}", &options.name)) } else { refusal })
 }
 
 fn is_socket(path: &Path) -> bool {

@@ -197,9 +197,12 @@ impl World {
         self.log.iter().filter(of).map(|sent| sent.frame[14..].to_vec()).collect()
     }
 
-    /// The packets that a stack got, and its inbox empty afterwards.
+    /// The packets that a stack got, and its inbox empty afterwards; without those that only raw sockets want:
+    /// neighbour discovery and group management.
     pub(super) fn take(&mut self, at: usize) -> Vec<Packet<'static>> {
-        std::mem::take(&mut self.inboxes[at].packets)
+        let mut packets = std::mem::take(&mut self.inboxes[at].packets);
+        packets.retain(|packet| packet.protocol != 58 || !(130..=143).contains(&packet.payload[0]));
+        packets
     }
 }
 
@@ -238,9 +241,6 @@ pub(super) fn link(index: IfIndex, kind: LinkKind, mac: Mac) -> Link {
         allmulti: 0,
         queue_length: 1000,
         plugged: String::new(),
-        wished_flags: 0,
-        link_local: false,
-        configured6: false,
         counters: LinkCounters::default(),
     }
 }
@@ -324,8 +324,9 @@ pub(super) fn add_address_with(net: &mut Net, link: IfIndex, text: &str, flags: 
         (_, v4) => {
             let prefix = route(text, Some(link), libc::RT_TABLE_MAIN, RouteKind::Unicast);
             add_route(net, Route { source: if v4 { source } else { None }, ..prefix });
-            if !v4 && !net.tables.routes.iter().any(|route| route.kind == RouteKind::Multicast) {
-                add_route(net, local("ff00::/8", RouteKind::Multicast));
+            let groups = local("ff00::/8", RouteKind::Multicast);
+            if !v4 && !net.tables.routes.contains(&groups) {
+                add_route(net, groups);
             }
         }
     }
@@ -345,7 +346,6 @@ pub(super) fn add_address_with(net: &mut Net, link: IfIndex, text: &str, flags: 
         preferred_until: None,
         valid_until: None,
         protocol: 0,
-        metric: 0,
     };
     net.tables.addresses.push(address.clone());
     net.tables.changes.push_back(Change::Address(address));

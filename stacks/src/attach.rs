@@ -1,0 +1,87 @@
+//! Plugging an interface into a switch: what stacks of every kind have in common.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use msocket::line::{CallError, LineError, Refusal, unusable};
+use switch::client::{Client, PortAdded};
+use switch::control::Attach;
+use switch::vlan::{PortVlans, Vid, VidSet};
+
+use crate::config::PortVlan;
+
+/// Names tried for a port before its switch's refusal counts.
+const NAME_ATTEMPTS: u32 = 100;
+
+/// The socket of the switch that the user calls `switch`; switches have theirs in the folder `switches`.
+pub(crate) fn path(switches: &Path, switch: &str) -> PathBuf {
+    if switch.contains('/') { PathBuf::from(switch) } else { switches.join(switch) }
+}
+
+/// Connects to the switch at `path`, called `switch` by the user, for `interface`.
+pub(crate) fn connect(interface: &str, path: &Path, switch: &str) -> Result<Client, Refusal> {
+    Client::connect(path).map_err(|why| match why.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            Refusal::new(failure(interface, switch), "there is no such switch")
+                .hint(format!("start it with `viewnet switch up {switch}`"))
+        }
+        _ => unusable(failure(interface, switch), path, &why),
+    })
+}
+
+/// Adds a port under the name of its stack and interface, or that with a number.
+pub(crate) fn add(
+    stack: &str,
+    interface: &str,
+    switch: &str,
+    mut attach: Attach,
+    mut add_port: impl FnMut(&Attach) -> Result<PortAdded, CallError>,
+) -> Result<PortAdded, Refusal> {
+    let what = failure(interface, switch);
+    attach.name = Some(format!("{stack}.{interface}"));
+    for again in 1..=NAME_ATTEMPTS {
+        match add_port(&attach) {
+            Ok(added) => return Ok(added),
+            // A view of the same name is still saying its last words.
+            Err(CallError::Refused(refusal))
+                if refusal.errno == Some(libc::EEXIST) && again < NAME_ATTEMPTS =>
+            {
+                attach.name = Some(format!("{stack}.{interface}.{}", again + 1));
+            }
+            Err(CallError::Refused(refusal)) => return Err(refusal),
+            Err(CallError::Line(LineError::Io(why))) => return Err(Refusal::system(what, why)),
+            Err(CallError::Line(why)) => {
+                let hint = format!("`viewnet switch ls` shows whether {switch} still runs");
+                return Err(Refusal::new(what, why).hint(hint));
+            }
+        }
+    }
+    Err(Refusal::new(what, "no name was free for its port")
+        .hint(format!("`viewnet switch port ls {switch}` shows who has them; choose another name")))
+}
+
+/// The switch's words for the configuration's.
+pub(crate) fn vlans(vlan: &PortVlan) -> Result<PortVlans, Refusal> {
+    let vid = |number: u16| {
+        Vid::new(number).ok_or_else(|| {
+            Refusal::new("cannot use the VLAN", format!("{number} is no VLAN id")).hint("use 1 to 4094")
+        })
+    };
+    Ok(match vlan {
+        PortVlan::Default => PortVlans::default(),
+        PortVlan::Access(number) => PortVlans::Access { vid: vid(*number)? },
+        PortVlan::Trunk { allowed, native } => {
+            let mut set = VidSet::none();
+            for (first, last) in allowed {
+                for number in *first..=*last {
+                    set.insert(vid(number)?);
+                }
+            }
+            PortVlans::Trunk { native: native.map(vid).transpose()?, allowed: set }
+        }
+    })
+}
+
+fn failure(interface: &str, switch: &str) -> String {
+    format!("cannot plug {interface} into switch {switch}")
+}

@@ -1,0 +1,157 @@
+//! The smol stacks of a server: their host, and the doors through which other processes' views use them.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use msocket::line::{Line, Refusal};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use super::{Backing, Server, Serving, StackId};
+use crate::config::StackConfig;
+use crate::smol::call::{Answered, SocketHost, Ticket};
+use crate::smol::host::{Host, StackKey, now};
+use crate::smol::relay::{self, Door};
+use crate::stack::InterfaceInfo;
+
+/// The host's number in the server's epoll set; doors have the numbers above [`DOORS`].
+pub(super) const HOST: u64 = 1;
+const DOORS: u64 = 1 << 48;
+
+/// A server's smol stacks.
+#[derive(Debug, Default)]
+pub(super) struct Smol {
+    host: Option<Host>,
+    /// By the token of the connection they were opened for.
+    doors: HashMap<u64, (u32, Door)>,
+    last_door: u32,
+    buffer: Vec<u8>,
+    /// Answers for the process that has the server.
+    done: VecDeque<(Ticket, Answered)>,
+}
+
+impl Smol {
+    /// An event of one of ours. False: it is none.
+    pub(super) fn handle_event(&mut self, token: u64) -> bool {
+        if token < DOORS {
+            return token == HOST;
+        }
+        let Some(host) = &mut self.host else { return true };
+        let connection = token - DOORS;
+        if let Some((number, door)) = self.doors.get_mut(&connection)
+            && !door.turn(now(), host, &mut self.buffer)
+        {
+            host.cancel_all(*number);
+            self.doors.remove(&connection);
+        }
+        true
+    }
+
+    /// Does what there is to do, and passes answers on.
+    pub(super) fn turn(&mut self) {
+        let Some(host) = &mut self.host else { return };
+        if let Err(why) = host.turn() {
+            log::error!("the host of smol stacks: {}", why.desc());
+        }
+        while let Some((ticket, answered)) = host.poll_done() {
+            let number = Door::number_of(ticket);
+            if number == 0 {
+                self.done.push_back((ticket, answered));
+                continue;
+            }
+            let Some((token, (_, door))) = self.doors.iter().find(|(_, (known, _))| *known == number) else {
+                continue;
+            };
+            if !door.pass(ticket, answered) {
+                let token = *token;
+                host.cancel_all(number);
+                self.doors.remove(&token);
+            }
+        }
+    }
+
+    /// A door for the connection with this token; the other side's end comes back.
+    pub(super) fn open_door(
+        &mut self,
+        token: u64,
+        key: StackKey,
+        line: &Line,
+        owner: bool,
+        epoll: &Epoll,
+    ) -> Result<OwnedFd, Errno> {
+        let (ours, theirs) = relay::pair()?;
+        let uid =
+            rustix::net::sockopt::socket_peercred(line.stream()).map_or(u32::MAX, |peer| peer.uid.as_raw());
+        self.last_door = (self.last_door % (u32::MAX >> 1)) + 1;
+        let door = Door::new(ours, key, self.last_door, uid, owner);
+        epoll.add(door.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, DOORS + token))?;
+        self.doors.insert(token, (self.last_door, door));
+        Ok(theirs)
+    }
+
+    pub(super) fn close_door(&mut self, token: u64) {
+        if let Some((number, _)) = self.doors.remove(&token)
+            && let Some(host) = &mut self.host
+        {
+            host.cancel_all(number);
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: StackKey) {
+        if let Some(host) = &mut self.host {
+            host.remove(key);
+        }
+    }
+
+    pub(super) fn interfaces(&self, key: StackKey) -> Vec<InterfaceInfo> {
+        self.host.as_ref().map(|host| host.interfaces(key)).unwrap_or_default()
+    }
+
+    pub(super) fn failure(&self, key: StackKey) -> Option<String> {
+        self.host.as_ref().and_then(|host| host.failure(key)).map(str::to_owned)
+    }
+}
+
+impl Server {
+    /// The host of the server's smol stacks, made on first use.
+    ///
+    /// # Errors
+    /// Those of making descriptors.
+    pub fn host(&mut self) -> Result<&mut Host, Errno> {
+        if self.smol.host.is_none() {
+            let host = Host::new()?;
+            self.epoll.add(host.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, HOST))?;
+            self.smol.host = Some(host);
+        }
+        self.smol.host.as_mut().ok_or(Errno::ENETDOWN)
+    }
+
+    /// Makes a smol stack and serves it on its path; `switches` is where switches have their sockets.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration or the path.
+    pub fn add_smol(
+        &mut self,
+        serving: Serving,
+        config: &StackConfig,
+        switches: &Path,
+    ) -> Result<StackId, Refusal> {
+        let what = format!("cannot make stack {}", serving.name);
+        let host = self.host().map_err(|e| Refusal::system(what, e))?;
+        let key = host.create(&serving.name, config, switches)?;
+        self.add(serving, Backing::Smol(key)).inspect_err(|_| self.smol.remove(key))
+    }
+
+    /// When to call [`Server::turn`], if nothing happens first.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.smol.host.as_ref().and_then(Host::poll_timeout)
+    }
+
+    /// The next parked call of this process's own that has its answer.
+    pub fn poll_done(&mut self) -> Option<(Ticket, Answered)> {
+        self.smol.turn();
+        self.smol.done.pop_front()
+    }
+}

@@ -1,0 +1,444 @@
+//! One try at a trapped call: what the engine says, and what it means for the program's descriptor.
+//!
+//! # Theory of operation
+//! The engine decides; here its answer and the AF_UNIX end are brought together. What would block says so
+//! ([`Tried::Wait`]), and the host parks it unless the descriptor is non-blocking.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+
+use super::super::call::{Answered, Done, Message, SocketCall};
+use super::super::engine::{Engine, SocketId};
+use super::super::pump::stream::Pending;
+use super::super::pump::{End, Place, Shared, Socket, unix};
+use super::StackKey;
+use super::hosted::Hosted;
+use super::parked::Parked;
+
+/// Longest receive at once, in bytes: the program gets less than it asked for, as it must expect.
+const MAX_RECEIVE: usize = 256 << 10;
+/// The 64-bit layouts' numbers of the time options, asm-generic/socket.h.
+const SO_RCVTIMEO_NEW: i32 = 66;
+const SO_SNDTIMEO_NEW: i32 = 67;
+
+/// What came of a try.
+enum Tried {
+    Done(Done),
+    Descriptor(Done, OwnedFd),
+    /// It has to wait: for the socket, and for these events of the descriptor.
+    Wait(EpollFlags),
+}
+
+type Try = Result<Tried, Errno>;
+
+impl Hosted {
+    /// Tries a call. `None`: it has to wait.
+    pub(super) fn attempt(
+        &mut self,
+        now: Instant,
+        parked: &mut Parked,
+        shared: &mut Shared,
+    ) -> Option<Answered> {
+        let id = parked.socket;
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.caller = parked.caller;
+        }
+        let tried = self.dispatch(now, parked, shared);
+        let started = std::mem::replace(&mut parked.started, true);
+        match tried {
+            Ok(Tried::Done(done)) => Some((Ok(done), parked.replacement.take())),
+            Ok(Tried::Descriptor(done, fd)) => Some((Ok(done), Some(fd))),
+            Ok(Tried::Wait(_)) if must_not_wait(parked) => {
+                Some((Err(would_block(parked)), parked.replacement.take()))
+            }
+            Ok(Tried::Wait(events)) => {
+                if !started {
+                    parked.deadline = self.patience(now, parked).map(|patience| now + patience);
+                }
+                parked.events = events;
+                None
+            }
+            Err(errno) => Some((Err(errno), parked.replacement.take())),
+        }
+    }
+
+    /// How long a call may wait, by SO_RCVTIMEO and SO_SNDTIMEO.
+    fn patience(&mut self, now: Instant, parked: &Parked) -> Option<Duration> {
+        let name = match parked.call {
+            SocketCall::Connect { .. } | SocketCall::Send { .. } => libc::SO_SNDTIMEO,
+            _ => libc::SO_RCVTIMEO,
+        };
+        let ask = SocketCall::GetOption { level: libc::SOL_SOCKET, name, value: vec![0; 16] };
+        match self.parts().0.call(now, parked.socket, &parked.caller, &ask) {
+            Ok(Done::Bytes(bytes)) => duration_of(&bytes),
+            _ => None,
+        }
+    }
+
+    fn dispatch(&mut self, now: Instant, parked: &mut Parked, shared: &mut Shared) -> Try {
+        let (id, caller) = (parked.socket, parked.caller);
+        match parked.call {
+            SocketCall::Accept { flags } => return self.accept(now, parked, flags, shared),
+            SocketCall::Bind { .. } => {
+                let bound = self.parts().0.call(now, id, &caller, &parked.call);
+                if bound == Err(Errno::EADDRINUSE) && self.look_for_all_orphans(now, shared) {
+                    return Ok(Tried::Done(self.parts().0.call(now, id, &caller, &parked.call)?));
+                }
+                return Ok(Tried::Done(bound?));
+            }
+            _ => {}
+        }
+        let key = self.key();
+        let (engine, sockets) = self.parts();
+        let socket = sockets.get_mut(&id).ok_or(Errno::EBADF)?;
+        match parked.call {
+            SocketCall::Connect { .. } => connect(now, key, engine, socket, parked, shared),
+            SocketCall::Listen { .. } => listen(now, engine, socket, parked),
+            SocketCall::Shutdown { how } => shutdown(now, engine, socket, parked, how),
+            SocketCall::Send { .. } if !matches!(socket.end, End::Datagram(_)) => send(socket, parked),
+            SocketCall::Receive { .. } => match socket.end {
+                End::Datagram(_) => receive_datagram(now, engine, socket, parked),
+                _ => receive(engine, socket, parked),
+            },
+            SocketCall::Send { .. } => match engine.call(now, id, &caller, &parked.call) {
+                Err(Errno::EAGAIN) => Ok(Tried::Wait(EpollFlags::empty())),
+                other => Ok(Tried::Done(other?)),
+            },
+            SocketCall::GetOption { level: libc::SOL_SOCKET, name: libc::SO_ERROR, .. } => {
+                pending_error(now, engine, socket, parked)
+            }
+            SocketCall::SetOption { .. } => {
+                let done = engine.call(now, id, &caller, &parked.call)?;
+                mirror_option(parked);
+                Ok(Tried::Done(done))
+            }
+            SocketCall::Ioctl { request, .. } => {
+                let done = engine.call(now, id, &caller, &parked.call)?;
+                Ok(Tried::Done(with_bytes_of_ours(done, request, socket)))
+            }
+            _ => Ok(Tried::Done(engine.call(now, id, &caller, &parked.call)?)),
+        }
+    }
+
+    /// accept4(2)
+    fn accept(&mut self, now: Instant, parked: &mut Parked, flags: i32, shared: &mut Shared) -> Try {
+        let key = self.key();
+        let (engine, sockets) = self.parts();
+        let socket = sockets.get_mut(&parked.socket).ok_or(Errno::EBADF)?;
+        let End::Listener(listener) = &mut socket.end else {
+            let messages = matches!(socket.end, End::Datagram(_));
+            return Err(if messages { Errno::EOPNOTSUPP } else { Errno::EINVAL });
+        };
+        let (program, name) = match unix::take(&parked.file, flags & libc::SOCK_NONBLOCK != 0) {
+            Err(Errno::EAGAIN) => return Ok(Tried::Wait(EpollFlags::empty())),
+            other => other?,
+        };
+        listener.taken();
+        let token = shared.token(&name).ok_or(Errno::ECONNABORTED)?;
+        let Some(Place::Socket(_, id)) = shared.places.get(&token).copied() else {
+            return Err(Errno::ECONNABORTED);
+        };
+        let accepted = sockets.get_mut(&id).ok_or(Errno::ECONNABORTED)?;
+        accepted.inode = unix::inode(&program)?;
+        accepted.caller = parked.caller;
+        shared.inodes.insert(accepted.inode, (key, accepted.id));
+        let peer = match engine.call(now, id, &parked.caller, &SocketCall::PeerName) {
+            Ok(Done::Address(peer)) => peer,
+            // It was reset meanwhile; what it said before can still be read.
+            _ => Vec::new(),
+        };
+        Ok(Tried::Descriptor(Done::Accepted { peer }, program))
+    }
+}
+
+/// Whether a call may not wait.
+fn must_not_wait(parked: &Parked) -> bool {
+    let flags = match parked.call {
+        SocketCall::Send { flags, .. } | SocketCall::Receive { flags, .. } => flags,
+        _ => 0,
+    };
+    flags & libc::MSG_DONTWAIT != 0 || unix::is_nonblocking(&parked.file)
+}
+
+/// What a call gives in place of waiting.
+fn would_block(parked: &Parked) -> Errno {
+    match parked.call {
+        SocketCall::Connect { .. } if parked.sent == 0 => Errno::EINPROGRESS,
+        SocketCall::Connect { .. } => Errno::EALREADY,
+        _ => Errno::EAGAIN,
+    }
+}
+
+/// connect(2). In a parked call `sent` says that it did not begin the connection.
+fn connect(
+    now: Instant,
+    key: StackKey,
+    engine: &mut Engine,
+    socket: &mut Socket,
+    parked: &mut Parked,
+    shared: &mut Shared,
+) -> Try {
+    let answer = engine.call(now, socket.id, &parked.caller, &parked.call);
+    if let End::Datagram(datagram) = &mut socket.end {
+        let done = answer?;
+        let SocketCall::Connect { address } = &parked.call else { return Ok(Tried::Done(done)) };
+        // Netlink and packet sockets are linked for good.
+        let family = address.get(..2).map(|f| i32::from(u16::from_ne_bytes([f[0], f[1]])));
+        match family {
+            Some(libc::AF_UNSPEC) => datagram.unlink(&parked.file),
+            Some(libc::AF_INET | libc::AF_INET6) => {
+                datagram.link(&parked.file, socket.token, shared)?;
+            }
+            _ => {}
+        }
+        return Ok(Tried::Done(done));
+    }
+    match answer {
+        Err(Errno::EINPROGRESS) => {
+            let mut program = parked.file.try_clone().map_err(|_| Errno::ENFILE)?;
+            if matches!(socket.end, End::Spent) {
+                // The kernel's end of a failed connection is spent: the program gets a fresh one in its place.
+                let fresh = replace(key, socket, &parked.file, shared)?;
+                program = fresh.try_clone().map_err(|_| Errno::ENFILE)?;
+                parked.replacement = Some(fresh);
+            }
+            socket.end = End::Pending(Pending::new(&shared.rendezvous, program)?);
+            Ok(Tried::Wait(EpollFlags::empty()))
+        }
+        Err(Errno::EALREADY) => {
+            parked.sent = usize::from(!parked.started);
+            Ok(Tried::Wait(EpollFlags::empty()))
+        }
+        Ok(done) => Ok(Tried::Done(done)),
+        Err(errno) => {
+            if matches!(socket.end, End::Spent) {
+                // The error is told here: the descriptor has nothing more to say about it.
+                let _ = unix::take_error(&parked.file);
+            }
+            Err(errno)
+        }
+    }
+}
+
+/// A fresh program's end for a socket, instead of `old`.
+fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Shared) -> Result<OwnedFd, Errno> {
+    let token = shared.number(Place::Socket(key, socket.id));
+    let made = unix::program_end(socket.kind, unix::is_nonblocking(old), &shared.name(token))
+        .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
+    let (inode, fresh) = made.inspect_err(|_| {
+        shared.places.remove(&token);
+    })?;
+    shared.places.remove(&socket.token);
+    shared.inodes.remove(&socket.inode);
+    shared.inodes.insert(inode, (key, socket.id));
+    (socket.token, socket.inode) = (token, inode);
+    Ok(fresh)
+}
+
+/// listen(2)
+fn listen(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Parked) -> Try {
+    let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
+    if matches!(socket.end, End::Idle) {
+        // The backlog is the engine's; here only a few wait at a time.
+        rustix::net::listen(&parked.file, 16).map_err(unix::errno)?;
+        socket.end = End::Listener(Default::default());
+    }
+    Ok(Tried::Done(done))
+}
+
+/// shutdown(2)
+fn shutdown(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Parked, how: i32) -> Try {
+    let ways = match how {
+        libc::SHUT_RD => Shutdown::Read,
+        libc::SHUT_WR => Shutdown::Write,
+        libc::SHUT_RDWR => Shutdown::Both,
+        _ => return Err(Errno::EINVAL),
+    };
+    if let End::Stream(stream) = &mut socket.end {
+        // The engine hears of it when everything written before has been taken.
+        stream.shut(&parked.file, ways)?;
+        if ways != Shutdown::Write {
+            let reads = SocketCall::Shutdown { how: libc::SHUT_RD };
+            let _ = engine.call(now, socket.id, &parked.caller, &reads);
+        }
+        return Ok(Tried::Done(Done::Value(0)));
+    }
+    let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
+    if matches!(socket.end, End::Listener(_) | End::Datagram(_)) {
+        let _ = unix::shut(&parked.file, ways);
+    }
+    Ok(Tried::Done(done))
+}
+
+/// send(2) and friends on a stream.
+fn send(socket: &Socket, parked: &mut Parked) -> Try {
+    let SocketCall::Send { to, data, flags, .. } = &parked.call else { return Ok(Tried::Done(Done::Native)) };
+    if flags & libc::MSG_OOB != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if !matches!(socket.end, End::Stream(_)) {
+        return if to.is_some() { Err(Errno::EPIPE) } else { Ok(Tried::Done(Done::Native)) };
+    }
+    if to.is_none() {
+        return Ok(Tried::Done(Done::Native));
+    }
+    // The address of a connected stream is not looked at; the kernel would refuse it on AF_UNIX.
+    let options = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    match rustix::net::send(&parked.file, &data[parked.sent..], options).map_err(unix::errno) {
+        Ok(count) if parked.sent + count == data.len() => Ok(Tried::Done(Done::Value(data.len() as i64))),
+        Ok(count) => {
+            parked.sent += count;
+            if must_not_wait(parked) {
+                return Ok(Tried::Done(Done::Value(parked.sent as i64)));
+            }
+            Ok(Tried::Wait(EpollFlags::EPOLLOUT))
+        }
+        Err(Errno::EAGAIN) if parked.sent > 0 && must_not_wait(parked) => {
+            Ok(Tried::Done(Done::Value(parked.sent as i64)))
+        }
+        Err(Errno::EAGAIN) => Ok(Tried::Wait(EpollFlags::EPOLLOUT)),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// recv(2) and friends on a stream.
+fn receive(engine: &Engine, socket: &Socket, parked: &mut Parked) -> Try {
+    let SocketCall::Receive { length, flags, named, .. } = parked.call else {
+        return Ok(Tried::Done(Done::Native));
+    };
+    if flags & libc::MSG_ERRQUEUE != 0 {
+        return Err(Errno::EAGAIN);
+    }
+    if flags & libc::MSG_OOB != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if matches!(socket.end, End::Idle | End::Listener(_)) {
+        return Err(Errno::ENOTCONN);
+    }
+    if !named && flags & libc::MSG_TRUNC == 0 {
+        return Ok(Tried::Done(Done::Native));
+    }
+    let _ = engine;
+    let wanted = length.min(MAX_RECEIVE) - parked.progress.len().min(length.min(MAX_RECEIVE));
+    let mut buffer = vec![0; wanted];
+    let mut options = RecvFlags::DONTWAIT;
+    options.set(RecvFlags::PEEK, flags & libc::MSG_PEEK != 0);
+    match rustix::net::recv(&parked.file, &mut buffer[..], options).map_err(unix::errno) {
+        Ok((count, _)) => {
+            parked.progress.extend_from_slice(&buffer[..count]);
+            let whole = flags & libc::MSG_WAITALL != 0 && count > 0 && count < wanted;
+            if whole && flags & libc::MSG_PEEK == 0 && !must_not_wait(parked) {
+                return Ok(Tried::Wait(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP));
+            }
+        }
+        Err(Errno::EAGAIN) if parked.progress.is_empty() => {
+            return Ok(Tried::Wait(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP));
+        }
+        Err(Errno::EAGAIN) => return Ok(Tried::Wait(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP)),
+        Err(errno) if parked.progress.is_empty() => return Err(errno),
+        Err(_) => {}
+    }
+    let data = std::mem::take(&mut parked.progress);
+    let length = data.len();
+    // MSG_TRUNC on a stream throws the bytes away (tcp(7)).
+    let data = if flags & libc::MSG_TRUNC != 0 { Vec::new() } else { data };
+    Ok(Tried::Done(Done::Received(Message { data, length, ..Message::default() })))
+}
+
+/// recv(2) and friends on a socket with message boundaries.
+fn receive_datagram(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Parked) -> Try {
+    let SocketCall::Receive { length, control, flags, .. } = parked.call else {
+        return Ok(Tried::Done(Done::Native));
+    };
+    if flags & libc::MSG_ERRQUEUE != 0 {
+        return Ok(Tried::Done(engine.call(now, socket.id, &parked.caller, &parked.call)?));
+    }
+    let End::Datagram(datagram) = &mut socket.end else { return Err(Errno::ENOTCONN) };
+    let mut data = vec![0; length.min(MAX_RECEIVE)];
+    let mut options = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+    let peek = flags & libc::MSG_PEEK != 0;
+    options.set(RecvFlags::PEEK, peek);
+    match rustix::net::recvfrom(&parked.file, &mut data[..], options).map_err(unix::errno) {
+        Ok((count, whole, sender)) => {
+            data.truncate(count);
+            let sender = sender.and_then(|sender| rustix::net::SocketAddrUnix::try_from(sender).ok());
+            let sender = sender.as_ref().and_then(|sender| sender.abstract_name()).unwrap_or_default();
+            let origin = datagram.origin(sender, !peek);
+            let mut message = Message { data, length: count, from: origin.from, ..Message::default() };
+            if whole > count {
+                message.flags |= libc::MSG_TRUNC;
+                if flags & libc::MSG_TRUNC != 0 {
+                    message.length = whole;
+                }
+            }
+            message.control = origin.control;
+            if message.control.len() > control {
+                message.control.truncate(control);
+                message.flags |= libc::MSG_CTRUNC;
+            }
+            Ok(Tried::Done(Done::Received(message)))
+        }
+        Err(Errno::EAGAIN) if engine.status(socket.id).error.is_none() => {
+            Ok(Tried::Wait(EpollFlags::empty()))
+        }
+        Err(errno) => Err(take_error(now, engine, socket.id, parked).unwrap_or(errno)),
+    }
+}
+
+/// Takes the engine's pending error.
+fn take_error(now: Instant, engine: &mut Engine, id: SocketId, parked: &Parked) -> Option<Errno> {
+    let ask = SocketCall::GetOption { level: libc::SOL_SOCKET, name: libc::SO_ERROR, value: vec![0; 4] };
+    match engine.call(now, id, &parked.caller, &ask) {
+        Ok(Done::Bytes(bytes)) => {
+            let number = i32::from_ne_bytes(bytes.first_chunk().copied()?);
+            (number != 0).then(|| Errno::from_raw(number))
+        }
+        _ => None,
+    }
+}
+
+/// getsockopt(SO_ERROR): the engine knows which error, the kernel whether the program has seen it already.
+fn pending_error(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Parked) -> Try {
+    let seen = unix::take_error(&parked.file).is_none();
+    let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
+    if matches!(socket.end, End::Spent) && seen {
+        return Ok(Tried::Done(Done::Bytes(vec![0; 4])));
+    }
+    Ok(Tried::Done(done))
+}
+
+/// Options that native reads and writes have to honour.
+fn mirror_option(parked: &Parked) {
+    let SocketCall::SetOption { level: libc::SOL_SOCKET, name, value } = &parked.call else { return };
+    let timeout = match *name {
+        libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW => Timeout::Recv,
+        libc::SO_SNDTIMEO | SO_SNDTIMEO_NEW => Timeout::Send,
+        _ => return,
+    };
+    let _ = set_socket_timeout(&parked.file, timeout, duration_of(value));
+}
+
+/// A struct timeval; zero means none.
+fn duration_of(bytes: &[u8]) -> Option<Duration> {
+    let word = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(i64::from_ne_bytes);
+    let (seconds, micros) = (u64::try_from(word(0)?).ok()?, u64::try_from(word(8)?).ok()?);
+    let duration = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
+    (!duration.is_zero()).then_some(duration)
+}
+
+/// SIOCOUTQ counts what the engine has not taken yet, too.
+fn with_bytes_of_ours(done: Done, request: u32, socket: &Socket) -> Done {
+    match (done, &socket.end) {
+        (Done::Bytes(bytes), End::Stream(stream)) if u64::from(request) == libc::TIOCOUTQ as u64 => {
+            let unsent = bytes.first_chunk().map_or(0, |n| i32::from_ne_bytes(*n));
+            let waiting = i32::try_from(stream.waiting()).unwrap_or(i32::MAX);
+            Done::Bytes(unsent.saturating_add(waiting).to_ne_bytes().to_vec())
+        }
+        (done, _) => done,
+    }
+}

@@ -1,0 +1,387 @@
+//! One stack of a host: its engine, its ports and its sockets.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use msocket::line::Refusal;
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
+use rustix::net::SocketType;
+
+use super::super::call::{Caller, Ticket};
+use super::super::engine::{Engine, SocketId};
+use super::super::port::{Plugs, Port};
+use super::super::pump::datagram::Datagram;
+use super::super::pump::listener::Offered;
+use super::super::pump::stream::Stream;
+use super::super::pump::{End, Place, Shared, Socket, unix};
+use super::super::tables::{IfIndex, LOOPBACK};
+use super::StackKey;
+use crate::config::StackConfig;
+use crate::kernel::orphans::Unfinished;
+use crate::stack::{InterfaceInfo, SocketSpec, TYPE_MASK};
+
+/// Frames taken from a port before the sockets have their turn.
+const FRAMES: usize = 64;
+/// Rounds of work per turn, each bounded by the engine: other stacks of the host wait meanwhile.
+const ROUNDS: usize = 8;
+/// Sockets looked at, per new one, whether their program still has them.
+const PROBES: usize = 2;
+
+/// A stack of a host.
+#[derive(Debug)]
+pub(super) struct Hosted {
+    key: StackKey,
+    state: Result<Engine, String>,
+    pub(super) sockets: HashMap<SocketId, Socket>,
+    /// Sockets without a peer, whose end nobody tells us of; looked at in turn.
+    unwatched: VecDeque<SocketId>,
+    deadline: Option<Instant>,
+    /// There is more to do at once.
+    unfinished: bool,
+    ports: Vec<Plugged>,
+}
+
+/// A port, and the interface it is of.
+#[derive(Debug)]
+struct Plugged {
+    link: IfIndex,
+    token: u64,
+    port: Port,
+    /// The interface knows that nobody is at the other end.
+    dead: bool,
+    /// Frames may wait.
+    ready: bool,
+}
+
+impl Hosted {
+    /// Makes a stack and plugs it in.
+    pub(super) fn create(
+        key: StackKey,
+        plugs: &mut Plugs<'_>,
+        config: &StackConfig,
+        seed: [u8; 32],
+        shared: &mut Shared,
+    ) -> Result<Self, Refusal> {
+        let now = plugs.clocks.0;
+        let mut engine = Engine::new(config, seed, now)?;
+        let mut ports = Vec::new();
+        for (interface, number) in config.interfaces.iter().zip(LOOPBACK.0 + 1..) {
+            if let Some(port) = Port::open(plugs, interface)? {
+                let link = IfIndex(number);
+                let token = shared.number(Place::Port(key, link));
+                for (fd, flags) in port.sources() {
+                    let what = format!("cannot watch the port of {}", interface.name);
+                    shared.watch_port(fd, token, flags).map_err(|e| Refusal::system(what, e))?;
+                }
+                engine.plug(now, link, true);
+                ports.push(Plugged { link, token, port, dead: false, ready: true });
+            }
+        }
+        Ok(Self {
+            key,
+            state: Ok(engine),
+            sockets: HashMap::new(),
+            unwatched: VecDeque::new(),
+            deadline: None,
+            unfinished: true,
+            ports,
+        })
+    }
+
+    /// Why it works no more.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.state.as_ref().err().map(String::as_str)
+    }
+
+    /// For `stack show`.
+    pub(super) fn interfaces(&self) -> Vec<InterfaceInfo> {
+        self.state.as_ref().map(Engine::interfaces).unwrap_or_default()
+    }
+
+    /// The engine; [`super::Host::guarded`] calls us only while there is one.
+    fn engine(&mut self) -> &mut Engine {
+        self.state.as_mut().expect("a failed stack is not asked")
+    }
+
+    /// Its number.
+    pub(super) fn key(&self) -> StackKey {
+        self.key
+    }
+
+    /// Engine and sockets at once.
+    pub(super) fn parts(&mut self) -> (&mut Engine, &mut HashMap<SocketId, Socket>) {
+        (self.state.as_mut().expect("a failed stack is not asked"), &mut self.sockets)
+    }
+
+    /// What is still to be done for sockets whose programs have ended.
+    pub(super) fn unfinished(&self) -> Unfinished {
+        // What a program wrote last may still be on its way to the engine.
+        if self.sockets.values().any(|socket| matches!(socket.end, End::Stream(_))) {
+            return Unfinished::Sending;
+        }
+        self.state.as_ref().map_or(Unfinished::Nothing, Engine::unfinished)
+    }
+
+    /// socket(2)
+    pub(super) fn socket(
+        &mut self,
+        now: Instant,
+        spec: SocketSpec,
+        caller: &Caller,
+        shared: &mut Shared,
+    ) -> Result<OwnedFd, Errno> {
+        self.look_for_orphans(now, shared);
+        let id = self.engine().socket(now, spec, caller)?;
+        let made = self.dress(id, spec, caller, shared);
+        if made.is_err() {
+            self.engine().close(now, id, false);
+        }
+        made
+    }
+
+    /// Gives an engine's new socket its program's end.
+    fn dress(
+        &mut self,
+        id: SocketId,
+        spec: SocketSpec,
+        caller: &Caller,
+        shared: &mut Shared,
+    ) -> Result<OwnedFd, Errno> {
+        let stream = spec.kind & TYPE_MASK == libc::SOCK_STREAM;
+        let kind = if stream { SocketType::STREAM } else { SocketType::DGRAM };
+        let token = shared.number(Place::Socket(self.key, id));
+        let made = (|| {
+            let nonblocking = spec.kind & libc::SOCK_NONBLOCK != 0;
+            let program = unix::program_end(kind, nonblocking, &shared.name(token))?;
+            let mut end = if stream { End::Idle } else { End::Datagram(Datagram::default()) };
+            if let End::Datagram(datagram) = &mut end
+                && matches!(spec.domain, libc::AF_NETLINK | libc::AF_PACKET)
+            {
+                // One peer each, the stack itself: native send(2) and write(2) must reach it.
+                datagram.link(&program, token, shared)?;
+            }
+            let inode = unix::inode(&program)?;
+            Ok((program, inode, end))
+        })();
+        let (program, inode, end) = match made {
+            Ok(made) => made,
+            Err(errno) => {
+                shared.places.remove(&token);
+                return Err(errno);
+            }
+        };
+        shared.inodes.insert(inode, (self.key, id));
+        self.unwatched.push_back(id);
+        let socket = Socket { id, token, kind, inode, caller: *caller, end, parked: Vec::new() };
+        self.sockets.insert(id, socket);
+        Ok(program)
+    }
+
+    /// An event for one of our ends.
+    pub(super) fn handle_event(&mut self, id: SocketId, events: EpollFlags) {
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.handle_event(events);
+        }
+    }
+
+    /// An event for a port.
+    pub(super) fn handle_port(&mut self, link: IfIndex, events: EpollFlags) {
+        if let Some(plugged) = self.ports.iter_mut().find(|plugged| plugged.link == link) {
+            plugged.port.handle_ready(events);
+            plugged.ready = true;
+        }
+    }
+
+    /// Takes frames from the ports. True: there may be more.
+    fn receive(&mut self, now: Instant, shared: &mut Shared) -> bool {
+        let engine = self.state.as_mut().expect("a failed stack is not asked");
+        let mut more = false;
+        for plugged in self.ports.iter_mut().filter(|plugged| plugged.ready) {
+            plugged.ready = false;
+            for left in (0..FRAMES).rev() {
+                let Some((header, frame)) = plugged.port.receive(now, &mut shared.frame) else { break };
+                engine.handle_frame(now, plugged.link, &header, frame);
+                if left == 0 {
+                    plugged.ready = true;
+                    more = true;
+                }
+            }
+            if !plugged.port.has_carrier() && !plugged.dead {
+                plugged.dead = true;
+                engine.plug(now, plugged.link, false);
+            }
+        }
+        more
+    }
+
+    /// Lets the other ends know, and asks to be woken. True: frames wait already.
+    fn before_sleep(&mut self) -> bool {
+        let mut waiting = false;
+        for plugged in &mut self.ports {
+            plugged.port.flush();
+            if plugged.port.before_sleep() {
+                plugged.ready = true;
+                waiting = true;
+            }
+        }
+        waiting
+    }
+
+    /// Time has passed.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.unfinished = false;
+        self.engine().handle_timeout(now);
+    }
+
+    /// Moves what can be moved, beginning with the sockets `ids`. Returns the parked calls to try again.
+    pub(super) fn run(&mut self, now: Instant, ids: &[SocketId], shared: &mut Shared) -> Vec<Ticket> {
+        let mut woken = Vec::new();
+        let mut work: Vec<SocketId> = ids.to_vec();
+        self.unfinished = true;
+        for _ in 0..ROUNDS {
+            let more = self.receive(now, shared) | self.transmit(now);
+            while let Some(id) = self.engine().poll_dirty() {
+                work.push(id);
+            }
+            work.sort_unstable();
+            work.dedup();
+            let mut moved = more;
+            for id in work.drain(..) {
+                moved |= self.service(now, id, shared, &mut woken);
+            }
+            if !moved && !self.before_sleep() {
+                self.unfinished = false;
+                break;
+            }
+        }
+        if self.unfinished {
+            self.ports.iter_mut().for_each(|plugged| plugged.port.flush());
+        }
+        woken
+    }
+
+    /// Puts the engine's frames on their ports. True: there would be more at once.
+    fn transmit(&mut self, now: Instant) -> bool {
+        let engine = self.state.as_mut().expect("a failed stack is not asked");
+        let ports = &mut self.ports;
+        if !ports.iter_mut().all(|plugged| plugged.dead || plugged.port.has_room()) {
+            return false;
+        }
+        engine.poll_transmit(now, &mut |link, header, frame| {
+            if let Some(plugged) = ports.iter_mut().find(|plugged| plugged.link == link) {
+                let _ = plugged.port.send(now, header, frame);
+            }
+        })
+    }
+
+    fn service(&mut self, now: Instant, id: SocketId, shared: &mut Shared, woken: &mut Vec<Ticket>) -> bool {
+        let key = self.key;
+        let (engine, sockets) = self.parts();
+        let Some(socket) = sockets.get_mut(&id) else { return false };
+        let mut found = socket.service(now, engine, shared);
+        let (token, caller) = (socket.token, socket.caller);
+        let mut offered = None;
+        if let End::Listener(listener) = &mut socket.end {
+            let mut next = shared.next;
+            let mut number = || {
+                next += 1;
+                next
+            };
+            match listener.offer(now, id, token, engine, shared, &mut number) {
+                Ok(new) => offered = new,
+                Err(()) => {
+                    engine.close(now, id, false);
+                    found.gone = true;
+                }
+            }
+            shared.next = next;
+        }
+        woken.extend_from_slice(&socket.parked);
+        if let Some(Offered { id, token, ours }) = offered {
+            shared.places.insert(token, Place::Socket(key, id));
+            let end = End::Stream(Stream::new(ours));
+            let (kind, parked) = (SocketType::STREAM, Vec::new());
+            sockets.insert(id, Socket { id, token, kind, inode: 0, caller, end, parked });
+            found.moved = true;
+        }
+        if found.gone {
+            self.forget(id, shared);
+        }
+        found.moved
+    }
+
+    /// The program has no descriptor of it any more, and the engine knows.
+    fn forget(&mut self, id: SocketId, shared: &mut Shared) {
+        if let Some(socket) = self.sockets.remove(&id) {
+            shared.places.remove(&socket.token);
+            shared.inodes.remove(&socket.inode);
+        }
+    }
+
+    /// A parked call waits for a socket.
+    pub(super) fn remember_ticket(&mut self, id: SocketId, ticket: Ticket) {
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.parked.push(ticket);
+        }
+    }
+
+    /// It waits no more.
+    pub(super) fn forget_ticket(&mut self, id: SocketId, ticket: Ticket) {
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.parked.retain(|parked| *parked != ticket);
+        }
+    }
+
+    /// Looks whether the programs of some sockets without peer still have them.
+    fn look_for_orphans(&mut self, now: Instant, shared: &mut Shared) {
+        for _ in 0..PROBES.min(self.unwatched.len()) {
+            let Some(id) = self.unwatched.pop_front() else { return };
+            let Some(socket) = self.sockets.get(&id) else { continue };
+            if !matches!(socket.end, End::Stream(_)) && self.bury(now, id, shared) {
+                continue;
+            }
+            self.unwatched.push_back(id);
+        }
+    }
+
+    /// As [`Self::look_for_orphans`], for all: something is in the way of a program, perhaps a dead socket.
+    pub(super) fn look_for_all_orphans(&mut self, now: Instant, shared: &mut Shared) -> bool {
+        let ids: Vec<SocketId> = self.unwatched.iter().copied().collect();
+        let buried = ids.into_iter().filter(|id| self.bury(now, *id, shared)).count();
+        buried > 0
+    }
+
+    fn bury(&mut self, now: Instant, id: SocketId, shared: &mut Shared) -> bool {
+        let dead = self.sockets.get(&id).is_some_and(|socket| !socket.is_alive(shared));
+        if dead {
+            self.engine().close(now, id, false);
+            self.forget(id, shared);
+        }
+        dead
+    }
+
+    /// The deadline it is filed under, and the one it has now.
+    pub(super) fn reschedule(&mut self, now: Instant) -> (Option<Instant>, Option<Instant>) {
+        let timeout = self.state.as_ref().ok().and_then(Engine::poll_timeout);
+        let new = if self.unfinished { Some(now) } else { timeout };
+        (std::mem::replace(&mut self.deadline, new), new)
+    }
+
+    /// Ends everything; what waited for it is returned.
+    pub(super) fn fail(&mut self, why: &str, shared: &mut Shared) -> Vec<Ticket> {
+        self.state = Err(why.to_owned());
+        self.unfinished = false;
+        let mut tickets = Vec::new();
+        for socket in self.sockets.values_mut() {
+            tickets.append(&mut socket.parked);
+            socket.break_off();
+            shared.places.remove(&socket.token);
+        }
+        for plugged in self.ports.drain(..) {
+            shared.places.remove(&plugged.token);
+        }
+        tickets
+    }
+}

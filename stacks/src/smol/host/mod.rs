@@ -1,0 +1,380 @@
+//! The host of smol stacks: one thread, one epoll set, any number of stacks.
+//!
+//! # Theory of operation
+//! Whoever embeds a [`Host`] (a view's supervisor, the process behind `stack up`) puts its descriptor into
+//! its own loop, calls [`Host::turn`] when it is readable or when [`Host::poll_timeout`] has passed, and hands
+//! it the trapped calls of programs ([`SocketHost`]). Work is bounded per turn; what is left makes the next
+//! timeout "now". Stacks that nothing happens to are not touched.
+//!
+//! A stack that panics or exceeds a bound is *failed*: its engine is dropped, its programs' descriptors
+//! break, every call on them and every new socket gives ENETDOWN, and its description says why. Other
+//! stacks of the host do not notice.
+
+mod attempt;
+mod hosted;
+mod parked;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use msocket::line::Refusal;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::call::{Answered, Caller, SocketCall, SocketHost, Ticket};
+use super::engine::SocketId;
+use super::port::cable::Cables;
+use super::port::{BUFFER_LEN, Plugs};
+use super::pump::{Place, Shared, unix};
+use crate::config::StackConfig;
+use crate::kernel::orphans::Unfinished;
+use crate::stack::{InterfaceInfo, SocketSpec};
+use hosted::Hosted;
+use parked::{Parked, Parking};
+
+/// Events taken at once.
+const BATCH: usize = 64;
+/// Longest datagram that a program may write, and the largest piece of a stream moved at once, in bytes.
+const SCRATCH: usize = 128 << 10;
+
+/// A stack of a [`Host`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StackKey(u64);
+
+/// Smol stacks and the programs' sockets on them.
+#[derive(Debug)]
+pub struct Host {
+    shared: Shared,
+    stacks: BTreeMap<StackKey, Hosted>,
+    next: u64,
+    deadlines: BTreeSet<(Instant, StackKey)>,
+    parking: Parking,
+    cables: Cables,
+}
+
+/// The one clock read of the host's shell.
+#[expect(clippy::disallowed_methods, reason = "the shell gives the time to the engines")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// This moment by the clock that only runs and by the one on the wall.
+#[expect(clippy::disallowed_methods, reason = "the shell gives the time to the engines")]
+fn clocks() -> (Instant, SystemTime) {
+    (Instant::now(), SystemTime::now())
+}
+
+/// Random bytes for names and sequence numbers.
+fn random() -> Result<[u8; 32], Errno> {
+    let mut bytes = [0; 32];
+    let got =
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(unix::errno)?;
+    if got == bytes.len() { Ok(bytes) } else { Err(Errno::EIO) }
+}
+
+impl Host {
+    /// A host without stacks.
+    ///
+    /// # Errors
+    /// Those of epoll_create1(2) and of sockets.
+    pub fn new() -> Result<Self, Errno> {
+        let secret =
+            random()?.iter().take(16).fold("vnet-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+        let shared = Shared {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            rendezvous: unix::Rendezvous::new(secret.as_bytes())?,
+            secret,
+            scratch: vec![0; SCRATCH],
+            frame: vec![0; BUFFER_LEN],
+            next: 0,
+            places: Default::default(),
+            inodes: Default::default(),
+        };
+        Ok(Self {
+            shared,
+            stacks: BTreeMap::new(),
+            next: 0,
+            deadlines: BTreeSet::new(),
+            parking: Parking::default(),
+            cables: Cables::new(),
+        })
+    }
+
+    /// Makes a stack as `config` says. `name` marks its ports on switches, which have their sockets in
+    /// `switches`.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, or with what it is to be plugged into.
+    pub fn create(&mut self, name: &str, config: &StackConfig, switches: &Path) -> Result<StackKey, Refusal> {
+        let seed = random()
+            .map_err(|e| Refusal::new(format!("cannot make stack {name}"), e.desc()).hint("try again"))?;
+        self.next += 1;
+        let key = StackKey(self.next);
+        let mut plugs = Plugs { stack: name, switches, cables: &mut self.cables, clocks: clocks() };
+        let hosted = Hosted::create(key, &mut plugs, config, seed, &mut self.shared)?;
+        self.stacks.insert(key, hosted);
+        self.run(key, now(), &[]);
+        Ok(key)
+    }
+
+    /// Forgets a stack; its programs' sockets break.
+    pub fn remove(&mut self, key: StackKey) {
+        self.fail(key, "it was taken down");
+        self.stacks.remove(&key);
+    }
+
+    /// All stacks.
+    pub fn keys(&self) -> Vec<StackKey> {
+        self.stacks.keys().copied().collect()
+    }
+
+    /// The interfaces of a stack.
+    pub fn interfaces(&self, key: StackKey) -> Vec<InterfaceInfo> {
+        self.stacks.get(&key).map(Hosted::interfaces).unwrap_or_default()
+    }
+
+    /// Why a stack works no more, if so.
+    pub fn failure(&self, key: StackKey) -> Option<&str> {
+        self.stacks.get(&key).and_then(Hosted::failure)
+    }
+
+    /// socket(2): the program's end of a new socket. It is non-blocking if asked for.
+    ///
+    /// # Errors
+    /// The errno that the program shall see.
+    pub fn socket(&mut self, key: StackKey, spec: SocketSpec, caller: &Caller) -> Result<OwnedFd, Errno> {
+        let now = now();
+        let made = self.guarded(key, |hosted, shared| hosted.socket(now, spec, caller, shared));
+        made.unwrap_or(Err(Errno::ENETDOWN))
+    }
+
+    /// What a stack still owes others, when its programs have ended.
+    pub fn unfinished(&mut self, key: StackKey) -> Unfinished {
+        self.guarded(key, |hosted, _| hosted.unfinished()).unwrap_or(Unfinished::Nothing)
+    }
+
+    /// As [`SocketHost::cancel`], for all tickets with this number in their upper half.
+    pub fn cancel_all(&mut self, number: u32) {
+        for ticket in self.parking.tickets(|ticket| ticket.0 >> 32 == u64::from(number)) {
+            self.cancel(ticket);
+        }
+    }
+
+    /// When to call [`Host::turn`], if nothing happens first.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let stacks = self.deadlines.first().map(|(at, _)| *at);
+        [stacks, self.parking.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Takes events and moves what can be moved.
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2).
+    pub fn turn(&mut self) -> Result<(), Errno> {
+        let mut events = [EpollEvent::empty(); BATCH];
+        let count = match self.shared.epoll.wait(&mut events, EpollTimeout::ZERO) {
+            Err(Errno::EINTR) => 0,
+            other => other?,
+        };
+        let now = now();
+        let mut touched: BTreeMap<StackKey, Vec<SocketId>> = BTreeMap::new();
+        for event in &events[..count] {
+            match self.shared.places.get(&event.data()).copied() {
+                Some(Place::Socket(key, id)) => {
+                    if let Some(hosted) = self.stacks.get_mut(&key) {
+                        hosted.handle_event(id, event.events());
+                        touched.entry(key).or_default().push(id);
+                    }
+                }
+                Some(Place::Port(key, link)) => {
+                    if let Some(hosted) = self.stacks.get_mut(&key) {
+                        hosted.handle_port(link, event.events());
+                    }
+                    touched.entry(key).or_default();
+                }
+                Some(Place::Parked(ticket)) => self.retry(now, ticket),
+                None => {}
+            }
+        }
+        while let Some((at, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.deadlines.remove(&(at, key));
+            let _ = self.guarded(key, |hosted, _| hosted.handle_timeout(now));
+            touched.entry(key).or_default();
+        }
+        for (key, ids) in touched {
+            self.run(key, now, &ids);
+        }
+        for ticket in self.parking.expired(now) {
+            self.time_out(ticket);
+        }
+        Ok(())
+    }
+
+    /// Moves everything of one stack that can be moved, and answers the calls that waited for it.
+    fn run(&mut self, key: StackKey, now: Instant, ids: &[SocketId]) {
+        let woken = self.guarded(key, |hosted, shared| hosted.run(now, ids, shared)).unwrap_or_default();
+        for ticket in woken {
+            self.retry(now, ticket);
+        }
+        let Some(hosted) = self.stacks.get_mut(&key) else { return };
+        let (old, new) = hosted.reschedule(now);
+        if old != new {
+            if let Some(old) = old {
+                self.deadlines.remove(&(old, key));
+            }
+            if let Some(new) = new {
+                self.deadlines.insert((new, key));
+            }
+        } else if let Some(new) = new {
+            self.deadlines.insert((new, key));
+        }
+    }
+
+    /// Does something with a stack; a panic fails the stack and nothing else. `None`: it has failed.
+    fn guarded<T>(&mut self, key: StackKey, act: impl FnOnce(&mut Hosted, &mut Shared) -> T) -> Option<T> {
+        let hosted = self.stacks.get_mut(&key).filter(|hosted| hosted.failure().is_none())?;
+        match catch_unwind(AssertUnwindSafe(|| act(hosted, &mut self.shared))) {
+            Ok(value) => Some(value),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                self.fail(key, &format!("its engine failed: {text}"));
+                None
+            }
+        }
+    }
+
+    /// Ends a stack's work.
+    fn fail(&mut self, key: StackKey, why: &str) {
+        let Some(hosted) = self.stacks.get_mut(&key) else { return };
+        if let Some(old) = hosted.reschedule(now()).0 {
+            self.deadlines.remove(&(old, key));
+        }
+        let tickets = hosted.fail(why, &mut self.shared);
+        for ticket in tickets {
+            self.finish(ticket, (Err(Errno::ENETDOWN), None));
+        }
+    }
+}
+
+impl AsFd for Host {
+    /// Readable when there is something to do.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.epoll.0.as_fd()
+    }
+}
+
+impl SocketHost for Host {
+    fn call(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        caller: &Caller,
+        file: OwnedFd,
+        call: SocketCall,
+    ) -> Option<Answered> {
+        let ours = unix::inode(&file).ok().and_then(|inode| self.shared.inodes.get(&inode).copied());
+        let Some((stack, socket)) = ours else {
+            return Some((Ok(super::call::Done::NotOurs), None));
+        };
+        if self.failure(stack).is_some() {
+            return Some((Err(Errno::ENETDOWN), None));
+        }
+        let parked = Parked::new(stack, socket, *caller, file, call);
+        self.begin(now, ticket, parked)
+    }
+
+    fn cancel(&mut self, ticket: Ticket) {
+        if let Some(parked) = self.parking.remove(ticket, &mut self.shared)
+            && let Some(hosted) = self.stacks.get_mut(&parked.stack)
+        {
+            hosted.forget_ticket(parked.socket, ticket);
+        }
+    }
+
+    fn give_back(&mut self, ticket: Ticket, answered: Answered) {
+        self.parking.give_back(ticket, answered);
+    }
+
+    fn poll_done(&mut self) -> Option<(Ticket, Answered)> {
+        self.parking.done.pop_front()
+    }
+}
+
+impl Host {
+    /// Makes a call for the first time.
+    fn begin(&mut self, now: Instant, ticket: Ticket, mut parked: Parked) -> Option<Answered> {
+        let key = parked.stack;
+        let (id, sends) = (parked.socket, parked.sends());
+        if parked.takes() {
+            self.parking.note(ticket, (key, id));
+            if let Some(answered) = self.parking.take_returned((key, id), |kept| parked.fits(kept)) {
+                return Some(answered);
+            }
+        }
+        let outcome = self.guarded(key, |hosted, shared| hosted.attempt(now, &mut parked, shared));
+        let answered = match outcome {
+            None => Some((Err(Errno::ENETDOWN), None)),
+            Some(Some(answered)) => Some(answered),
+            Some(None) => {
+                self.park(ticket, parked);
+                None
+            }
+        };
+        if sends || answered.is_none() {
+            self.run(key, now, &[id]);
+        }
+        // What waited for nothing but our own work is done already.
+        answered.or_else(|| self.parking.take_done(ticket))
+    }
+
+    fn park(&mut self, ticket: Ticket, parked: Parked) {
+        if let Some(hosted) = self.stacks.get_mut(&parked.stack) {
+            hosted.remember_ticket(parked.socket, ticket);
+        }
+        self.parking.insert(ticket, parked, &mut self.shared);
+    }
+
+    /// Tries a parked call again.
+    fn retry(&mut self, now: Instant, ticket: Ticket) {
+        let Some(mut parked) = self.parking.remove(ticket, &mut self.shared) else { return };
+        let (key, id) = (parked.stack, parked.socket);
+        match self.guarded(key, |hosted, shared| hosted.attempt(now, &mut parked, shared)) {
+            None => self.finish(ticket, (Err(Errno::ENETDOWN), None)),
+            Some(Some(answered)) => {
+                if let Some(hosted) = self.stacks.get_mut(&key) {
+                    hosted.forget_ticket(id, ticket);
+                }
+                self.finish(ticket, answered);
+            }
+            Some(None) => self.parking.insert(ticket, parked, &mut self.shared),
+        }
+    }
+
+    /// A parked call has waited as long as its socket's options let it.
+    fn time_out(&mut self, ticket: Ticket) {
+        let Some(parked) = self.parking.remove(ticket, &mut self.shared) else { return };
+        if let Some(hosted) = self.stacks.get_mut(&parked.stack) {
+            hosted.forget_ticket(parked.socket, ticket);
+        }
+        let errno = match parked.call {
+            // SO_SNDTIMEO on connect(2): the connection is still being made.
+            SocketCall::Connect { .. } => Errno::EINPROGRESS,
+            _ => Errno::EAGAIN,
+        };
+        self.finish(ticket, (Err(errno), None));
+    }
+
+    fn finish(&mut self, ticket: Ticket, answered: Answered) {
+        drop(self.parking.remove(ticket, &mut self.shared));
+        self.parking.done.push_back((ticket, answered));
+    }
+}
+
+/// Watches something of the host's.
+fn watch(shared: &Shared, fd: &impl AsFd, token: u64, flags: EpollFlags) -> Result<(), Errno> {
+    shared.epoll.add(fd, EpollEvent::new(flags, token))
+}

@@ -1,0 +1,232 @@
+//! A socket with message boundaries: UDP, ping, raw, packet and netlink.
+//!
+//! # Theory of operation
+//! A *loose* socket takes datagrams from anybody, so each origin (sender's address and ancillary data) has a
+//! socket of ours that sends to the program, with a name that says which: recvfrom(2) and recvmsg(2) are
+//! trapped and read the name, read(2) and recv(2) run natively and need none. A *linked* socket, a connected one
+//! or one with only one peer, talks to one socket of ours both ways, so that write(2) and send(2) run natively;
+//! its ancillary data, if any, waits in a queue beside it, in the order of the datagrams.
+//!
+//! The kernel bounds what waits in the program's end; what it does not take stays in the engine, whose
+//! queue is bounded by SO_RCVBUF.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::super::engine::{Engine, Received, SocketId};
+use super::{Found, Shared, unix};
+
+/// Most origins of one socket that have a descriptor; the one not used for longest goes first.
+const MAX_SENDERS: usize = 32;
+/// Most origins remembered: more than the kernel keeps datagrams of (net.unix.max_dgram_qlen).
+const MAX_ORIGINS: usize = 1024;
+/// Most datagrams of a program taken in one visit.
+const BURST: usize = 64;
+
+/// Where a datagram came from, as the program will be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in super::super) struct Origin {
+    /// `struct sockaddr`
+    pub(in super::super) from: Vec<u8>,
+    /// `struct cmsghdr`s
+    pub(in super::super) control: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Sender {
+    number: u64,
+    ours: OwnedFd,
+}
+
+#[derive(Debug)]
+struct Link {
+    ours: OwnedFd,
+    /// Of datagrams in the program's end, oldest first.
+    origins: VecDeque<Origin>,
+    /// The program has been made to look for its error.
+    alarmed: bool,
+}
+
+/// A socket with message boundaries.
+#[derive(Debug, Default)]
+pub(in super::super) struct Datagram {
+    senders: VecDeque<Sender>,
+    origins: VecDeque<(u64, Origin)>,
+    next: u64,
+    link: Option<Link>,
+    /// The program's end was full.
+    full: bool,
+    /// A linked program may have written something.
+    readable: bool,
+}
+
+impl Datagram {
+    /// Something can be read or written again.
+    pub(super) fn handle_event(&mut self) {
+        self.full = false;
+        self.readable = true;
+    }
+
+    /// Links the program's end to a socket of ours, by a duplicate.
+    pub(in super::super) fn link(
+        &mut self,
+        program: &OwnedFd,
+        token: u64,
+        shared: &Shared,
+    ) -> Result<(), Errno> {
+        self.link = None;
+        let (number, to) = (self.number(), shared.name(token));
+        let name = sender_name(&to, number);
+        let ours = unix::sender(&name, &to)?;
+        unix::link(program, &name)?;
+        shared.watch(&ours, token)?;
+        self.senders.clear();
+        self.link = Some(Link { ours, origins: VecDeque::new(), alarmed: false });
+        self.readable = true;
+        Ok(())
+    }
+
+    /// Lets the program's end loose again.
+    pub(in super::super) fn unlink(&mut self, program: &OwnedFd) {
+        if self.link.take().is_some() {
+            let _ = unix::unlink(program);
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Moves what can be moved.
+    pub(super) fn service(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        token: u64,
+        engine: &mut Engine,
+        shared: &mut Shared,
+    ) -> Found {
+        let mut found = Found::default();
+        let name = shared.name(token);
+        while !self.full && !found.gone {
+            let mut give = |received: &Received<'_>| match self.give(received, &name, token, shared) {
+                Ok(()) => true,
+                Err(Errno::EAGAIN) => {
+                    self.full = true;
+                    false
+                }
+                Err(Errno::ECONNREFUSED) => {
+                    found.gone = true;
+                    false
+                }
+                // The program's end talks to somebody else now, or we are out of descriptors.
+                Err(_) => true,
+            };
+            if !engine.receive_datagram(id, &mut give) {
+                break;
+            }
+        }
+        if let Some(link) = &mut self.link {
+            let error = engine.status(id).error.is_some();
+            if error && !link.alarmed {
+                let _ = unix::alarm(&link.ours, &name);
+            }
+            link.alarmed = error;
+        }
+        found.moved |= self.take(now, id, engine, shared);
+        if found.gone {
+            engine.close(now, id, false);
+        }
+        found
+    }
+
+    /// One datagram to the program.
+    fn give(
+        &mut self,
+        received: &Received<'_>,
+        name: &[u8],
+        token: u64,
+        shared: &Shared,
+    ) -> Result<(), Errno> {
+        if let Some(link) = &mut self.link {
+            unix::write(&link.ours, received.data)?;
+            if link.origins.len() >= MAX_ORIGINS {
+                link.origins.pop_front();
+            }
+            link.origins
+                .push_back(Origin { from: received.from.to_vec(), control: received.control.to_vec() });
+            return Ok(());
+        }
+        let known = self
+            .origins
+            .iter()
+            .find(|(_, origin)| origin.from == received.from && origin.control == received.control);
+        let number = match known {
+            Some((number, _)) => *number,
+            None => {
+                let number = self.number();
+                if self.origins.len() >= MAX_ORIGINS {
+                    self.origins.pop_front();
+                }
+                let origin = Origin { from: received.from.to_vec(), control: received.control.to_vec() };
+                self.origins.push_back((number, origin));
+                number
+            }
+        };
+        let at = match self.senders.iter().position(|sender| sender.number == number) {
+            Some(at) => at,
+            None => {
+                if self.senders.len() >= MAX_SENDERS {
+                    self.senders.pop_front();
+                }
+                let ours = unix::sender(&sender_name(name, number), name)?;
+                shared.watch(&ours, token)?;
+                self.senders.push_back(Sender { number, ours });
+                self.senders.len() - 1
+            }
+        };
+        unix::write(&self.senders[at].ours, received.data).map(drop)
+    }
+
+    /// What a linked program wrote.
+    fn take(&mut self, now: Instant, id: SocketId, engine: &mut Engine, shared: &mut Shared) -> bool {
+        let Some(link) = self.link.as_ref().filter(|_| self.readable) else { return false };
+        for _ in 0..BURST {
+            match unix::read(&link.ours, &mut shared.scratch) {
+                // What native send(2) could have been told comes with the next trapped call.
+                Ok(length) => drop(engine.send_datagram(now, id, &shared.scratch[..length])),
+                Err(_) => {
+                    self.readable = false;
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    /// Where the datagram came from that was just read from the program's end, sent by the socket of that
+    /// name. `taken`: it is not in the queue any more.
+    pub(in super::super) fn origin(&mut self, sender: &[u8], taken: bool) -> Origin {
+        if let Some(link) = &mut self.link {
+            let first = if taken { link.origins.pop_front() } else { link.origins.front().cloned() };
+            return first.unwrap_or_default();
+        }
+        let number = sender_number(sender);
+        let known = self.origins.iter().find(|(known, _)| Some(*known) == number);
+        known.map(|(_, origin)| origin.clone()).unwrap_or_default()
+    }
+}
+
+/// `NAME+NUMBER`: our sockets of a program's socket NAME.
+fn sender_name(name: &[u8], number: u64) -> Vec<u8> {
+    [name, format!("+{number:x}").as_bytes()].concat()
+}
+
+fn sender_number(name: &[u8]) -> Option<u64> {
+    let at = name.iter().rposition(|b| *b == b'+')?;
+    u64::from_str_radix(std::str::from_utf8(&name[at + 1..]).ok()?, 16).ok()
+}

@@ -1,0 +1,211 @@
+//! The pump: moves bytes between the engine and the descriptors that programs hold.
+//!
+//! # Theory of operation
+//! Each engine socket has a [`Socket`] here, which knows the program's end by name and inode and holds our
+//! end once there is one. [`stream`] is TCP's: nothing while idle, a pending connection, a connection.
+//! [`listener`] offers connections to accept(2). [`datagram`] is everything with message boundaries. Our ends
+//! are in the host's epoll set, edge-triggered: an event sets a flag, EAGAIN clears it, and
+//! [`Socket::service`] moves what flags and engine allow. The pump never keeps a duplicate of a program's
+//! descriptor but while a connection is being made or a call is parked: the program's close(2) must be the
+//! last one.
+
+pub(super) mod datagram;
+pub(super) mod listener;
+pub(super) mod stream;
+pub(super) mod unix;
+
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use rustc_hash::FxHashMap;
+use rustix::net::SocketType;
+
+use super::call::{Caller, Ticket};
+use super::engine::{Engine, SocketId};
+use super::host::StackKey;
+use super::tables::IfIndex;
+use datagram::Datagram;
+use listener::Listener;
+use stream::{Pending, Stream};
+
+/// What the sockets of all stacks of a host share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Our ends, by [`Socket::token`].
+    pub(super) epoll: Epoll,
+    /// Where program's ends meet us.
+    pub(super) rendezvous: unix::Rendezvous,
+    /// Nobody can guess names that begin with it.
+    pub(super) secret: String,
+    /// One datagram, or a piece of a stream.
+    pub(super) scratch: Vec<u8>,
+    /// One frame.
+    pub(super) frame: Vec<u8>,
+    /// The token given last.
+    pub(super) next: u64,
+    /// What is behind a token.
+    pub(super) places: FxHashMap<u64, Place>,
+    /// Whose program's end has an inode.
+    pub(super) inodes: FxHashMap<u64, (StackKey, SocketId)>,
+}
+
+impl Shared {
+    /// Watches a port.
+    pub(super) fn watch_port(&self, fd: BorrowedFd<'_>, token: u64, flags: EpollFlags) -> Result<(), Errno> {
+        self.epoll.add(fd, EpollEvent::new(flags, token))
+    }
+
+    /// The abstract name of the program's end of the socket with this token.
+    pub(super) fn name(&self, token: u64) -> Vec<u8> {
+        format!("{}/{token:x}", self.secret).into_bytes()
+    }
+
+    /// A token for something to watch.
+    pub(super) fn number(&mut self, place: Place) -> u64 {
+        self.next += 1;
+        self.places.insert(self.next, place);
+        self.next
+    }
+
+    /// The token in the name of one of our ends, or of a program's.
+    pub(super) fn token(&self, name: &[u8]) -> Option<u64> {
+        let rest = name.strip_prefix(self.secret.as_bytes())?.strip_prefix(b"/")?;
+        let digits = rest.split(|b| !b.is_ascii_hexdigit()).next()?;
+        u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    }
+
+    /// Watches one of our ends.
+    pub(super) fn watch(&self, ours: &std::os::fd::OwnedFd, token: u64) -> Result<(), Errno> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        self.epoll.add(ours, EpollEvent::new(flags, token))
+    }
+}
+
+/// What an event of the host's epoll set is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// One of our ends of a socket.
+    Socket(StackKey, SocketId),
+    /// A port.
+    Port(StackKey, IfIndex),
+    /// A program's descriptor that a parked call waits for.
+    Parked(Ticket),
+}
+
+/// What is behind a program's descriptor.
+#[derive(Debug)]
+pub(super) enum End {
+    /// A stream without peer.
+    Idle,
+    /// A stream whose connection is being made.
+    Pending(Pending),
+    /// A stream.
+    Stream(Stream),
+    /// A stream whose connection failed or was reset: the program's end is spent.
+    Spent,
+    /// A listener.
+    Listener(Listener),
+    /// Messages.
+    Datagram(Datagram),
+}
+
+/// A socket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    /// The engine's number.
+    pub(super) id: SocketId,
+    /// Its number in the epoll set, and its name's.
+    pub(super) token: u64,
+    /// The program's end: stream or datagram.
+    pub(super) kind: SocketType,
+    /// The program's end, once it has been seen.
+    pub(super) inode: u64,
+    /// Who made it, or last made a call on it.
+    pub(super) caller: Caller,
+    /// What is behind it.
+    pub(super) end: End,
+    /// Calls that wait for it.
+    pub(super) parked: Vec<Ticket>,
+}
+
+/// What [`Socket::service`] found.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The program has closed it: it is to be forgotten.
+    pub(super) gone: bool,
+    /// The engine may have frames to send, or other sockets something to do.
+    pub(super) moved: bool,
+}
+
+impl Socket {
+    /// Moves what can be moved.
+    pub(super) fn service(&mut self, now: Instant, engine: &mut Engine, shared: &mut Shared) -> Found {
+        if let End::Pending(_) = self.end {
+            self.settle(now, engine, shared);
+        }
+        match &mut self.end {
+            End::Stream(stream) => {
+                let found = stream.service(now, self.id, &self.caller, engine);
+                if stream.was_reset() {
+                    self.spend();
+                }
+                found
+            }
+            End::Datagram(datagram) => datagram.service(now, self.id, self.token, engine, shared),
+            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => Found::default(),
+        }
+    }
+
+    /// An event for one of our ends.
+    pub(super) fn handle_event(&mut self, events: EpollFlags) {
+        match &mut self.end {
+            End::Stream(stream) => stream.handle_event(events),
+            End::Datagram(datagram) => datagram.handle_event(),
+            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => {}
+        }
+    }
+
+    /// A pending connection has come about, or has failed.
+    fn settle(&mut self, now: Instant, engine: &Engine, shared: &Shared) {
+        let status = engine.status(self.id);
+        let _ = now;
+        if status.error.is_some() {
+            // Its junk is unread: the program's end becomes an errored one.
+            self.end = End::Spent;
+        } else if status.connected && !status.connecting {
+            let End::Pending(pending) = std::mem::replace(&mut self.end, End::Spent) else { return };
+            if let Ok(ours) = pending.establish()
+                && shared.watch(&ours, self.token).is_ok()
+            {
+                self.end = End::Stream(Stream::new(ours));
+            }
+        }
+    }
+
+    /// The connection was reset: the program shall read ECONNRESET.
+    fn spend(&mut self) {
+        let End::Stream(stream) = std::mem::replace(&mut self.end, End::Spent) else { return };
+        stream.reset(&self.caller, self.inode);
+    }
+
+    /// The stack has failed: the program's end breaks.
+    pub(super) fn break_off(&mut self) {
+        match self.end {
+            End::Stream(_) => self.spend(),
+            End::Idle | End::Listener(_) => {}
+            End::Pending(_) | End::Spent | End::Datagram(_) => self.end = End::Spent,
+        }
+    }
+
+    /// Is the program's end still open, as far as one can know without a peer?
+    pub(super) fn is_alive(&self, shared: &Shared) -> bool {
+        match self.end {
+            End::Pending(_) | End::Stream(_) => true,
+            End::Idle | End::Spent | End::Listener(_) | End::Datagram(_) => {
+                unix::is_alive(self.kind, &shared.name(self.token))
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! A connected stream: bytes from the program to the engine and back, ends and resets.
+//!
+//! # Theory of operation
+//! | the program | our end sees | the engine is told |
+//! | --- | --- | --- |
+//! | writes | bytes | the bytes |
+//! | shutdown(SHUT_WR) | bytes, one byte of junk that stays, RDHUP | shutdown, once all but the junk is read |
+//! | close() | bytes, then HUP | the bytes, then close |
+//! | close() with bytes unread | HUP, and ECONNRESET from the kernel | close with unread bytes: a reset |
+//!
+//! | the engine | our end does | the program sees |
+//! | --- | --- | --- |
+//! | bytes | writes them | bytes |
+//! | the peer's FIN, all bytes given | shutdown(SHUT_WR) | end of file |
+//! | reset, timeout | closes with a byte unread | ECONNRESET |
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
+use rustix::net::Shutdown;
+
+use super::super::call::{Caller, SocketCall};
+use super::super::engine::{Engine, SocketId};
+use super::Found;
+use super::unix::{self, Rendezvous};
+
+/// A stream that looks as if it were connecting.
+#[derive(Debug)]
+pub(in super::super) struct Pending(unix::Pending);
+
+impl Pending {
+    /// Makes the program's end look so; the duplicate is kept until it is settled.
+    pub(in super::super) fn new(rendezvous: &Rendezvous, program: OwnedFd) -> Result<Self, Errno> {
+        unix::pend(rendezvous, program).map(Self)
+    }
+
+    /// The connection is there.
+    pub(super) fn establish(self) -> Result<OwnedFd, Errno> {
+        unix::establish(self.0)
+    }
+}
+
+/// A connected stream.
+#[derive(Debug)]
+pub(in super::super) struct Stream {
+    ours: OwnedFd,
+    /// The program may have written something.
+    readable: bool,
+    /// Our end may take something.
+    writable: bool,
+    /// The program has closed its end.
+    hung_up: bool,
+    /// The program has said that it will write no more; a byte of junk ends what it wrote.
+    shut: bool,
+    /// The engine knows that.
+    finished: bool,
+    /// The program knows that the peer will write no more.
+    told: bool,
+    /// The connection is gone, not in order.
+    reset: bool,
+}
+
+impl Stream {
+    /// A stream over our end, which is watched already.
+    pub(in super::super) fn new(ours: OwnedFd) -> Self {
+        Self {
+            ours,
+            readable: true,
+            writable: true,
+            hung_up: false,
+            shut: false,
+            finished: false,
+            told: false,
+            reset: false,
+        }
+    }
+
+    /// An event.
+    pub(super) fn handle_event(&mut self, events: EpollFlags) {
+        self.readable |= events.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP);
+        self.writable |= events.contains(EpollFlags::EPOLLOUT);
+        self.hung_up |= events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+    }
+
+    /// Bytes that the program wrote and the engine has not taken.
+    pub(in super::super) fn waiting(&self) -> usize {
+        unix::waiting(&self.ours) - usize::from(self.shut).min(unix::waiting(&self.ours))
+    }
+
+    /// The connection has been reset; see [`Self::reset`].
+    pub(super) fn was_reset(&self) -> bool {
+        self.reset
+    }
+
+    /// The program's shutdown(2), on a duplicate of its end. What it wrote before goes first.
+    pub(in super::super) fn shut(&mut self, program: &OwnedFd, how: Shutdown) -> Result<(), Errno> {
+        let writes = matches!(how, Shutdown::Write | Shutdown::Both);
+        if writes && !self.shut {
+            // Without room for junk a later reset will look like an end.
+            self.shut = unix::put_junk(program);
+            self.readable = true;
+        }
+        unix::shut(program, how)
+    }
+
+    /// Moves what can be moved.
+    pub(super) fn service(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        caller: &Caller,
+        engine: &mut Engine,
+    ) -> Found {
+        let mut found = Found::default();
+        let status = engine.status(id);
+        if self.writable && status.readable > 0 {
+            found.moved |= self.give(now, id, engine);
+        }
+        let ended = self.readable && status.room > 0 && self.take(now, id, engine, &mut found);
+        let status = engine.status(id);
+        if self.shut && !self.finished && unix::waiting(&self.ours) <= 1 {
+            self.finished = true;
+            found.moved = true;
+            let _ = engine.call(now, id, caller, &SocketCall::Shutdown { how: libc::SHUT_WR });
+        }
+        if self.hung_up && (ended || self.finished || status.error.is_some())
+            || ended && !self.shut && self.has_hung_up()
+        {
+            let unread = unix::take_error(&self.ours) == Some(Errno::ECONNRESET) || status.readable > 0;
+            engine.close(now, id, unread);
+            return Found { gone: true, moved: true };
+        }
+        if ended && !self.shut && !self.finished {
+            // The program's end was shut behind our back, by somebody outside the view.
+            self.finished = true;
+            found.moved = true;
+            let _ = engine.call(now, id, caller, &SocketCall::Shutdown { how: libc::SHUT_WR });
+        }
+        if status.readable == 0 {
+            if status.error.is_some() {
+                self.reset = true;
+            } else if status.receive_finished && !self.told {
+                self.told = true;
+                let _ = unix::shut(&self.ours, Shutdown::Write);
+            }
+        }
+        found
+    }
+
+    /// From the engine to the program.
+    fn give(&mut self, now: Instant, id: SocketId, engine: &mut Engine) -> bool {
+        let (ours, writable) = (&self.ours, &mut self.writable);
+        let mut give = |piece: &[u8]| match unix::write(ours, piece) {
+            Ok(count) => {
+                if count < piece.len() {
+                    *writable = false;
+                }
+                count
+            }
+            Err(Errno::EAGAIN) => {
+                *writable = false;
+                0
+            }
+            // The program has shut its receiving side, or has gone: nobody will read this.
+            Err(_) => piece.len(),
+        };
+        engine.receive_with(now, id, &mut give) > 0
+    }
+
+    /// From the program to the engine. True if the program will write no more and all of it was taken.
+    fn take(&mut self, now: Instant, id: SocketId, engine: &mut Engine, found: &mut Found) -> bool {
+        let (mut ended, mut dry) = (false, false);
+        // The byte of junk behind a shutdown stays.
+        let mut left = if self.shut { unix::waiting(&self.ours).saturating_sub(1) } else { usize::MAX };
+        let ours = &self.ours;
+        let mut take = |room: &mut [u8]| {
+            let length = room.len().min(left);
+            if length == 0 {
+                return 0;
+            }
+            match unix::read(ours, &mut room[..length]) {
+                Ok(0) => {
+                    ended = true;
+                    0
+                }
+                Ok(count) => {
+                    left -= count.min(left);
+                    count
+                }
+                Err(Errno::EAGAIN) => {
+                    dry = true;
+                    0
+                }
+                // ECONNRESET: the program closed with something unread.
+                Err(_) => {
+                    ended = true;
+                    0
+                }
+            }
+        };
+        found.moved |= engine.send_with(now, id, &mut take) > 0;
+        if dry || ended {
+            self.readable = false;
+        }
+        ended
+    }
+
+    fn has_hung_up(&self) -> bool {
+        let mut ready = [rustix::event::PollFd::new(&self.ours, rustix::event::PollFlags::empty())];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let polled = rustix::event::poll(&mut ready, Some(&now));
+        polled.is_ok() && ready[0].revents().contains(rustix::event::PollFlags::HUP)
+    }
+
+    /// Closes our end so that the program reads ECONNRESET behind what it has not read yet: that takes an
+    /// unread byte of the program's, and if there is none, we put one there through its descriptor.
+    pub(super) fn reset(self, caller: &Caller, inode: u64) {
+        if unix::waiting(&self.ours) == 0
+            && let Some(program) = find_program_end(caller, inode)
+        {
+            unix::put_junk(&program);
+        }
+    }
+}
+
+/// A duplicate of the program's end, if the process that last used it still has it.
+fn find_program_end(caller: &Caller, inode: u64) -> Option<OwnedFd> {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let process = pidfd_open(Pid::from_raw(caller.pid)?, PidfdFlags::empty()).ok()?;
+    let wanted = |fd: i32| {
+        let copy = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok()?;
+        unix::inode(&copy).is_ok_and(|found| found == inode).then_some(copy)
+    };
+    wanted(caller.fd).or_else(|| {
+        // It has moved, by dup(2) for example: a look at all of them, by name, finds it.
+        let name = format!("socket:[{inode}]");
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", caller.pid)).ok()?;
+        let named = |entry: &std::fs::DirEntry| {
+            std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == name.as_str())
+        };
+        let entry = entries.flatten().find(named)?;
+        wanted(entry.file_name().to_str()?.parse().ok()?)
+    })
+}

@@ -1,0 +1,345 @@
+//! Calls across a process boundary: a view's supervisor uses a smol stack that another process hosts.
+//!
+//! # Theory of operation
+//! Joining a smol stack (`msocket::proto::Request::Join`) gives one end of a SEQPACKET pair. On it the
+//! supervisor's side, [`Relay`], asks: one [`Ask`] per packet, the program's descriptor beside it; the host's
+//! side, [`Door`], answers each at once with a [`Tell`], if only that the call waits. Answers of calls that
+//! waited come whenever they come. The host believes nothing that its peer says about rights: whose process
+//! it is decides that. When either side goes, the other sees the end of the pair.
+
+use std::collections::VecDeque;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::call::{Answered, Caller, Done, SocketCall, SocketHost, Ticket};
+use super::host::{Host, StackKey};
+use super::pump::unix::errno;
+use crate::stack::SocketSpec;
+
+/// Longest packet, in bytes: the longest message of a call and room for what is beside it.
+const MAX_PACKET: usize = 384 << 10;
+/// Packets taken from one peer before the next has its turn.
+const BURST: usize = 64;
+/// How long a host may take for its first answer before it counts as gone.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a supervisor asks.
+#[derive(Debug, Serialize, Deserialize)]
+enum Ask {
+    /// socket(2). Answered with the descriptor.
+    Socket { ticket: Ticket, spec: SocketSpec, caller: Caller },
+    /// A call on the socket whose descriptor comes along.
+    Call { ticket: Ticket, caller: Caller, call: SocketCall },
+    /// A parked call was interrupted.
+    Cancel { ticket: Ticket },
+    /// An answer could not be delivered; its descriptor comes along, if it had one.
+    GiveBack { ticket: Ticket, result: Result<Done, i32> },
+}
+
+/// What a host answers.
+#[derive(Debug, Serialize, Deserialize)]
+enum Tell {
+    /// The answer; its descriptor comes along, if it has one.
+    Answer { ticket: Ticket, result: Result<Done, i32> },
+    /// The call waits.
+    Parked { ticket: Ticket },
+}
+
+/// A connected pair: the host's end, and the supervisor's.
+///
+/// # Errors
+/// Those of socketpair(2).
+pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(errno)?;
+    for end in [&a, &b] {
+        // Bounded by net.core.wmem_max; what does not fit is refused with EMSGSIZE.
+        let _ = sockopt::set_socket_send_buffer_size(end, 2 * MAX_PACKET);
+    }
+    Ok((a, b))
+}
+
+fn put(socket: &OwnedFd, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    let bytes = postcard::to_stdvec(message).map_err(|_| Errno::EMSGSIZE)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = fd.as_slice();
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL).map(drop).map_err(errno)
+}
+
+/// Takes a packet. EPIPE: the other side has gone. EBADMSG: it makes no sense.
+fn take<T: DeserializeOwned>(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(T, Option<OwnedFd>), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let got = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags).map_err(errno)?;
+    let fds = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    let fd = fds.flatten().next();
+    if got.bytes == 0 {
+        return Err(Errno::EPIPE);
+    }
+    let message = postcard::from_bytes(&buffer[..got.bytes]).map_err(|_| Errno::EBADMSG)?;
+    Ok((message, fd))
+}
+
+fn told(result: Result<Done, i32>) -> Result<Done, Errno> {
+    result.map_err(Errno::from_raw)
+}
+
+/// The supervisor's side: a stack of another process.
+#[derive(Debug)]
+pub struct Relay {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+    done: VecDeque<(Ticket, Answered)>,
+    /// The host has gone, or answers no more.
+    dead: bool,
+    /// Counts the calls that need no ticket of the caller's.
+    own: u64,
+}
+
+impl Relay {
+    /// Takes the end that joining gave.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket, buffer: vec![0; MAX_PACKET], done: VecDeque::new(), dead: false, own: 1 << 63 }
+    }
+
+    /// socket(2) there.
+    ///
+    /// # Errors
+    /// The errno that the program shall see; ENETDOWN when the host has gone.
+    pub fn socket(&mut self, spec: SocketSpec, caller: &Caller) -> Result<OwnedFd, Errno> {
+        self.own += 1;
+        let ticket = Ticket(self.own);
+        let ask = Ask::Socket { ticket, spec, caller: *caller };
+        match self.ask(&ask, None, ticket)? {
+            Some((Ok(_), Some(fd))) => Ok(fd),
+            Some((Err(errno), _)) => Err(errno),
+            _ => Err(Errno::ENETDOWN),
+        }
+    }
+
+    /// Whether the host has gone.
+    pub fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    /// Takes the answers that have come, for [`SocketHost::poll_done`].
+    pub fn turn(&mut self) {
+        loop {
+            match take::<Tell>(&self.socket, &mut self.buffer) {
+                Ok((Tell::Answer { ticket, result }, fd)) => {
+                    self.done.push_back((ticket, (told(result), fd)));
+                }
+                Ok((Tell::Parked { .. }, _)) => {}
+                Err(Errno::EAGAIN) => return,
+                Err(_) => {
+                    self.dead = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks and waits for the first answer. `None`: parked.
+    fn ask(
+        &mut self,
+        ask: &Ask,
+        fd: Option<BorrowedFd<'_>>,
+        ticket: Ticket,
+    ) -> Result<Option<Answered>, Errno> {
+        if self.dead {
+            return Err(Errno::ENETDOWN);
+        }
+        put(&self.socket, ask, fd).map_err(|e| match e {
+            Errno::EMSGSIZE => Errno::EMSGSIZE,
+            Errno::EAGAIN => Errno::ENOBUFS,
+            _ => Errno::ENETDOWN,
+        })?;
+        loop {
+            match take::<Tell>(&self.socket, &mut self.buffer) {
+                Ok((Tell::Answer { ticket: of, result }, fd)) if of == ticket => {
+                    return Ok(Some((told(result), fd)));
+                }
+                Ok((Tell::Parked { ticket: of }, _)) if of == ticket => return Ok(None),
+                Ok((Tell::Answer { ticket: of, result }, fd)) => {
+                    self.done.push_back((of, (told(result), fd)));
+                }
+                Ok((Tell::Parked { .. }, _)) => {}
+                Err(Errno::EAGAIN) if self.wait() => {}
+                Err(_) => {
+                    // An answer that comes too late would be taken for another question's.
+                    self.dead = true;
+                    return Err(Errno::ENETDOWN);
+                }
+            }
+        }
+    }
+
+    fn wait(&self) -> bool {
+        let mut ready = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::IN)];
+        let patience = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        loop {
+            match rustix::event::poll(&mut ready, Some(&patience)) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return other.is_ok_and(|count| count > 0),
+            }
+        }
+    }
+}
+
+impl AsFd for Relay {
+    /// Readable when answers have come, or the host has gone.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl SocketHost for Relay {
+    fn call(
+        &mut self,
+        _now: Instant,
+        ticket: Ticket,
+        caller: &Caller,
+        file: OwnedFd,
+        call: SocketCall,
+    ) -> Option<Answered> {
+        let ask = Ask::Call { ticket, caller: *caller, call };
+        self.ask(&ask, Some(file.as_fd()), ticket).unwrap_or_else(|errno| Some((Err(errno), None)))
+    }
+
+    fn cancel(&mut self, ticket: Ticket) {
+        let _ = put(&self.socket, &Ask::Cancel { ticket }, None);
+        self.done.retain(|(done, _)| *done != ticket);
+    }
+
+    fn give_back(&mut self, ticket: Ticket, (result, fd): Answered) {
+        let result = result.map_err(|errno| errno as i32);
+        let _ = put(&self.socket, &Ask::GiveBack { ticket, result }, fd.as_ref().map(AsFd::as_fd));
+    }
+
+    fn poll_done(&mut self) -> Option<(Ticket, Answered)> {
+        self.done.pop_front()
+    }
+}
+
+/// The host's side: one supervisor that uses a stack.
+#[derive(Debug)]
+pub struct Door {
+    socket: OwnedFd,
+    stack: StackKey,
+    /// Tickets of this peer are its own; to the host they have this number in their upper half.
+    number: u32,
+    /// The peer's user, and whether it owns the stack.
+    uid: u32,
+    owner: bool,
+}
+
+impl Door {
+    /// A door over the host's end of a pair. `number` is unique among the doors of the host, and not 0.
+    pub fn new(socket: OwnedFd, stack: StackKey, number: u32, uid: u32, owner: bool) -> Self {
+        Self { socket, stack, number, uid, owner }
+    }
+
+    /// The number in its tickets.
+    pub fn number_of(ticket: Ticket) -> u32 {
+        (ticket.0 >> 32) as u32
+    }
+
+    fn inside(&self, ticket: Ticket) -> Ticket {
+        // The two halves of the peer's ticket: its top bit marks calls of its own, the rest counts.
+        let short = ticket.0 & 0x7fff_ffff | (ticket.0 >> 63) << 31;
+        Ticket(u64::from(self.number) << 32 | short)
+    }
+
+    fn outside(ticket: Ticket) -> Ticket {
+        let short = ticket.0 & 0xffff_ffff;
+        Ticket(short & 0x7fff_ffff | (short >> 31) << 63)
+    }
+
+    /// Answers what the peer asked. False when it has gone or makes no sense: the door is to be closed.
+    pub fn turn(&mut self, now: Instant, host: &mut Host, buffer: &mut Vec<u8>) -> bool {
+        buffer.resize(MAX_PACKET, 0);
+        for _ in 0..BURST {
+            let (ask, fd) = match take::<Ask>(&self.socket, buffer) {
+                Err(Errno::EAGAIN) => return true,
+                Err(_) => return false,
+                Ok(taken) => taken,
+            };
+            if !self.answer(now, ask, fd, host) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn answer(&mut self, now: Instant, ask: Ask, fd: Option<OwnedFd>, host: &mut Host) -> bool {
+        match ask {
+            Ask::Socket { ticket, spec, caller } => {
+                let caller = self.judged(caller);
+                let made = if spec.is_of_a_stack() && (caller.rights || !spec.needs_rights()) {
+                    host.socket(self.stack, spec, &caller)
+                } else {
+                    Err(Errno::EPERM)
+                };
+                let (result, fd) = match made {
+                    Ok(fd) => (Ok(Done::Value(0)), Some(fd)),
+                    Err(errno) => (Err(errno), None),
+                };
+                self.tell(ticket, (result, fd))
+            }
+            Ask::Call { ticket, caller, call } => {
+                let Some(file) = fd else { return false };
+                let caller = self.judged(caller);
+                match host.call(now, self.inside(ticket), &caller, file, call) {
+                    Some(answered) => self.tell(ticket, answered),
+                    None => put(&self.socket, &Tell::Parked { ticket }, None).is_ok(),
+                }
+            }
+            Ask::Cancel { ticket } => {
+                host.cancel(self.inside(ticket));
+                true
+            }
+            Ask::GiveBack { ticket, result } => {
+                host.give_back(self.inside(ticket), (told(result), fd));
+                true
+            }
+        }
+    }
+
+    fn judged(&self, caller: Caller) -> Caller {
+        Caller { uid: self.uid, rights: caller.rights && self.owner, ..caller }
+    }
+
+    fn tell(&self, ticket: Ticket, (result, fd): Answered) -> bool {
+        let tell = Tell::Answer { ticket, result: result.map_err(|errno| errno as i32) };
+        put(&self.socket, &tell, fd.as_ref().map(AsFd::as_fd)).is_ok()
+    }
+
+    /// Passes the answer of a call on that had waited. False: the door is to be closed.
+    pub fn pass(&self, ticket: Ticket, answered: Answered) -> bool {
+        self.tell(Self::outside(ticket), answered)
+    }
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

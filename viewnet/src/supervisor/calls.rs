@@ -1,0 +1,343 @@
+//! Taking a call and answering it: by a handler, by a stack in a library, now or when that has its answer.
+
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use stacks::smol::call::{Caller as Who, SocketHost};
+
+use super::{CONTROLS, MAX_CONTROLS, MEMBERS, Smol, Supervisor, THREADS};
+use crate::answer::{Answer, Reply, Stop};
+use crate::ask::Ask;
+use crate::desk::{Calls, Desk, Door, Made, Put, Shown};
+use crate::handlers::smol::unpack;
+use crate::handlers::{self, ARCH_I386, Abi, Call, Caller, Row};
+use crate::nested;
+use crate::sys::seccomp::{self, Notification};
+use crate::target::Target;
+use crate::trace;
+use crate::views::Known;
+
+/// What happens to a call.
+enum Decision {
+    /// This.
+    Answer(Answer),
+    /// It has been answered, or waits.
+    Put(Put),
+}
+
+/// The listener of a view's filter.
+struct Listener<'a>(BorrowedFd<'a>);
+
+impl Door for Listener<'_> {
+    fn is_valid(&self, id: u64) -> bool {
+        seccomp::is_valid(self.0, id)
+    }
+
+    fn answer(&self, id: u64, result: Result<i64, Errno>) -> Result<(), Errno> {
+        seccomp::answer(self.0, id, result)
+    }
+
+    fn install(&self, id: u64, fd: BorrowedFd<'_>, cloexec: bool) -> Result<i32, Errno> {
+        seccomp::add_fd_and_answer(self.0, id, fd, cloexec)
+    }
+
+    fn replace(&self, call: &Notification, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        let over = call.args[0] as i32;
+        seccomp::replace_fd(self.0, call.id, fd, over, is_cloexec(call.tid, over))
+    }
+
+    fn let_run(&self, id: u64) -> Result<(), Errno> {
+        seccomp::let_run(self.0, id)
+    }
+}
+
+/// Whether a program's descriptor is close-on-exec, proc_pid_fdinfo(5).
+fn is_cloexec(tid: i32, fd: i32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/fdinfo/{fd}")).unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & libc::O_CLOEXEC != 0)
+}
+
+impl Supervisor {
+    /// Takes a call and answers it, unless it has to wait.
+    pub(super) fn take_call(&mut self, listener: &OwnedFd) {
+        let Ok(call) = seccomp::receive(listener.as_fd()) else { return };
+        if self.smol.is_some() && self.resume(listener, &call) {
+            return;
+        }
+        let abi = if call.arch == ARCH_I386 { Abi::I386 } else { Abi::Native };
+        let table = if self.is_smol() { handlers::smol::TABLE } else { handlers::TABLE };
+        let Some(row) = handlers::find(table, abi, call.nr.into()) else {
+            // The filter and the table are one: this cannot be a call of ours.
+            let _ = seccomp::answer(listener.as_fd(), call.id, Err(Errno::ENOSYS));
+            return;
+        };
+        *self.counters.entry(row.name).or_default() += 1;
+        let line = self.trace.is_some().then(|| trace::line(row.name, abi, &call));
+        let answer = match self.decide(listener, &call, abi, row, line.clone()) {
+            Decision::Answer(answer) => answer,
+            Decision::Put(Put::Waits) => return self.watch_thread(call.tid),
+            Decision::Put(Put::Over(shown, line)) => return self.show(call.tid, line.as_deref(), shown),
+            Decision::Put(Put::NotOurs(_)) => Err(Stop::Fail(Errno::EIO)),
+        };
+        // A call whose memory we read may have been another thread's by then (seccomp_unotify(2)).
+        if seccomp::is_valid(listener.as_fd(), call.id) {
+            let shown = carry_out(listener.as_fd(), call.id, answer, self.smol.is_some());
+            self.show(call.tid, line.as_deref(), shown);
+        }
+    }
+
+    fn show(&mut self, tid: i32, line: Option<&str>, shown: Shown) {
+        if let (Some(trace), Some(line)) = (&mut self.trace, line) {
+            let _ = writeln!(trace, "[{tid}] {line} = {shown}");
+        }
+    }
+
+    /// What the thread did before has ended with this call. True if it has its answer with that.
+    fn resume(&mut self, listener: &OwnedFd, call: &Notification) -> bool {
+        if self.smol.as_ref().is_some_and(|smol| smol.calls.waits(call.tid)) {
+            // It may be that very call made anew, and have its answer by now.
+            self.hand_out(listener);
+        }
+        let Some(smol) = &mut self.smol else { return false };
+        if smol.calls.waits(call.tid) {
+            let line = smol.calls.interrupt(&mut smol.host, call.tid);
+            self.show(call.tid, line.as_deref(), Shown::Gone);
+        }
+        let Some(smol) = &mut self.smol else { return false };
+        let kept = smol.calls.replay(Instant::now(), call);
+        kept.is_some_and(|result| seccomp::answer(listener.as_fd(), call.id, result).is_ok())
+    }
+
+    fn decide(
+        &mut self,
+        listener: &OwnedFd,
+        call: &Notification,
+        abi: Abi,
+        row: &'static Row,
+        line: Option<String>,
+    ) -> Decision {
+        let (controls, epoll, next) = (&mut self.controls, &self.epoll, &mut self.next_control);
+        let mut open_control = |tid| {
+            if controls.len() >= MAX_CONTROLS {
+                return Err(Errno::ENFILE);
+            }
+            let (line, theirs) = nested::pair()?;
+            *next = (*next + 1).max(CONTROLS) % MEMBERS;
+            epoll.add(&line, EpollEvent::new(EpollFlags::EPOLLIN, *next))?;
+            controls.insert(*next, (line, tid));
+            Ok(theirs)
+        };
+        let (host, calls) = match &mut self.smol {
+            Some(Smol { host, calls, .. }) => (Some(host), Some(calls)),
+            None => (None, None),
+        };
+        let nested = self.views.nested().then(std::process::id);
+        let now = Instant::now();
+        let mut known = Known {
+            views: &mut self.views,
+            server: &mut self.server,
+            smol: host,
+            tid: call.tid,
+            now,
+            owner: self.owner,
+            open_control: &mut open_control,
+        };
+        let mut target = self.eye.target(call.tid, nested, now);
+        match calls {
+            None => Decision::Answer((row.handler)(&mut Call {
+                abi,
+                args: call.args,
+                target: &mut target,
+                caller: &mut known,
+            })),
+            Some(calls) => {
+                let taken = Taken { door: &Listener(listener.as_fd()), call, abi, line };
+                taken.decide(row, calls, &mut known, &mut target)
+            }
+        }
+    }
+
+    /// The host of stacks has its turn, if it wants one, and its answers go out.
+    pub(super) fn turn(&mut self, wanted: bool, listener: Option<&OwnedFd>) {
+        let Some(smol) = &mut self.smol else { return };
+        let now = Instant::now();
+        if wanted || smol.host.poll_timeout().is_some_and(|at| at <= now) {
+            smol.host.turn(&self.counters);
+        }
+        match listener {
+            Some(listener) => self.hand_out(listener),
+            // Nobody is left to be answered.
+            None => while smol.host.poll_done().is_some() {},
+        }
+    }
+
+    /// Hands out the answers that are ready.
+    fn hand_out(&mut self, listener: &OwnedFd) {
+        let nested = self.views.nested().then(std::process::id);
+        while let Some(Smol { host, calls, .. }) = &mut self.smol
+            && let Some((ticket, answered)) = host.poll_done()
+        {
+            let tid = calls.thread_of(ticket).unwrap_or_default();
+            let (now, door) = (Instant::now(), Listener(listener.as_fd()));
+            let mut target = self.eye.target(tid, nested, now);
+            let mut desk = Desk { stack: host, door: &door, target: &mut target, now };
+            let put = calls.answered(&mut desk, ticket, answered);
+            if let Put::Over(shown, line) = put {
+                self.show(tid, line.as_deref(), shown);
+            }
+        }
+    }
+
+    /// A thread waits: its end will be told.
+    fn watch_thread(&mut self, tid: i32) {
+        let Some(smol) = &mut self.smol else { return };
+        if smol.watched.contains_key(&tid) {
+            return;
+        }
+        // Without a descriptor for it, the thread is found to have ended when its answer is ready.
+        let Ok(process) = self.eye.process(tid, Instant::now()) else { return };
+        if self.epoll.add(&*process, EpollEvent::new(EpollFlags::EPOLLIN, THREADS + tid as u64)).is_ok() {
+            smol.watched.insert(tid, process);
+        }
+    }
+
+    /// A thread that has waited has ended.
+    pub(super) fn end_thread(&mut self, tid: i32) {
+        let Some(smol) = &mut self.smol else { return };
+        if let Some(process) = smol.watched.remove(&tid) {
+            let _ = self.epoll.delete(&*process);
+        }
+        self.eye.end_thread(tid);
+        let line = smol.calls.interrupt(&mut smol.host, tid);
+        self.show(tid, line.as_deref(), Shown::Gone);
+    }
+}
+
+/// A call in a view whose stack is a library.
+struct Taken<'a> {
+    door: &'a dyn Door,
+    call: &'a Notification,
+    abi: Abi,
+    line: Option<String>,
+}
+
+impl Taken<'_> {
+    /// Asks the stack, if the call is on one of its sockets; else the handler.
+    fn decide(
+        mut self,
+        row: &'static Row,
+        calls: &mut Calls,
+        known: &mut Known<'_>,
+        target: &mut dyn Target,
+    ) -> Decision {
+        let mut call = Call { abi: self.abi, args: self.call.args, target, caller: known };
+        let row = match row.name {
+            "socketcall" => match unpack(&mut call) {
+                Ok(real) => real.unwrap_or(row),
+                Err(stop) => return Decision::Answer(Err(stop)),
+            },
+            _ => row,
+        };
+        let args = call.args;
+        let fd = args[0] as i32;
+        let file = match row.asks {
+            Some(marshal) => call.target.duplicate(fd).map(|file| (marshal, file)),
+            None => Err(Errno::ENOSYS),
+        };
+        // To let the kernel run it would be to answer as another kind of socket.
+        if let Err(Errno::EMFILE | Errno::ENFILE) = file {
+            return Decision::Answer(Err(Stop::Fail(Errno::ENOBUFS)));
+        }
+        // What is no socket of ours, or not to be seen, is the kernel's affair.
+        if let Ok((marshal, file)) = file {
+            let ask = match marshal(&mut call) {
+                Ok(ask) => ask,
+                Err(stop) => return Decision::Answer(Err(stop)),
+            };
+            if let Some(line) = &mut self.line {
+                *line = trace::question(row.name, self.abi, fd, &ask.call)
+                    .unwrap_or_else(|| std::mem::take(line));
+            }
+            match self.put(calls, known, target, Some(fd), file, ask) {
+                Put::NotOurs(line) => self.line = line,
+                put => return Decision::Put(put),
+            }
+        }
+        let mut call = Call { abi: self.abi, args, target, caller: known };
+        match (row.handler)(&mut call) {
+            Ok(Reply::Ask(mut ask)) => match ask.socket.take() {
+                Some(file) => Decision::Put(self.put(calls, known, target, None, file, *ask)),
+                None => Decision::Answer(Err(Stop::Fail(Errno::EIO))),
+            },
+            answer => Decision::Answer(answer),
+        }
+    }
+
+    fn put(
+        &mut self,
+        calls: &mut Calls,
+        known: &mut Known<'_>,
+        target: &mut dyn Target,
+        fd: Option<i32>,
+        file: OwnedFd,
+        ask: Ask,
+    ) -> Put {
+        let line = self.line.take();
+        // What we read may have been another thread's by then (seccomp_unotify(2)).
+        if !self.door.is_valid(self.call.id) {
+            return Put::Over(Shown::Gone, line);
+        }
+        let (who, now) = (known.identity(target), known.now);
+        match (who, known.smol.as_deref_mut()) {
+            (Ok(who), Some(host)) => {
+                let who = Who { fd: fd.unwrap_or(-1), ..who };
+                let mut desk = Desk { stack: host, door: self.door, target, now };
+                let made = Made { call: *self.call, who, fd, line };
+                calls.put(&mut desk, made, file, ask)
+            }
+            // The caller is gone.
+            _ => Put::Over(Shown::Gone, line),
+        }
+    }
+}
+
+/// Does what a handler decided.
+fn carry_out(listener: BorrowedFd<'_>, id: u64, answer: Answer, at_once: bool) -> Shown {
+    let fail = |errno: Errno| {
+        let _ = seccomp::answer(listener, id, Err(errno));
+        Shown::Fails(errno)
+    };
+    match answer {
+        Ok(Reply::Value(value)) => {
+            let _ = seccomp::answer(listener, id, Ok(value));
+            Shown::Value(value)
+        }
+        // One step, as a signal between two would leave the program with a descriptor it does not know of.
+        Ok(Reply::Descriptor { fd, cloexec }) if at_once => {
+            match seccomp::add_fd_and_answer(listener, id, fd.as_fd(), cloexec) {
+                Ok(number) => Shown::Value(number.into()),
+                Err(errno) => fail(errno),
+            }
+        }
+        Ok(Reply::Descriptor { fd, cloexec }) => match seccomp::add_fd(listener, id, fd.as_fd(), cloexec) {
+            Ok(number) => {
+                drop(fd);
+                let _ = seccomp::answer(listener, id, Ok(number.into()));
+                Shown::Value(number.into())
+            }
+            Err(errno) => fail(errno),
+        },
+        // A view without stacks in a library has nobody to ask.
+        Ok(Reply::Ask(_)) => fail(Errno::EIO),
+        Err(Stop::Fail(errno)) => fail(errno),
+        Err(Stop::Native) => {
+            let _ = seccomp::let_run(listener, id);
+            Shown::Native
+        }
+    }
+}

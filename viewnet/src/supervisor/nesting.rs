@@ -1,0 +1,135 @@
+//! Views inside the view: what a nested `viewnet run` asks for, and when such a view ends.
+
+use std::time::Instant;
+
+use msocket::line::{LineError, Received, Refusal, Reply};
+use stacks::kernel::SetUpError;
+use stacks::serve::is_name;
+
+use super::{MAX_VIEWS, MEMBERS, NESTED_CHECK, Supervisor};
+use crate::launch::StackSpec;
+use crate::nested::{self, Nested};
+use crate::views::{Source, View};
+
+impl Supervisor {
+    /// A control line of a nested command has something to say.
+    pub(super) fn converse(&mut self, token: u64) {
+        let Some((mut line, tid)) = self.controls.remove(&token) else { return };
+        let sent = match line.receive::<nested::Request>() {
+            Ok(Received::Message(nested::Request::View { name, stack }, _)) => {
+                match self.nest(tid, &name, &stack) {
+                    Ok(view) => {
+                        let marker = format!("{}.{view}", std::process::id());
+                        line.send(&Reply::Ok(Nested { marker }), &[])
+                    }
+                    Err(error) => line.send(&Reply::<()>::Error(error.into()), &[]),
+                }
+            }
+            Ok(Received::Pending) => Ok(()),
+            Ok(Received::Closed) => Err(LineError::Closed),
+            Err(LineError::Malformed(why)) => {
+                line.send(&Reply::<()>::Error(Refusal::new("cannot read the request", why)), &[])
+            }
+            Err(error) => Err(error),
+        };
+        if sent.is_ok() && !line.wants_write() {
+            self.controls.insert(token, (line, tid));
+        }
+    }
+
+    fn nest(&mut self, tid: i32, name: &str, stack: &StackSpec) -> Result<u64, SetUpError> {
+        let refused = |why| Refusal::new("cannot make a view", why).errno(libc::EPERM);
+        let seen = self.eye.inspect(tid, Some(std::process::id())).map_err(|e| refused(e.desc()))?;
+        // What follows is done with our rights: whoever gave them up shall not have them back.
+        if !seen.home_user || seen.euid != self.owner {
+            return Err(refused("the caller is not the user who runs the outer view")
+                .hint("run viewnet as that user")
+                .into());
+        }
+        if !seen.home_network {
+            return Err(refused("the caller has left the outer view's network for one of its own")
+                .hint("run viewnet before it does so")
+                .into());
+        }
+        if self.views.count() > MAX_VIEWS {
+            return Err(refused("there are too many views inside this one").hint("end some of them").into());
+        }
+        if !is_name(name) {
+            return Err(refused("its name is none").hint("use 1 to 32 letters, digits and `._-`").into());
+        }
+        if let StackSpec::New(_, config) = stack {
+            config.clone().checked().map_err(|e| e.refusal("cannot use the configuration"))?;
+        }
+        let Some(root) = seen.ancestors.first().copied() else {
+            return Err(Refusal::new("cannot make a view", "the caller is gone").into());
+        };
+        let id =
+            self.views.nest(View { name: name.into(), source: Source::Gone, root: Some(root), ended: None });
+        match self.open(stack, name, root, MEMBERS + id) {
+            Ok(source) => {
+                self.set_source(id, source);
+                Ok(id)
+            }
+            Err(error) => {
+                self.views.remove(id);
+                Err(error)
+            }
+        }
+    }
+
+    fn set_source(&mut self, id: u64, source: Source) {
+        if let Some((_, view)) = self.views.iter_mut().find(|(known, _)| **known == id) {
+            view.source = source;
+        }
+    }
+
+    /// As [`Self::is_done`], for a nested view without processes; its clock starts at the first look.
+    fn is_view_done(&mut self, id: u64) -> bool {
+        let Some((_, view)) = self.views.iter_mut().find(|(known, _)| **known == id) else { return true };
+        let since = *view.ended.get_or_insert_with(Instant::now);
+        match view.source {
+            Source::Served(stack) if self.server.users(stack) > 0 => {
+                view.ended = None;
+                false
+            }
+            Source::Served(stack) => self.is_done(stack, since),
+            Source::Smol { stack, shared: false }
+                if self.smol.as_ref().is_some_and(|smol| smol.host.users(stack) > 0) =>
+            {
+                view.ended = None;
+                false
+            }
+            Source::Smol { stack, shared: false } => self.is_smol_done(stack, since),
+            _ => true,
+        }
+    }
+
+    /// Ends the nested views that have no processes left.
+    pub(super) fn clear_nested(&mut self) {
+        let now = Instant::now();
+        if !self.views.nested() || self.next_nested_check.is_some_and(|at| now < at) {
+            return;
+        }
+        self.next_nested_check = Some(now + NESTED_CHECK);
+        let roots = self.views.roots();
+        let Ok(living) = self.eye.living(roots.clone()) else { return };
+        for (id, _) in roots.into_iter().filter(|(id, _)| !living.contains(id)) {
+            if !self.is_view_done(id) {
+                continue;
+            }
+            match self.views.remove(id) {
+                Some(View { source: Source::Served(stack), name, .. }) => {
+                    self.server.remove(stack);
+                    let _ = self.eye.forget(&self.runtime.stack(&name));
+                }
+                Some(View { source: Source::Smol { stack, shared: false }, name, .. }) => {
+                    if let Some(smol) = &mut self.smol {
+                        smol.host.remove(stack);
+                        let _ = self.eye.forget(&self.runtime.stack(&name));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
