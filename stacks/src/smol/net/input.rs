@@ -73,7 +73,7 @@ impl Net {
         if group_frame {
             device.counters.multicast += 1;
         }
-        let Some((link, head)) = self.untag(link, frame, parsed) else { return self.unwanted(link) };
+        let Some((link, head)) = self.untag(link, parsed) else { return self.unwanted(link) };
         if !group_frame && self.mac(link) != Some(destination) {
             return Delivery::None;
         }
@@ -101,7 +101,8 @@ impl Net {
 
     /// The interface or subinterface whose frame it is, and where the payload begins: one tag after the other
     /// leads on. `None`: a VLAN that nobody has.
-    fn untag(&mut self, mut link: IfIndex, frame: &[u8], mut parsed: Frame<'_>) -> Option<(IfIndex, usize)> {
+    fn untag(&mut self, mut link: IfIndex, mut parsed: Frame<'_>) -> Option<(IfIndex, usize)> {
+        let frame = parsed.bytes();
         let mut head = parsed.header_len();
         for _ in 0..MAX_TAGS {
             // A mere priority tag means the interface itself (802.1Q clause 6.9.1).
