@@ -69,10 +69,10 @@ fn peeking_and_cutting() {
     let server = world.udp(0);
     world.bind(0, server, "127.0.0.1:53").unwrap();
     world.send_to(0, server, Some("127.0.0.1:53"), b"0123456789").unwrap();
-    let peek = SocketCall::Receive { length: 4, control: 0, flags: libc::MSG_PEEK | libc::MSG_TRUNC };
+    let peek = SocketCall::Receive { length: 4, control: 0, flags: libc::MSG_PEEK | libc::MSG_TRUNC, named: true };
     let Ok(Done::Received(message)) = world.call(0, server, peek) else { panic!() };
     assert_eq!((message.data.as_slice(), message.length, message.flags), (&b"0123"[..], 10, libc::MSG_TRUNC));
-    let cut = SocketCall::Receive { length: 4, control: 0, flags: 0 };
+    let cut = SocketCall::Receive { length: 4, control: 0, flags: 0, named: true };
     let Ok(Done::Received(message)) = world.call(0, server, cut) else { panic!() };
     assert_eq!((message.length, message.flags), (4, libc::MSG_TRUNC));
     assert_eq!(world.receive(0, server), Err(Errno::EAGAIN));

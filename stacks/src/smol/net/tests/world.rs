@@ -240,6 +240,9 @@ pub(super) fn link(index: IfIndex, kind: LinkKind, mac: Mac) -> Link {
         allmulti: 0,
         queue_length: 1000,
         plugged: String::new(),
+        wished_flags: 0,
+        link_local: false,
+        configured6: false,
         counters: LinkCounters::default(),
     }
 }
@@ -345,6 +348,7 @@ pub(super) fn add_address_with(net: &mut Net, link: IfIndex, text: &str, flags: 
         preferred_until: None,
         valid_until: None,
         protocol: 0,
+        metric: 0,
     };
     net.tables.addresses.push(address.clone());
     net.tables.changes.push_back(Change::Address(address));
