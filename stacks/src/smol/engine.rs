@@ -132,6 +132,8 @@ pub struct Engine {
     /// Where a datagram's address and ancillary data are put together.
     scratch: (Vec<u8>, Vec<u8>),
     cookies: u64,
+    /// The latest time that anybody told.
+    pub(super) clock: Instant,
 }
 
 impl Engine {
@@ -180,6 +182,7 @@ impl Engine {
             spare: Vec::new(),
             scratch: (Vec::new(), Vec::new()),
             cookies: 0,
+            clock: now,
         }
     }
 
@@ -237,6 +240,7 @@ impl Engine {
 
     /// A frame arrived.
     pub fn handle_frame(&mut self, now: Instant, link: IfIndex, header: &VnetHdr, frame: &[u8]) {
+        self.clock = now;
         self.tap_incoming(now, link, header, frame);
         let delivery = self.net.handle_frame(now, link, header, frame);
         self.deliver(now, delivery);
@@ -245,6 +249,7 @@ impl Engine {
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.clock = now;
         self.net.handle_timeout(now);
         self.settle_tables(now);
         self.expire(now);
@@ -298,6 +303,13 @@ impl Engine {
         self.new_socket(now, spec, caller)
     }
 
+    /// The inode of the program's descriptor, for lists of sockets.
+    pub fn set_inode(&mut self, id: SocketId, inode: u32) {
+        if let Some(socket) = self.sockets.get_mut(id) {
+            socket.inode = inode;
+        }
+    }
+
     /// The next value of SO_COOKIE.
     pub(super) fn next_cookie(&mut self) -> u64 {
         self.cookies += 1;
@@ -323,6 +335,7 @@ impl Engine {
         caller: &Caller,
         call: &SocketCall,
     ) -> Result<Done, Errno> {
+        self.clock = now;
         let done = self.dispatch(now, id, caller, call);
         self.settle_tables(now);
         self.drain_loopback(now);
@@ -367,7 +380,9 @@ impl Engine {
     /// # Errors
     /// As send(2).
     pub fn send_datagram(&mut self, now: Instant, id: SocketId, data: &[u8]) -> Result<(), Errno> {
+        self.clock = now;
         let sent = self.write_datagram(now, id, data);
+        self.settle_tables(now);
         self.drain_loopback(now);
         sent
     }

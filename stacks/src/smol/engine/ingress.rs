@@ -33,6 +33,7 @@ impl Engine {
     }
 
     fn packet(&mut self, now: Instant, packet: &Packet<'_>) {
+        self.tap_loopback(now, packet);
         let raw = self.raw_packet(now, packet);
         match i32::from(packet.protocol) {
             libc::IPPROTO_TCP => self.tcp_packet(now, packet),

@@ -1,6 +1,7 @@
 //! The engine in virtual time: one over its loopback, two over a wire that loses, delays and repeats.
 
 mod binding;
+mod datagrams;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -18,9 +19,9 @@ use crate::smol::tables::IfIndex;
 use crate::stack::SocketSpec;
 
 /// The stack's owner.
-const OWNER: Caller = Caller { pid: 100, uid: 1000, rights: true };
+const OWNER: Caller = Caller { pid: 100, uid: 1000, fd: 3, rights: true };
 /// Somebody else.
-const GUEST: Caller = Caller { pid: 101, uid: 1001, rights: false };
+const GUEST: Caller = Caller { pid: 101, uid: 1001, fd: 3, rights: false };
 /// The interface of the configuration.
 const ETH0: IfIndex = IfIndex(2);
 
@@ -256,7 +257,7 @@ impl World {
     }
 
     fn receive_with(&mut self, at: usize, id: SocketId, flags: i32) -> Result<Message, Errno> {
-        match self.call(at, id, SocketCall::Receive { length: 65536, control: 1024, flags })? {
+        match self.call(at, id, SocketCall::Receive { length: 65536, control: 1024, flags, named: true })? {
             Done::Received(message) => Ok(message),
             other => panic!("{other:?}"),
         }

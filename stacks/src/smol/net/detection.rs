@@ -141,6 +141,6 @@ impl Net {
             let change = Change::Address(have.clone());
             self.tables.changes.push_back(change);
         }
-        self.generation += 1;
+        self.tables_changed();
     }
 }

@@ -50,10 +50,11 @@ impl Net {
             IpAddr::V6(_) => mtu,
         };
         let known = self.exceptions.0.get(&destination).and_then(|known| known.mtu);
-        if known.is_some_and(|known| known < mtu) {
-            return;
+        match known {
+            Some(known) if known < mtu => {}
+            Some(known) if known == mtu => self.timers.set(Timer::Exception(destination), now + LIFETIME),
+            _ => self.learn(now, destination, |exception| exception.mtu = Some(mtu)),
         }
-        self.learn(now, destination, |exception| exception.mtu = Some(mtu));
     }
 
     /// A router says that another one is nearer to `destination`.

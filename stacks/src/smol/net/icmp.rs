@@ -199,7 +199,7 @@ fn meaning_v6(kind: u8, code: u8, value: u32) -> Option<(Errno, bool, u32)> {
 fn quoted_v4(bytes: &[u8]) -> Option<Quoted> {
     // A router may have cut it: its length is no measure.
     let header = Header4::parse(bytes, usize::MAX)?;
-    (bytes.len() >= header.len + QUOTED && header.offset == 0).then(|| Quoted {
+    (bytes.len() >= header.len + QUOTED && header.offset == 0).then_some(Quoted {
         source: IpAddr::V4(header.source),
         destination: IpAddr::V4(header.destination),
         protocol: header.protocol,
@@ -221,7 +221,7 @@ fn quoted_v6(bytes: &[u8]) -> Option<Quoted> {
         next = *bytes.get(at)?;
         at += len;
     }
-    (bytes.len() >= at + QUOTED).then(|| Quoted {
+    (bytes.len() >= at + QUOTED).then_some(Quoted {
         source: IpAddr::V6(header.source),
         destination: IpAddr::V6(header.destination),
         protocol: next,

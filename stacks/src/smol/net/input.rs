@@ -59,7 +59,7 @@ impl Net {
         }
         device.counters.rx_packets += 1;
         device.counters.rx_bytes += frame.len() as u64;
-        let Some(mut parsed) = Frame::new(frame) else {
+        let Some(parsed) = Frame::new(frame) else {
             device.counters.rx_errors += 1;
             return Delivery::None;
         };
@@ -73,30 +73,7 @@ impl Net {
         if group_frame {
             device.counters.multicast += 1;
         }
-        // One tag after the other leads from the interface to the subinterface whose frame it is.
-        let (mut link, mut head) = (link, parsed.header_len());
-        for _ in 0..MAX_TAGS {
-            // A mere priority tag means the interface itself (802.1Q clause 6.9.1).
-            let Some(vid) = parsed.tag().map(|tag| tag.raw_vid()).filter(|vid| *vid != 0) else { break };
-            let Some(device) = self.vlan_device(link, vid) else {
-                self.count(link, |counters| counters.rx_dropped += 1);
-                return Delivery::None;
-            };
-            link = device;
-            let len = frame.len() as u64;
-            self.count(link, |counters| {
-                counters.rx_packets += 1;
-                counters.rx_bytes += len;
-                counters.multicast += u64::from(group_frame);
-            });
-            if parsed.ethertype() != frame::TPID {
-                break;
-            }
-            // The tag inside: as if the outer one had never been.
-            let Some(inner) = frame.get(head - 2 - 12..).and_then(Frame::new) else { break };
-            parsed = inner;
-            head += TAG_LEN;
-        }
+        let Some((link, head)) = self.untag(link, parsed) else { return self.unwanted(link) };
         if !group_frame && self.mac(link) != Some(destination) {
             return Delivery::None;
         }
@@ -120,6 +97,32 @@ impl Net {
             _ => self.count(link, |counters| counters.rx_dropped += 1),
         }
         Delivery::None
+    }
+
+    /// The interface or subinterface whose frame it is, and where the payload begins: one tag after the other
+    /// leads on. `None`: a VLAN that nobody has.
+    fn untag(&mut self, mut link: IfIndex, mut parsed: Frame<'_>) -> Option<(IfIndex, usize)> {
+        let frame = parsed.bytes();
+        let mut head = parsed.header_len();
+        for _ in 0..MAX_TAGS {
+            // A mere priority tag means the interface itself (802.1Q clause 6.9.1).
+            let Some(vid) = parsed.tag().map(|tag| tag.raw_vid()).filter(|vid| *vid != 0) else { break };
+            link = self.vlan_device(link, vid)?;
+            let group = frame[0] & 1 != 0;
+            self.count(link, |counters| {
+                counters.rx_packets += 1;
+                counters.rx_bytes += frame.len() as u64;
+                counters.multicast += u64::from(group);
+            });
+            if parsed.ethertype() != frame::TPID {
+                break;
+            }
+            // The tag inside.
+            let Some(inner) = frame.get(head - 2 - 12..).and_then(Frame::new) else { break };
+            parsed = inner;
+            head += TAG_LEN;
+        }
+        Some((link, head))
     }
 
     /// An IP packet arrived.

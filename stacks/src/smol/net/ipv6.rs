@@ -228,7 +228,10 @@ fn judge_options(mut options: &[u8], mut at: usize, group: bool) -> Result<(), W
             (_, 1) => return Err(Walk::Drop),
             (_, 3) if group => return Err(Walk::Drop),
             _ => {
-                return Err(Walk::Tell(Trouble::UnknownOption { at: at as u32, told_groups: kind >> 6 == 2 }));
+                return Err(Walk::Tell(Trouble::UnknownOption {
+                    at: at as u32,
+                    told_groups: kind >> 6 == 2,
+                }));
             }
         }
         if seen > MAX_OPTIONS {

@@ -210,6 +210,8 @@ pub struct Net {
     pub tables: Tables,
     /// See [`Net::generation`].
     generation: u64,
+    /// Grows whenever links, addresses or routes change.
+    revision: u64,
     cache: RefCell<routes::Index>,
     random: random::Random,
     timers: timers::Timers,
@@ -244,6 +246,7 @@ impl Net {
         Self {
             tables,
             generation: 1,
+            revision: 1,
             cache: RefCell::default(),
             random: random::Random::new(seed),
             timers: timers::Timers::default(),
@@ -293,7 +296,9 @@ impl Net {
 
     /// The tables changed like this: start or stop what belongs to it. What the tables say now is what counts.
     pub fn note(&mut self, now: Instant, change: &Change) {
-        self.generation += 1;
+        if !matches!(change, Change::Neighbour(..) | Change::NeighbourGone(..)) {
+            self.tables_changed();
+        }
         match change {
             Change::Link(link) => self.note_link(now, *link),
             Change::LinkGone(link) => {
@@ -314,11 +319,15 @@ impl Net {
             }
             Change::Route(_) | Change::RouteGone(_) => self.forget_gateways(),
             Change::Neighbour(link, address, _) | Change::NeighbourGone(link, address, _) => {
-                // A neighbour is no part of a path.
-                self.generation -= 1;
                 self.sync_neighbour(now, *link, *address);
             }
         }
+    }
+
+    /// Paths have to be looked up again, in a new index.
+    fn tables_changed(&mut self) {
+        self.generation += 1;
+        self.revision += 1;
     }
 
     fn note_link(&mut self, now: Instant, link: IfIndex) {

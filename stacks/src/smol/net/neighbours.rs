@@ -160,6 +160,8 @@ impl Net {
                 self.timers.set(Timer::Neighbour(link, address), now + DELAY);
                 mac
             }
+            // Set by hand without one: none is needed.
+            Nud::NoArp | Nud::Permanent => Some(entry.mac.unwrap_or(Mac([0; 6]))),
             _ => entry.mac,
         }
     }
@@ -191,10 +193,9 @@ impl Net {
     /// A neighbour was heard from (neigh_update).
     pub(super) fn heard(&mut self, now: Instant, link: IfIndex, address: IpAddr, heard: &Heard) {
         let key = (link, address);
-        if !self.neighbours.entries.contains_key(&key) {
-            if !heard.create || heard.mac.is_none() || !self.create(now, key) {
-                return;
-            }
+        let known = self.neighbours.entries.contains_key(&key);
+        if !known && (!heard.create || heard.mac.is_none() || !self.create(now, key)) {
+            return;
         }
         let Some(entry) = self.neighbours.entries.get_mut(&key) else { return };
         if entry.is_fixed() {

@@ -131,6 +131,6 @@ impl Net {
         let here = |hop: &Hop| hop.link == Some(link) && hop.gateway.is_none();
         // A host that a router redirects to directly need not be on a prefix of ours in IPv6.
         let on_link = index.find(address, here).map(|(hop, _)| hop.kind);
-        on_link.map_or(address.is_ipv6(), |kind| kind == RouteKind::Unicast)
+        on_link.map_or_else(|| address.is_ipv6(), |kind| kind == RouteKind::Unicast)
     }
 }

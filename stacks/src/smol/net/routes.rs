@@ -66,7 +66,7 @@ impl Owned {
 /// The tables, made quick to ask.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    pub(super) generation: u64,
+    revision: u64,
     v4: [Tree; 3],
     v6: [Tree; 3],
     addresses: FxHashMap<IpAddr, Vec<Owned>>,
@@ -108,8 +108,8 @@ fn mask(length: u8) -> u128 {
 
 impl Index {
     /// From the tables as they are.
-    pub(super) fn new(tables: &Tables, generation: u64) -> Self {
-        let mut index = Self { generation, ..Self::default() };
+    pub(super) fn new(tables: &Tables, revision: u64) -> Self {
+        let mut index = Self { revision, ..Self::default() };
         for route in &tables.routes {
             let Some(table) = TABLES.iter().position(|table| *table == route.table) else { continue };
             let hop = Hop {
@@ -182,8 +182,8 @@ impl Net {
 
     /// The index, made anew if it is old.
     pub(super) fn index(&self) -> Ref<'_, Index> {
-        if self.cache.borrow().generation != self.generation {
-            *self.cache.borrow_mut() = Index::new(&self.tables, self.generation);
+        if self.cache.borrow().revision != self.revision {
+            *self.cache.borrow_mut() = Index::new(&self.tables, self.revision);
         }
         self.cache.borrow()
     }

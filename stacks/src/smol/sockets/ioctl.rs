@@ -65,15 +65,4 @@ impl Engine {
             _ => info.unsent as i32,
         })
     }
-
-    fn interface_ioctl(
-        &mut self,
-        _now: Instant,
-        _id: SocketId,
-        _caller: &Caller,
-        _request: u32,
-        _argument: &[u8],
-    ) -> Result<Done, Errno> {
-        Err(Errno::ENOTTY)
-    }
 }

@@ -63,7 +63,7 @@ impl Engine {
             let port = socket.port;
             self.claim_port(Space::Tcp, id, port)?;
         } else {
-            let claim = Claim { local: socket.local, uid: socket.uid, listening: true };
+            let claim = Claim { local: socket.local, uid: socket.uid };
             let port = socket.port;
             let Some(socket) = self.sockets.get(id) else { return Err(Errno::EBADF) };
             if self.ports.conflicts(&self.sockets, (Space::Tcp, port), id, (socket, claim), false) {

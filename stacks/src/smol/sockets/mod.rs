@@ -19,6 +19,7 @@ pub(crate) mod groups;
 pub(crate) mod icmp;
 pub(crate) mod ioctl;
 pub(crate) mod keyed;
+pub(crate) mod life;
 pub(crate) mod listener;
 pub(crate) mod names;
 pub(crate) mod netlink;
@@ -92,6 +93,8 @@ pub(crate) struct Socket {
     pub(crate) timer: Option<(Timer, Instant)>,
     /// SO_COOKIE.
     pub(crate) cookie: u64,
+    /// The inode of the program's descriptor, if anybody said.
+    pub(crate) inode: u32,
     /// The rest.
     pub(crate) body: Body,
 }
@@ -151,6 +154,7 @@ impl Socket {
             path: None,
             timer: None,
             cookie: 0,
+            inode: 0,
             body,
         }
     }

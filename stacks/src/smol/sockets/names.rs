@@ -181,7 +181,7 @@ impl Engine {
     /// Makes a port a socket's own; 0: one that is free. EADDRINUSE.
     pub(crate) fn claim_port(&mut self, space: Space, id: SocketId, port: u16) -> Result<(), Errno> {
         let socket = self.sockets.get(id).ok_or(Errno::EBADF)?;
-        let claim = Claim { local: socket.local, uid: socket.uid, listening: false };
+        let claim = Claim { local: socket.local, uid: socket.uid };
         let free = |ports: &super::ports::Ports, port: u16, strict: bool| {
             !ports.conflicts(&self.sockets, (space, port), id, (socket, claim), strict)
         };

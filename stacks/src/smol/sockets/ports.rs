@@ -51,8 +51,6 @@ pub(crate) struct Claim {
     pub(crate) local: IpAddr,
     /// Whose it is.
     pub(crate) uid: u32,
-    /// It listens, or is about to.
-    pub(crate) listening: bool,
 }
 
 impl Ports {
@@ -121,7 +119,7 @@ impl Ports {
         let (low, high) = (u32::from(*range.start()), u32::from(*range.end()));
         let count = high - low + 1;
         let counter = &mut self.counters[(hash >> 32) as usize % COUNTERS];
-        let start = (hash as u32).wrapping_add((*counter).into()) % count & !1;
+        let start = ((hash as u32).wrapping_add((*counter).into()) % count) & !1;
         *counter = counter.wrapping_add(2);
         let first = u32::from(!even_first) ^ (low & 1);
         [first, first ^ 1]

@@ -24,8 +24,6 @@ use crate::smol::tables::IfIndex;
 pub(crate) const MOST: usize = 0xffff;
 /// MSG_MORE
 pub(crate) const MSG_MORE: i32 = 0x8000;
-/// IPV6_PMTUDISC_DO
-const DO: u8 = 2;
 
 /// A datagram without its bytes.
 #[derive(Debug, Clone, Copy)]
@@ -295,9 +293,4 @@ fn judge_destination(socket: &Socket, bytes: &[u8]) -> Result<Endpoint, Errno> {
         }
         _ => Ok(endpoint),
     }
-}
-
-/// Whether a datagram must not be longer than the path (IP_PMTUDISC_DO).
-pub(crate) fn is_rigid(options: &Options, v4: bool) -> bool {
-    DO == if v4 { options.ip.discover } else { options.ip6.discover }
 }

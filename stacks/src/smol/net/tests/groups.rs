@@ -228,7 +228,7 @@ fn the_groups_of_our_addresses_are_joined_and_left_with_them() {
 fn packets_of_a_group_arrive_while_we_are_in_it() {
     let mut world = World::pair();
     let frame = ipv4(Mac([1, 0, 0x5E, 1, 2, 3]), [10, 0, 0, 2], [239, 1, 2, 3], 99, b"hello");
-    let mut give = |world: &mut World| {
+    let give = |world: &mut World| {
         world.deliver(0, &VnetHdr::default(), &frame);
         world.take(0).len()
     };

@@ -38,7 +38,6 @@ pub(super) struct Inbox {
 /// A frame on the wire.
 #[derive(Debug, Clone)]
 pub(super) struct Sent {
-    pub(super) at: Instant,
     pub(super) from: usize,
     pub(super) link: IfIndex,
     pub(super) header: VnetHdr,
@@ -59,7 +58,7 @@ pub(super) struct World {
     pub(super) plain: bool,
     /// Which wire an interface is on, if not on the first.
     pub(super) wires: BTreeMap<(usize, IfIndex), u8>,
-    air: BTreeMap<(Instant, u64), (usize, IfIndex, VnetHdr, Vec<u8>)>,
+    air: BTreeMap<(Instant, u64), Sent>,
     random: Random,
     sent: u64,
 }
@@ -107,9 +106,9 @@ impl World {
             let Some(next) = frame.into_iter().chain(timer).min().filter(|next| *next <= end) else { break };
             self.now = self.now.max(next);
             if frame == Some(next) {
-                let (_, (from, link, header, frame)) = self.air.pop_first().unwrap();
-                for (to, at) in self.others(from, link) {
-                    self.deliver_at(to, at, &header, &frame);
+                let (_, sent) = self.air.pop_first().unwrap();
+                for (to, at) in self.others(sent.from, sent.link) {
+                    self.deliver_at(to, at, &sent.header, &sent.frame);
                 }
             } else {
                 for net in &mut self.nets {
@@ -163,7 +162,7 @@ impl World {
     }
 
     fn put(&mut self, from: usize, link: IfIndex, header: VnetHdr, frame: Vec<u8>) {
-        self.log.push(Sent { at: self.now, from, link, header, frame: frame.clone() });
+        self.log.push(Sent { from, link, header, frame: frame.clone() });
         let mut pieces = Vec::new();
         if self.plain {
             let view = Frame::new(&frame).expect("stacks send whole frames");
@@ -179,7 +178,7 @@ impl World {
             self.sent += 1;
             if self.random.below(1000) >= self.loss {
                 let due = self.now + Duration::from_millis(1);
-                self.air.insert((due, self.sent), (from, link, header, frame));
+                self.air.insert((due, self.sent), Sent { from, link, header, frame });
             }
         }
     }
@@ -241,6 +240,9 @@ pub(super) fn link(index: IfIndex, kind: LinkKind, mac: Mac) -> Link {
         allmulti: 0,
         queue_length: 1000,
         plugged: String::new(),
+        wished_flags: 0,
+        link_local: false,
+        configured6: false,
         counters: LinkCounters::default(),
     }
 }
@@ -346,6 +348,7 @@ pub(super) fn add_address_with(net: &mut Net, link: IfIndex, text: &str, flags: 
         preferred_until: None,
         valid_until: None,
         protocol: 0,
+        metric: 0,
     };
     net.tables.addresses.push(address.clone());
     net.tables.changes.push_back(Change::Address(address));

@@ -348,7 +348,7 @@ impl Engine {
                 self.get_raw_option(id, level, name, room)?
             }
             libc::SOL_PACKET => self.get_packet_option(id, name, value)?,
-            libc::SOL_NETLINK => self.get_netlink_option(id, name, value)?,
+            libc::SOL_NETLINK => self.get_netlink_option(id, name, room)?,
             _ => return Err(self.no_such_level(id)),
         };
         Ok(Done::Bytes(cut(bytes, room)))
@@ -402,7 +402,7 @@ impl Engine {
     }
 
     /// Sockets of IPv4 say EOPNOTSUPP of a level they do not know (ip_setsockopt), others ENOPROTOOPT.
-    fn no_such_level(&self, id: SocketId) -> Errno {
+    pub(super) fn no_such_level(&self, id: SocketId) -> Errno {
         match self.sockets.get(id) {
             Some(s) if self.is_inet(id) && s.domain == Domain::V4 => Errno::EOPNOTSUPP,
             Some(_) => Errno::ENOPROTOOPT,

@@ -228,6 +228,10 @@ fn set_receive_buffer(s: &mut Socket, n: u32) -> Result<(), Errno> {
     let options = s.options_mut();
     options.receive_buffer = n.saturating_mul(2).clamp(LEAST_RECEIVE, i32::MAX as u32);
     options.receive_buffer_chosen = true;
+    let size = options.receive_buffer;
+    if let Body::Netlink(netlink) = &mut s.body {
+        netlink.set_receive_buffer(size);
+    }
     Ok(())
 }
 

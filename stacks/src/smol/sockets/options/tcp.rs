@@ -12,7 +12,8 @@ use super::super::{Body, Socket};
 use super::{Row, answer, int, row};
 use crate::smol::call::Caller;
 use crate::smol::engine::{Engine, SocketId};
-use crate::smol::tcp::{Congestion, Info, State, Tcp};
+use crate::smol::netlink::tcp_info;
+use crate::smol::tcp::{Congestion, State, Tcp};
 
 /// net.ipv4.tcp_wmem[1] and tcp_rmem[1], which getsockopt shows, in bytes.
 pub(crate) const SEND_DEFAULT: u32 = 16_384;
@@ -380,8 +381,8 @@ impl Engine {
         let Some(stream) = socket.stream() else { return out };
         if let Some(listener) = &stream.listener {
             out[0] = State::Listen as u8;
-            put(&mut out, 24, listener.queue.len() as u32);
-            put(&mut out, 28, listener.backlog as u32);
+            out[24..28].copy_from_slice(&(listener.queue.len() as u32).to_ne_bytes());
+            out[28..32].copy_from_slice(&(listener.backlog as u32).to_ne_bytes());
             return out;
         }
         let Some(connection) = &stream.connection else {
@@ -389,54 +390,6 @@ impl Engine {
             return out;
         };
         let info = self.tcp.info(connection);
-        out[0] = self.tcp.state(connection) as u8;
-        fill(&mut out, &info, socket.path.map_or(1500, |path| path.mtu));
-        out
+        tcp_info(self.tcp.state(connection) as u8, &info).to_vec()
     }
-}
-
-fn put(out: &mut [u8], at: usize, n: u32) {
-    out[at..at + 4].copy_from_slice(&n.to_ne_bytes());
-}
-
-fn put_long(out: &mut [u8], at: usize, n: u64) {
-    out[at..at + 8].copy_from_slice(&n.to_ne_bytes());
-}
-
-fn fill(out: &mut [u8], info: &Info, mtu: u32) {
-    let micros = |d: Duration| u32::try_from(d.as_micros()).unwrap_or(u32::MAX);
-    let mss = usize::from(info.send_mss).max(1);
-    let segments = |bytes: usize| u32::try_from(bytes.div_ceil(mss)).unwrap_or(u32::MAX);
-    out[2] = u8::try_from(info.backoff).unwrap_or(u8::MAX);
-    out[4] = out[2];
-    // TCPI_OPT_TIMESTAMPS, _SACK, _WSCALE
-    out[5] = u8::from(info.timestamps)
-        | u8::from(info.sack) << 1
-        | u8::from(info.send_scale != 0 || info.receive_scale != 0) << 2;
-    out[6] = (info.send_scale & 15) | (info.receive_scale & 15) << 4;
-    put(out, 8, micros(info.rto));
-    put(out, 12, 40_000); // TCP_ATO_MIN
-    put(out, 16, info.send_mss.into());
-    put(out, 20, info.receive_mss.into());
-    put(out, 24, segments(info.unacked));
-    put(out, 60, mtu);
-    put(out, 64, info.receive_window as u32);
-    put(out, 68, micros(info.rtt));
-    put(out, 72, micros(info.rtt_var));
-    put(out, 76, if info.ssthresh >= i32::MAX as usize { 0x7fff_ffff } else { segments(info.ssthresh) });
-    put(out, 80, segments(info.cwnd));
-    put(out, 84, info.receive_mss.into());
-    put(out, 88, 3); // TCP_FASTRETRANS_THRESH
-    put(out, 96, info.receive_window as u32);
-    put(out, 100, info.retransmits as u32);
-    put_long(out, 104, u64::MAX);
-    put_long(out, 112, u64::MAX);
-    put_long(out, 120, info.bytes_acked);
-    put_long(out, 128, info.bytes_received);
-    put(out, 136, info.segments_out as u32);
-    put(out, 140, info.segments_in as u32);
-    put(out, 144, info.unsent as u32);
-    put(out, 148, micros(info.rtt));
-    put(out, 228, info.send_window as u32);
-    put(out, 232, info.receive_window as u32);
 }
