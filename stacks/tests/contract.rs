@@ -97,11 +97,17 @@ fn with_remote(check: Check) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("s");
     let mut server = again(&["--serve", path.to_str().expect("a plain path")]).spawn().expect("it starts");
-    while !path.exists() {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
     let user = User { view: "v".into(), pid: 1 };
-    let mut member = remote::join(&path, &user).expect("joined");
+    // The file is there a moment before its server listens.
+    let mut attempts = 0..5_000;
+    let mut member = loop {
+        match remote::join(&path, &user) {
+            Err(_) if attempts.next().is_some() => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            joined => break joined.expect("joined"),
+        }
+    };
     check(&mut member.remote);
     drop(member);
     remote::ask::<()>(&path, &msocket::proto::Request::Down { force: true }).expect("down");
