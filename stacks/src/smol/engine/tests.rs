@@ -2,6 +2,8 @@
 
 mod binding;
 mod datagrams;
+mod options;
+mod others;
 mod streams;
 
 use std::collections::BTreeMap;
