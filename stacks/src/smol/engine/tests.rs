@@ -1,5 +1,6 @@
 //! The engine in virtual time: one over its loopback, two over a wire that loses, delays and repeats.
 
+mod arbitrary;
 mod binding;
 mod datagrams;
 mod options;

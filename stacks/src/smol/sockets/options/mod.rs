@@ -379,6 +379,12 @@ impl Engine {
             libc::SOL_NETLINK => self.set_netlink_option(id, caller, name, value)?,
             _ => return Err(Errno::ENOPROTOOPT),
         }
+        if let Some(socket) = self.sockets.get_mut(id)
+            && socket.stream().is_none()
+        {
+            // Another way may be the right one now.
+            socket.path = None;
+        }
         self.apply_settings(now, id);
         Ok(Done::Value(0))
     }
