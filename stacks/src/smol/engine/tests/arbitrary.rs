@@ -93,7 +93,8 @@ impl Play {
     }
 
     fn socket(&mut self, n: u8) {
-        let domain = [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_NETLINK][usize::from(n >> 1) % 4];
+        let domain =
+            [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_NETLINK][usize::from(n >> 1) % 4];
         let kind = [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW][usize::from(n >> 3) % 3];
         let protocol = [0, 0, 0, 1, 58, 253, 255, ETH_ALL][usize::from(n >> 5)];
         let at = usize::from(n & 1);
@@ -163,7 +164,10 @@ impl Play {
         match act {
             Act::Raw(bytes) => {
                 for n in 0..self.sockets.len() as u8 {
-                    self.on(n, SocketCall::Send { to: None, control: bytes.clone(), data: bytes.clone(), flags: 0 });
+                    self.on(
+                        n,
+                        SocketCall::Send { to: None, control: bytes.clone(), data: bytes.clone(), flags: 0 },
+                    );
                 }
             }
             Act::Garble(at, x) => {
@@ -191,7 +195,7 @@ impl Play {
 const ETH_ALL: i32 = (libc::ETH_P_ALL as u16).to_be() as i32;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     /// Nothing panics, and when everybody has closed everything nothing is left.
     #[test]
