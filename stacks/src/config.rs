@@ -5,10 +5,10 @@
 //! — an interface, what it is plugged into, and its settings. The name may be left out (`switch:lan`): the
 //! first free `ethN` is taken. A link is `switch:NAME`, or `switch` for the user's default switch, with in
 //! brackets how the switch sees the port: `[vlan 10]` or `[trunk 10,20-29 native 1]`; or `none`, an
-//! interface that is plugged into nothing. Smol stacks can also be plugged into a vde_switch, `vde:PATH`; into a
-//! TAP of their host by name, `tap:NAME`, or one that is open already as descriptor N, `fd:N`; and into each other, if
-//! one process has them, as the two that name the same `pair:NAME`. They record frames: `pcap=FILE`, whole
-//! or, with `FILE[cut snap 128]`, as a wire would have them and only their first bytes.
+//! interface that is plugged into nothing. Smol stacks can also be plugged into a vde_switch, `vde:PATH`; into
+//! a TAP of their host by name, `tap:NAME`, or one that is open already as descriptor N, `fd:N`; and into each
+//! other, if one process has them, as the two that name the same `pair:NAME`. They record frames: `pcap=FILE`,
+//! whole or, with `FILE[cut snap 128]`, as a wire would have them and only their first bytes.
 //!
 //! # TOML
 //! ```toml

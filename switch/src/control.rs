@@ -36,8 +36,8 @@ pub enum Request {
     },
     /// The ports. Answer: a list of [`PortInfo`].
     PortLs,
-    /// A new port over the descriptor that comes with the request, or the three of a ring (memory, the doorbell
-    /// that wakes the switch, the one that wakes the other end: `ports::ring`). Answer: [`PortAdded`].
+    /// A new port over the descriptor that comes with the request, or the three of a ring (memory, the
+    /// doorbell that wakes the switch, the one that wakes the other end: `ports::ring`). Answer: [`PortAdded`].
     PortAdd(Attach),
     /// Takes a port away. Answer: `null`.
     PortRm {

@@ -198,7 +198,7 @@ impl Server {
                 }
             }
             self.plugs.run(now, &mut self.switch);
-            self.plugs.handle_timeout(now);
+            self.plugs.handle_timeout(now, &self.switch);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
             let mut hall =
                 connections::Hall { switch: &mut self.switch, plugs: &mut self.plugs, epoll: &self.epoll };

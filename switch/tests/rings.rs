@@ -132,6 +132,31 @@ fn a_full_ring_drops_for_itself_only() {
 }
 
 #[test]
+fn what_a_burst_took_is_given_back() {
+    let served = Served::new(None);
+    let (mut a, _a_line) = plug(&served, "a");
+    let (mut b, ends) = Ring::create(CAPACITY).unwrap();
+    let memory = ends[0].try_clone().unwrap();
+    let mut b_line = served.client();
+    b_line.add_ring(&ends, &Attach::new(Kind::Ring)).unwrap();
+    let used = || rustix::fs::fstat(&memory).unwrap().st_blocks * 512;
+    let mut flood = frame([255; 6], 1);
+    flood.resize(60_000, 0);
+    for _ in 0..30 {
+        a.send(&VnetHdr::default(), &[&flood]);
+    }
+    a.flush();
+    eventually("they wait in the ring", || used() > 30 * 60_000);
+    for _ in 0..30 {
+        assert_eq!(receive(&mut b), flood);
+    }
+    eventually("it is trimmed", || used() < 64 << 10);
+    a.send(&VnetHdr::default(), &[&flood]);
+    a.flush();
+    assert_eq!(receive(&mut b), flood);
+}
+
+#[test]
 fn who_breaks_the_rules_loses_the_port_and_nobody_else() {
     let served = Served::new(None);
     let (mut a, _a_line) = plug(&served, "a");

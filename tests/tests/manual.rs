@@ -41,14 +41,19 @@ fn the_differences_are_in_the_manual() {
 
 #[test]
 fn the_trapped_calls_are_in_the_manual() {
-    let source = read("viewnet/src/handlers/mod.rs");
+    check_calls("viewnet/src/handlers/mod.rs", "## Calls\n");
+    check_calls("viewnet/src/handlers/smol/mod.rs", "## Calls on a smol stack\n");
+}
+
+fn check_calls(source: &str, heading: &str) {
+    let source = read(source);
     let table = source.split("const TABLE").nth(1).expect("the table").split("];").next().expect("its end");
     let trapped: Vec<&str> =
         table.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(trapped.len() >= 5, "{trapped:?}");
     let manual = read("doc/views.md");
     let listed =
-        manual.split("## Calls").nth(1).expect("a list of calls").split("\n## ").next().expect("its end");
+        manual.split(heading).nth(1).expect("a list of calls").split("\n## ").next().expect("its end");
     for call in &trapped {
         assert!(listed.contains(&format!("| `{call}` |")), "doc/views.md does not list {call}");
     }

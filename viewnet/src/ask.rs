@@ -117,7 +117,7 @@ impl Give {
                 return Ok(Given::Value(message.length as i64));
             }
             (Self::Message(header), Done::Received(message)) => {
-                header.write(message, target)?;
+                header.write(message, false, target)?;
                 return Ok(Given::Value(message.length as i64));
             }
             (Self::Argument(argument), Done::Bytes(bytes)) => argument.write(bytes, target)?,

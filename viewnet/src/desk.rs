@@ -13,6 +13,11 @@
 //!   that is the call made anew, and the kept answer is its answer. A bind(2) that succeeded is not run
 //!   twice.
 //!
+//! One gap is the kernel's: a signal that meets a thread while NOTIF_SEND is under way can end the call although
+//! the answer was taken (seccomp_do_user_notification looks at the signal first), and nobody is told. Some
+//! two signals in ten thousand that fall into a trapped call meet it; then a datagram is sent twice, or one is lost,
+//! as networks do. Descriptors cannot be lost so: the thread itself installs them.
+//!
 //! The desk knows neither the listener nor the host but through [`Door`] and [`SocketHost`].
 
 use std::collections::HashMap;

@@ -42,24 +42,27 @@ use crate::{eye, filter, handlers, nested};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StackSpec {
-    /// A stack made for this view.
-    New(Make, StackConfig),
+    /// A stack made for this view: a kernel stack where this machine lets us, else one in a library. Inside a
+    /// view: of the view's kind.
+    New(StackConfig),
+    /// A kernel stack made for this view.
+    Kernel(StackConfig),
+    /// A stack in a library made for this view.
+    Smol(StackConfig),
     /// The stack that is served at a path.
     At(PathBuf),
     /// No network.
     None,
 }
 
-/// Which kind of stack is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Make {
-    /// A kernel stack where this machine lets us, else one in a library. Inside a view: of the view's kind.
-    Any,
-    /// A kernel stack.
-    Kernel,
-    /// A stack in a library.
-    Smol,
+impl StackSpec {
+    /// What the stack shall look like, if it is a new one.
+    pub(crate) fn config(&self) -> Option<&StackConfig> {
+        match self {
+            Self::New(config) | Self::Kernel(config) | Self::Smol(config) => Some(config),
+            Self::At(_) | Self::None => None,
+        }
+    }
 }
 
 /// A program to run.
@@ -146,13 +149,19 @@ fn start_any(plan: &Plan) -> Result<(Line, Ready), Failure> {
     };
     let namespaces = [Step::UserNamespace, Step::IdMap, Step::NetNamespace];
     match (&plan.stack, Step::told_by(&refusal)) {
-        (StackSpec::New(Make::Any, config), Some((step, errno))) if namespaces.contains(&step) => {
+        (StackSpec::New(config), Some((step, errno))) if namespaces.contains(&step) => {
             if plan.verbose {
                 let why = doctor::failure(step.into(), errno).refusal;
                 eprintln!("viewnet: a smol stack in place of a kernel stack: {}: {}", why.what, why.why);
             }
-            let smol = Plan { stack: StackSpec::New(Make::Smol, config.clone()), ..plan.clone() };
-            start(&smol)?.map_err(explained)
+            let smol = Plan { stack: StackSpec::Smol(config.clone()), ..plan.clone() };
+            // If that cannot be had either, what keeps us from the first is what to mend.
+            start(&smol)?.map_err(|why| {
+                if plan.verbose {
+                    eprintln!("viewnet: {why}");
+                }
+                explained(refusal)
+            })
         }
         _ => Err(explained(refusal)),
     }

@@ -33,7 +33,7 @@ use stacks::stack::Kind;
 
 use crate::desk::Calls;
 use crate::eye::Eye;
-use crate::launch::{Make, Plan, StackSpec};
+use crate::launch::{Plan, StackSpec};
 use crate::maker::{become_maker, take_turn};
 use crate::runtime::Runtime;
 use crate::smol::{Hosts, SmolId};
@@ -245,20 +245,20 @@ impl Supervisor {
         match stack {
             StackSpec::At(path) => self.join(path, &user, token),
             StackSpec::None => Ok(Source::Joined(Box::new(NoStack), None)),
-            StackSpec::New(Make::Any | Make::Smol, config) if self.smol.is_some() => {
+            StackSpec::New(config) | StackSpec::Smol(config) if self.smol.is_some() => {
                 self.make_smol(name, config, user)
             }
             // The filter of kernel views sends us too few calls, and a filter can only be added to.
-            StackSpec::New(Make::Smol, _) => Err(cannot("smol", "this is inside a view on a kernel stack")
+            StackSpec::Smol(_) => Err(cannot("smol", "this is inside a view on a kernel stack")
                 .hint("run it outside of the view, or start the outer view with --stack smol")
                 .into()),
             // We would have to leave for its user namespace, and our own sockets' names stay behind.
-            StackSpec::New(Make::Kernel, _) if self.smol.is_some() => {
+            StackSpec::Kernel(_) if self.smol.is_some() => {
                 Err(cannot("kernel", "this is inside a view on a smol stack")
                     .hint("make it outside with `viewnet stack up`, and use it with --stack NAME")
                     .into())
             }
-            StackSpec::New(_, config) => self.make_kernel(name, config, user),
+            StackSpec::New(config) | StackSpec::Kernel(config) => self.make_kernel(name, config, user),
         }
     }
 
@@ -341,10 +341,10 @@ impl Supervisor {
 /// Whether a view's stack is a library, here or in the process that serves it.
 fn wants_smol(stack: &StackSpec) -> bool {
     match stack {
-        StackSpec::New(make, _) => *make == Make::Smol,
+        StackSpec::Smol(_) => true,
         // Whatever is wrong with the path is told when it is joined.
         StackSpec::At(path) => remote::describe(path).is_ok_and(|stack| stack.kind == Kind::Smol),
-        StackSpec::None => false,
+        StackSpec::New(_) | StackSpec::Kernel(_) | StackSpec::None => false,
     }
 }
 

@@ -7,7 +7,8 @@ use stacks::smol::call::SocketCall;
 use crate::handlers::Abi;
 use crate::sys::seccomp::Notification;
 
-const FAMILIES: [(i32, &str); 12] = [
+const FAMILIES: [(i32, &str); 13] = [
+    (libc::AF_UNSPEC, "AF_UNSPEC"),
     (libc::AF_UNIX, "AF_UNIX"),
     (libc::AF_INET, "AF_INET"),
     (libc::AF_INET6, "AF_INET6"),

@@ -59,7 +59,8 @@ pub enum SocketCall {
         level: i32,
         /// SO_*, IP_*, …
         name: i32,
-        /// The value.
+        /// The value, in the machine's 64-bit layout. For SO_ATTACH_FILTER and SO_ATTACH_REUSEPORT_CBPF: the
+        /// instructions themselves; empty if the program is none.
         value: Vec<u8>,
     },
     /// shutdown(2)
@@ -93,8 +94,12 @@ pub enum SocketCall {
     Ioctl {
         /// SIOC*
         request: u32,
-        /// The argument's bytes. For SIOCGIFCONF: `ifc_len` as 4 bytes; the answer is 4 bytes of length and
-        /// the records.
+        /// The argument's bytes, in the machine's 64-bit layout; empty for requests that only give (SIOCOUTQ,
+        /// SIOCATMARK, SIOCGSTAMP). For SIOCGIFCONF: `ifc_len` as 4 bytes; the answer is 4 bytes of length and
+        /// the records. For SIOCADDRT and SIOCDELRT: 120 bytes of struct rtentry (on an IPv6 socket its first
+        /// 80 are a struct in6_rtmsg) and 16 with the name that `rt_dev` points to. For SIOCETHTOOL: 40 bytes of
+        /// struct ifreq and what `ifr_data` points to, and the same as the answer. On an IPv6 socket, of the 24
+        /// to 40 bytes of SIOCSIFADDR, SIOCDIFADDR and SIOCSIFDSTADDR the first 24 are a struct in6_ifreq.
         argument: Vec<u8>,
     },
 }

@@ -38,8 +38,8 @@ pub use routes::RouteMatch;
 pub const LOOPBACK: IfIndex = IfIndex(1);
 /// Most interfaces of a stack: what a configuration may hold, and as many VLANs on them.
 pub const MAX_LINKS: usize = 1024;
-/// Most addresses of a stack: adding one costs time in proportion to them.
-pub const MAX_ADDRESSES: usize = 4096;
+/// Most addresses of a stack: adding one costs time in proportion to those of its link.
+pub const MAX_ADDRESSES: usize = 1024;
 /// Most routes of a stack: adding one may move all of them.
 pub const MAX_ROUTES: usize = 65_536;
 /// Most neighbours of a stack (net.ipv4.neigh.default.gc_thresh3).

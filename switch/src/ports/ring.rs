@@ -72,6 +72,8 @@ const ALIGN: usize = 64;
 /// A quiet ring is not begun anew before this many bytes, which are then an idle port's memory: that of a stack
 /// to which nobody speaks but the broadcasts of thousands of others.
 const REWIND: u32 = 16 << 10;
+/// A ring of which more bytes than these were used is worth [trimming](Ring::trim).
+const SWOLLEN: u32 = 64 << 10;
 
 /// The peer broke the rules; the port is of no more use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +109,10 @@ struct Producer {
     position: u32,
     /// Free bytes as far as we know: there may be more.
     free: u32,
+    /// Bytes that may be in use.
+    limit: u32,
+    /// Where records have ended at most since the last trimming: memory that is in use.
+    highest: u32,
     /// Something was put since the last [`Ring::flush`].
     unflushed: bool,
 }
@@ -174,7 +180,8 @@ impl Ring {
             records: RECORDS + ring * capacity as usize,
             capacity,
         };
-        let producer = Producer { side: side(to), epoch: 0, position: 0, free: 0, unflushed: false };
+        let (epoch, position, free, limit, highest, unflushed) = (0, 0, 0, capacity, 0, false);
+        let producer = Producer { side: side(to), epoch, position, free, limit, highest, unflushed };
         let side = side(1 - to);
         let consumer = Consumer { side, epoch: 0, position: 0, head: 0, armed: false, unflushed: false };
         Self { shared, producer, consumer, bell, peer }
@@ -228,6 +235,7 @@ impl Ring {
             at = at.wrapping_add(piece.len() as u32);
         }
         producer.position = producer.position.wrapping_add(need);
+        producer.highest = producer.highest.max(producer.position.min(producer.side.capacity));
         producer.free -= need;
         producer.unflushed = true;
         let head = joined(producer.epoch, producer.position);
@@ -293,6 +301,34 @@ impl Ring {
         }
     }
 
+    /// From now on at most `bytes`, or what one record of any length takes, may be waiting in the ring we put into.
+    pub fn limit(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.producer.limit = bytes.clamp(*CAPACITIES.start(), self.producer.side.capacity);
+    }
+
+    /// Was so much of the ring we put into used that its memory is worth having back?
+    pub fn is_swollen(&self) -> bool {
+        self.producer.highest > SWOLLEN
+    }
+
+    /// Gives back the memory of the ring we put into, if the peer has taken everything; false if it has not. For a time
+    /// of quiet, as the pages have to be had again when they are needed.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn trim(&mut self) -> Result<bool, Broken> {
+        let Self { shared, producer, .. } = self;
+        producer.look(shared)?;
+        if producer.free < producer.side.capacity {
+            return Ok(false);
+        }
+        let records = producer.side.records;
+        shared.discard(records + REWIND as usize..records + producer.highest as usize);
+        producer.highest = 0;
+        Ok(true)
+    }
+
     /// Is there room for `bytes` of records? Each takes its frame and at most 79 bytes more.
     ///
     /// # Errors
@@ -329,9 +365,19 @@ impl Producer {
     fn make_room(&mut self, shared: &Shared, need: u32) -> Result<bool, Broken> {
         // A new batch after enough bytes: the peer may have taken everything.
         let may_rewind = !self.unflushed && self.position >= REWIND;
-        if self.free >= need && !may_rewind {
+        if self.has_room(need) && !may_rewind {
             return Ok(true);
         }
+        self.look(shared)?;
+        Ok(self.has_room(need))
+    }
+
+    fn has_room(&self, need: u32) -> bool {
+        self.free >= need.saturating_add(self.side.capacity - self.limit)
+    }
+
+    /// Sees how much is free, and begins anew if everything is.
+    fn look(&mut self, shared: &Shared) -> Result<(), Broken> {
         let (epoch, tail) = split(self.side.tail(shared).load(Ordering::Acquire));
         let used = match epoch {
             epoch if epoch == self.epoch => self.position.wrapping_sub(tail),
@@ -346,7 +392,7 @@ impl Producer {
             (self.epoch, self.position) = (self.epoch.wrapping_add(1), 0);
         }
         self.free = self.side.capacity - used;
-        Ok(self.free >= need)
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
@@ -72,6 +73,22 @@ impl Shared {
         assert!(at.checked_add(from.len()).is_some_and(|end| end <= self.len), "in bounds");
         // SAFETY: the destination is inside the mapping, and `from`, being borrowed, is outside of it.
         unsafe { ptr::copy_nonoverlapping(from.as_ptr(), self.base.as_ptr().add(at), from.len()) }
+    }
+}
+
+impl Shared {
+    /// Gives the pages that are wholly within `range` back to the system; they are zeros from then on.
+    pub(crate) fn discard(&self, range: Range<usize>) {
+        // SAFETY: no memory is involved.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        let Ok(page) = usize::try_from(page) else { return };
+        let start = range.start.next_multiple_of(page);
+        let end = range.end.min(self.len) / page * page;
+        if start < end {
+            // SAFETY: the range is inside the mapping, and to whoever reads it the same as storing zeros. It may fail:
+            // then the memory is kept.
+            unsafe { libc::madvise(self.base.as_ptr().add(start).cast(), end - start, libc::MADV_REMOVE) };
+        }
     }
 }
 

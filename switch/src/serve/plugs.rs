@@ -9,10 +9,12 @@
 //! that its interface went down, but not that it was then removed: such ports are looked at every
 //! [`DOWN_CHECK`].
 //!
-//! **Rings** are silent while we are awake: their other end rings the doorbell only if it is asked to. A ring that
-//! had a turn is on the list of those that are not armed. [`Plugs::arm`] asks for their doorbells when the round is
-//! over; those in which frames wait nevertheless stay on the list, and have their next turn at once, by
-//! [`Plugs::run`]. The other end of a ring that we put frames into is woken, if it sleeps, at the burst's end.
+//! **Rings** are silent while we are awake: their other end rings the doorbell only if it is asked to. A ring
+//! that had a turn is on the list of those that are not armed. [`Plugs::arm`] asks for their doorbells when the
+//! round is over; those in which frames wait nevertheless stay on the list, and have their next turn at once,
+//! by [`Plugs::run`]. The other end of a ring that we put frames into is woken, if it sleeps, at the burst's
+//! end. Rings take memory as frames wait in them. A flood to thousands may fill only some of each, and rings
+//! that were full are trimmed when they have been silent for a while.
 //!
 //! Closing a TAP waits some 30 ms for the kernel, in which no frame would move. So descriptors are closed by
 //! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
@@ -47,6 +49,13 @@ const MAX_ERRORS: u32 = 64;
 /// How long the port of a removed interface may outlive it, while its interface was down.
 const DOWN_CHECK: Duration = Duration::from_millis(250);
 
+/// How long a ring that has taken much memory may be silent before it gives it back.
+const TRIM_CHECK: Duration = Duration::from_secs(1);
+/// Rings trimmed in one go, at some 10 µs each.
+const TRIMS: usize = 256;
+/// Memory that frames to many ports may take in all their rings together, in bytes.
+const FLOOD_MEMORY: usize = 256 << 20;
+
 /// Frames longer than this are of a stream that fills super-segments: no answer to a question, nor most
 /// answers.
 const BULK_FRAME: usize = 8 << 10;
@@ -70,6 +79,9 @@ pub(super) struct Plugs {
     waiting: usize,
     /// Rings that something was put into in this burst.
     unflushed: Vec<PortId>,
+    /// Rings that have taken much memory, with what they had sent when they were last looked at.
+    swollen: Vec<(PortId, u64)>,
+    trim_check: Option<Instant>,
 }
 
 /// A frame that was taken from a port: its virtio-net header, and where in the arena it lies.
@@ -92,6 +104,8 @@ pub(super) struct Plug {
     awake: bool,
     /// It is in [`Plugs::unflushed`].
     unflushed: bool,
+    /// It is in [`Plugs::swollen`].
+    swollen: bool,
 }
 
 /// A plug to be.
@@ -128,6 +142,8 @@ impl Plugs {
             awake: Vec::new(),
             waiting: 0,
             unflushed: Vec::new(),
+            swollen: Vec::new(),
+            trim_check: None,
         }
     }
 
@@ -175,24 +191,58 @@ impl Plugs {
 
     /// Writes what was taken from a port where it belongs.
     fn put(&mut self, now: Instant, id: PortId, switch: &mut Switch) {
-        let Self { table, egress, arena, taken, dead, unflushed, .. } = self;
+        let Self { table, egress, arena, taken, dead, unflushed, swollen, trim_check, .. } = self;
         for Taken { hdr, at } in taken.iter() {
             let Some(frame) = switch.handle_frame(now, id, hdr, &arena[at.clone()], egress) else { continue };
             for transmit in egress.as_slice() {
                 let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
                     continue;
                 };
-                plug.transmit(hdr, frame, transmit, switch, dead);
-                if plug.kind() == Kind::Ring && !std::mem::replace(&mut plug.unflushed, true) {
-                    unflushed.push(transmit.port);
+                if let Some(ring) = plug.wire.ring() {
+                    ring.limit(FLOOD_MEMORY / egress.as_slice().len());
+                    if !std::mem::replace(&mut plug.unflushed, true) {
+                        unflushed.push(transmit.port);
+                    }
                 }
+                plug.transmit(hdr, frame, transmit, switch, dead);
             }
         }
         for id in unflushed.drain(..) {
             let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { continue };
             plug.unflushed = false;
-            plug.wire.ring().into_iter().for_each(Ring::flush);
+            let Some(ring) = plug.wire.ring() else { continue };
+            ring.flush();
+            if ring.is_swollen() && !std::mem::replace(&mut plug.swollen, true) {
+                swollen.push((id, 0));
+                trim_check.get_or_insert(now + TRIM_CHECK);
+            }
         }
+    }
+
+    /// Gives back the memory of rings that nothing was sent to lately.
+    fn trim(&mut self, now: Instant, switch: &Switch) {
+        if self.trim_check.is_none_or(|at| now < at) {
+            return;
+        }
+        let Self { table, swollen, dead, .. } = self;
+        let mut left = TRIMS;
+        swollen.retain_mut(|(id, before)| {
+            let sent = switch.port(*id).map_or(0, |port| port.counters.tx_frames);
+            let was_silent = std::mem::replace(before, sent) == sent;
+            let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return false };
+            let Some(ring) = plug.wire.ring() else { return false };
+            let mut trimmed = was_silent && left > 0;
+            if trimmed {
+                left -= 1;
+                trimmed = ring.trim().unwrap_or_else(|Broken| {
+                    plug.mark_dead(*id, dead);
+                    true
+                });
+            }
+            plug.swollen = !trimmed;
+            plug.swollen
+        });
+        self.trim_check = (!self.swollen.is_empty()).then(|| now + TRIM_CHECK);
     }
 
     /// The round is over: asks the rings for their doorbells. True if there is something to do at once:
@@ -235,7 +285,7 @@ impl Plugs {
             match plug.wire.receive(room) {
                 Ok((hdr, bytes)) => {
                     (plug.errors, plug.down) = (0, false);
-                    // A TAP queues a thousand frames, a ring 64; a packet socket few of this size, and would lose them.
+                    // A packet socket queues few frames of this size, and would lose them.
                     if bytes.len() > BULK_FRAME && plug.kind() != Kind::Packet {
                         *bulk += bytes.len();
                     }
@@ -323,6 +373,7 @@ impl Plugs {
             down: false,
             awake: is_ring,
             unflushed: false,
+            swollen: false,
         });
         Ok(id)
     }
@@ -351,11 +402,12 @@ impl Plugs {
 
     /// When to call [`Plugs::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.down_check
+        self.down_check.into_iter().chain(self.trim_check).min()
     }
 
-    /// Looks after ports whose interface is down: is it gone?
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    /// Looks after rings that have taken much memory, and ports whose interface is down: is it gone?
+    pub(super) fn handle_timeout(&mut self, now: Instant, switch: &Switch) {
+        self.trim(now, switch);
         if self.down_check.is_none_or(|at| now < at) {
             return;
         }

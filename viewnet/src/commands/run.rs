@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::commands::options::{KindName, StackOptions, hold_switches};
 use crate::exit::{Exit, Failure};
-use crate::launch::{self, Make, Plan, StackSpec};
+use crate::launch::{self, Plan, StackSpec};
 use crate::runtime::{Runtime, check_name};
 use nix::unistd::geteuid;
 
@@ -74,19 +74,18 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
             let error = launch::execute(&args.command, None);
             return error.map(|never| match never {});
         }
-        Choice::Spec(StackSpec::New(make, config)) => {
-            let switches = hold_switches(&runtime, &config)?;
-            (StackSpec::New(make, config), Some(switches))
+        Choice::Spec(spec) => {
+            let switches = spec.config().map(|config| hold_switches(&runtime, config)).transpose()?;
+            (spec, switches)
         }
         Choice::Named(name) => (StackSpec::At(absolute(runtime.stack(&name))?), None),
-        Choice::Spec(spec) => (spec, None),
     };
     warn_of_lost_privileges(&args.command[0]);
     if args.verbose {
         let what = match &stack {
-            StackSpec::New(Make::Any, _) => "a stack of its own".to_owned(),
-            StackSpec::New(Make::Kernel, _) => "a kernel stack of its own".to_owned(),
-            StackSpec::New(Make::Smol, _) => "a smol stack of its own".to_owned(),
+            StackSpec::New(_) => "a stack of its own".to_owned(),
+            StackSpec::Kernel(_) => "a kernel stack of its own".to_owned(),
+            StackSpec::Smol(_) => "a smol stack of its own".to_owned(),
             StackSpec::At(path) => format!("the stack at {}", path.display()),
             StackSpec::None => "no network".to_owned(),
         };
@@ -135,9 +134,9 @@ fn choose(args: &Args) -> Result<Choice, Failure> {
         }
     };
     match kind {
-        None => Ok(Choice::Spec(StackSpec::New(Make::Any, options.stack()?))),
-        Some(KindName::Kernel) => Ok(Choice::Spec(StackSpec::New(Make::Kernel, options.stack()?))),
-        Some(KindName::Smol) => Ok(Choice::Spec(StackSpec::New(Make::Smol, options.stack()?))),
+        None => Ok(Choice::Spec(StackSpec::New(options.stack()?))),
+        Some(KindName::Kernel) => Ok(Choice::Spec(StackSpec::Kernel(options.stack()?))),
+        Some(KindName::Smol) => Ok(Choice::Spec(StackSpec::Smol(options.stack()?))),
         Some(KindName::None) if options.describes_a_network() => {
             Err(Failure::new("cannot give a network to a view without one", "kind none has no interfaces")
                 .hint("leave out --kind none, or the options of the network"))
@@ -191,16 +190,11 @@ mod tests {
     #[test]
     fn without_options_a_new_stack_of_any_kind() {
         assert!(
-            matches!(chosen(&[]), Ok(Choice::Spec(StackSpec::New(Make::Any, config))) if config == stacks::config::StackConfig::default())
+            matches!(chosen(&[]), Ok(Choice::Spec(StackSpec::New(config))) if config == stacks::config::StackConfig::default())
         );
-        for (word, make) in [("kernel", Make::Kernel), ("smol", Make::Smol)] {
-            for option in ["--stack", "--kind"] {
-                let chosen = chosen(&[option, word]);
-                assert!(
-                    matches!(chosen, Ok(Choice::Spec(StackSpec::New(kind, _))) if kind == make),
-                    "{option} {word}"
-                );
-            }
+        for option in ["--stack", "--kind"] {
+            assert!(matches!(chosen(&[option, "kernel"]), Ok(Choice::Spec(StackSpec::Kernel(_)))));
+            assert!(matches!(chosen(&[option, "smol"]), Ok(Choice::Spec(StackSpec::Smol(_)))));
         }
         assert!(matches!(chosen(&["--kind", "none"]), Ok(Choice::Spec(StackSpec::None))));
         assert!(matches!(chosen(&["--stack", "lan1"]), Ok(Choice::Named(name)) if name == "lan1"));

@@ -253,4 +253,44 @@ mod tests {
         }
         assert!(!is_host_resolver(me, b"/etc/passwd"));
     }
+
+    fn own_thread() -> i32 {
+        nix::unistd::gettid().as_raw()
+    }
+
+    fn address(bytes: &[u8]) -> u64 {
+        bytes.as_ptr().addr() as u64
+    }
+
+    #[test]
+    fn memory_is_gathered_and_scattered_whole_or_not_at_all() {
+        let (tid, source) = (own_thread(), std::hint::black_box(b"0123456789".to_vec()));
+        let ranges = [(address(&source) + 8, 2), (0, 0), (address(&source), 3)];
+        assert_eq!(gather(tid, &ranges).unwrap(), b"89012");
+        assert_eq!(gather(tid, &[(address(&source), 1), (8, 1)]), Err(Errno::EFAULT));
+        assert_eq!(gather(tid, &[(0, 0)]), Ok(vec![]));
+        // More ranges than one call takes.
+        let many: Vec<_> = (0..2500).map(|n| (address(&source) + n % 10, 1)).collect();
+        assert_eq!(gather(tid, &many).unwrap(), b"0123456789".repeat(250));
+        let target = std::hint::black_box(vec![b'.'; 2500]);
+        let pieces: Vec<(u64, &[u8])> = (0..2500).map(|n| (address(&target) + n, &source[..1])).collect();
+        scatter(tid, &pieces).unwrap();
+        assert_eq!(std::hint::black_box(&target), &vec![b'0'; 2500]);
+        assert_eq!(scatter(tid, &[(8, b"x")]), Err(Errno::EFAULT));
+        assert_eq!(read_partly(tid, 8, 4), Err(Errno::EFAULT));
+        assert_eq!(read_partly(tid, address(&source), 4).unwrap(), b"0123");
+    }
+
+    #[test]
+    fn a_descriptor_is_duplicated_and_known_by_its_family() {
+        use std::os::fd::{AsFd, AsRawFd};
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (process, _) = open_thread(own_thread()).unwrap();
+        let copy = duplicate(process.as_fd(), socket.as_raw_fd()).unwrap();
+        assert_eq!(domain(copy.as_fd()), Ok(libc::AF_UNIX));
+        let file = fs::File::open("/dev/null").unwrap();
+        assert_eq!(domain(file.as_fd()), Err(Errno::ENOTSOCK));
+        assert_eq!(duplicate(process.as_fd(), 1 << 20).unwrap_err(), Errno::EBADF);
+        assert_eq!(open_thread(i32::MAX).unwrap_err(), Errno::ESRCH);
+    }
 }

@@ -300,8 +300,11 @@ impl Taken<'_> {
                 let made = Made { call: *self.call, who, fd, line };
                 calls.put(&mut desk, made, file, ask)
             }
-            // The caller is gone.
-            _ => Put::Over(Shown::Gone, line),
+            (who, _) => {
+                let errno = who.err().unwrap_or(Errno::EIO);
+                let _ = self.door.answer(self.call.id, Err(errno));
+                Put::Over(Shown::Fails(errno), line)
+            }
         }
     }
 }

@@ -57,7 +57,7 @@ impl Supervisor {
         if !is_name(name) {
             return Err(refused("its name is none").hint("use 1 to 32 letters, digits and `._-`").into());
         }
-        if let StackSpec::New(_, config) = stack {
+        if let Some(config) = stack.config() {
             config.clone().checked().map_err(|e| e.refusal("cannot use the configuration"))?;
         }
         let Some(root) = seen.ancestors.first().copied() else {

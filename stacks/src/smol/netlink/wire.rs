@@ -134,7 +134,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// The attributes inside an attribute.
-    pub(super) fn nest(&self, kind: u16) -> Option<Attributes<'a>> {
+    pub(super) fn nest(&self, kind: u16) -> Option<Self> {
         self.get(kind).map(|value| Attributes::behind(value, 0))
     }
 }

@@ -1,9 +1,9 @@
 //! A cable between two stacks of one process.
 //!
 //! # Theory of operation
-//! A cable is a ring whose two ends are both ours. Each has a name, under which [`Cables`] keeps it while one of its
-//! ends is plugged in somewhere. The two ends may be in two threads. An end that is pulled out can be plugged in
-//! again; what was under way to it is lost then.
+//! A cable is a ring whose two ends are both ours. Each has a name, under which [`Cables`] keeps it while one of
+//! its ends is plugged in somewhere. The two ends may be in two threads. An end that is pulled out can be plugged
+//! in again; what was under way to it is lost then.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -106,8 +106,8 @@ impl Port {
         Ok(Some(Self { end, recorder, alive: true, errors: 0 }))
     }
 
-    /// What to wait for. Take them out of the epoll set before the port is dropped: closing a descriptor does not, as
-    /// the other end has it too (epoll(7), questions and answers).
+    /// What to wait for. Take them out of the epoll set before the port is dropped: closing a descriptor does
+    /// not, as the other end has it too (epoll(7), questions and answers).
     pub fn sources(&self) -> impl Iterator<Item = (BorrowedFd<'_>, EpollFlags)> {
         let (first, second) = match &self.end {
             End::Uplink(uplink) => uplink.sources().map(Some).into(),
@@ -199,6 +199,19 @@ impl Port {
             End::Uplink(uplink) => uplink.ring.flush(),
             End::Cable(cable) => cable.ring().flush(),
             End::Vde(_) | End::Wire(..) => {}
+        }
+    }
+
+    /// Gives back the memory that sending took, if it is much. For when nothing was sent for a second or so.
+    pub fn trim(&mut self) {
+        let ring = match &mut self.end {
+            End::Uplink(uplink) => &mut uplink.ring,
+            End::Cable(cable) => cable.ring(),
+            End::Vde(_) | End::Wire(..) => return,
+        };
+        if ring.is_swollen() {
+            // What is still in it is gone by the next time; what is broken is seen elsewhere.
+            let _ = ring.trim();
         }
     }
 

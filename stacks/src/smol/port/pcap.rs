@@ -1,10 +1,10 @@
 //! Recording the frames of a port.
 //!
 //! # Theory of operation
-//! A pcapng file: a section header, one interface, and an enhanced packet block for each frame, with its direction
-//! and, in nanoseconds, its time. Frames are recorded as they pass, so super-segments whole and
-//! checksums that are yet to be filled wrong; with `cut` they are recorded as a wire would have them. The
-//! file is written when enough has gathered, and whenever the port's owner is about to sleep. A file that cannot be
+//! A pcapng file: a section header, one interface, and an enhanced packet block for each frame, with its
+//! direction and, in nanoseconds, its time. Frames are recorded as they pass, so super-segments whole and
+//! checksums that are yet to be filled wrong; with `cut` they are recorded as a wire would have them. The file
+//! is written when enough has gathered, and whenever the port's owner is about to sleep. A file that cannot be
 //! written any more ends the recording, not the port.
 //!
 //! Read: draft-ietf-opsawg-pcapng, clauses 4.1 to 4.3.

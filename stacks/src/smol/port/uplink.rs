@@ -1,8 +1,8 @@
 //! A port of a switch, by shared-memory ring.
 //!
 //! # Theory of operation
-//! We make the ring and hand its other end to the switch with the control request `port_add`. The port lives as
-//! long as the control connection, which is kept for that and says, by hanging up, that the switch has ended.
+//! We make the ring and hand its other end to the switch with the control request `port_add`. The port lives
+//! as long as the control connection, which is kept for that and says, by hanging up, that the switch has ended.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;

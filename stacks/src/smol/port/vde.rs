@@ -2,10 +2,11 @@
 //!
 //! # Theory of operation
 //! The plug protocol, version 3, of Virtual Distributed Ethernet 2: connect to the stream socket `ctl` in the
-//! switch's folder, send one request that names a datagram socket of ours, and read one `struct sockaddr_un`, the
-//! switch's datagram socket for this port. Both are connected to each other; each datagram is a plain Ethernet frame,
-//! no longer than VDE's buffers. The port lives as long as the stream connection, which hangs up when the switch
-//! ends. Our socket's name is needed for the moment of the request only, and is gone from the file system after it.
+//! switch's folder, send one request that names a datagram socket of ours, and read one `struct sockaddr_un`,
+//! the switch's datagram socket for this port. Both are connected to each other; each datagram is a plain
+//! Ethernet frame, no longer than VDE's buffers. The port lives as long as the stream connection, which hangs
+//! up when the switch ends. Our socket's name is needed for the moment of the request only, and is gone from
+//! the file system after it.
 //!
 //! Read: vde-2's src/vde_switch/datasock.c (`request_v3`, `new_port_v1_v3`) and src/lib/libvdeplug.c.
 

@@ -16,6 +16,8 @@ const ETHERNET_MTU: std::ops::RangeInclusive<u32> = 68..=65_521;
 const LOOPBACK_MTU: u32 = 65_536;
 /// IPv6 stops on links with less (RFC 8200 clause 5).
 pub(super) const MTU_FOR_IPV6: u32 = 1280;
+/// Most tags of a frame: what the room before a packet is made for.
+const MAX_TAGS: usize = 2;
 /// txqueuelen of a link that nobody set.
 const QUEUE_LENGTH: u32 = 1000;
 
@@ -93,6 +95,9 @@ impl Tables {
                 }
                 if self.links.values().any(|other| other.kind == kind) {
                     return Err(Errno::EEXIST.into());
+                }
+                if self.tags(parent)? == MAX_TAGS {
+                    return Err(Errno::EMLINK.into());
                 }
                 let parent = self.link(parent)?;
                 if parent.kind == LinkKind::Loopback {
@@ -372,6 +377,15 @@ impl Tables {
     pub(super) fn vlans_of(&self, index: IfIndex) -> Vec<IfIndex> {
         let of = |link: &&Link| matches!(link.kind, LinkKind::Vlan { parent, .. } if parent == index);
         self.links.values().filter(of).map(|link| link.index).collect()
+    }
+
+    /// How many tags its frames have.
+    fn tags(&self, mut index: IfIndex) -> Result<usize, Errno> {
+        let mut tags = 0;
+        while let LinkKind::Vlan { parent, .. } = self.link(index)?.kind {
+            (index, tags) = (parent, tags + 1);
+        }
+        Ok(tags)
     }
 
     fn next_index(&self) -> IfIndex {

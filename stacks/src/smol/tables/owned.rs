@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rustc_hash::FxHashSet;
 
 use super::{
     Address, Change, IfIndex, Link, LinkKind, Mode, PROTOCOL_KERNEL, Route, RouteKind, SCOPE_HOST,
@@ -16,6 +17,9 @@ use super::{
 
 /// IP6_RT_PRIO_ADDRCONF: metric of the routes to IPv6 networks that addresses bring.
 const METRIC_ADDRCONF: u32 = 256;
+
+/// What makes two routes the same.
+type Key = (IpNet, Option<IfIndex>, Option<IpAddr>, Option<IpAddr>, RouteKind, (u32, u32, u8, u8, u32));
 
 impl Route {
     /// A route as the kernel makes them for addresses.
@@ -43,16 +47,12 @@ impl Route {
 
     /// The same route but for what it has learned.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.to == other.to
-            && self.link == other.link
-            && self.gateway == other.gateway
-            && self.kind == other.kind
-            && self.table == other.table
-            && self.metric == other.metric
-            && self.source == other.source
-            && self.scope == other.scope
-            && self.protocol == other.protocol
-            && self.flags == other.flags
+        self.key() == other.key()
+    }
+
+    fn key(&self) -> Key {
+        let Self { to, link, gateway, source, kind, table, metric, scope, protocol, flags, .. } = *self;
+        (to, link, gateway, source, kind, (table, metric, scope, protocol, flags))
     }
 }
 
@@ -61,8 +61,9 @@ impl Tables {
     pub(super) fn owned_routes(&self, index: IfIndex) -> Vec<Route> {
         let Some(link) = self.links.get(&index) else { return Vec::new() };
         let mut owned: Vec<Route> = Vec::new();
+        let mut known = FxHashSet::default();
         let mut add = |route: Route| {
-            if !owned.iter().any(|other| other.is_same(&route)) {
+            if known.insert(route.key()) {
                 owned.push(route);
             }
         };
@@ -87,14 +88,16 @@ impl Tables {
     /// Removes what the link owned and no longer owns, and adds what it owns now.
     pub(super) fn adopt_routes(&mut self, index: IfIndex, before: &[Route]) {
         let now = self.owned_routes(index);
-        let missing = |route: &&Route, from: &[Route]| !from.iter().any(|other| other.is_same(route));
-        for old in before.iter().filter(|route| missing(route, &now)) {
-            if let Some(at) = self.routes.iter().position(|route| route.is_same(old)) {
+        let keys = |routes: &[Route]| routes.iter().map(Route::key).collect::<FxHashSet<Key>>();
+        let (had, has) = (keys(before), keys(&now));
+        for old in before.iter().filter(|route| !has.contains(&route.key())) {
+            let mut range = self.range_of(old.table, old.to);
+            if let Some(at) = range.find(|at| self.routes[*at].is_same(old)) {
                 let route = self.routes.remove(at);
                 self.changes.push_back(Change::RouteGone(route));
             }
         }
-        for new in now.iter().filter(|route| missing(route, before)) {
+        for new in now.iter().filter(|route| !had.contains(&route.key())) {
             // What is there already, or beyond the limit, is left as it is: Linux ignores these errors, too.
             let _ = self.insert_route(new.clone(), Mode::APPEND);
         }
@@ -114,7 +117,7 @@ impl Tables {
 impl Address {
     /// The network it is on: that of its peer, if it has one.
     pub fn network(&self) -> IpNet {
-        IpNet::new(self.peer.unwrap_or(self.net.addr()), self.net.prefix_len())
+        IpNet::new(self.peer.unwrap_or_else(|| self.net.addr()), self.net.prefix_len())
             .map_or(self.net, |net| net)
             .trunc()
     }

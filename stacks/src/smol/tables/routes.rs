@@ -201,7 +201,7 @@ impl Tables {
     }
 
     /// Where routes of a table to a destination are, or would be.
-    fn range_of(&self, table: u32, to: IpNet) -> std::ops::Range<usize> {
+    pub(super) fn range_of(&self, table: u32, to: IpNet) -> std::ops::Range<usize> {
         let start = self.routes.partition_point(|r| order((r.table, r.to), (table, to)) == Ordering::Less);
         let length =
             self.routes[start..].partition_point(|r| order((r.table, r.to), (table, to)) == Ordering::Equal);

@@ -244,7 +244,9 @@ fn addresses_with_a_peer_a_label_or_no_network() {
     assert!(text.contains("Unicast 10.6.0.0/31") && !text.contains("Broadcast 10.6.0.1"), "{text}");
     assert_eq!(tables.addresses.last().unwrap().label, "eth0");
     tables.rename(ETH0, "wan").unwrap();
-    assert_eq!(tables.addresses.last().unwrap().label, "wan");
+    let labels: Vec<_> =
+        tables.addresses.iter().filter(|a| a.net.addr().is_ipv4()).map(|a| &*a.label).collect();
+    assert_eq!(labels, ["lo", "wan", "wan:2", "wan:3", "wan:4"]);
     assert_eq!(tables.rename(ETH0, "lo").unwrap_err().errno, Errno::EEXIST);
     assert_eq!(tables.rename(ETH0, "a name").unwrap_err().errno, Errno::EINVAL);
 }

@@ -134,6 +134,40 @@ fn a_quiet_ring_keeps_to_its_first_pages() {
 }
 
 #[test]
+fn a_swollen_ring_gives_its_memory_back() {
+    let (mut a, handover) = Ring::create(CAPACITY).unwrap();
+    let memory = handover[0].try_clone().unwrap();
+    let mut b = Ring::attach(handover).unwrap();
+    let used = || rustix::fs::fstat(&memory).unwrap().st_blocks * 512;
+    (0..40).for_each(|number| put(&mut a, number, 60_000));
+    assert!(a.is_swollen() && used() > 2 << 20);
+    take(&mut b, 0, 60_000);
+    assert!(!a.trim().unwrap(), "there are frames in it");
+    (1..40).for_each(|number| take(&mut b, number, 60_000));
+    assert!(a.trim().unwrap() && !a.is_swollen());
+    assert!(used() <= 32 << 10, "{}", used());
+    (0..60).for_each(|number| put(&mut a, number, 60_000));
+    (0..60).for_each(|number| take(&mut b, number, 60_000));
+}
+
+#[test]
+fn a_limited_ring_takes_no_more() {
+    let (mut a, mut b) = pair(CAPACITY);
+    a.limit(200 << 10);
+    let fits = (200 << 10) / record_len(1000) as usize;
+    (0..fits).for_each(|number| put(&mut a, number, 1000));
+    assert_eq!(a.send(&header(0), &[&[0; 1000]]), Sent::Dropped(DropReason::Full));
+    take(&mut b, 0, 1000);
+    put(&mut a, 1, 1000);
+    assert_eq!(a.send(&header(0), &[&[0; 1000]]), Sent::Dropped(DropReason::Full));
+    a.limit(1 << 30);
+    put(&mut a, 2, 1000);
+    a.limit(0);
+    while b.receive(&mut buffer()).unwrap().is_some() {}
+    put(&mut a, 3, MAX_RECORD);
+}
+
+#[test]
 fn the_doorbell_rings_for_sleepers_only_and_once() {
     let (mut a, mut b) = pair(128 << 10);
     let epoll = waiter(&b);
@@ -305,6 +339,7 @@ enum Deed {
     Flush,
     Arm,
     Room,
+    Trim,
     /// The hostile end plays by the rules for once.
     Honest(usize),
 }
@@ -324,6 +359,7 @@ fn deeds() -> impl Strategy<Value = Deed> {
         Just(Deed::Flush),
         Just(Deed::Arm),
         Just(Deed::Room),
+        Just(Deed::Trim),
         (0usize..3000).prop_map(Deed::Honest),
     ]
 }
@@ -364,6 +400,7 @@ proptest! {
                 Deed::Flush => ours.flush(),
                 Deed::Arm => drop(ours.arm()),
                 Deed::Room => drop(ours.want_room(3000)),
+                Deed::Trim => drop(ours.trim()),
                 Deed::Honest(len) => {
                     let _ = hostile.send(&VnetHdr::default(), &[&vec![2; len]]);
                     let _ = hostile.receive(&mut vec![0; BUFFER_LEN]);

@@ -22,6 +22,7 @@ pub(crate) const IFREQ_32: usize = 32;
 const LIST_LIMIT: usize = 1000 * IFREQ;
 const SIOCGIFCONF: u32 = 0x8912;
 const SIOCETHTOOL: u32 = 0x8946;
+const SIOCGSKNS: u32 = 0x894c;
 /// SIOCADDRT, SIOCDELRT.
 const ROUTES: [u32; 2] = [0x890b, 0x890c];
 /// SIOCATMARK, SIOCOUTQNSD: an int comes back.
@@ -101,6 +102,14 @@ pub(crate) fn question(call: &mut Call<'_>, request: u32) -> Result<Ask, Errno> 
         _ if NUMBERS.contains(&request) => ask(Vec::new(), Argument::Plain { address, room: 4 }),
         _ if STAMPS.contains(&request) && wide => ask(Vec::new(), Argument::Plain { address, room: 16 }),
         _ if STAMPS.contains(&request) => ask(Vec::new(), Argument::ShortTime(address)),
+        // Requests of drivers, bridges, wireless devices, and those of AF_UNIX itself, some without an
+        // argument: whoever knows them knows.
+        SIOCGSKNS | 0x8984.. => {
+            let mut argument = call.target.read_partly(address, ifreq).unwrap_or_default();
+            let room = argument.len();
+            argument.resize(if room == 0 { 0 } else { IFREQ }, 0);
+            ask(argument, Argument::Plain { address, room })
+        }
         _ if ROUTES.contains(&request) => {
             ask(route(call.target, address, wide)?, Argument::Plain { address, room: 0 })
         }
@@ -109,8 +118,6 @@ pub(crate) fn question(call: &mut Call<'_>, request: u32) -> Result<Ask, Errno> 
                 _ if ARP.contains(&request) => (ARPREQ, ARPREQ),
                 _ if VLAN.contains(&request) => (VLAN_ARGS, VLAN_ARGS),
                 _ if ADDRESSES.contains(&request) => (IN6_IFREQ, ifreq),
-                // Requests of drivers, bridges and wireless devices: whoever knows them knows their size.
-                0x8980.. => (1, ifreq),
                 _ => (ifreq, ifreq),
             };
             let mut argument = call.target.read_partly(address, size)?;

@@ -170,8 +170,9 @@ impl Header {
         Ok(Outgoing { to: (self.name_length > 0).then_some(to), control, data })
     }
 
-    /// Writes what was received: data, sender, ancillary data, and the header's own members.
-    pub(crate) fn write(&self, message: &Message, target: &mut dyn Target) -> Result<(), Errno> {
+    /// Writes what was received: data, sender, ancillary data, and the header's own members; as an entry of several
+    /// also its `msg_len`.
+    pub(crate) fn write(&self, message: &Message, entry: bool, target: &mut dyn Target) -> Result<(), Errno> {
         let at = places(self.abi);
         let mut flags = message.flags | self.flags & CMSG_CLOEXEC;
         let narrowed;
@@ -189,7 +190,7 @@ impl Header {
         // Little-endian, as are all machines with such programs: the low half stands first.
         let control_length = &control_length[..if self.abi == Abi::Native { 8 } else { 4 }];
         let member = |place: usize| self.address + place as u64;
-        let mut parts: Vec<(u64, &[u8])> = Vec::with_capacity(self.pieces.len().min(8) + 5);
+        let mut parts: Vec<(u64, &[u8])> = Vec::with_capacity(self.pieces.len().min(8) + 6);
         let mut rest = message.data.as_slice();
         for &(address, length) in &self.pieces {
             if rest.is_empty() {
@@ -206,6 +207,10 @@ impl Header {
         parts.push((self.control, control));
         parts.push((member(at.control_length), control_length));
         parts.push((member(at.flags), &flags));
+        let length = (message.length as u32).to_ne_bytes();
+        if entry {
+            parts.push((member(at.size), &length));
+        }
         target.scatter(&parts)
     }
 }

@@ -117,16 +117,18 @@ impl Many {
     }
 
     fn step(&mut self, done: &Done, target: &mut dyn Target) -> Result<Option<SocketCall>, Errno> {
-        let length_at = length_of_entry(self.abi, self.current());
-        let (length, last) = match (done, &self.receiving) {
-            (Done::Value(sent), None) => (*sent as u32, false),
+        let last = match (done, &self.receiving) {
+            (Done::Value(sent), None) => {
+                let length = (*sent as u32).to_ne_bytes();
+                target.write(length_of_entry(self.abi, self.current()), &length)?;
+                false
+            }
             (Done::Received(message), Some(header)) => {
-                header.write(message, target)?;
-                (message.length as u32, message.flags & libc::MSG_OOB != 0)
+                header.write(message, true, target)?;
+                message.flags & libc::MSG_OOB != 0
             }
             _ => return Err(Errno::EIO),
         };
-        target.write(length_at, &length.to_ne_bytes())?;
         self.done += 1;
         self.flags |= libc::MSG_DONTWAIT;
         match &self.receiving {

@@ -45,7 +45,7 @@ pub(super) fn get(code: u32, argument: &[u8], tables: &Tables) -> Result<Vec<u8>
     let address = labelled(&request, tables)?.ok_or(Errno::EADDRNOTAVAIL)?;
     let ip = match code {
         SIOCGIFADDR => v4(address.net.addr()),
-        SIOCGIFDSTADDR => v4(address.peer.unwrap_or(address.net.addr())),
+        SIOCGIFDSTADDR => v4(address.peer.unwrap_or_else(|| address.net.addr())),
         SIOCGIFBRDADDR => address.broadcast.map_or(Ipv4Addr::UNSPECIFIED, v4),
         _ => v4(address.net.netmask()),
     };

@@ -12,8 +12,8 @@ use crate::smol::net::Wish;
 use crate::smol::netlink::World;
 use crate::smol::netlink::wire::{u16_at, u32_at};
 use crate::smol::tables::{
-    IfIndex, Mode, Nud, PROTOCOL_BOOT, Refused, Route, RouteKind, RouteMatch, SCOPE_LINK, SCOPE_UNIVERSE,
-    TABLE_MAIN, Tables,
+    IfIndex, Mode, Nud, PROTOCOL_BOOT, Refused, Route, RouteKind, RouteMatch, SCOPE_HOST, SCOPE_LINK,
+    SCOPE_UNIVERSE, TABLE_MAIN, Tables,
 };
 
 /// Length of `struct rtentry`, with a pointer at byte 88 to what is behind it here.
@@ -67,14 +67,17 @@ pub(super) fn change_v4(add: bool, argument: &[u8], tables: &mut Tables) -> Resu
     let gateway = gateway.map(IpAddr::from);
     // The metric is one more than meant, so that 0 means none.
     let metric = u16_at(entry, 80).filter(|metric| *metric != 0).map(|metric| u32::from(metric) - 1);
+    let refusal = flags & REJECT != 0;
     if !add {
-        let which = RouteMatch { link, gateway, metric, ..RouteMatch::new(to.into()) };
+        let which = match refusal {
+            true => RouteMatch { kind: Some(RouteKind::Unreachable), metric, ..RouteMatch::new(to.into()) },
+            false => RouteMatch { link, gateway, metric, ..RouteMatch::new(to.into()) },
+        };
         return done(tables.remove_route(&which));
     }
     if flags & GATEWAY != 0 && gateway.is_none() {
         return Err(Errno::EINVAL);
     }
-    let refusal = flags & REJECT != 0;
     let route = Route {
         to: to.into(),
         gateway: gateway.filter(|_| !refusal),
@@ -83,7 +86,11 @@ pub(super) fn change_v4(add: bool, argument: &[u8], tables: &mut Tables) -> Resu
         metric: metric.unwrap_or_default(),
         table: TABLE_MAIN,
         kind: if refusal { RouteKind::Unreachable } else { RouteKind::Unicast },
-        scope: if gateway.is_some() || refusal { SCOPE_UNIVERSE } else { SCOPE_LINK },
+        scope: match gateway {
+            _ if refusal => SCOPE_HOST,
+            Some(_) => SCOPE_UNIVERSE,
+            None => SCOPE_LINK,
+        },
         protocol: PROTOCOL_BOOT,
         flags: 0,
         // The first half of a long word on a machine that writes the small end first.
@@ -158,8 +165,9 @@ pub(super) fn change_neighbour(
     now: Instant,
 ) -> Result<Vec<u8>, Errno> {
     let (ip, flags, link) = arpreq(argument, world.tables())?;
+    // No entry is answered for to others.
     if flags & PUBLISH != 0 {
-        return Err(Errno::EOPNOTSUPP);
+        return Err(if add { Errno::EOPNOTSUPP } else { Errno::ENXIO });
     }
     let link = match link {
         Some(link) => link,

@@ -80,7 +80,7 @@ pub(super) fn new(asked: &Asked<'_>, tables: &mut Tables) -> Result<(), Refused>
     let mut address = Address::new(link, net);
     address.peer = far.filter(|far| *far != own);
     address.broadcast = if v4 { attributes.ip(IFA_BROADCAST, true)? } else { None };
-    address.flags = attributes.u32(IFA_FLAGS)?.unwrap_or(u32::from(fixed[2]));
+    address.flags = attributes.u32(IFA_FLAGS)?.unwrap_or_else(|| fixed[2].into());
     if v4 {
         address.scope = fixed[3];
         address.label = attributes.text(IFA_LABEL)?.unwrap_or_default().to_owned();

@@ -98,7 +98,7 @@ pub(super) fn list(asked: &Asked<'_>, world: &dyn World) -> Answered {
     if asked.strict {
         let fixed = fixed(asked, MESSAGE)?;
         let attributes = Attributes::behind(payload, MESSAGE);
-        let table = attributes.u32(RTA_TABLE)?.unwrap_or(u32::from(fixed[4]));
+        let table = attributes.u32(RTA_TABLE)?.unwrap_or_else(|| fixed[4].into());
         routes.table = (table != 0).then_some(table);
         routes.protocol = (fixed[5] != 0).then_some(fixed[5]);
         routes.kind = KINDS.iter().find(|(_, number)| *number == fixed[7]).map(|(kind, _)| *kind);
@@ -160,7 +160,7 @@ pub(super) fn get(asked: &Asked<'_>, world: &dyn World) -> Answered {
         expires: None,
     };
     // IPv6 repeats the source that was asked for, even if it is none.
-    let source = source.or((!v4).then_some(any));
+    let source = source.or_else(|| (!v4).then_some(any));
     let mut message = start(&found, source, world.tables(), asked.now, header);
     if v4 {
         message.u32(RTA_UID, 0).attribute(RTA_CACHEINFO, &[0; 32]);
@@ -196,7 +196,7 @@ pub(super) fn new(asked: &Asked<'_>, tables: &mut Tables) -> Result<(), Refused>
     }
     let number = if fixed[7] == 0 && !v4 { 1 } else { fixed[7] };
     let kind = KINDS.iter().find(|(_, known)| *known == number).map(|(kind, _)| *kind);
-    let kind = kind.ok_or(match number {
+    let kind = kind.ok_or_else(|| match number {
         0 | MAX_KIND.. => Refused::new(Errno::EINVAL, "Invalid route type"),
         _ => Errno::EOPNOTSUPP.into(),
     })?;
@@ -268,7 +268,7 @@ fn destination(fixed: &[u8], attributes: &Attributes<'_>) -> Result<(bool, IpNet
 }
 
 fn table(fixed: &[u8], attributes: &Attributes<'_>) -> Result<u32, Refused> {
-    Ok(attributes.u32(RTA_TABLE)?.unwrap_or(u32::from(fixed[4])))
+    Ok(attributes.u32(RTA_TABLE)?.unwrap_or_else(|| fixed[4].into()))
 }
 
 fn gateway(attributes: &Attributes<'_>, v4: bool) -> Result<Option<IpAddr>, Refused> {

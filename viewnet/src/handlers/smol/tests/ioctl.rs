@@ -31,6 +31,11 @@ fn each_argument_has_its_size() {
     assert_eq!(argument(Abi::Native, 0x8916, BASE + 76, &mut target).unwrap().len(), 24);
     assert_eq!(argument(Abi::Native, 0x8916, BASE + 77, &mut target), Err(Errno::EFAULT));
     assert_eq!(argument(Abi::Native, 0x8913, BASE + 61, &mut target), Err(Errno::EFAULT));
+    // Of requests that few know, as much as there is.
+    for request in [0x894c, 0x89e0, 0x89f0, 0x8b01] {
+        assert_eq!(argument(Abi::Native, request, 0, &mut target), Ok(vec![]), "{request:#x}");
+        assert_eq!(argument(Abi::Native, request, BASE + 90, &mut target).unwrap().len(), 40);
+    }
     let narrow = argument(Abi::I386, 0x8913, BASE + 68, &mut target).unwrap();
     assert_eq!((&narrow[..32], &narrow[32..]), (&target.memory[68..], &[0; 8][..]));
 }
