@@ -131,20 +131,18 @@ fn keep_copied_options(options: &mut [u8]) {
 
 /// How long the part of an IPv6 packet is that every fragment repeats, and where it names what follows.
 fn unfragmentable(packet: &[u8]) -> (usize, usize) {
-    let (mut next, mut at, mut named_at) = (packet[6], V6_HEADER, 6);
+    let (mut next, mut at) = (packet[6], V6_HEADER);
     let mut found = (V6_HEADER, 6);
     while let (HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS, Some(header)) = (next, packet.get(at..at + 8)) {
         let end = at + 8 + usize::from(header[1]) * 8;
         if end > packet.len() {
             break;
         }
-        named_at = at;
         if next != DESTINATION_OPTIONS {
-            found = (end, named_at);
+            found = (end, at);
         }
         (next, at) = (header[0], end);
     }
-    let _ = named_at;
     found
 }
 

@@ -7,6 +7,19 @@
 //! until [`Net::poll_transmit`] hands them out, each with the virtio-net header that says what is left to do
 //! to it: TCP super-segments stay whole and checksums partial; a port that cannot take that makes it fit
 //! (`switch::offload`). Packets to ourselves take the same way through the loopback, [`Net::poll_loopback`].
+//!
+//! ```text
+//!  in:   input ─ arp                              out:  output ─ fragment ─ arena
+//!          └ ipv4, ipv6 ─ reassembly ─ upper              └ neighbours ─ arp, ndp
+//!               └ forward              ├ icmp ─ ndp ─ detection, redirect
+//!                                      └ group_messages ─ groups
+//! ```
+//! `routes` and `source` say which way and from which address, `exceptions` what was learned of single
+//! destinations, `icmp_error` whether and what to tell a sender, `timers` when to look again. All state that
+//! others can make grow has a limit where it is kept.
+//!
+//! Absent: router advertisements (addresses and routes come from the configuration or by netlink), mobility,
+//! IPsec, policy routing.
 
 mod arena;
 mod arp;

@@ -21,7 +21,6 @@ use super::ipv6::{DESTINATION_OPTIONS, Header6};
 use super::output::{ICMPV6, TCP, UDP, V6_HEADER};
 use super::timers::Timer;
 use super::{MAX_PACKET, Net, Packet};
-use crate::config::Mac;
 use crate::smol::tables::IfIndex;
 
 /// Bytes of all unfinished datagrams (ipfrag_high_thresh, ip6frag_high_thresh).
@@ -385,7 +384,6 @@ fn is_cut(mut next: u8, mut data: &[u8]) -> bool {
 }
 
 fn quote<'a>(arrival: &Arrival, header: &Header6, head: &'a [u8], payload: &'a [u8]) -> Packet<'a> {
-    let mac: Option<Mac> = arrival.mac;
     Packet {
         link: arrival.link,
         source: IpAddr::V6(header.source),
@@ -399,6 +397,6 @@ fn quote<'a>(arrival: &Arrival, header: &Header6, head: &'a [u8], payload: &'a [
         gso_size: 0,
         checked: false,
         group_frame: arrival.group_frame,
-        mac,
+        mac: arrival.mac,
     }
 }

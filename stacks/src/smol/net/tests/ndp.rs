@@ -143,6 +143,9 @@ fn who_does_not_answer_is_reported() {
     assert_eq!(quoted[8..], *b"hello");
 }
 
+const TENTATIVE: u32 = libc::IFA_F_TENTATIVE | libc::IFA_F_PERMANENT;
+const FAILED: u32 = TENTATIVE | libc::IFA_F_DADFAILED;
+
 /// A stack whose address has just appeared.
 fn newcomer(flags: u32) -> World {
     let mut world = World::new(2);
@@ -189,10 +192,10 @@ fn an_address_that_somebody_has_is_not_ours() {
         icmpv6(mac(9), "fe80::1", "ff02::1", 255, &message(ADVERTISE, OVERRIDE, "fe80::1", &[])),
     ];
     for objection in objections {
-        let mut world = newcomer(libc::IFA_F_TENTATIVE);
+        let mut world = newcomer(TENTATIVE);
         world.deliver(0, &VnetHdr::default(), &objection);
         world.run(Duration::from_secs(5));
-        assert_eq!(flags(&world, 0, "fe80::1"), libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED);
+        assert_eq!(flags(&world, 0, "fe80::1"), FAILED);
         // It is not answered for, and not used.
         let ask = message(SOLICIT, 0, "fe80::1", &[1, 1, 2, 0, 0, 0, 0, 9]);
         world.log.clear();
@@ -214,9 +217,9 @@ fn our_own_question_coming_back_is_no_objection() {
 #[test]
 fn two_who_want_one_address_notice() {
     let mut world = World::pair();
-    add_address_with(&mut world.nets[1], ETH, "fd00::1/64", libc::IFA_F_TENTATIVE);
+    add_address_with(&mut world.nets[1], ETH, "fd00::1/64", TENTATIVE);
     world.run(Duration::from_secs(3));
-    assert_eq!(flags(&world, 1, "fd00::1"), libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED, "defended");
+    assert_eq!(flags(&world, 1, "fd00::1"), FAILED, "defended");
     assert_eq!(flags(&world, 0, "fd00::1"), libc::IFA_F_PERMANENT);
 }
 
