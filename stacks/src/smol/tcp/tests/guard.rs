@@ -106,7 +106,8 @@ impl Rogue {
     fn wait(&mut self, time: Duration) -> Vec<(Duration, Seen)> {
         let (start, until) = (self.now, self.now + time);
         let mut all = Vec::new();
-        loop {
+        for turns in 0.. {
+            assert!(turns < 300 + 2 * all.len(), "busy with nothing: {:?}", self.end.connection);
             let at = self.now - start;
             all.extend(self.hear().into_iter().map(|seen| (at, seen)));
             let next = self.end.machine.poll_timeout(self.now, self.end.connection.as_ref().unwrap());
@@ -317,6 +318,24 @@ fn a_shut_window_is_probed_until_it_opens_and_no_longer_than_the_peer_answers() 
     rogue.end.send(b"never");
     rogue.wait(Duration::from_secs(1000));
     assert_eq!(rogue.error(), Some(Errno::ETIMEDOUT));
+}
+
+#[test]
+fn a_shut_window_after_the_last_byte_is_not_probed() {
+    let mut rogue = Rogue::connect(settings());
+    rogue.window = 0;
+    rogue.say(ACK, &[]);
+    rogue.end.send(b"last");
+    let end = &mut rogue.end;
+    end.machine.finish(rogue.now, end.connection.as_mut().unwrap());
+    rogue.wait(Duration::from_secs(10));
+    rogue.window = 1;
+    rogue.say(ACK, &[]);
+    rogue.wait(Duration::from_secs(1));
+    rogue.window = 0;
+    rogue.say_at(rogue.seq, rogue.ack.wrapping_add(5), ACK, &[]);
+    assert_eq!(rogue.end.state(), State::FinWait2);
+    assert!(rogue.wait(Duration::from_secs(1000)).is_empty());
 }
 
 #[test]
