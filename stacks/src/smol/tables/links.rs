@@ -253,6 +253,9 @@ impl Tables {
             return Ok(());
         }
         self.link_mut(index)?.mtu = mtu;
+        if mtu < *ETHERNET_MTU.start() {
+            self.remove_addresses_of(index);
+        }
         if mtu < MTU_FOR_IPV6 {
             self.stop_ipv6(index);
         } else if old < MTU_FOR_IPV6 && carrier {

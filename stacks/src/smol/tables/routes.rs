@@ -11,8 +11,9 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::{
-    Change, IfIndex, LOOPBACK, LinkKind, MAX_ROUTES, Mode, NEXTHOP_ONLINK, Refused, Route, RouteKind,
-    SCOPE_HOST, SCOPE_LINK, SCOPE_NOWHERE, SCOPE_UNIVERSE, TABLE_LOCAL, TABLE_MAIN, Tables, ifa_flags,
+    Change, IfIndex, LOOPBACK, LinkKind, MAX_ROUTES, Mode, NEXTHOP_ONLINK, PROTOCOL_BOOT, Refused, Route,
+    RouteKind, SCOPE_HOST, SCOPE_LINK, SCOPE_NOWHERE, SCOPE_UNIVERSE, TABLE_LOCAL, TABLE_MAIN, Tables,
+    ifa_flags,
 };
 
 /// IP6_RT_PRIO_USER: the metric of an IPv6 route that names none.
@@ -161,7 +162,8 @@ impl Tables {
             }
         }
         if !mode.create && (v4 || mode.replace) {
-            let why = if v4 { "" } else { "Can not replace route - no match found" };
+            let root = v4 || route.to.prefix_len() == 0;
+            let why = if root { "" } else { "Can not replace route - no match found" };
             return Err(Refused::new(Errno::ENOENT, why));
         }
         if self.routes.len() >= MAX_ROUTES {
@@ -210,14 +212,17 @@ impl Tables {
 
     /// fib_create_info() in net/ipv4/fib_semantics.c
     fn check_v4(&self, route: &mut Route) -> Result<(), Refused> {
-        if route.scope < least_scope(route.kind) || route.scope > SCOPE_HOST {
-            return Err(Refused::new(Errno::EINVAL, "Invalid scope"));
+        let invalid_scope = Refused::new(Errno::EINVAL, "Invalid scope");
+        if route.scope < least_scope(route.kind) {
+            return Err(invalid_scope);
         }
         if route.kind.is_refusal() {
             if route.gateway.is_some() || route.link.is_some() {
                 let why = "Gateway, device and multipath can not be specified for this route type";
                 return Err(Refused::new(Errno::EINVAL, why));
             }
+        } else if route.scope > SCOPE_HOST {
+            return Err(invalid_scope);
         } else if route.scope == SCOPE_HOST {
             if route.gateway.is_some() {
                 return Err(Refused::new(Errno::EINVAL, "Route with host scope can not have a gateway"));
@@ -273,8 +278,14 @@ impl Tables {
                     && (r.kind.is_refusal() || route.link.is_none() || r.link == route.link)
             })
             .ok_or_else(|| Refused::new(Errno::ENETUNREACH, INVALID_GATEWAY))?;
-        if !matches!(way.kind, RouteKind::Unicast | RouteKind::Local) {
-            return Err(Refused::new(Errno::EINVAL, INVALID_GATEWAY));
+        let errno = match way.kind {
+            RouteKind::Unicast | RouteKind::Local => None,
+            RouteKind::Unreachable => Some(Errno::EHOSTUNREACH),
+            RouteKind::Prohibit => Some(Errno::EACCES),
+            _ => Some(Errno::EINVAL),
+        };
+        if let Some(errno) = errno {
+            return Err(Refused::new(errno, INVALID_GATEWAY));
         }
         let device = self.link(way.link.ok_or(Errno::EINVAL)?)?;
         if !device.up {
@@ -289,11 +300,23 @@ impl Tables {
         if route.metric == 0 {
             route.metric = METRIC_USER;
         }
+        if route.protocol == 0 {
+            route.protocol = PROTOCOL_BOOT;
+        }
         // IPv6's routes have no scope.
         route.scope = SCOPE_UNIVERSE;
         if route.kind.is_refusal() {
-            if let Some(link) = route.link {
-                self.link(link)?;
+            match route.link {
+                Some(link) => {
+                    self.link(link)?;
+                }
+                None if route.flags & NEXTHOP_ONLINK != 0 => {
+                    return Err(Refused::new(Errno::ENODEV, "Nexthop device required for onlink"));
+                }
+                None => {}
+            }
+            if route.gateway.is_some_and(|gateway| gateway.is_unspecified()) {
+                return Err(Refused::new(Errno::EINVAL, "Invalid gateway address"));
             }
             route.link = Some(LOOPBACK);
             route.gateway = None;
@@ -334,7 +357,7 @@ impl Tables {
             if self.addresses.iter().any(ours) {
                 return Err(Refused::new(Errno::EINVAL, "Gateway can not be a local address"));
             }
-            if gateway.is_multicast() || gateway.is_unspecified() || gateway.is_loopback() {
+            if gateway.is_multicast() || gateway.is_unspecified() {
                 return Err(Refused::new(Errno::EINVAL, "Invalid gateway address"));
             }
             if !link_local && !on_link {

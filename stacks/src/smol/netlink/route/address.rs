@@ -67,12 +67,15 @@ pub(super) fn new(asked: &Asked<'_>, tables: &mut Tables) -> Result<(), Refused>
     let link = IfIndex(u32_at(fixed, 4).unwrap_or_default());
     let local = attributes.ip(IFA_LOCAL, v4)?;
     let far = attributes.ip(IFA_ADDRESS, v4)?;
+    let why = if v4 { "ipv4: Invalid prefix length" } else { "ipv6: Invalid prefix length" };
+    if fixed[1] > if v4 { 32 } else { 128 } {
+        return Err(Refused::new(Errno::EINVAL, why));
+    }
     let own = match (v4, local) {
         (true, None) => return Err(Refused::new(Errno::EINVAL, "ipv4: Local address is not supplied")),
         (_, Some(local)) => local,
         (false, None) => far.ok_or(Errno::EINVAL)?,
     };
-    let why = if v4 { "ipv4: Invalid prefix length" } else { "ipv6: Invalid prefix length" };
     let net = IpNet::new(own, fixed[1]).map_err(|_| Refused::new(Errno::EINVAL, why))?;
     let why = if v4 { "ipv4: Device not found" } else { "ipv6: Unable to find the interface" };
     tables.link(link).map_err(|errno| Refused::new(errno, why))?;
@@ -115,10 +118,11 @@ pub(super) fn delete(asked: &Asked<'_>, tables: &mut Tables) -> Result<(), Refus
         return Err(Errno::EINVAL.into());
     }
     let found = tables.addresses_of(link).find(|a| {
-        let matches_network = |far: IpAddr| {
-            a.net.prefix_len() == fixed[1] && if v4 { a.network().contains(&far) } else { true }
-        };
+        // IPv6 always looks at the prefix length, IPv4 only if there is a network.
+        let matches_length = a.net.prefix_len() == fixed[1] || v4 && far.is_none();
+        let matches_network = |far: IpAddr| !v4 || a.network().contains(&far);
         a.net.addr().is_ipv4() == v4
+            && matches_length
             && local.or(if v4 { None } else { far }).is_none_or(|local| local == a.net.addr())
             && label.is_none_or(|label| label == a.label)
             && far.is_none_or(matches_network)

@@ -35,6 +35,9 @@ const RTM_GETNSID: u16 = 90;
 /// RTM_GETNEXTHOP
 const RTM_GETNEXTHOP: u16 = 106;
 
+/// NLM_F_BULK: delete all that match.
+const NLM_F_BULK: i32 = 0x200;
+
 pub(super) fn answer(asked: &Asked<'_>, world: &mut dyn World) -> Answered {
     let kind = asked.request.header.kind;
     // Without even a family there is nothing to do.
@@ -45,6 +48,10 @@ pub(super) fn answer(asked: &Asked<'_>, world: &mut dyn World) -> Answered {
     let is_get = kind & 3 == 2;
     if !is_get && !asked.rights {
         return Err(Errno::EPERM.into());
+    }
+    // RTNL_KIND_DEL is the second.
+    if kind & 3 == 1 && asked.request.header.has(NLM_F_BULK) {
+        return Err(Refused::new(Errno::EOPNOTSUPP, "Bulk delete is not supported"));
     }
     if is_get && asked.is_dump() { list(asked, world) } else { one(asked, world) }
 }

@@ -95,7 +95,10 @@ pub(super) fn get(asked: &Asked<'_>, world: &dyn World) -> Answered {
 pub(super) fn new(asked: &Asked<'_>, tables: &mut Tables) -> Result<(), Refused> {
     let fixed = fixed(asked, MESSAGE)?;
     let attributes = Attributes::behind(asked.request.payload, MESSAGE);
-    let (link, ip) = named(fixed, &attributes, tables)?;
+    let (link, ip) = named(fixed, &attributes, tables).map_err(|refused| match refused {
+        Refused { errno: Errno::EINVAL, why: "" } => Refused::new(Errno::EINVAL, "Device not specified"),
+        refused => refused,
+    })?;
     let mac =
         attributes.mac(NDA_LLADDR).map_err(|_| Refused::new(Errno::EINVAL, "Invalid link address"))?.map(Mac);
     let flags = fixed[10];

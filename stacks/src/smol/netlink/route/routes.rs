@@ -181,7 +181,13 @@ fn found_flag(kind: RouteKind) -> u32 {
 pub(super) fn new(asked: &Asked<'_>, tables: &mut Tables) -> Result<(), Refused> {
     let fixed = fixed(asked, MESSAGE)?;
     let attributes = Attributes::behind(asked.request.payload, MESSAGE);
+    if fixed[7] > MAX_KIND {
+        return Err(Refused::new(Errno::EINVAL, "Invalid route type"));
+    }
     let (v4, to) = destination(fixed, &attributes)?;
+    if v4 && to.trunc() != to {
+        return Err(Refused::new(Errno::EINVAL, "Invalid prefix for given prefix length"));
+    }
     for (kind, why) in [
         (RTA_MULTIPATH, "routes of several paths are not supported"),
         (RTA_ENCAP, "encapsulation is not supported"),
@@ -197,7 +203,8 @@ pub(super) fn new(asked: &Asked<'_>, tables: &mut Tables) -> Result<(), Refused>
     let number = if fixed[7] == 0 && !v4 { 1 } else { fixed[7] };
     let kind = KINDS.iter().find(|(_, known)| *known == number).map(|(kind, _)| *kind);
     let kind = kind.ok_or_else(|| match number {
-        0 | MAX_KIND.. => Refused::new(Errno::EINVAL, "Invalid route type"),
+        0 => Refused::new(Errno::EINVAL, "Invalid scope"),
+        MAX_KIND => Refused::new(Errno::EINVAL, "Invalid route type"),
         _ => Errno::EOPNOTSUPP.into(),
     })?;
     let flags = u32_at(fixed, 8).unwrap_or_default();
@@ -272,7 +279,8 @@ fn table(fixed: &[u8], attributes: &Attributes<'_>) -> Result<u32, Refused> {
 }
 
 fn gateway(attributes: &Attributes<'_>, v4: bool) -> Result<Option<IpAddr>, Refused> {
-    let gateway = attributes.ip(RTA_GATEWAY, v4)?.filter(|gateway| !gateway.is_unspecified());
+    // IPv4 takes 0.0.0.0 for none, IPv6 looks at what it is given.
+    let gateway = attributes.ip(RTA_GATEWAY, v4)?.filter(|gateway| !v4 || !gateway.is_unspecified());
     let Some(via) = attributes.get(RTA_VIA) else { return Ok(gateway) };
     if gateway.is_some() {
         let why = "Nexthop configuration can not contain both GATEWAY and VIA";
