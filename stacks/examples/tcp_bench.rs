@@ -63,7 +63,6 @@ fn bulk(mtu: u32, super_segments: bool) -> (f64, f64, usize) {
 
 fn requests(count: usize) {
     let mut bench = Bench::new(settings(256 << 10));
-    println!("{} {}", size_of::<Connection>(), count);
     let before = (cpu_ns(), rss());
     let mut pairs: Vec<[Connection; 2]> = (0..count).map(|at| bench.open(at)).collect();
     let opening = (cpu_ns() - before.0) / count as u64;

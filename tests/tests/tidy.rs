@@ -174,7 +174,11 @@ fn functions_end_in_sight() {
         let lines: Vec<_> = file.text.lines().collect();
         for (at, line) in lines.iter().enumerate().filter(|(_, line)| opens_function(line)) {
             let indent = &line[..line.len() - line.trim_start().len()];
-            let is_end = |line: &&str| line.strip_prefix(indent) == Some("}");
+            // A body ends with a brace; a trait's function without one ends where its head does.
+            let is_end = |line: &&str| {
+                let line = line.strip_prefix(indent).unwrap_or_default();
+                line == "}" || line.starts_with(')') && line.ends_with(';')
+            };
             let length = lines[at..].iter().position(is_end).map_or(1, |end| end + 1);
             if length > FUNCTION_LINES {
                 broken.push(format!("{}:{}: {length} lines, at most {FUNCTION_LINES}", file.name, at + 1));

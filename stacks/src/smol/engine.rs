@@ -132,6 +132,8 @@ pub struct Engine {
     /// Where a datagram's address and ancillary data are put together.
     scratch: (Vec<u8>, Vec<u8>),
     cookies: u64,
+    /// Ports take segments of up to 64 KiB.
+    pub(super) super_segments: bool,
     /// The latest time that anybody told.
     pub(super) clock: Instant,
 }
@@ -182,6 +184,7 @@ impl Engine {
             spare: Vec::new(),
             scratch: (Vec::new(), Vec::new()),
             cookies: 0,
+            super_segments: true,
             clock: now,
         }
     }
@@ -189,6 +192,12 @@ impl Engine {
     /// What CLOCK_REALTIME says at `now`, as time since 1970: packets' time stamps count from there.
     pub fn set_realtime(&mut self, now: Instant, realtime: Duration) {
         (self.origin, self.realtime) = (now, realtime);
+    }
+
+    /// Whether new connections send super-segments, which is worth it where somebody takes them whole: yes,
+    /// unless told otherwise.
+    pub fn set_super_segments(&mut self, wanted: bool) {
+        self.super_segments = wanted;
     }
 
     /// There is a port at the interface now, or none any more.

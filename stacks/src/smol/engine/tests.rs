@@ -1,7 +1,10 @@
 //! The engine in virtual time: one over its loopback, two over a wire that loses, delays and repeats.
 
+mod arbitrary;
 mod binding;
 mod datagrams;
+mod options;
+mod others;
 mod streams;
 
 use std::collections::BTreeMap;

@@ -164,6 +164,8 @@ fn inet(domain: Domain, kind: i32, protocol: i32, caller: &Caller) -> Result<Soc
         (libc::SOCK_RAW, protocol @ 1..=255) => {
             let whole = protocol == libc::IPPROTO_RAW;
             (options.ip.header_included, options.ip6.header_included) = (whole, whole);
+            // INET_PROTOSW_REUSE
+            options.reuse_address = true;
             (protocol, datagrams(DatagramKind::Raw))
         }
         (libc::SOCK_STREAM | libc::SOCK_DGRAM | libc::SOCK_RAW, _) => return Err(Errno::EPROTONOSUPPORT),

@@ -103,7 +103,7 @@ impl Engine {
         socket.path = Some(path);
         (socket.error, socket.soft_error) = (None, None);
         let Body::Stream(stream) = &mut socket.body else { return Err(Errno::EOPNOTSUPP) };
-        let settings = settings(&socket.options, &stream.options, path.mtu, false);
+        let settings = settings(&socket.options, &stream.options, (path.mtu, self.super_segments), false);
         stream.connection = Some(self.tcp.connect(now, &ends, &settings));
         stream.phase = Phase::Connecting;
         (stream.was_connected, stream.detached) = (false, false);

@@ -234,7 +234,11 @@ impl Engine {
         if stream.options.user_timeout == 0 {
             stream.options.user_timeout = ORPHAN_PATIENCE.as_millis() as u32;
             let (options, mtu) = user_timeout;
-            self.tcp.set(now, connection, &settings(&options, &stream.options, mtu, false));
+            self.tcp.set(
+                now,
+                connection,
+                &settings(&options, &stream.options, (mtu, self.super_segments), false),
+            );
         }
         self.tcp.finish(now, connection);
         self.make_ready(id);

@@ -138,7 +138,7 @@ impl Engine {
             peer: ends.peer.address,
             peer_port: ends.peer.port,
         };
-        let settings = settings(&options, &tcp_options, path.mtu, true);
+        let settings = settings(&options, &tcp_options, (path.mtu, self.super_segments), true);
         let Some(connection) = self.tcp.accept(now, &both, &settings, &packet.payload) else { return };
         let mut stream = Stream::new(tcp_options);
         stream.connection = Some(connection);

@@ -287,7 +287,7 @@ impl Engine {
     ) -> Result<(), Errno> {
         let (netlink, ports) = match self.netlink_mut(id) {
             Ok(found) => found,
-            Err(_) => return Err(self.no_such_level(id)),
+            Err(_) => return Err(Errno::ENOPROTOOPT),
         };
         if matches!(name, libc::NETLINK_ADD_MEMBERSHIP | libc::NETLINK_DROP_MEMBERSHIP) {
             let pid = netlink.pid;

@@ -217,7 +217,10 @@ impl Engine {
                     Err(Errno::EOPNOTSUPP)
                 }
             }
-            (libc::SOL_RAW, IPV6_CHECKSUM) if socket.domain == Domain::V6 => Ok(answer(datagrams.checksum)),
+            (libc::SOL_RAW, IPV6_CHECKSUM) if socket.domain == Domain::V6 => {
+                let icmp = i32::from(socket.protocol) == libc::IPPROTO_ICMPV6;
+                Ok(answer(if icmp { 2 } else { datagrams.checksum }))
+            }
             _ => Err(Errno::ENOPROTOOPT),
         }
     }

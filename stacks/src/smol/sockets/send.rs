@@ -227,7 +227,10 @@ impl Engine {
         if own.is_some_and(|_| self.kind_of(socket.local, None) == Kind::Broadcast) {
             source = out.wishes.source;
         }
-        let path = self.net.route(to, &Wish { source, link, on_link: out.on_link })?;
+        let mut path = self.net.route(to, &Wish { source, link, on_link: out.on_link })?;
+        if group {
+            path.looped &= if v4 { options.ip.group_loop } else { options.ip6.group_loop };
+        }
         let broadcast = self.sockets.get(id).is_some_and(|socket| socket.options.broadcast);
         if path.group && !group && !broadcast {
             return Err(Errno::EACCES);

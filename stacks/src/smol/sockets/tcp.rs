@@ -111,13 +111,18 @@ pub(crate) fn fragmenting(discover: u8) -> Fragmenting {
     }
 }
 
-/// What a socket's options mean for its connection.
-pub(crate) fn settings(options: &Options, tcp: &TcpOptions, mtu: u32, passive: bool) -> Settings {
+/// What a socket's options mean for its connection, on a way of a width that takes super-segments or not.
+pub(crate) fn settings(
+    options: &Options,
+    tcp: &TcpOptions,
+    (mtu, super_segments): (u32, bool),
+    passive: bool,
+) -> Settings {
     let buffer = |chosen: bool, size: u32| if chosen { size as usize } else { AUTOMATIC_BUFFER };
     let seconds = |n: u32| Duration::from_secs(n.into());
     Settings {
         mtu,
-        super_segments: true,
+        super_segments,
         max_segment: (tcp.max_segment != 0).then_some(tcp.max_segment),
         receive_buffer: buffer(options.receive_buffer_chosen, options.receive_buffer),
         send_buffer: buffer(options.send_buffer_chosen, options.send_buffer),
@@ -168,7 +173,7 @@ impl Engine {
         let Body::Stream(stream) = &mut socket.body else { return };
         let Some(connection) = &mut stream.connection else { return };
         let mtu = socket.path.map_or(1500, |path| path.mtu);
-        let settings = settings(&socket.options, &stream.options, mtu, false);
+        let settings = settings(&socket.options, &stream.options, (mtu, self.super_segments), false);
         self.tcp.set(now, connection, &settings);
         self.make_ready(id);
     }

@@ -25,11 +25,14 @@ const A_MINUTE_US: i64 = 61_000_000;
 /// How long the rings of an idle connection keep their pages: a page fault costs less than a microsecond, so
 /// this only keeps busy connections from paying it.
 const DISCARD_AFTER: Duration = Duration::from_secs(2);
+/// What is sent so soon after something was received is an answer to it (TCP_ATO_MIN).
+const ANSWER: Duration = Duration::from_millis(40);
 /// How long TCP_CORK holds data back (tcp(7)).
 const CORK: Duration = Duration::from_millis(200);
 /// If smoltcp says that it wants to send and then does not, ask it again after this.
 const HICCUP: Duration = Duration::from_millis(1);
-/// Segments in a row that smoltcp may make for nothing: more than the peer can have out of order.
+/// Segments in a row that smoltcp may make for nothing. It can be that many, where the peer has most of a
+/// window already.
 const MOST_SWALLOWED: u32 = 1 << 16;
 
 impl Connection {
@@ -49,6 +52,7 @@ impl Connection {
             return Some(segment);
         }
         if self.phase == Phase::Open {
+            let mut silent = 0;
             for _ in 0..MOST_SWALLOWED {
                 if self.is_corked(now) {
                     break;
@@ -60,10 +64,16 @@ impl Connection {
                     break;
                 };
                 let bytes = &mut out[at..at + length - DRESS];
-                if let Some(data) = self.translate(tools, now, bytes) {
+                let data = bytes.len() - Outgoing::new(bytes).header_len();
+                if self.translate(tools, now, bytes) {
                     let gso_size = if data > usize::from(gso_size) { gso_size } else { 0 };
                     self.counts.segments_out += 1;
                     return Some(Segment { range: at..at + length - DRESS, gso_size, data });
+                }
+                // One acknowledgement for nothing is news to us only; a second one would be its last word, too.
+                silent += u32::from(data == 0);
+                if silent > 1 {
+                    break;
                 }
             }
         }
@@ -152,31 +162,32 @@ impl Connection {
         }
     }
 
-    /// Puts a segment of smoltcp's into our words; returns the bytes of data, or `None` if it need not go.
-    fn translate(&mut self, tools: &Tools, now: Instant, bytes: &mut [u8]) -> Option<usize> {
+    /// Puts a segment of smoltcp's into our words. Returns whether it need go at all.
+    fn translate(&mut self, tools: &Tools, now: Instant, bytes: &mut [u8]) -> bool {
         let length = bytes.len();
         let mut segment = Outgoing::new(bytes);
         let data = length - segment.header_len();
         let flags = segment.flags();
         if flags.has(Flags::RST) {
-            return None;
+            return false;
         }
         let takes = data as u32 + flags.length();
         let ack = segment.ack();
         let widened = self.widen(ack.wrapping_add(u32::from(segment.window()) << self.receiving.scale));
         if takes == 0 {
             if ack == self.receiving.acknowledged && !widened {
-                return None;
+                return false;
             }
             segment.set_seq(self.sending.max);
             self.receiving.answering = false;
         } else {
             let seq = segment.seq().wrapping_add(self.sending.shift_by);
             if self.sending.board.has(seq, seq.wrapping_add(takes)) {
-                return None;
+                return false;
             }
             segment.set_seq(seq);
-            self.receiving.answering |= ack != self.receiving.acknowledged;
+            let heard = self.timers.data_at.is_some_and(|at| now.saturating_duration_since(at) < ANSWER);
+            self.receiving.answering |= data > 0 && heard;
             self.note_sent(now, seq, seq.wrapping_add(takes));
         }
         self.receiving.acknowledged = ack;
@@ -186,7 +197,7 @@ impl Connection {
             let stamp = self.stamp(tools.clock_ms(now)).unwrap_or_default();
             segment.set_timestamps(stamp);
         }
-        Some(data)
+        true
     }
 
     /// smoltcp allows the peer up to `edge`. We say so only if that makes room for a whole segment (silly

@@ -284,6 +284,7 @@ impl Connection {
         let (seq, payload) = self.cut(segment);
         if !payload.is_empty() {
             self.receiving.pushed = segment.flags.has(Flags::PSH);
+            self.timers.data_at = Some(now);
         }
         let again = segment.payload.is_empty() && !segment.flags.has(Flags::FIN) && !stale;
         let max = self.sending.max;
@@ -381,7 +382,7 @@ impl Connection {
             seq,
             ack: ack.wrapping_sub(self.sending.shift_by),
             flags: Flags::ACK,
-            window: self.sending.window,
+            window: self.window_to_say(ack),
             ..Bare::default()
         };
         let next = self.receiving.next;
@@ -402,6 +403,14 @@ impl Connection {
                 self.note_sack(seq, end);
             }
         }
+    }
+
+    /// The peer's window as smoltcp shall see it. Where there will be nothing to send any more, a shut window
+    /// means nothing, and smoltcp, probing it without data, would send acknowledgements without end.
+    fn window_to_say(&self, ack: u32) -> u16 {
+        let Some(body) = &self.body else { return 0 };
+        let left = ack.wrapping_sub(self.sending.una) < body.socket().send_queue() as u32;
+        self.sending.window.max(u16::from(!left && !body.socket().may_send()))
     }
 
     /// An out-of-order range to tell the peer, first (RFC 2018 clause 4).
@@ -453,7 +462,7 @@ impl Connection {
                 seq: self.receiving.next,
                 ack: self.sending.una.wrapping_sub(self.sending.shift_by),
                 flags: Flags::FIN.with(Flags::ACK),
-                window: self.sending.window,
+                window: self.window_to_say(self.sending.una),
                 ..Bare::default()
             };
             tools.feed(now, self, &header, &[]);

@@ -301,7 +301,7 @@ mod tests {
         let bare = Bare { mss: Some(9), ..Bare::default() };
         let length = bare.emit(&mut out);
         out[length..length + 4].copy_from_slice(&[8, 200, 1, 1]);
-        out[12] = ((length + 4) / 4 << 4) as u8;
+        out[12] = ((length + 4) << 2) as u8;
         let parsed = Incoming::parse(&out[..length + 4]).unwrap();
         assert_eq!((parsed.mss, parsed.timestamps), (Some(9), None));
     }

@@ -273,6 +273,7 @@ impl Body {
 
 /// A ring of `bytes`, and the slot it lies in.
 fn ring(slab: &Slab, bytes: usize) -> (SocketBuffer<'static>, Option<Slot>) {
+    let bytes = bytes.min(MOST_SLOT);
     let Some(slot) = slab.take(bytes) else {
         log::warn!("smol: no memory to map for a TCP buffer of {bytes} bytes, taking {FALLBACK_RING}");
         return (SocketBuffer::new(vec![0; FALLBACK_RING]), None);

@@ -76,6 +76,8 @@ pub(super) struct Timers {
     pub(super) stalled_since: Option<Instant>,
     /// When the peer was last heard.
     pub(super) heard_at: Option<Instant>,
+    /// When it last sent data.
+    pub(super) data_at: Option<Instant>,
     /// Keep-alive probes sent since.
     pub(super) probes: u32,
     /// When the last of them went.

@@ -69,7 +69,8 @@ fn peeking_and_cutting() {
     let server = world.udp(0);
     world.bind(0, server, "127.0.0.1:53").unwrap();
     world.send_to(0, server, Some("127.0.0.1:53"), b"0123456789").unwrap();
-    let peek = SocketCall::Receive { length: 4, control: 0, flags: libc::MSG_PEEK | libc::MSG_TRUNC, named: true };
+    let peek =
+        SocketCall::Receive { length: 4, control: 0, flags: libc::MSG_PEEK | libc::MSG_TRUNC, named: true };
     let Ok(Done::Received(message)) = world.call(0, server, peek) else { panic!() };
     assert_eq!((message.data.as_slice(), message.length, message.flags), (&b"0123"[..], 10, libc::MSG_TRUNC));
     let cut = SocketCall::Receive { length: 4, control: 0, flags: 0, named: true };
@@ -161,7 +162,7 @@ fn errors_of_sending() {
     assert!(world.send_to(0, id, Some("10.0.0.2:9"), &[0; 1472]).is_ok());
     let only = world.socket(0, libc::AF_INET6, libc::SOCK_DGRAM, 0);
     world.set(0, only, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1).unwrap();
-    assert_eq!(world.connect(0, only, "[::ffff:10.0.0.2]:9"), Err(Errno::EAFNOSUPPORT));
+    assert_eq!(world.connect(0, only, "[::ffff:10.0.0.2]:9"), Err(Errno::ENETUNREACH));
     assert_eq!(world.send_to(0, id, Some("10.0.0.2:9"), b"x"), Ok(Done::Value(1)));
     world.call(0, id, SocketCall::Shutdown { how: 1 }).unwrap_err();
     world.connect(0, id, "10.0.0.2:9").unwrap();

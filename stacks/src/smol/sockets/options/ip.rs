@@ -23,6 +23,8 @@ const IP_MULTICAST_ALL: i32 = 49;
 const IP_UNICAST_IF: i32 = 50;
 const IP_LOCAL_PORT_RANGE: i32 = 51;
 const IP_PROTOCOL: i32 = 52;
+/// linux/netfilter_ipv4.h
+const SO_ORIGINAL_DST: i32 = 80;
 
 /// Longest IP options, in bytes.
 const MAX_OPTIONS: usize = 40;
@@ -78,12 +80,20 @@ const TABLE: &[Row] = &[
     want!(IP_PASSSEC, wants::PASSSEC),
     want!(libc::IP_RECVORIGDSTADDR, wants::ORIGDSTADDR),
     want!(IP_CHECKSUM, wants::CHECKSUM),
-    want!(IP_RECVFRAGSIZE, wants::FRAGSIZE),
     flag!(libc::IP_FREEBIND, free_bind),
     flag!(libc::IP_BIND_ADDRESS_NO_PORT, late_port),
-    flag!(IP_RECVERR_RFC4884, receive_error_4884),
     flag!(libc::IP_TRANSPARENT, transparent),
     flag!(libc::IP_MULTICAST_LOOP, group_loop),
+    Row {
+        name: IP_RECVFRAGSIZE,
+        get: |s| i32::from(s.options.ip.wants & wants::FRAGSIZE != 0),
+        set: set_fragment_size,
+    },
+    Row {
+        name: IP_RECVERR_RFC4884,
+        get: |s| s.options.ip.receive_error_4884.into(),
+        set: set_receive_error_4884,
+    },
     Row { name: IP_MULTICAST_ALL, get: |s| s.options.ip.group_all.into(), set: set_group_all },
     Row { name: libc::IP_TOS, get: |s| s.options.ip.tos.into(), set: set_tos },
     Row { name: libc::IP_TTL, get: |s| default_ttl(s.options.ip.ttl), set: set_ttl },
@@ -109,6 +119,23 @@ fn set_group_all(s: &mut Socket, n: i32) -> Result<(), Errno> {
         0 | 1 => s.options_mut().ip.group_all = n == 1,
         _ => return Err(Errno::EINVAL),
     }
+    Ok(())
+}
+
+fn set_receive_error_4884(s: &mut Socket, n: i32) -> Result<(), Errno> {
+    match n {
+        0 | 1 => s.options_mut().ip.receive_error_4884 = n == 1,
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(())
+}
+
+fn set_fragment_size(s: &mut Socket, n: i32) -> Result<(), Errno> {
+    if s.stream().is_some() {
+        return Err(Errno::EINVAL);
+    }
+    let wants = &mut s.options_mut().ip.wants;
+    *wants = if n != 0 { *wants | wants::FRAGSIZE } else { *wants & !wants::FRAGSIZE };
     Ok(())
 }
 
@@ -138,6 +165,10 @@ fn set_hdrincl(s: &mut Socket, n: i32) -> Result<(), Errno> {
 fn set_router_alert(s: &mut Socket, n: i32) -> Result<(), Errno> {
     if !s.is_raw() {
         return Err(Errno::EINVAL);
+    }
+    // ip_ra_control: there has to be one to be taken away.
+    if n == 0 && !s.options.ip.router_alert {
+        return Err(Errno::ENOBUFS);
     }
     s.options_mut().ip.router_alert = n != 0;
     Ok(())
@@ -212,6 +243,10 @@ impl Engine {
         let n = match name {
             libc::IP_OPTIONS => return Ok(ip.options.as_deref().unwrap_or(&[]).to_vec()),
             IP_PKTOPTIONS if socket.stream().is_some() => return Ok(Vec::new()),
+            // Nobody translates addresses here.
+            SO_ORIGINAL_DST if socket.stream().is_some() => {
+                return Err(if room < 16 { Errno::EINVAL } else { Errno::ENOENT });
+            }
             libc::IP_MTU => socket.path.ok_or(Errno::ENOTCONN)?.mtu as i32,
             libc::IP_MULTICAST_IF => return Ok(ip.group_address.octets().to_vec()),
             IP_UNICAST_IF => ip.unicast_link.to_be() as i32,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::super::Socket;
-use super::super::address::{Endpoint, emit};
+use super::super::address::{self, Endpoint, emit};
 use super::super::raw::IPV6_CHECKSUM;
 use super::{Row, answer, int, row};
 use crate::smol::call::Caller;
@@ -31,6 +31,7 @@ const IPV6_ROUTER_ALERT_ISOLATE: i32 = 30;
 const IPV6_RECVERR_RFC4884: i32 = 31;
 const IPV6_FLOWLABEL_MGR: i32 = 32;
 const IPV6_FLOWINFO_SEND: i32 = 33;
+const IPV6_XFRM_POLICY: i32 = 35;
 const IPV6_HDRINCL: i32 = 36;
 const IPV6_RECVHOPOPTS: i32 = 53;
 const IPV6_HOPOPTS: i32 = 54;
@@ -54,8 +55,14 @@ const IPV6_FREEBIND: i32 = 78;
 const LAST_DISCOVER: i32 = 5;
 /// IPV6_MIN_MTU
 const LEAST_MTU: i32 = 1280;
-/// IPV6_PREFER_SRC_PUBTMP_DEFAULT, IPV6_PREFER_SRC_CGA, …NONCGA: what getsockopt adds (RFC 5014).
-const PREFERENCES_SHOWN: i32 = 0x100 | 0x400;
+/// IPV6_PREFER_SRC_* (RFC 5014): a temporary or a public address, or either; care-of or home.
+const TEMPORARY: i32 = 1;
+const PUBLIC: i32 = 2;
+const EITHER: i32 = 0x100;
+const CARE_OF: i32 = 4;
+const HOME: i32 = 0x400;
+/// Options of netfilter (linux/netfilter_ipv6/ip6_tables.h), which is not here.
+const IP6T_SO_ORIGINAL_DST: i32 = 80;
 
 /// Which ancillary data a program wants.
 pub(crate) mod wants {
@@ -120,7 +127,6 @@ const TABLE: &[Row] = &[
     flag!(IPV6_AUTOFLOWLABEL, auto_label),
     flag!(IPV6_FREEBIND, free_bind),
     flag!(IPV6_TRANSPARENT, transparent),
-    flag!(IPV6_RECVERR_RFC4884, receive_error_4884),
     flag!(IPV6_ROUTER_ALERT_ISOLATE, router_alert_isolate),
     Row { name: libc::IPV6_V6ONLY, get: |s| s.options.ip6.only.into(), set: set_only },
     Row { name: libc::IPV6_UNICAST_HOPS, get: |s| default_hops(s.options.ip6.hops), set: set_hops },
@@ -134,11 +140,13 @@ const TABLE: &[Row] = &[
         get: |s| s.options.ip6.group_loop.into(),
         set: |s, n| bit(n).map(|on| s.options_mut().ip6.group_loop = on),
     },
+    flag!(IPV6_MULTICAST_ALL, group_all),
     Row {
-        name: IPV6_MULTICAST_ALL,
-        get: |s| s.options.ip6.group_all.into(),
-        set: |s, n| bit(n).map(|on| s.options_mut().ip6.group_all = on),
+        name: IPV6_RECVERR_RFC4884,
+        get: |s| s.options.ip6.receive_error_4884.into(),
+        set: |s, n| bit(n).map(|on| s.options_mut().ip6.receive_error_4884 = on),
     },
+    Row { name: IPV6_2292PKTOPTIONS, get: |_| 0, set: |_, _| Ok(()) },
     Row {
         name: libc::IPV6_MULTICAST_IF,
         get: |s| s.options.ip6.group_link.map_or(0, |l| l.0 as i32),
@@ -153,11 +161,7 @@ const TABLE: &[Row] = &[
         get: |s| i32::from(s.options.ip6.router_alert >= 0),
         set: set_router_alert,
     },
-    Row {
-        name: IPV6_ADDR_PREFERENCES,
-        get: |s| i32::from(s.options.ip6.preferences) | PREFERENCES_SHOWN,
-        set: set_preferences,
-    },
+    Row { name: IPV6_ADDR_PREFERENCES, get: preferences, set: set_preferences },
     Row { name: libc::IPV6_MTU, get: |_| 0, set: set_mtu },
     Row { name: IPV6_HDRINCL, get: |s| s.options.ip6.header_included.into(), set: set_hdrincl },
 ];
@@ -236,6 +240,16 @@ fn set_router_alert(s: &mut Socket, n: i32) -> Result<(), Errno> {
     Ok(())
 }
 
+fn preferences(s: &Socket) -> i32 {
+    let n = i32::from(s.options.ip6.preferences);
+    let public = match n & (TEMPORARY | PUBLIC) {
+        0 => EITHER,
+        n if n & TEMPORARY != 0 => TEMPORARY,
+        _ => PUBLIC,
+    };
+    public | if n & CARE_OF != 0 { CARE_OF } else { HOME }
+}
+
 fn set_preferences(s: &mut Socket, n: i32) -> Result<(), Errno> {
     // Of each pair only one (RFC 5014 clause 5).
     let both = |pair: i32| n & pair == pair;
@@ -284,7 +298,11 @@ impl Engine {
             IPV6_ADDRFORM => socket.peer.map(|_| socket.domain.family()).ok_or(Errno::ENOTCONN)?,
             IPV6_2292PKTOPTIONS if socket.stream().is_some() => return Ok(Vec::new()),
             IPV6_HOPOPTS | IPV6_RTHDRDSTOPTS | IPV6_RTHDR | IPV6_DSTOPTS => return Ok(Vec::new()),
-            IPV6_FLOWLABEL_MGR => return Err(Errno::EINVAL),
+            IPV6_FLOWLABEL_MGR | 64 | 65 | 68 | 69 => return Err(Errno::EINVAL),
+            IPV6_2292PKTOPTIONS => return Err(Errno::ENOPROTOOPT),
+            IP6T_SO_ORIGINAL_DST if socket.stream().is_some() => {
+                return Err(if value.len() < address::IN6_LEN { Errno::EINVAL } else { Errno::ENOENT });
+            }
             libc::IPV6_MTU => path?.mtu as i32,
             IPV6_PATHMTU => {
                 // struct ip6_mtuinfo: address and MTU.
@@ -332,10 +350,11 @@ impl Engine {
                 let link = u32::from_ne_bytes(link.try_into().expect("four bytes"));
                 return self.set_unicast_interface(id, link, false);
             }
+            IPV6_JOIN_ANYCAST | IPV6_LEAVE_ANYCAST if value.len() < 20 => return Err(Errno::EINVAL),
             IPV6_JOIN_ANYCAST | IPV6_LEAVE_ANYCAST => return Err(Errno::EPERM),
             IPV6_TRANSPARENT if !caller.rights && int(value)? != 0 => return Err(Errno::EPERM),
             IPV6_CHECKSUM if raw => return self.set_raw_option(id, libc::SOL_RAW, name, value),
-            IPV6_FLOWLABEL_MGR => return Err(Errno::EINVAL),
+            IPV6_FLOWLABEL_MGR | IPV6_XFRM_POLICY | 64 | 65 | 68 | 69 => return Err(Errno::EINVAL),
             _ => {}
         }
         let known = row(TABLE, name).ok_or(Errno::ENOPROTOOPT)?;

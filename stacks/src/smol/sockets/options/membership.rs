@@ -120,6 +120,15 @@ impl Engine {
         name: i32,
         value: &[u8],
     ) -> Result<(), Errno> {
+        let least = match name {
+            libc::IPV6_ADD_MEMBERSHIP | libc::IPV6_DROP_MEMBERSHIP => 20,
+            libc::MCAST_JOIN_GROUP | libc::MCAST_LEAVE_GROUP => GROUP + STORAGE,
+            libc::MCAST_MSFILTER => GROUP + STORAGE + 8,
+            _ => GROUP + 2 * STORAGE,
+        };
+        if value.len() < least {
+            return Err(Errno::EINVAL);
+        }
         if self.sockets.get(id).is_some_and(|socket| socket.stream().is_some()) {
             return Err(Errno::EPROTO);
         }

@@ -55,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) dont_route: bool,
     pub(crate) oob_inline: bool,
     pub(crate) no_check: bool,
+    pub(crate) wifi_status: bool,
+    pub(crate) no_frame_check: bool,
     pub(crate) debug: bool,
     pub(crate) pass_credentials: bool,
     pub(crate) pass_security: bool,
@@ -165,6 +167,8 @@ impl Default for Options {
             dont_route: false,
             oob_inline: false,
             no_check: false,
+            wifi_status: false,
+            no_frame_check: false,
             debug: false,
             pass_credentials: false,
             pass_security: false,
@@ -373,7 +377,13 @@ impl Engine {
             }
             libc::SOL_PACKET => self.set_packet_option(now, id, name, value)?,
             libc::SOL_NETLINK => self.set_netlink_option(id, caller, name, value)?,
-            _ => return Err(self.no_such_level(id)),
+            _ => return Err(Errno::ENOPROTOOPT),
+        }
+        if let Some(socket) = self.sockets.get_mut(id)
+            && socket.stream().is_none()
+        {
+            // Another way may be the right one now.
+            socket.path = None;
         }
         self.apply_settings(now, id);
         Ok(Done::Value(0))
@@ -401,7 +411,7 @@ impl Engine {
         })
     }
 
-    /// Sockets of IPv4 say EOPNOTSUPP of a level they do not know (ip_setsockopt), others ENOPROTOOPT.
+    /// Asked for a level they do not know, sockets of IPv4 say EOPNOTSUPP (ip_getsockopt), others ENOPROTOOPT.
     pub(super) fn no_such_level(&self, id: SocketId) -> Errno {
         match self.sockets.get(id) {
             Some(s) if self.is_inet(id) && s.domain == Domain::V4 => Errno::EOPNOTSUPP,

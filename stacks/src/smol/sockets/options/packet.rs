@@ -37,10 +37,7 @@ impl Engine {
     fn packet_socket(&mut self, id: SocketId) -> Result<&mut PacketSocket, Errno> {
         match self.sockets.get_mut(id).map(|socket| &mut socket.body) {
             Some(Body::Packet(packet)) => Ok(packet),
-            // Sockets of IPv4 say it their way.
-            Some(Body::Stream(_) | Body::Datagram(_)) => Err(Errno::EOPNOTSUPP),
-            Some(Body::Netlink(_)) => Err(Errno::ENOPROTOOPT),
-            None => Err(Errno::EBADF),
+            _ => Err(Errno::ENOPROTOOPT),
         }
     }
 
@@ -50,7 +47,8 @@ impl Engine {
         name: i32,
         value: &[u8],
     ) -> Result<Vec<u8>, Errno> {
-        let packet = self.packet_socket(id)?;
+        let level = self.no_such_level(id);
+        let packet = self.packet_socket(id).map_err(|_| level)?;
         let n = match name {
             STATISTICS => {
                 let drops = packet.queue.dropped - packet.told_drops;
@@ -87,7 +85,7 @@ impl Engine {
         value: &[u8],
     ) -> Result<(), Errno> {
         let _ = now;
-        let packet = self.packet_socket(id)?;
+        let packet = self.packet_socket(id).map_err(|_| Errno::ENOPROTOOPT)?;
         if matches!(name, ADD_MEMBERSHIP | DROP_MEMBERSHIP) {
             return self.set_packet_membership(id, name == ADD_MEMBERSHIP, value);
         }

@@ -44,6 +44,8 @@ const SO_PASSRIGHTS: i32 = 83;
 /// SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF, in bytes.
 const LEAST_SEND: u32 = 4608;
 const LEAST_RECEIVE: u32 = 2304;
+/// Half of net.ipv4.tcp_rmem[2]: the most that SO_RCVLOWAT of a stream can be, in bytes.
+const MOST_LOW: i32 = 3 << 20;
 /// Longest interface name, with its NUL (IFNAMSIZ).
 const NAME: usize = 16;
 /// The highest SO_PRIORITY without rights (TC_PRIO_INTERACTIVE).
@@ -80,8 +82,8 @@ const TABLE: &[Row] = &[
     flag!(SO_RCVMARK, receive_mark),
     flag!(SO_RCVPRIORITY, receive_priority),
     Row { name: SO_BSDCOMPAT, get: |_| 0, set: |_, _| Ok(()) },
-    Row { name: SO_WIFI_STATUS, get: |_| 0, set: |_, _| Ok(()) },
-    Row { name: SO_NOFCS, get: |_| 0, set: |_, _| Ok(()) },
+    flag!(SO_WIFI_STATUS, wifi_status),
+    flag!(SO_NOFCS, no_frame_check),
     Row { name: libc::SO_TYPE, get: |s| s.kind, set: read_only },
     Row {
         name: libc::SO_PROTOCOL,
@@ -184,7 +186,7 @@ const TABLE: &[Row] = &[
         get: |_| 0,
         set: |_, n| if n < 0 { Err(Errno::EINVAL) } else { Err(Errno::EOPNOTSUPP) },
     },
-    Row { name: SO_CNX_ADVICE, get: |_| 0, set: |_, n| if n == 1 { Ok(()) } else { Err(Errno::EINVAL) } },
+    Row { name: SO_CNX_ADVICE, get: |_| 0, set: |_, _| Ok(()) },
     Row {
         name: libc::SO_ZEROCOPY,
         get: |_| 0,
@@ -236,7 +238,14 @@ fn set_receive_buffer(s: &mut Socket, n: u32) -> Result<(), Errno> {
 }
 
 fn set_receive_low(s: &mut Socket, n: i32) -> Result<(), Errno> {
-    s.options_mut().receive_low = if n < 0 { i32::MAX } else { n.max(1) };
+    let n = if n < 0 { i32::MAX } else { n.max(1) };
+    // tcp_set_rcvlowat
+    let most = match s.stream() {
+        None => i32::MAX,
+        Some(_) if s.options.receive_buffer_chosen => (s.options.receive_buffer / 2) as i32,
+        Some(_) => MOST_LOW,
+    };
+    s.options_mut().receive_low = n.min(most);
     Ok(())
 }
 

@@ -32,6 +32,7 @@ const TCP_CC_INFO: i32 = 26;
 const TCP_SAVE_SYN: i32 = 27;
 const TCP_SAVED_SYN: i32 = 28;
 const TCP_REPAIR_WINDOW: i32 = 29;
+const TCP_MD5SIG_EXT: i32 = 32;
 const TCP_FASTOPEN_KEY: i32 = 33;
 const TCP_FASTOPEN_NO_COOKIE: i32 = 34;
 const TCP_ZEROCOPY_RECEIVE: i32 = 35;
@@ -51,9 +52,11 @@ const COUNTS: std::ops::RangeInclusive<i32> = 1..=127;
 /// TCP_FIN_TIMEOUT_MAX, in seconds.
 const LONGEST_LINGER: i32 = 120;
 /// Half of SOCK_MIN_RCVBUF, in bytes.
-const LEAST_CLAMP: u32 = 1152;
+const LEAST_CLAMP: i32 = 1152;
 /// TCP_RTO_MAX, in milliseconds.
 const RTO_MAX: i32 = 120_000;
+/// TCP_TIMEOUT_MIN (two jiffies of 4 ms) to TCP_RTO_MIN and TCP_DELACK_MAX, in microseconds.
+const SHORT_US: std::ops::RangeInclusive<i32> = 4001..=200_000;
 /// The segment size before there is a connection (RFC 9293 clause 3.7.1).
 const DEFAULT_MSS: i32 = 536;
 /// Bytes of struct tcp_info as far as it is filled in (Linux 6.7).
@@ -68,7 +71,7 @@ pub(crate) struct TcpOptions {
     pub(crate) cork: bool,
     pub(crate) quick_ack: bool,
     pub(crate) thin: bool,
-    pub(crate) save_syn: bool,
+    pub(crate) save_syn: u8,
     pub(crate) fast_open_connect: bool,
     pub(crate) fast_open_no_cookie: bool,
     pub(crate) tell_queue: bool,
@@ -94,6 +97,10 @@ pub(crate) struct TcpOptions {
     pub(crate) delay: i32,
     /// In milliseconds.
     pub(crate) rto_max: i32,
+    /// In microseconds, told and nothing more.
+    pub(crate) rto_min: i32,
+    /// In microseconds, told and nothing more.
+    pub(crate) delay_max: i32,
 }
 
 impl Default for TcpOptions {
@@ -103,7 +110,7 @@ impl Default for TcpOptions {
             cork: false,
             quick_ack: true,
             thin: false,
-            save_syn: false,
+            save_syn: 0,
             fast_open_connect: false,
             fast_open_no_cookie: false,
             tell_queue: false,
@@ -121,6 +128,8 @@ impl Default for TcpOptions {
             fast_open_queue: 0,
             delay: 0,
             rto_max: RTO_MAX,
+            rto_min: *SHORT_US.end(),
+            delay_max: *SHORT_US.end(),
         }
     }
 }
@@ -226,21 +235,15 @@ const TABLE: &[Row] = &[
             Ok(())
         },
     },
-    Row {
-        name: TCP_SAVE_SYN,
-        get: |s| tcp(s).save_syn.into(),
-        set: |s, n| {
-            tcp_mut(s).save_syn = within(n, 0..=2)? != 0;
-            Ok(())
-        },
-    },
+    bounded!(TCP_SAVE_SYN, save_syn, 0..=2),
     Row { name: TCP_THIN_DUPACK, get: |_| 0, set: |_, n| within(n, 0..=1).map(|_| ()) },
     Row { name: TCP_REPAIR, get: |_| 0, set: |_, _| Err(Errno::EPERM) },
     Row { name: TCP_TIMESTAMP, get: |_| 0, set: |_, _| Err(Errno::EPERM) },
     Row { name: TCP_REPAIR_OPTIONS, get: |_| 0, set: |_, _| Err(Errno::EINVAL) },
     Row { name: TCP_IS_MPTCP, get: |_| 0, set: super::read_only },
-    Row { name: TCP_RTO_MIN_US, get: |_| 200_000, set: |_, n| within(n, 1..=200_000).map(|_| ()) },
-    Row { name: TCP_DELACK_MAX_US, get: |_| 200_000, set: |_, n| within(n, 1..=200_000).map(|_| ()) },
+    bounded!(TCP_RTO_MIN_US, rto_min, SHORT_US),
+    bounded!(TCP_DELACK_MAX_US, delay_max, SHORT_US),
+    Row { name: TCP_MD5SIG_EXT, get: |_| 0, set: |_, _| Err(Errno::EINVAL) },
 ];
 
 fn set_linger2(s: &mut Socket, n: i32) -> Result<(), Errno> {
@@ -254,9 +257,10 @@ fn set_linger2(s: &mut Socket, n: i32) -> Result<(), Errno> {
 
 /// As long as the SYN-ACKs take whose number Linux keeps (secs_to_retrans and back).
 fn set_defer(s: &mut Socket, n: i32) -> Result<(), Errno> {
-    let (mut period, mut wait) = (0, 1);
-    while period < n {
+    let (mut period, mut wait, mut count) = (0, 1, 0);
+    while period < n && count < u8::MAX {
         period += wait;
+        count += 1;
         wait = (wait * 2).min(RTO_MAX / 1000);
     }
     tcp_mut(s).defer_accept = period as u32;
@@ -268,7 +272,7 @@ fn set_clamp(s: &mut Socket, n: i32) -> Result<(), Errno> {
     if n == 0 && !fresh {
         return Err(Errno::EINVAL);
     }
-    tcp_mut(s).window_clamp = if n == 0 { 0 } else { (n as u32).max(LEAST_CLAMP) };
+    tcp_mut(s).window_clamp = if n == 0 { 0 } else { n.max(LEAST_CLAMP) as u32 };
     Ok(())
 }
 
@@ -308,7 +312,7 @@ impl Engine {
             TCP_REPAIR_QUEUE | TCP_QUEUE_SEQ | TCP_REPAIR_WINDOW | TCP_ZEROCOPY_RECEIVE => {
                 return Err(Errno::EINVAL);
             }
-            TCP_REPAIR_OPTIONS => return Err(Errno::ENOPROTOOPT),
+            TCP_REPAIR_OPTIONS | TCP_MD5SIG_EXT => return Err(Errno::ENOPROTOOPT),
             TCP_TIMESTAMP => {
                 let since = now.saturating_duration_since(self.origin) + self.realtime;
                 answer(since.as_millis() as i32)
@@ -356,7 +360,8 @@ impl Engine {
             TCP_FASTOPEN_KEY => {
                 return if matches!(value.len(), 16 | 32) { Ok(()) } else { Err(Errno::EINVAL) };
             }
-            TCP_REPAIR_QUEUE | TCP_QUEUE_SEQ | TCP_REPAIR_WINDOW => return Err(Errno::EPERM),
+            TCP_QUEUE_SEQ => return Err(Errno::EINVAL),
+            TCP_REPAIR_QUEUE | TCP_REPAIR_WINDOW => return Err(Errno::EPERM),
             libc::TCP_MAXSEG => {
                 let n = int(value)?;
                 let n = if n == 0 { 0 } else { within(n, MAXSEG)? };

@@ -106,7 +106,8 @@ impl Rogue {
     fn wait(&mut self, time: Duration) -> Vec<(Duration, Seen)> {
         let (start, until) = (self.now, self.now + time);
         let mut all = Vec::new();
-        loop {
+        for turns in 0.. {
+            assert!(turns < 300 + 2 * all.len(), "busy with nothing: {:?}", self.end.connection);
             let at = self.now - start;
             all.extend(self.hear().into_iter().map(|seen| (at, seen)));
             let next = self.end.machine.poll_timeout(self.now, self.end.connection.as_ref().unwrap());
@@ -317,6 +318,47 @@ fn a_shut_window_is_probed_until_it_opens_and_no_longer_than_the_peer_answers() 
     rogue.end.send(b"never");
     rogue.wait(Duration::from_secs(1000));
     assert_eq!(rogue.error(), Some(Errno::ETIMEDOUT));
+}
+
+/// smoltcp 0.14, left to itself, acknowledges without end here.
+#[test]
+fn a_shut_window_after_the_last_byte_is_not_probed() {
+    let mut rogue = Rogue::connect(settings());
+    rogue.end.send(&[1; 3000]);
+    let end = &mut rogue.end;
+    end.machine.finish(rogue.now, end.connection.as_mut().unwrap());
+    assert!(rogue.hear().last().unwrap().flags.has(Flags::FIN));
+    rogue.window = 0;
+    rogue.say_at(rogue.seq, rogue.ack.wrapping_add(1000), ACK, &[]);
+    rogue.say_at(rogue.seq, rogue.ack.wrapping_add(3001), ACK, &[]);
+    assert_eq!(rogue.end.state(), State::FinWait2);
+    assert!(rogue.wait(Duration::from_secs(1000)).is_empty());
+}
+
+#[test]
+fn our_window_does_not_open_by_a_few_bytes() {
+    let mut rogue = Rogue::connect(Settings { receive_buffer: 20_000, ..settings() });
+    for _ in 0..20 {
+        rogue.say(ACK, &[1; 1000]);
+    }
+    rogue.hear();
+    let take = |rogue: &mut Rogue, most: usize| {
+        let connection = rogue.end.connection.as_mut().unwrap();
+        let mut left = most;
+        rogue.end.machine.receive_with(connection, &mut |bytes| {
+            let length = bytes.len().min(left);
+            left -= length;
+            length
+        });
+    };
+    for _ in 0..5 {
+        take(&mut rogue, 200);
+        assert!(rogue.wait(Duration::from_secs(1)).is_empty());
+        rogue.say_at(rogue.seq, rogue.ack, ACK, &[2]);
+        assert_eq!(rogue.hear().pop().unwrap().window, 0);
+    }
+    take(&mut rogue, 1000);
+    assert_eq!(rogue.hear().pop().unwrap().window, 2000);
 }
 
 #[test]
