@@ -13,7 +13,7 @@ use stacks::config::StackConfig;
 use stacks::kernel::{KernelStack, namespace};
 use stacks::none::NoStack;
 use stacks::remote;
-use stacks::serve::{Server, Serving, User};
+use stacks::serve::{Backing, Server, Serving, User};
 use stacks::stack::{Kind, SocketSpec, Stack};
 
 type Check = fn(&mut dyn Stack);
@@ -117,7 +117,7 @@ fn with_remote(check: Check) {
 fn serve(path: &std::path::Path) {
     let mut server = Server::new().expect("a server");
     let serving = Serving { name: "s".into(), path: path.to_owned(), mode: 0o600, kept: true, own: None };
-    server.add(serving, kernel()).expect("served");
+    server.add(serving, Backing::Kernel(kernel())).expect("served");
     while !server.is_empty() {
         wait_for(&server);
         let _ = server.turn(&|_| Default::default());
@@ -231,7 +231,7 @@ fn users() {
     let mut server = Server::new().expect("a server");
     let stack = kernel();
     let serving = Serving { name: "s".into(), path: path.clone(), mode: 0o600, kept: true, own: None };
-    let id = server.add(serving, stack).expect("served");
+    let id = server.add(serving, Backing::Kernel(stack)).expect("served");
     let mut line = msocket::line::Line::connect(&path).expect("connected");
     let turn = |server: &mut Server| {
         wait_for(server);
@@ -245,7 +245,7 @@ fn users() {
     other.send(&msocket::proto::Request::Down { force: false }, &[]).expect("sent");
     turn(&mut server);
     turn(&mut server);
-    assert!(server.stack_mut(id).is_some(), "a stack in use stays");
+    assert!(server.kernel(id).is_some(), "a stack in use stays");
     drop(line);
     turn(&mut server);
     assert_eq!(server.users(id), 0);
