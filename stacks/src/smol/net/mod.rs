@@ -58,7 +58,7 @@ use nix::errno::Errno;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::timers::Timer;
-use super::tables::{Address, Change, IfIndex, LOOPBACK, Link, LinkKind, Tables};
+use super::tables::{Address, Change, IfIndex, LinkKind, Tables};
 use crate::config::Mac;
 
 /// Room before a segment in a reserved slot: Ethernet with two tags, IPv6, and IPv6 options, in bytes.
