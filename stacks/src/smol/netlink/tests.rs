@@ -52,6 +52,7 @@ impl World for Host {
             local: way.kind == RouteKind::Local,
             group: way.kind == RouteKind::Broadcast,
             generation: 0,
+            looped: false,
         })
     }
     fn sockets(&self, family: u8, protocol: u8) -> Vec<DiagSocket> {
