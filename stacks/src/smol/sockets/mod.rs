@@ -111,6 +111,7 @@ pub(crate) enum Ownership {
 }
 
 /// What is different from kind to kind.
+#[expect(clippy::large_enum_variant, reason = "streams are the many; what follows a pointer costs them time")]
 #[derive(Debug)]
 pub(crate) enum Body {
     /// TCP.

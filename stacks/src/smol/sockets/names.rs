@@ -151,7 +151,7 @@ impl Engine {
         endpoint: &Endpoint,
         local_only: bool,
     ) -> Result<(), Errno> {
-        let link = socket.options.device.or(endpoint.link());
+        let link = socket.options.device.or_else(|| endpoint.link());
         let unicast_v6 = endpoint.address.is_ipv6() && !endpoint.address.is_unspecified();
         if unicast_v6 && needs_scope(endpoint.address) && link.is_none() {
             return Err(Errno::EINVAL);

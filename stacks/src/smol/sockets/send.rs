@@ -217,13 +217,13 @@ impl Engine {
             .filter(|own| !own.is_unspecified() && !own.is_multicast() && own.is_ipv4() == v4);
         let chosen = Some(options.ip.group_address).filter(|a| v4 && group && !a.is_unspecified());
         let preferred = if v4 { options.ip.unicast_link } else { options.ip6.unicast_link };
-        let mut link = options.device.or(out.wishes.link).or(out.peer.link());
+        let mut link = options.device.or(out.wishes.link).or_else(|| out.peer.link());
         if group {
             link = link.or_else(|| group_link(socket, to));
         } else if preferred != 0 {
             link = link.or(Some(IfIndex(preferred)));
         }
-        let mut source = out.wishes.source.or(own).or(chosen.map(IpAddr::V4));
+        let mut source = out.wishes.source.or(own).or_else(|| chosen.map(IpAddr::V4));
         if own.is_some_and(|_| self.kind_of(socket.local, None) == Kind::Broadcast) {
             source = out.wishes.source;
         }

@@ -154,7 +154,7 @@ impl Engine {
         let Some(peer) = socket.peer else { return };
         let wish = Wish {
             source: Some(socket.local).filter(|local| !local.is_unspecified()),
-            link: socket.options.device.or(peer.link()),
+            link: socket.options.device.or_else(|| peer.link()),
             on_link: socket.options.dont_route,
         };
         let old = socket.path.map(|path| path.mtu);
@@ -224,7 +224,9 @@ impl Engine {
             return;
         }
         let Some(socket) = self.sockets.get_mut(id) else { return };
-        if !socket.takes_link(packet.link) || packet.ttl < socket.options.ip.min_ttl {
+        let v4 = packet.source.is_ipv4();
+        let least = if v4 { socket.options.ip.min_ttl } else { socket.options.ip6.min_hops };
+        if !socket.takes_link(packet.link) || packet.ttl < least {
             return;
         }
         let Body::Stream(stream) = &mut socket.body else { return };
