@@ -127,7 +127,7 @@ impl Engine {
             adopt_scope(socket, &mut peer)?;
         }
         let group = peer.address.is_multicast();
-        let source = Some(socket.local).filter(|ip| !ip.is_unspecified() && !ip.is_multicast());
+        let source = Some(socket.local).filter(|ip| !ip.is_unspecified() && !socket.local_is_shared);
         let mut wish = Wish {
             source: source.filter(|source| source.is_ipv4() == peer.address.is_ipv4()),
             link: socket.options.device.or_else(|| peer.link()),

@@ -92,7 +92,9 @@ impl Engine {
             }
             return Err(errno);
         }
+        let shared = matches!(self.kind_of(endpoint.address, None), Kind::Broadcast | Kind::Group);
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
+        socket.local_is_shared = shared;
         socket.chosen_address = !endpoint.address.is_unspecified();
         socket.chosen_port = endpoint.port != 0;
         if domain == Domain::V6 && socket.chosen_address && endpoint.address.is_ipv6() {

@@ -289,9 +289,8 @@ impl Engine {
         let state = self.tcp.state(connection);
         if matches!(state, State::SynSent | State::SynReceived) {
             self.end_stream(id, Some(error.errno));
-        } else if socket.options.ip.receive_error || socket.options.ip6.receive_error {
-            self.queue_error(now, id, error, quoted);
         } else {
+            // IP_RECVERR makes no difference: SO_ERROR of a stream means that it is over, and this is not.
             socket.soft_error = Some(error.errno);
         }
     }
