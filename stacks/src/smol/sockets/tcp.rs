@@ -280,9 +280,16 @@ impl Engine {
         let Some(socket) = self.sockets.get_mut(id) else { return };
         let Body::Stream(stream) = &mut socket.body else { return };
         let Some(connection) = &mut stream.connection else { return };
+        // Whoever does not see the packets knows no sequence number of them (RFC 5927).
+        let sequence = quoted.get(4..8).map(|b| u32::from_be_bytes(b.try_into().expect("four bytes")));
+        if sequence.is_some_and(|sequence| !self.tcp.is_under_way(connection, sequence)) {
+            self.counters.forged_errors += 1;
+            return;
+        }
         if error.errno == Errno::EMSGSIZE {
             self.tcp.set_mtu(now, connection, error.info);
             socket.path = None;
+            self.net.set_path_mtu(now, error.destination, error.info);
             self.make_ready(id);
             return;
         }
