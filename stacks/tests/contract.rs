@@ -13,7 +13,7 @@ use stacks::config::StackConfig;
 use stacks::kernel::{KernelStack, namespace};
 use stacks::none::NoStack;
 use stacks::remote;
-use stacks::serve::{Server, Serving, User};
+use stacks::serve::{Backing, Server, Serving, User};
 use stacks::stack::{Kind, SocketSpec, Stack};
 
 type Check = fn(&mut dyn Stack);
@@ -97,11 +97,17 @@ fn with_remote(check: Check) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("s");
     let mut server = again(&["--serve", path.to_str().expect("a plain path")]).spawn().expect("it starts");
-    while !path.exists() {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
     let user = User { view: "v".into(), pid: 1 };
-    let mut member = remote::join(&path, &user).expect("joined");
+    // The file is there a moment before its server listens.
+    let mut attempts = 0..5_000;
+    let mut member = loop {
+        match remote::join(&path, &user) {
+            Err(_) if attempts.next().is_some() => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            joined => break joined.expect("joined"),
+        }
+    };
     check(&mut member.remote);
     drop(member);
     remote::ask::<()>(&path, &msocket::proto::Request::Down { force: true }).expect("down");
@@ -111,7 +117,7 @@ fn with_remote(check: Check) {
 fn serve(path: &std::path::Path) {
     let mut server = Server::new().expect("a server");
     let serving = Serving { name: "s".into(), path: path.to_owned(), mode: 0o600, kept: true, own: None };
-    server.add(serving, kernel()).expect("served");
+    server.add(serving, Backing::Kernel(kernel())).expect("served");
     while !server.is_empty() {
         wait_for(&server);
         let _ = server.turn(&|_| Default::default());
@@ -225,7 +231,7 @@ fn users() {
     let mut server = Server::new().expect("a server");
     let stack = kernel();
     let serving = Serving { name: "s".into(), path: path.clone(), mode: 0o600, kept: true, own: None };
-    let id = server.add(serving, stack).expect("served");
+    let id = server.add(serving, Backing::Kernel(stack)).expect("served");
     let mut line = msocket::line::Line::connect(&path).expect("connected");
     let turn = |server: &mut Server| {
         wait_for(server);
@@ -239,7 +245,7 @@ fn users() {
     other.send(&msocket::proto::Request::Down { force: false }, &[]).expect("sent");
     turn(&mut server);
     turn(&mut server);
-    assert!(server.stack_mut(id).is_some(), "a stack in use stays");
+    assert!(server.kernel(id).is_some(), "a stack in use stays");
     drop(line);
     turn(&mut server);
     assert_eq!(server.users(id), 0);

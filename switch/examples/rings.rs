@@ -182,8 +182,8 @@ fn main() {
         age: Duration::from_secs(300),
         idle: None,
     };
-    let bound = serve::bind(&options).expect("a free path");
-    let switch = std::thread::Builder::new().spawn(move || serve::run(bound, &options));
+    let server = serve::Server::new(&options, None).expect("a free path");
+    let switch = std::thread::Builder::new().spawn(move || server.run());
     for len in [64, 1514, 65_535] {
         stream(&path, len, Duration::from_secs(seconds));
     }

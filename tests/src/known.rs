@@ -69,16 +69,16 @@ const WIRELESS: &str = "the kernel's i386 layer has an errno of its own for wire
 const UNIX: &str = "AF_UNIX sockets are the machine's, and so is the privilege these options need";
 
 /// Those of a view on a stack of that kind.
-pub fn differences(subject: Subject) -> &'static [Difference] {
+pub fn differences(subject: Subject) -> Vec<Difference> {
     match subject {
-        Subject::Native => &[],
-        Subject::View => DIFFERENCES,
-        Subject::Smol => smol::DIFFERENCES,
+        Subject::Native => Vec::new(),
+        Subject::View => [COMMON, KERNEL].concat(),
+        Subject::Smol => [COMMON, smol::DIFFERENCES].concat(),
     }
 }
 
-/// The table of kernel stacks.
-pub const DIFFERENCES: &[Difference] = &[
+/// On a stack of any kind.
+const COMMON: &[Difference] = &[
     known(When::Maybe, "uring", "io_uring_setup*", "ok", "EPERM", URING),
     known(When::Maybe, "foreign", "io_uring_setup by int 0x80", "*", "EPERM", URING),
     known(
@@ -97,14 +97,6 @@ pub const DIFFERENCES: &[Difference] = &[
         "interrupted at times",
         "i386 keeps the address where only the supervisor can look, so each connect waits for it for a moment",
     ),
-    known(When::Always, "interfaces", "unix dgram SIOCETHTOOL link", "*", "EOPNOTSUPP 0", ASKED),
-    known(When::Always, "interfaces", "unix stream SIOCETHTOOL link", "*", "EOPNOTSUPP 0", ASKED),
-    known(When::Always, "interfaces", "unix dgram SIOCSIFMTU", "ok", "EPERM", ASKED),
-    known(When::Always, "interfaces", "unix stream SIOCSIFMTU", "ok", "EPERM", ASKED),
-    known(When::Always, "interfaces", "unix dgram SIOCGIFMTU after", "ok 30000", "ok 65536", ASKED),
-    known(When::Always, "interfaces", "unix stream SIOCGIFMTU after", "ok 30000", "ok 65536", ASKED),
-    known(When::I386, "interfaces", "unix dgram SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
-    known(When::I386, "interfaces", "unix stream SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
     known(
         When::Ordinary,
         "families",
@@ -115,14 +107,6 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     known(When::Ordinary, "options", "unix level 1 SO_PRIORITY=7", "*", "get 3/4 set EPERM get 3/4", UNIX),
     known(When::Ordinary, "options", "unix level 1 SO_MARK=5", "*", "get 0/4 set EPERM get 0/4", UNIX),
-    known(
-        When::Ordinary,
-        "netlink",
-        "diag listener",
-        "*",
-        "backlog 7 inode right uid other",
-        "sock_diag shows uids as the view's user namespace does, in which its owner is 0",
-    ),
     known(
         When::Maybe,
         "families",
@@ -138,5 +122,25 @@ pub const DIFFERENCES: &[Difference] = &[
         "*",
         "EAFNOSUPPORT",
         "a family whose sockets lead out of the view: refused",
+    ),
+];
+
+/// On a kernel stack.
+const KERNEL: &[Difference] = &[
+    known(When::Always, "interfaces", "unix dgram SIOCETHTOOL link", "*", "EOPNOTSUPP 0", ASKED),
+    known(When::Always, "interfaces", "unix stream SIOCETHTOOL link", "*", "EOPNOTSUPP 0", ASKED),
+    known(When::Always, "interfaces", "unix dgram SIOCSIFMTU", "ok", "EPERM", ASKED),
+    known(When::Always, "interfaces", "unix stream SIOCSIFMTU", "ok", "EPERM", ASKED),
+    known(When::Always, "interfaces", "unix dgram SIOCGIFMTU after", "ok 30000", "ok 65536", ASKED),
+    known(When::Always, "interfaces", "unix stream SIOCGIFMTU after", "ok 30000", "ok 65536", ASKED),
+    known(When::I386, "interfaces", "unix dgram SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
+    known(When::I386, "interfaces", "unix stream SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
+    known(
+        When::Ordinary,
+        "netlink",
+        "diag listener",
+        "*",
+        "backlog 7 inode right uid other",
+        "sock_diag shows uids as the view's user namespace does, in which its owner is 0",
     ),
 ];

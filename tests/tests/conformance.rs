@@ -32,7 +32,7 @@ fn referee(view: Subject, probe: &str, linkage: Option<Linkage>, program: PathBu
         assert!(!native.stdout.is_empty(), "{probe} observes nothing");
         let viewed = run(view, user, &program);
         let applies = |d: &&Difference| d.when.applies(user, linkage);
-        let known: Vec<_> = known::differences(view).iter().filter(applies).copied().collect();
+        let known: Vec<_> = known::differences(view).into_iter().filter(|d| applies(&d)).collect();
         let report = compare(probe, &native.stdout, &viewed.stdout, &known);
         println!("{}", report.summary(&format!("{probe} ({variant}, {user:?}, {view})")));
         if viewed.status != native.status || !report.is_clean() {

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use tests::known::DIFFERENCES;
+use tests::Subject;
+use tests::known::differences as known;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -20,12 +21,18 @@ fn differences() -> String {
          The probes under `tests/probes` run natively and in a view; whatever they see must be the same, but for this\n\
          table. It is made from `tests/src/known.rs` (`UPDATE=1 cargo test -p tests --test manual`), and the referee\n\
          fails on any difference that is not in it. `*` stands for anything.\n\n\
-         | probe | observation | natively | in a view | why |\n| --- | --- | --- | --- | --- |\n",
+",
     );
     let cell = |text: &str| text.replace('|', "\\|").replace('*', "\\*");
-    for d in DIFFERENCES {
-        let row = [d.probe, d.key, d.native, d.view, d.reason].map(cell).join(" | ");
-        let _ = writeln!(page, "| {row} |");
+    for (title, subject) in [("On a kernel stack", Subject::View), ("On a smol stack", Subject::Smol)] {
+        let _ = writeln!(page, "\n## {title}\n");
+        page.push_str(
+            "| probe | observation | natively | in a view | why |\n| --- | --- | --- | --- | --- |\n",
+        );
+        for d in known(subject) {
+            let row = [d.probe, d.key, d.native, d.view, d.reason].map(cell).join(" | ");
+            let _ = writeln!(page, "| {row} |");
+        }
     }
     page
 }

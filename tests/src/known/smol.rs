@@ -3,11 +3,11 @@
 use super::{Difference, When, known};
 
 /// The table of smol stacks.
-pub const DIFFERENCES: &[Difference] = &[known(
-    When::Maybe,
-    "uring",
-    "io_uring_setup*",
+pub(super) const DIFFERENCES: &[Difference] = &[known(
+    When::Always,
+    "descriptors",
+    "mmap on socket",
     "ok",
-    "EPERM",
-    "a ring makes sockets that seccomp never sees; EPERM is what kernel.io_uring_disabled=2 answers",
+    "ENODEV",
+    "the descriptor is an AF_UNIX socket, which cannot be mapped; TCP's zero-copy receive needs it",
 )];

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use super::Net;
 use super::ndp::ALL_NODES;
 use super::timers::Timer;
-use crate::smol::tables::{Address, Change, IfIndex, LinkKind};
+use crate::smol::tables::{Address, IfIndex, LinkKind};
 
 /// Before the first question, at most (MAX_RTR_SOLICITATION_DELAY), so that machines started together differ.
 const MAX_DELAY: Duration = Duration::from_secs(1);
@@ -130,17 +130,7 @@ impl Net {
 
     /// The verdict, for the tables.
     fn conclude(&mut self, link: IfIndex, address: Ipv6Addr, unique: bool) {
-        let Some(flags) = self.flags_of(link, IpAddr::V6(address)) else { return };
-        if unique {
-            *flags &= !(libc::IFA_F_TENTATIVE | libc::IFA_F_OPTIMISTIC);
-        } else {
-            *flags |= libc::IFA_F_DADFAILED;
-        }
-        let same = |have: &&Address| have.link == link && have.net.addr() == address;
-        if let Some(have) = self.tables.addresses.iter().find(same) {
-            let change = Change::Address(have.clone());
-            self.tables.changes.push_back(change);
-        }
+        self.tables.dad_done(link, address, unique);
         self.tables_changed();
     }
 }

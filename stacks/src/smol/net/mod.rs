@@ -58,7 +58,7 @@ use nix::errno::Errno;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::timers::Timer;
-use super::tables::{Address, Change, IfIndex, LOOPBACK, Link, LinkKind, Tables};
+use super::tables::{Address, Change, IfIndex, LinkKind, Tables};
 use crate::config::Mac;
 
 /// Room before a segment in a reserved slot: Ethernet with two tags, IPv6, and IPv6 options, in bytes.
@@ -254,10 +254,8 @@ const TRIM: Duration = Duration::from_secs(1);
 impl Net {
     /// An empty stack: a loopback, down and without addresses as in a new network namespace.
     pub fn new(seed: [u8; 32], _now: Instant) -> Self {
-        let mut tables = Tables::default();
-        tables.links.insert(LOOPBACK, Link::new(LOOPBACK, "lo", LinkKind::Loopback, Mac([0; 6])));
         Self {
-            tables,
+            tables: Tables::new(),
             generation: 1,
             revision: 1,
             cache: RefCell::default(),

@@ -9,4 +9,5 @@ mod icmp;
 mod ip;
 mod ndp;
 mod routes;
+mod tables;
 mod world;

@@ -50,6 +50,7 @@ impl World for Host {
             next_hop: way.gateway.unwrap_or(destination),
             mtu: 1500,
             local: way.kind == RouteKind::Local,
+            looped: false,
             group: way.kind == RouteKind::Broadcast,
             generation: 0,
             looped: false,

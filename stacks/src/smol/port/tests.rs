@@ -27,8 +27,8 @@ impl Served {
             age: Duration::from_secs(300),
             idle: None,
         };
-        let bound = serve::bind(&options).unwrap();
-        let thread = std::thread::Builder::new().spawn(move || serve::run(bound, &options)).unwrap();
+        let server = serve::Server::new(&options, None).unwrap();
+        let thread = std::thread::Builder::new().spawn(move || server.run()).unwrap();
         Self { folder, thread: Some(thread) }
     }
 
