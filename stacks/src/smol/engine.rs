@@ -94,6 +94,8 @@ pub struct Counters {
     pub orphans_ended: u64,
     /// TIME-WAITs that were ended because there were too many (TCPTimeWaitOverflow).
     pub time_waits_ended: u64,
+    /// ICMP errors about segments that are not under way (OutOfWindowIcmps).
+    pub forged_errors: u64,
     /// Packets that a socket's filter refused.
     pub filtered: u64,
 }

@@ -82,6 +82,9 @@ impl Hosted {
 
     fn dispatch(&mut self, now: Instant, parked: &mut Parked, shared: &mut Shared) -> Try {
         let (id, caller) = (parked.socket, parked.caller);
+        if let Some(End::Finished(local, peer)) = self.sockets.get(&id).map(|socket| &socket.end) {
+            return finished(&parked.call, local, peer);
+        }
         match parked.call {
             SocketCall::Accept { flags } => return self.accept(now, parked, flags, shared),
             SocketCall::Bind { .. } => {
@@ -154,6 +157,24 @@ impl Hosted {
         };
         Ok(Tried::Descriptor(Done::Accepted { peer }, program))
     }
+}
+
+/// A call on a stream on which both sides have finished.
+fn finished(call: &SocketCall, local: &[u8], peer: &[u8]) -> Try {
+    Ok(Tried::Done(match call {
+        SocketCall::LocalName => Done::Address(local.to_vec()),
+        SocketCall::PeerName if !peer.is_empty() => Done::Address(peer.to_vec()),
+        SocketCall::GetOption { level: libc::SOL_SOCKET, name: libc::SO_ERROR, .. } => {
+            Done::Bytes(vec![0; 4])
+        }
+        SocketCall::SetOption { .. } => Done::Value(0),
+        // The kernel's answers: the end of the file, EPIPE.
+        SocketCall::Send { to: None, .. } | SocketCall::Receive { .. } => Done::Native,
+        SocketCall::Send { .. } => return Err(Errno::EPIPE),
+        SocketCall::Shutdown { .. } | SocketCall::PeerName => return Err(Errno::ENOTCONN),
+        SocketCall::Connect { .. } => return Err(Errno::EISCONN),
+        _ => return Err(Errno::EINVAL),
+    }))
 }
 
 /// Whether a call may not wait.

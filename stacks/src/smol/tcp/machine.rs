@@ -156,6 +156,11 @@ impl Tcp for Machine {
         connection.is_drained()
     }
 
+    fn is_under_way(&self, connection: &Connection, sequence: u32) -> bool {
+        let sending = &connection.sending;
+        sequence.wrapping_sub(sending.una) <= sending.max.wrapping_sub(sending.una)
+    }
+
     fn finish(&mut self, _now: Instant, connection: &mut Connection) {
         connection.finish();
     }
