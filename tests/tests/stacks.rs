@@ -392,14 +392,14 @@ fn a_smol_stack_that_uses_too_much_ends_alone() {
         up("hog", &["--limit", "memory=4M"]).ok();
         up("again", &["--limit", "memory=4M", "--restart", "on-failure"]).ok();
         up("calm", &[]).ok();
-        let mut calm =
-            world.run(["--stack", "calm", "--", "python3", "-c", LISTEN]).keep_stdin().start();
+        let mut calm = world.run(["--stack", "calm", "--", "python3", "-c", LISTEN]).keep_stdin().start();
         calm.until("up");
         let seen = "call ENETDOWN\nready 3\nread ECONNRESET\nread ECONNRESET\n";
         let hog = |stack| world.run(["--stack", stack, "--", "python3", "-c", HOG]).run().ok().stdout;
         assert_eq!(hog("hog"), format!("{seen}socket ENETDOWN\n"));
         assert_eq!(hog("again"), format!("{seen}made\n"));
-        let failure = |stack| json(world.viewnet(["stack", "show", stack, "--json"]).run())["failure"].clone();
+        let failure =
+            |stack| json(world.viewnet(["stack", "show", stack, "--json"]).run())["failure"].clone();
         assert_eq!(failure("hog"), "it used more memory than its limit of 4M");
         assert_eq!(failure("again"), Value::Null);
         world.viewnet(["stack", "show", "hog"]).run().ok().says("failed: it used more memory");
