@@ -213,7 +213,8 @@ fn connect(
         match family {
             Some(libc::AF_UNSPEC) => datagram.unlink(&parked.file),
             Some(libc::AF_INET | libc::AF_INET6) => {
-                datagram.link(&parked.file, socket.token, shared)?;
+                let address = socket.address.as_ref().ok_or(Errno::EINVAL)?;
+                datagram.link(&parked.file, (socket.token, address), shared)?;
             }
             _ => {}
         }
@@ -249,15 +250,16 @@ fn connect(
 /// A fresh program's end for a socket, instead of `old`.
 fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Shared) -> Result<OwnedFd, Errno> {
     let token = shared.number(Place::Socket(key, socket.id));
-    let made = unix::program_end(socket.kind, unix::is_nonblocking(old), &shared.name(token))
-        .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
-    let (inode, fresh) = made.inspect_err(|_| {
+    let made = shared
+        .program_end(socket.kind, unix::is_nonblocking(old), token)
+        .and_then(|(fresh, address)| Ok((unix::inode(&fresh)?, fresh, address)));
+    let (inode, fresh, address) = made.inspect_err(|_| {
         shared.places.remove(&token);
     })?;
     shared.places.remove(&socket.token);
     shared.inodes.remove(&socket.inode);
     shared.inodes.insert(inode, (key, socket.id));
-    (socket.token, socket.inode) = (token, inode);
+    (socket.token, socket.inode, socket.address) = (token, inode, Some(address));
     Ok(fresh)
 }
 

@@ -159,18 +159,18 @@ impl Hosted {
         let token = shared.number(Place::Socket(self.key, id));
         let made = (|| {
             let nonblocking = spec.kind & libc::SOCK_NONBLOCK != 0;
-            let program = unix::program_end(kind, nonblocking, &shared.name(token))?;
+            let (program, address) = shared.program_end(kind, nonblocking, token)?;
             let mut end = if stream { End::Idle } else { End::Datagram(Datagram::default()) };
             if let End::Datagram(datagram) = &mut end
                 && matches!(spec.domain, libc::AF_NETLINK | libc::AF_PACKET)
             {
                 // One peer each, the stack itself: native send(2) and write(2) must reach it.
-                datagram.link(&program, token, shared)?;
+                datagram.link(&program, (token, &address), shared)?;
             }
             let inode = unix::inode(&program)?;
-            Ok((program, inode, end))
+            Ok((program, inode, end, address))
         })();
-        let (program, inode, end) = match made {
+        let (program, inode, end, address) = match made {
             Ok(made) => made,
             Err(errno) => {
                 shared.places.remove(&token);
@@ -179,7 +179,8 @@ impl Hosted {
         };
         shared.inodes.insert(inode, (self.key, id));
         self.unwatched.push_back(id);
-        let socket = Socket { id, token, kind, inode, caller: *caller, end, parked: Vec::new() };
+        let (caller, address, parked) = (*caller, Some(address), Vec::new());
+        let socket = Socket { id, token, kind, address, inode, caller, end, parked };
         self.sockets.insert(id, socket);
         Ok(program)
     }
@@ -286,15 +287,15 @@ impl Hosted {
         let (engine, sockets) = self.parts();
         let Some(socket) = sockets.get_mut(&id) else { return false };
         let mut found = socket.service(now, engine, shared);
-        let (token, caller) = (socket.token, socket.caller);
+        let caller = socket.caller;
         let mut offered = None;
-        if let End::Listener(listener) = &mut socket.end {
+        if let (End::Listener(listener), Some(address)) = (&mut socket.end, &socket.address) {
             let mut next = shared.next;
             let mut number = || {
                 next += 1;
                 next
             };
-            match listener.offer(now, id, token, engine, shared, &mut number) {
+            match listener.offer(now, id, address, engine, shared, &mut number) {
                 Ok(new) => offered = new,
                 Err(()) => {
                     engine.close(now, id, false);
@@ -308,7 +309,7 @@ impl Hosted {
             shared.places.insert(token, Place::Socket(key, id));
             let end = End::Stream(Stream::new(ours));
             let (kind, parked) = (SocketType::STREAM, Vec::new());
-            sockets.insert(id, Socket { id, token, kind, inode: 0, caller, end, parked });
+            sockets.insert(id, Socket { id, token, kind, address: None, inode: 0, caller, end, parked });
             found.moved = true;
         }
         let finished = matches!(socket_end(sockets, id), Some(End::Finished(..)));
@@ -367,7 +368,7 @@ impl Hosted {
     }
 
     fn bury(&mut self, now: Instant, id: SocketId, shared: &mut Shared) -> bool {
-        let dead = self.sockets.get(&id).is_some_and(|socket| !socket.is_alive(shared));
+        let dead = self.sockets.get(&id).is_some_and(|socket| !socket.is_alive());
         if dead {
             self.engine().close(now, id, false);
             self.forget(id, shared);

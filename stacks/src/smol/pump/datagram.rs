@@ -17,7 +17,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::super::engine::{Engine, Received, SocketId};
-use super::{Found, Shared, unix};
+use super::unix::{self, Address};
+use super::{Found, Shared};
 
 /// Most origins of one socket that have a descriptor; the one not used for longest goes first.
 const MAX_SENDERS: usize = 32;
@@ -74,13 +75,12 @@ impl Datagram {
     pub(in super::super) fn link(
         &mut self,
         program: &OwnedFd,
-        token: u64,
+        (token, address): (u64, &Address),
         shared: &Shared,
     ) -> Result<(), Errno> {
         self.link = None;
-        let (number, to) = (self.number(), shared.name(token));
-        let name = sender_name(&to, number);
-        let ours = unix::sender(&name, &to)?;
+        let name = sender_name(&shared.name(token), self.number());
+        let ours = unix::sender(&name, address)?;
         unix::link(program, &name)?;
         shared.watch(&ours, token)?;
         self.senders.clear();
@@ -106,14 +106,13 @@ impl Datagram {
         &mut self,
         now: Instant,
         id: SocketId,
-        token: u64,
+        (token, address): (u64, &Address),
         engine: &mut Engine,
         shared: &mut Shared,
     ) -> Found {
         let mut found = Found::default();
-        let name = shared.name(token);
         while !self.full && !found.gone {
-            let mut give = |received: &Received<'_>| match self.give(received, &name, token, shared) {
+            let mut give = |received: &Received<'_>| match self.give(received, (token, address), shared) {
                 Ok(()) => true,
                 Err(Errno::EAGAIN) => {
                     self.full = true;
@@ -133,7 +132,7 @@ impl Datagram {
         if let Some(link) = &mut self.link {
             let error = engine.status(id).error.is_some();
             if error && !link.alarmed {
-                let _ = unix::alarm(&link.ours, &name);
+                let _ = unix::alarm(&link.ours, address);
             }
             link.alarmed = error;
         }
@@ -148,8 +147,7 @@ impl Datagram {
     fn give(
         &mut self,
         received: &Received<'_>,
-        name: &[u8],
-        token: u64,
+        (token, address): (u64, &Address),
         shared: &Shared,
     ) -> Result<(), Errno> {
         if let Some(link) = &mut self.link {
@@ -183,7 +181,7 @@ impl Datagram {
                 if self.senders.len() >= MAX_SENDERS {
                     self.senders.pop_front();
                 }
-                let ours = unix::sender(&sender_name(name, number), name)?;
+                let ours = unix::sender(&sender_name(&shared.name(token), number), address)?;
                 shared.watch(&ours, token)?;
                 self.senders.push_back(Sender { number, ours });
                 self.senders.len() - 1
