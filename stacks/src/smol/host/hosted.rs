@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use msocket::line::Refusal;
 use nix::errno::Errno;
@@ -66,6 +66,8 @@ impl Hosted {
     ) -> Result<Self, Refusal> {
         let now = plugs.clocks.0;
         let mut engine = Engine::new(config, seed, now)?;
+        let wall = plugs.clocks.1.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        engine.set_realtime(now, wall);
         let mut ports = Vec::new();
         for (interface, number) in config.interfaces.iter().zip(LOOPBACK.0 + 1..) {
             if let Some(port) = Port::open(plugs, interface)? {
@@ -173,6 +175,7 @@ impl Hosted {
             }
         };
         shared.inodes.insert(inode, (self.key, id));
+        self.engine().set_inode(id, shown(inode));
         self.unwatched.push_back(id);
         let socket = Socket { id, token, kind, inode, caller: *caller, end, parked: Vec::new() };
         self.sockets.insert(id, socket);
@@ -384,4 +387,9 @@ impl Hosted {
         }
         tickets
     }
+}
+
+/// An inode as sock_diag(7) shows it.
+pub(super) fn shown(inode: u64) -> u32 {
+    inode as u32
 }

@@ -16,7 +16,9 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
+use super::super::call::{Caller, SocketCall};
 use super::super::engine::{Engine, Received, SocketId};
+use super::stream::find_program_end;
 use super::{Found, Shared, unix};
 
 /// Most origins of one socket that have a descriptor; the one not used for longest goes first.
@@ -44,10 +46,9 @@ struct Sender {
 #[derive(Debug)]
 struct Link {
     ours: OwnedFd,
+    name: Vec<u8>,
     /// Of datagrams in the program's end, oldest first.
     origins: VecDeque<Origin>,
-    /// The program has been made to look for its error.
-    alarmed: bool,
 }
 
 /// A socket with message boundaries.
@@ -57,6 +58,8 @@ pub(in super::super) struct Datagram {
     origins: VecDeque<(u64, Origin)>,
     next: u64,
     link: Option<Link>,
+    /// The program has been made to look for its error.
+    alarmed: bool,
     /// The program's end was full.
     full: bool,
     /// A linked program may have written something.
@@ -84,7 +87,8 @@ impl Datagram {
         unix::link(program, &name)?;
         shared.watch(&ours, token)?;
         self.senders.clear();
-        self.link = Some(Link { ours, origins: VecDeque::new(), alarmed: false });
+        self.link = Some(Link { ours, name, origins: VecDeque::new() });
+        self.alarmed = false;
         self.readable = true;
         Ok(())
     }
@@ -107,6 +111,7 @@ impl Datagram {
         now: Instant,
         id: SocketId,
         token: u64,
+        whose: (&Caller, u64),
         engine: &mut Engine,
         shared: &mut Shared,
     ) -> Found {
@@ -130,18 +135,41 @@ impl Datagram {
                 break;
             }
         }
-        if let Some(link) = &mut self.link {
-            let error = engine.status(id).error.is_some();
-            if error && !link.alarmed {
-                let _ = unix::alarm(&link.ours, &name);
+        found.moved |= self.take(now, id, whose.0, engine, shared);
+        let error = engine.status(id).error.is_some();
+        if error && !std::mem::replace(&mut self.alarmed, error) {
+            match &self.link {
+                Some(link) => drop(unix::alarm(&link.ours, &link.name, &name)),
+                None => self.alarm_loose(whose, &name),
             }
-            link.alarmed = error;
         }
-        found.moved |= self.take(now, id, engine, shared);
+        self.alarmed = error;
         if found.gone {
             engine.close(now, id, false);
         }
         found
+    }
+
+    /// Makes a loose program's end, `whose` says which, report an error to those who poll it: it is linked to a
+    /// socket of ours for a moment. What waits there would be lost by that, but then it is readable anyway.
+    fn alarm_loose(&mut self, (caller, inode): (&Caller, u64), name: &[u8]) {
+        let alarm = sender_name(name, self.number());
+        let raise = |program: OwnedFd| {
+            if unix::is_readable(&program) {
+                return Ok(());
+            }
+            let ours = unix::sender(&alarm, name)?;
+            unix::link(&program, &alarm)?;
+            let raised = unix::alarm(&ours, &alarm, name);
+            unix::unlink(&program)?;
+            raised
+        };
+        let _ = find_program_end(caller, inode).map(raise);
+    }
+
+    /// Whether the program has been made to look for an error; not any more.
+    pub(in super::super) fn calm(&mut self) -> bool {
+        std::mem::take(&mut self.alarmed)
     }
 
     /// One datagram to the program.
@@ -193,12 +221,25 @@ impl Datagram {
     }
 
     /// What a linked program wrote.
-    fn take(&mut self, now: Instant, id: SocketId, engine: &mut Engine, shared: &mut Shared) -> bool {
+    fn take(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        caller: &Caller,
+        engine: &mut Engine,
+        shared: &mut Shared,
+    ) -> bool {
         let Some(link) = self.link.as_ref().filter(|_| self.readable) else { return false };
         for _ in 0..BURST {
             match unix::read(&link.ours, &mut shared.scratch) {
                 // What native send(2) could have been told comes with the next trapped call.
-                Ok(length) => drop(engine.send_datagram(now, id, &shared.scratch[..length])),
+                Ok(length) => {
+                    if std::mem::take(&mut self.alarmed) {
+                        // Who can write has seen the error that it was alarmed about.
+                        drop(engine.call(now, id, caller, &SocketCall::pending_error()));
+                    }
+                    let _ = engine.send_datagram(now, id, &shared.scratch[..length]);
+                }
                 Err(_) => {
                     self.readable = false;
                     return true;

@@ -153,7 +153,10 @@ impl Socket {
                 }
                 found
             }
-            End::Datagram(datagram) => datagram.service(now, self.id, self.token, engine, shared),
+            End::Datagram(datagram) => {
+                let whose = (&self.caller, self.inode);
+                datagram.service(now, self.id, self.token, whose, engine, shared)
+            }
             End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => Found::default(),
         }
     }
