@@ -82,6 +82,10 @@ impl Hosted {
 
     fn dispatch(&mut self, now: Instant, parked: &mut Parked, shared: &mut Shared) -> Try {
         let (id, caller) = (parked.socket, parked.caller);
+        let (engine, sockets) = self.parts();
+        if let Some(Socket { end: End::Datagram(datagram), .. }) = sockets.get_mut(&id) {
+            datagram.catch_up(now, id, &caller, engine, shared);
+        }
         match parked.call {
             SocketCall::Accept { flags } => return self.accept(now, parked, flags, shared),
             SocketCall::Bind { .. } => {

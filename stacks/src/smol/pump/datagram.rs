@@ -27,6 +27,8 @@ const MAX_SENDERS: usize = 32;
 const MAX_ORIGINS: usize = 1024;
 /// Most datagrams of a program taken in one visit.
 const BURST: usize = 64;
+/// Most visits that a call waits for: more than the program's send buffer has room for.
+const BURSTS: usize = 64;
 
 /// Where a datagram came from, as the program will be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -218,6 +220,23 @@ impl Datagram {
             }
         };
         unix::write(&self.senders[at].ours, received.data).map(drop)
+    }
+
+    /// Takes all that a linked program has written: what it asks now comes behind that.
+    pub(in super::super) fn catch_up(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        caller: &Caller,
+        engine: &mut Engine,
+        shared: &mut Shared,
+    ) {
+        self.readable = true;
+        for _ in 0..BURSTS {
+            if !self.readable || !self.take(now, id, caller, engine, shared) {
+                return;
+            }
+        }
     }
 
     /// What a linked program wrote.
