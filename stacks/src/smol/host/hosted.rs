@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use msocket::line::Refusal;
 use nix::errno::Errno;
@@ -70,6 +70,8 @@ impl Hosted {
     ) -> Result<Self, Refusal> {
         let now = plugs.clocks.0;
         let mut engine = Engine::new(config, seed, now)?;
+        let wall = plugs.clocks.1.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        engine.set_realtime(now, wall);
         let mut ports = Vec::new();
         for (interface, number) in config.interfaces.iter().zip(LOOPBACK.0 + 1..) {
             if let Some(port) = Port::open(plugs, interface)? {
@@ -178,6 +180,7 @@ impl Hosted {
             }
         };
         shared.inodes.insert(inode, (self.key, id));
+        self.engine().set_inode(id, shown(inode));
         self.unwatched.push_back(id);
         let (caller, address, parked) = (*caller, Some(address), Vec::new());
         let socket = Socket { id, token, kind, address, inode, caller, end, parked };
@@ -402,4 +405,9 @@ impl Hosted {
 
 fn socket_end(sockets: &HashMap<SocketId, Socket>, id: SocketId) -> Option<&End> {
     sockets.get(&id).map(|socket| &socket.end)
+}
+
+/// An inode as sock_diag(7) shows it.
+pub(super) fn shown(inode: u64) -> u32 {
+    inode as u32
 }

@@ -173,7 +173,10 @@ impl Socket {
                 found
             }
             End::Datagram(datagram) => match &self.address {
-                Some(address) => datagram.service(now, self.id, (self.token, address), engine, shared),
+                Some(address) => {
+                    let whose = (&self.caller, self.inode);
+                    datagram.service(now, self.id, (self.token, address), whose, engine, shared)
+                }
                 None => Found::default(),
             },
             End::Idle | End::Pending(_) | End::Spent | End::Finished(..) | End::Listener(_) => {

@@ -249,7 +249,7 @@ impl Stream {
 }
 
 /// A duplicate of the program's end, if the process that last used it still has it.
-fn find_program_end(caller: &Caller, inode: u64) -> Option<OwnedFd> {
+pub(super) fn find_program_end(caller: &Caller, inode: u64) -> Option<OwnedFd> {
     use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
     let process = pidfd_open(Pid::from_raw(caller.pid)?, PidfdFlags::empty()).ok()?;
     let wanted = |fd: i32| {

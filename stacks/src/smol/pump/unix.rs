@@ -198,9 +198,7 @@ pub(in super::super) fn offer(listener: &Address, name: &[u8]) -> Result<OwnedFd
 
 /// Takes a connection out of a listener's queue, if there is one: the program's end and the name of ours.
 pub(in super::super) fn take(listener: &impl AsFd, nonblocking: bool) -> Result<(OwnedFd, Vec<u8>)> {
-    let mut ready = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    if rustix::event::poll(&mut ready, Some(&now)).map_err(errno)? == 0 {
+    if !is_readable(listener) {
         return Err(Errno::EAGAIN);
     }
     let flags = if nonblocking { SocketFlags::NONBLOCK } else { SocketFlags::empty() };
@@ -236,10 +234,25 @@ pub(in super::super) fn unlink(program: &impl AsFd) -> Result<()> {
     rustix::net::connect_unspec(program).map_err(errno)
 }
 
-/// Makes the program's linked datagram socket report an error to those who poll it.
-pub(in super::super) fn alarm(ours: &impl AsFd, to: &Address) -> Result<()> {
+/// Makes the program's linked datagram socket report an error to those who poll it (ECONNRESET to who reads or
+/// writes): that is what happens when our socket, `name`, leaves it with something unread
+/// (net/unix/af_unix.c, unix_dgram_disconnected). Only a socket without peer can write to itself.
+pub(in super::super) fn alarm(ours: &impl AsFd, name: &[u8], to: &Address) -> Result<()> {
+    let to = to.path()?;
     rustix::net::connect_unspec(ours).map_err(errno)?;
-    connect(ours, &to.path()?).map_err(errno)
+    let options = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let written = rustix::net::sendto(ours, &[0], options, &abstract_name(name)?).map_err(errno);
+    connect(ours, &to).map_err(errno)?;
+    written?;
+    rustix::net::connect_unspec(ours).map_err(errno)?;
+    connect(ours, &to).map_err(errno)
+}
+
+/// Whether there is something to be read.
+pub(in super::super) fn is_readable(fd: &impl AsFd) -> bool {
+    let mut ready = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut ready, Some(&now)).is_ok_and(|count| count > 0)
 }
 
 /// Writes the byte of junk by which a later reset is told. False if there is no room.
