@@ -1,6 +1,6 @@
 //! One stack of a host: its engine, its ports and its sockets.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -245,11 +245,16 @@ impl Hosted {
             while let Some(id) = self.engine().poll_dirty() {
                 work.push(id);
             }
-            work.sort_unstable();
-            work.dedup();
+            let mut seen = BTreeSet::new();
+            work.retain(|id| seen.insert(*id));
             let mut moved = more;
             for id in work.drain(..) {
+                let held = self.sockets.len();
                 moved |= self.service(now, id, shared, &mut woken);
+                if self.sockets.len() < held {
+                    // Who was closed first shall be heard first, by the one that is closed next above all.
+                    moved |= self.transmit(now);
+                }
             }
             if !moved && !self.before_sleep() {
                 self.unfinished = false;

@@ -53,6 +53,7 @@ impl Listener {
         match unix::offer(&shared.name(token), &shared.name(fresh)) {
             Ok(ours) if shared.watch(&ours, fresh).is_ok() => {
                 self.offered += 1;
+                engine.lend(listener, self.offered);
                 Ok(Some(Offered { id, token: fresh, ours }))
             }
             Err(Errno::ECONNREFUSED) => {
@@ -67,7 +68,8 @@ impl Listener {
     }
 
     /// A connection was accepted.
-    pub(in super::super) fn taken(&mut self) {
+    pub(in super::super) fn taken(&mut self, listener: SocketId, engine: &mut Engine) {
         self.offered = self.offered.saturating_sub(1);
+        engine.lend(listener, self.offered);
     }
 }

@@ -9,6 +9,7 @@
 //! descriptor but while a connection is being made or a call is parked: the program's close(2) must be the
 //! last one.
 
+mod abandoned;
 pub(super) mod datagram;
 pub(super) mod listener;
 pub(super) mod stream;
