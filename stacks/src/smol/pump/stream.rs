@@ -13,6 +13,9 @@
 //! | bytes | writes them | bytes |
 //! | the peer's FIN, all bytes given | shutdown(SHUT_WR) | end of file |
 //! | reset, timeout | closes with a byte unread | ECONNRESET |
+//!
+//! When both sides have finished, the kernel says HUP although the program has its end still: then we ask whether it
+//! has ([`is_abandoned`]).
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
