@@ -82,9 +82,6 @@ impl Hosted {
 
     fn dispatch(&mut self, now: Instant, parked: &mut Parked, shared: &mut Shared) -> Try {
         let (id, caller) = (parked.socket, parked.caller);
-        if let Some(End::Finished(local, peer)) = self.sockets.get(&id).map(|socket| &socket.end) {
-            return finished(&parked.call, local, peer);
-        }
         let (engine, sockets) = self.parts();
         if let Some(Socket { end: End::Datagram(datagram), .. }) = sockets.get_mut(&id) {
             datagram.catch_up(now, id, &caller, engine, shared);
@@ -106,7 +103,10 @@ impl Hosted {
         forget_seen_error(now, engine, socket, parked);
         match parked.call {
             SocketCall::Connect { .. } => connect(now, key, engine, socket, parked, shared),
-            SocketCall::Listen { .. } => listen(now, engine, socket, parked),
+            SocketCall::Listen { .. } => listen(now, key, engine, socket, parked, shared),
+            SocketCall::Shutdown { how } if matches!(socket.end, End::Listener(_)) => {
+                self.shut_listener(now, parked, how, shared)
+            }
             SocketCall::Shutdown { how } => shutdown(now, engine, socket, parked, how),
             SocketCall::Send { .. } if !matches!(socket.end, End::Datagram(_)) => send(socket, parked),
             SocketCall::Receive { .. } => match socket.end {
@@ -142,11 +142,14 @@ impl Hosted {
             let messages = matches!(socket.end, End::Datagram(_));
             return Err(if messages { Errno::EOPNOTSUPP } else { Errno::EINVAL });
         };
+        if !engine.status(parked.socket).listening {
+            return Err(Errno::EINVAL);
+        }
         let (program, name) = match unix::take(&parked.file, flags & libc::SOCK_NONBLOCK != 0) {
             Err(Errno::EAGAIN) => return Ok(Tried::Wait(EpollFlags::empty())),
             other => other?,
         };
-        listener.taken();
+        listener.taken(parked.socket, engine);
         let token = shared.token(&name).ok_or(Errno::ECONNABORTED)?;
         let Some(Place::Socket(_, id)) = shared.places.get(&token).copied() else {
             return Err(Errno::ECONNABORTED);
@@ -165,22 +168,26 @@ impl Hosted {
     }
 }
 
-/// A call on a stream on which both sides have finished.
-fn finished(call: &SocketCall, local: &[u8], peer: &[u8]) -> Try {
-    Ok(Tried::Done(match call {
-        SocketCall::LocalName => Done::Address(local.to_vec()),
-        SocketCall::PeerName if !peer.is_empty() => Done::Address(peer.to_vec()),
-        SocketCall::GetOption { level: libc::SOL_SOCKET, name: libc::SO_ERROR, .. } => {
-            Done::Bytes(vec![0; 4])
+impl Hosted {
+    /// shutdown(2) of a listener: nobody will accept what waits.
+    fn shut_listener(&mut self, now: Instant, parked: &Parked, how: i32, shared: &Shared) -> Try {
+        let (engine, _) = self.parts();
+        let done = engine.call(now, parked.socket, &parked.caller, &parked.call)?;
+        if engine.status(parked.socket).listening {
+            return Ok(Tried::Done(done));
         }
-        SocketCall::SetOption { .. } => Done::Value(0),
-        // The kernel's answers: the end of the file, EPIPE.
-        SocketCall::Send { to: None, .. } | SocketCall::Receive { .. } => Done::Native,
-        SocketCall::Send { .. } => return Err(Errno::EPIPE),
-        SocketCall::Shutdown { .. } | SocketCall::PeerName => return Err(Errno::ENOTCONN),
-        SocketCall::Connect { .. } => return Err(Errno::EISCONN),
-        _ => return Err(Errno::EINVAL),
-    }))
+        let _ = how;
+        while let Ok((_, name)) = unix::take(&parked.file, false) {
+            let place = shared.token(&name).and_then(|token| shared.places.get(&token));
+            if let Some(Place::Socket(_, id)) = place.copied() {
+                // Its end follows the program's, which is closed here.
+                self.parts().0.close(now, id, true);
+            }
+        }
+        // Those who poll it wake up.
+        let _ = unix::shut(&parked.file, Shutdown::Both);
+        Ok(Tried::Done(done))
+    }
 }
 
 /// Whether a call may not wait.
@@ -271,13 +278,28 @@ fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Share
 }
 
 /// listen(2)
-fn listen(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Parked) -> Try {
+fn listen(
+    now: Instant,
+    key: StackKey,
+    engine: &mut Engine,
+    socket: &mut Socket,
+    parked: &mut Parked,
+    shared: &mut Shared,
+) -> Try {
+    let again = engine.status(socket.id).listening;
     let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
-    if matches!(socket.end, End::Idle) {
-        // The backlog is the engine's; here only a few wait at a time.
-        rustix::net::listen(&parked.file, 16).map_err(unix::errno)?;
-        socket.end = End::Listener(Default::default());
+    if again || matches!(socket.end, End::Datagram(_)) {
+        return Ok(Tried::Done(done));
     }
+    // What was shut or spent cannot listen any more: the program gets a fresh end in its place.
+    let fresh = match socket.end {
+        End::Idle => None,
+        _ => Some(replace(key, socket, &parked.file, shared)?),
+    };
+    // The backlog is the engine's; here only a few wait at a time.
+    rustix::net::listen(fresh.as_ref().unwrap_or(&parked.file), 16).map_err(unix::errno)?;
+    socket.end = End::Listener(Default::default());
+    parked.replacement = fresh;
     Ok(Tried::Done(done))
 }
 
@@ -290,6 +312,12 @@ fn shutdown(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Par
         _ => return Err(Errno::EINVAL),
     };
     if let End::Stream(stream) = &mut socket.end {
+        if stream.is_finished() {
+            // ENOTCONN, if the connection is over.
+            let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
+            let _ = stream.shut(&parked.file, ways);
+            return Ok(Tried::Done(done));
+        }
         // The engine hears of it when everything written before has been taken.
         stream.shut(&parked.file, ways)?;
         if ways != Shutdown::Write {
@@ -299,7 +327,7 @@ fn shutdown(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Par
         return Ok(Tried::Done(Done::Value(0)));
     }
     let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
-    if matches!(socket.end, End::Listener(_) | End::Datagram(_)) {
+    if matches!(socket.end, End::Datagram(_)) {
         let _ = unix::shut(&parked.file, ways);
     }
     Ok(Tried::Done(done))
@@ -310,6 +338,10 @@ fn send(socket: &Socket, parked: &mut Parked) -> Try {
     let SocketCall::Send { to, data, flags, .. } = &parked.call else { return Ok(Tried::Done(Done::Native)) };
     if flags & libc::MSG_OOB != 0 {
         return Err(Errno::EOPNOTSUPP);
+    }
+    if flags & libc::MSG_FASTOPEN != 0 {
+        // As with net.ipv4.tcp_fastopen = 0; who is connected is told so (tcp_sendmsg_fastopen).
+        return Err(if matches!(socket.end, End::Stream(_)) { Errno::EISCONN } else { Errno::EOPNOTSUPP });
     }
     if !matches!(socket.end, End::Stream(_)) {
         return if to.is_some() { Err(Errno::EPIPE) } else { Ok(Tried::Done(Done::Native)) };

@@ -1,6 +1,6 @@
 //! One stack of a host: its engine, its ports and its sockets.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Instant, SystemTime};
 
@@ -22,8 +22,6 @@ use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SocketSpec, TYPE_MASK};
 
-/// Most sockets of which only the names are kept; older ones are AF_UNIX sockets to whoever asks.
-const MAX_FINISHED: usize = 512;
 /// Frames taken from a port before the sockets have their turn.
 const FRAMES: usize = 64;
 /// Rounds of work per turn, each bounded by the engine: other stacks of the host wait meanwhile.
@@ -40,8 +38,6 @@ pub(super) struct Hosted {
     /// Sockets without a peer, whose end nobody tells us of; looked at in turn.
     unwatched: VecDeque<SocketId>,
     deadline: Option<Instant>,
-    /// Sockets of which only the names are left, oldest first: nobody tells us when their programs close them.
-    finished: VecDeque<SocketId>,
     /// There is more to do at once.
     unfinished: bool,
     ports: Vec<Plugged>,
@@ -90,7 +86,6 @@ impl Hosted {
             state: Ok(engine),
             sockets: HashMap::new(),
             unwatched: VecDeque::new(),
-            finished: VecDeque::new(),
             deadline: None,
             unfinished: true,
             ports,
@@ -254,11 +249,16 @@ impl Hosted {
             while let Some(id) = self.engine().poll_dirty() {
                 work.push(id);
             }
-            work.sort_unstable();
-            work.dedup();
+            let mut seen = BTreeSet::new();
+            work.retain(|id| seen.insert(*id));
             let mut moved = more;
             for id in work.drain(..) {
+                let held = self.sockets.len();
                 moved |= self.service(now, id, shared, &mut woken);
+                if self.sockets.len() < held {
+                    // Who was closed first shall be heard first, by the one that is closed next above all.
+                    moved |= self.transmit(now);
+                }
             }
             if !moved && !self.before_sleep() {
                 self.unfinished = false;
@@ -315,16 +315,8 @@ impl Hosted {
             sockets.insert(id, Socket { id, token, kind, address: None, inode: 0, caller, end, parked });
             found.moved = true;
         }
-        let finished = matches!(socket_end(sockets, id), Some(End::Finished(..)));
         if found.gone {
             self.forget(id, shared);
-        } else if finished && !self.finished.contains(&id) {
-            self.finished.push_back(id);
-            if self.finished.len() > MAX_FINISHED
-                && let Some(oldest) = self.finished.pop_front()
-            {
-                self.forget(oldest, shared);
-            }
         }
         found.moved
     }
@@ -401,10 +393,6 @@ impl Hosted {
         }
         tickets
     }
-}
-
-fn socket_end(sockets: &HashMap<SocketId, Socket>, id: SocketId) -> Option<&End> {
-    sockets.get(&id).map(|socket| &socket.end)
 }
 
 /// An inode as sock_diag(7) shows it.

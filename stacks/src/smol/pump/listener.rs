@@ -54,6 +54,7 @@ impl Listener {
         match unix::offer(address, &shared.name(fresh)) {
             Ok(ours) if shared.watch(&ours, fresh).is_ok() => {
                 self.offered += 1;
+                engine.lend(listener, self.offered);
                 Ok(Some(Offered { id, token: fresh, ours }))
             }
             Err(Errno::ECONNREFUSED) => {
@@ -68,7 +69,8 @@ impl Listener {
     }
 
     /// A connection was accepted.
-    pub(in super::super) fn taken(&mut self) {
+    pub(in super::super) fn taken(&mut self, listener: SocketId, engine: &mut Engine) {
         self.offered = self.offered.saturating_sub(1);
+        engine.lend(listener, self.offered);
     }
 }

@@ -9,6 +9,7 @@
 //! descriptor but while a connection is being made or a call is parked: the program's close(2) must be the
 //! last one.
 
+mod abandoned;
 pub(super) mod datagram;
 pub(super) mod listener;
 pub(super) mod stream;
@@ -22,7 +23,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use rustc_hash::FxHashMap;
 use rustix::net::SocketType;
 
-use super::call::{Caller, Done, SocketCall, Ticket};
+use super::call::{Caller, Ticket};
 use super::engine::{Engine, SocketId};
 use super::host::StackKey;
 use super::tables::IfIndex;
@@ -118,8 +119,6 @@ pub(super) enum End {
     Stream(Stream),
     /// A stream whose connection failed or was reset: the program's end is spent.
     Spent,
-    /// A stream on which both sides have finished: its names, the peer's last. The engine has forgotten it.
-    Finished(Vec<u8>, Vec<u8>),
     /// A listener.
     Listener(Listener),
     /// Messages.
@@ -167,8 +166,6 @@ impl Socket {
                 let found = stream.service(now, self.id, &self.caller, engine);
                 if stream.was_reset() {
                     self.spend();
-                } else if stream.is_over() {
-                    self.finish(now, engine);
                 }
                 found
             }
@@ -179,7 +176,7 @@ impl Socket {
                 }
                 None => Found::default(),
             },
-            End::Idle | End::Pending(_) | End::Spent | End::Finished(..) | End::Listener(_) => {
+            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => {
                 Found::default()
             }
         }
@@ -190,7 +187,7 @@ impl Socket {
         match &mut self.end {
             End::Stream(stream) => stream.handle_event(events),
             End::Datagram(datagram) => datagram.handle_event(),
-            End::Idle | End::Pending(_) | End::Spent | End::Finished(..) | End::Listener(_) => {}
+            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => {}
         }
     }
 
@@ -217,25 +214,12 @@ impl Socket {
         stream.reset(&self.caller, self.inode);
     }
 
-    /// Both sides have finished.
-    fn finish(&mut self, now: Instant, engine: &mut Engine) {
-        let mut name = |call: SocketCall| match engine.call(now, self.id, &self.caller, &call) {
-            Ok(Done::Address(name)) => name,
-            _ => Vec::new(),
-        };
-        let names = End::Finished(name(SocketCall::LocalName), name(SocketCall::PeerName));
-        engine.close(now, self.id, false);
-        if let End::Stream(stream) = std::mem::replace(&mut self.end, names) {
-            stream.finish();
-        }
-    }
-
     /// The stack has failed: the program's end breaks.
     pub(super) fn break_off(&mut self) {
         match self.end {
             End::Stream(_) => self.spend(),
             End::Idle | End::Listener(_) => {}
-            End::Pending(_) | End::Spent | End::Finished(..) | End::Datagram(_) => self.end = End::Spent,
+            End::Pending(_) | End::Spent | End::Datagram(_) => self.end = End::Spent,
         }
     }
 
@@ -243,7 +227,6 @@ impl Socket {
     pub(super) fn is_alive(&self) -> bool {
         match self.end {
             End::Pending(_) | End::Stream(_) => true,
-            End::Finished(..) => true,
             End::Idle | End::Spent | End::Listener(_) | End::Datagram(_) => {
                 self.address.as_ref().is_none_or(|address| address.is_alive(self.kind))
             }

@@ -280,6 +280,12 @@ pub(in super::super) fn read(ours: &impl AsFd, buffer: &mut [u8]) -> Result<usiz
     recv(ours, buffer, RecvFlags::DONTWAIT).map(|(count, _)| count).map_err(errno)
 }
 
+/// Throws away what the program wrote.
+pub(in super::super) fn drain(ours: &impl AsFd) {
+    let mut sink = vec![0; JUNK.len()];
+    while read(ours, &mut sink).is_ok_and(|count| count > 0) {}
+}
+
 /// Writes to the program.
 pub(in super::super) fn write(ours: &impl AsFd, bytes: &[u8]) -> Result<usize> {
     send(ours, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(errno)
