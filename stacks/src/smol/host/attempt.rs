@@ -96,6 +96,10 @@ impl Hosted {
         let key = self.key();
         let (engine, sockets) = self.parts();
         let socket = sockets.get_mut(&id).ok_or(Errno::EBADF)?;
+        if let End::Datagram(datagram) = &mut socket.end {
+            // What the program sent before this call goes before it, with the options of that time.
+            datagram.flush(now, id, engine, shared);
+        }
         match parked.call {
             SocketCall::Connect { .. } => connect(now, key, engine, socket, parked, shared),
             SocketCall::Listen { .. } => listen(now, engine, socket, parked),

@@ -192,6 +192,18 @@ impl Datagram {
         unix::write(&self.senders[at].ours, received.data).map(drop)
     }
 
+    /// Takes what a linked program has written, before a call of it is looked at.
+    pub(in super::super) fn flush(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        engine: &mut Engine,
+        shared: &mut Shared,
+    ) {
+        self.readable = true;
+        self.take(now, id, engine, shared);
+    }
+
     /// What a linked program wrote.
     fn take(&mut self, now: Instant, id: SocketId, engine: &mut Engine, shared: &mut Shared) -> bool {
         let Some(link) = self.link.as_ref().filter(|_| self.readable) else { return false };
