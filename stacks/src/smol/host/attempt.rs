@@ -82,6 +82,9 @@ impl Hosted {
 
     fn dispatch(&mut self, now: Instant, parked: &mut Parked, shared: &mut Shared) -> Try {
         let (id, caller) = (parked.socket, parked.caller);
+        if let Some(End::Finished(local, peer)) = self.sockets.get(&id).map(|socket| &socket.end) {
+            return finished(&parked.call, local, peer);
+        }
         match parked.call {
             SocketCall::Accept { flags } => return self.accept(now, parked, flags, shared),
             SocketCall::Bind { .. } => {
@@ -158,6 +161,24 @@ impl Hosted {
         };
         Ok(Tried::Descriptor(Done::Accepted { peer }, program))
     }
+}
+
+/// A call on a stream on which both sides have finished.
+fn finished(call: &SocketCall, local: &[u8], peer: &[u8]) -> Try {
+    Ok(Tried::Done(match call {
+        SocketCall::LocalName => Done::Address(local.to_vec()),
+        SocketCall::PeerName if !peer.is_empty() => Done::Address(peer.to_vec()),
+        SocketCall::GetOption { level: libc::SOL_SOCKET, name: libc::SO_ERROR, .. } => {
+            Done::Bytes(vec![0; 4])
+        }
+        SocketCall::SetOption { .. } => Done::Value(0),
+        // The kernel's answers: the end of the file, EPIPE.
+        SocketCall::Send { to: None, .. } | SocketCall::Receive { .. } => Done::Native,
+        SocketCall::Send { .. } => return Err(Errno::EPIPE),
+        SocketCall::Shutdown { .. } | SocketCall::PeerName => return Err(Errno::ENOTCONN),
+        SocketCall::Connect { .. } => return Err(Errno::EISCONN),
+        _ => return Err(Errno::EINVAL),
+    }))
 }
 
 /// Whether a call may not wait.
@@ -438,7 +459,7 @@ fn duration_of(bytes: &[u8]) -> Option<Duration> {
 /// SIOCOUTQ counts what the engine has not taken yet, too.
 fn with_bytes_of_ours(done: Done, request: u32, socket: &Socket) -> Done {
     match (done, &socket.end) {
-        (Done::Bytes(bytes), End::Stream(stream)) if u64::from(request) == libc::TIOCOUTQ as u64 => {
+        (Done::Bytes(bytes), End::Stream(stream)) if u64::from(request) == libc::TIOCOUTQ => {
             let unsent = bytes.first_chunk().map_or(0, |n| i32::from_ne_bytes(*n));
             let waiting = i32::try_from(stream.waiting()).unwrap_or(i32::MAX);
             Done::Bytes(unsent.saturating_add(waiting).to_ne_bytes().to_vec())

@@ -22,6 +22,8 @@ use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SocketSpec, TYPE_MASK};
 
+/// Most sockets of which only the names are kept; older ones are AF_UNIX sockets to whoever asks.
+const MAX_FINISHED: usize = 512;
 /// Frames taken from a port before the sockets have their turn.
 const FRAMES: usize = 64;
 /// Rounds of work per turn, each bounded by the engine: other stacks of the host wait meanwhile.
@@ -38,6 +40,8 @@ pub(super) struct Hosted {
     /// Sockets without a peer, whose end nobody tells us of; looked at in turn.
     unwatched: VecDeque<SocketId>,
     deadline: Option<Instant>,
+    /// Sockets of which only the names are left, oldest first: nobody tells us when their programs close them.
+    finished: VecDeque<SocketId>,
     /// There is more to do at once.
     unfinished: bool,
     ports: Vec<Plugged>,
@@ -84,6 +88,7 @@ impl Hosted {
             state: Ok(engine),
             sockets: HashMap::new(),
             unwatched: VecDeque::new(),
+            finished: VecDeque::new(),
             deadline: None,
             unfinished: true,
             ports,
@@ -306,8 +311,16 @@ impl Hosted {
             sockets.insert(id, Socket { id, token, kind, inode: 0, caller, end, parked });
             found.moved = true;
         }
+        let finished = matches!(socket_end(sockets, id), Some(End::Finished(..)));
         if found.gone {
             self.forget(id, shared);
+        } else if finished && !self.finished.contains(&id) {
+            self.finished.push_back(id);
+            if self.finished.len() > MAX_FINISHED
+                && let Some(oldest) = self.finished.pop_front()
+            {
+                self.forget(oldest, shared);
+            }
         }
         found.moved
     }
@@ -384,4 +397,8 @@ impl Hosted {
         }
         tickets
     }
+}
+
+fn socket_end(sockets: &HashMap<SocketId, Socket>, id: SocketId) -> Option<&End> {
+    sockets.get(&id).map(|socket| &socket.end)
 }

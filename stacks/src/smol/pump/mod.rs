@@ -22,7 +22,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use rustc_hash::FxHashMap;
 use rustix::net::SocketType;
 
-use super::call::{Caller, Ticket};
+use super::call::{Caller, Done, SocketCall, Ticket};
 use super::engine::{Engine, SocketId};
 use super::host::StackKey;
 use super::tables::IfIndex;
@@ -105,6 +105,8 @@ pub(super) enum End {
     Stream(Stream),
     /// A stream whose connection failed or was reset: the program's end is spent.
     Spent,
+    /// A stream on which both sides have finished: its names, the peer's last. The engine has forgotten it.
+    Finished(Vec<u8>, Vec<u8>),
     /// A listener.
     Listener(Listener),
     /// Messages.
@@ -150,11 +152,15 @@ impl Socket {
                 let found = stream.service(now, self.id, &self.caller, engine);
                 if stream.was_reset() {
                     self.spend();
+                } else if stream.is_over() {
+                    self.finish(now, engine);
                 }
                 found
             }
             End::Datagram(datagram) => datagram.service(now, self.id, self.token, engine, shared),
-            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => Found::default(),
+            End::Idle | End::Pending(_) | End::Spent | End::Finished(..) | End::Listener(_) => {
+                Found::default()
+            }
         }
     }
 
@@ -163,7 +169,7 @@ impl Socket {
         match &mut self.end {
             End::Stream(stream) => stream.handle_event(events),
             End::Datagram(datagram) => datagram.handle_event(),
-            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => {}
+            End::Idle | End::Pending(_) | End::Spent | End::Finished(..) | End::Listener(_) => {}
         }
     }
 
@@ -190,12 +196,25 @@ impl Socket {
         stream.reset(&self.caller, self.inode);
     }
 
+    /// Both sides have finished.
+    fn finish(&mut self, now: Instant, engine: &mut Engine) {
+        let mut name = |call: SocketCall| match engine.call(now, self.id, &self.caller, &call) {
+            Ok(Done::Address(name)) => name,
+            _ => Vec::new(),
+        };
+        let names = End::Finished(name(SocketCall::LocalName), name(SocketCall::PeerName));
+        engine.close(now, self.id, false);
+        if let End::Stream(stream) = std::mem::replace(&mut self.end, names) {
+            stream.finish();
+        }
+    }
+
     /// The stack has failed: the program's end breaks.
     pub(super) fn break_off(&mut self) {
         match self.end {
             End::Stream(_) => self.spend(),
             End::Idle | End::Listener(_) => {}
-            End::Pending(_) | End::Spent | End::Datagram(_) => self.end = End::Spent,
+            End::Pending(_) | End::Spent | End::Finished(..) | End::Datagram(_) => self.end = End::Spent,
         }
     }
 
@@ -203,6 +222,7 @@ impl Socket {
     pub(super) fn is_alive(&self, shared: &Shared) -> bool {
         match self.end {
             End::Pending(_) | End::Stream(_) => true,
+            End::Finished(..) => true,
             End::Idle | End::Spent | End::Listener(_) | End::Datagram(_) => {
                 unix::is_alive(self.kind, &shared.name(self.token))
             }

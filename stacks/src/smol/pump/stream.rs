@@ -13,6 +13,10 @@
 //! | bytes | writes them | bytes |
 //! | the peer's FIN, all bytes given | shutdown(SHUT_WR) | end of file |
 //! | reset, timeout | closes with a byte unread | ECONNRESET |
+//! | both sides have finished | closes with nothing unread | end of file |
+//!
+//! When both sides have finished, the kernel says HUP although the program has its end still; so then we close
+//! ours, and all that is left of the socket is its names ([`End::Finished`](super::End)).
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -60,6 +64,8 @@ pub(in super::super) struct Stream {
     told: bool,
     /// The connection is gone, not in order.
     reset: bool,
+    /// Both sides have finished.
+    over: bool,
 }
 
 impl Stream {
@@ -74,6 +80,7 @@ impl Stream {
             finished: false,
             told: false,
             reset: false,
+            over: false,
         }
     }
 
@@ -92,6 +99,18 @@ impl Stream {
     /// The connection has been reset; see [`Self::reset`].
     pub(super) fn was_reset(&self) -> bool {
         self.reset
+    }
+
+    /// Both sides have finished; see [`Self::finish`].
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Closes our end so that the program reads the end of file behind what it has not read yet.
+    pub(super) fn finish(self) {
+        // The byte of junk, which would make it a reset.
+        let mut junk = [0; 64];
+        while unix::read(&self.ours, &mut junk).is_ok_and(|count| count > 0) {}
     }
 
     /// The program's shutdown(2), on a duplicate of its end. What it wrote before goes first.
@@ -124,6 +143,10 @@ impl Stream {
             self.finished = true;
             found.moved = true;
             let _ = engine.call(now, id, caller, &SocketCall::Shutdown { how: libc::SHUT_WR });
+        }
+        if self.told && self.finished && status.error.is_none() {
+            self.over = true;
+            return Found { gone: false, moved: true };
         }
         if self.hung_up && (ended || self.finished || status.error.is_some())
             || ended && !self.shut && self.has_hung_up()

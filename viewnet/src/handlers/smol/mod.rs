@@ -80,6 +80,7 @@ pub(crate) const TABLE: &[Row] = &[
         native: libc::SYS_accept,
         // Only by socketcall.
         i386: None,
+        // Without an address, too: the stack has to know which connection the new descriptor is.
         when: &[],
         handler: native,
         asks: Some(names::accept),
