@@ -434,7 +434,7 @@ fn duration_of(bytes: &[u8]) -> Option<Duration> {
 /// SIOCOUTQ counts what the engine has not taken yet, too.
 fn with_bytes_of_ours(done: Done, request: u32, socket: &Socket) -> Done {
     match (done, &socket.end) {
-        (Done::Bytes(bytes), End::Stream(stream)) if u64::from(request) == libc::TIOCOUTQ as u64 => {
+        (Done::Bytes(bytes), End::Stream(stream)) if u64::from(request) == libc::TIOCOUTQ => {
             let unsent = bytes.first_chunk().map_or(0, |n| i32::from_ne_bytes(*n));
             let waiting = i32::try_from(stream.waiting()).unwrap_or(i32::MAX);
             Done::Bytes(unsent.saturating_add(waiting).to_ne_bytes().to_vec())

@@ -26,7 +26,7 @@ const PROGRAM_BUFFER: usize = 1 << 20;
 /// What our end may hold towards the program, in bytes: our receive window beyond the engine's.
 const OUR_BUFFER: usize = 256 << 10;
 /// Most junk in one write: more than a socket of the smallest buffer takes.
-const JUNK: [u8; 64 << 10] = [0; 64 << 10];
+static JUNK: [u8; 64 << 10] = [0; 64 << 10];
 /// Most writes of junk; two fill the smallest buffer.
 const JUNK_WRITES: usize = 64;
 

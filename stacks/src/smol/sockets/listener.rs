@@ -130,7 +130,8 @@ impl Engine {
             self.counters.listen_overflows += 1;
             self.drop_stream(oldest);
         }
-        let wish = Wish { source: Some(ends.local), link: device.or(ends.peer.link()), on_link: false };
+        let wish =
+            Wish { source: Some(ends.local), link: device.or_else(|| ends.peer.link()), on_link: false };
         let Ok(path) = self.net.route(ends.peer.address, &wish) else { return };
         let both = tcp::Ends {
             local: ends.local,
@@ -239,7 +240,8 @@ impl Engine {
 
     /// The scope id a socket shows for an address of its own.
     pub(crate) fn own_scope(socket: &Socket) -> u32 {
-        let link = socket.options.device.or(socket.peer.as_ref().and_then(super::address::Endpoint::link));
+        let link =
+            socket.options.device.or_else(|| socket.peer.as_ref().and_then(super::address::Endpoint::link));
         link.map_or(0, |link| scope_of(socket.local, link))
     }
 }

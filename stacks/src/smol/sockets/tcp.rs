@@ -154,7 +154,7 @@ impl Engine {
         let Some(peer) = socket.peer else { return };
         let wish = Wish {
             source: Some(socket.local).filter(|local| !local.is_unspecified()),
-            link: socket.options.device.or(peer.link()),
+            link: socket.options.device.or_else(|| peer.link()),
             on_link: socket.options.dont_route,
         };
         let old = socket.path.map(|path| path.mtu);
@@ -224,7 +224,9 @@ impl Engine {
             return;
         }
         let Some(socket) = self.sockets.get_mut(id) else { return };
-        if !socket.takes_link(packet.link) || packet.ttl < socket.options.ip.min_ttl {
+        let v4 = packet.source.is_ipv4();
+        let least = if v4 { socket.options.ip.min_ttl } else { socket.options.ip6.min_hops };
+        if !socket.takes_link(packet.link) || packet.ttl < least {
             return;
         }
         let Body::Stream(stream) = &mut socket.body else { return };
@@ -278,18 +280,24 @@ impl Engine {
         let Some(socket) = self.sockets.get_mut(id) else { return };
         let Body::Stream(stream) = &mut socket.body else { return };
         let Some(connection) = &mut stream.connection else { return };
+        // Whoever does not see the packets knows no sequence number of them (RFC 5927).
+        let sequence = quoted.get(4..8).map(|b| u32::from_be_bytes(b.try_into().expect("four bytes")));
+        if sequence.is_some_and(|sequence| !self.tcp.is_under_way(connection, sequence)) {
+            self.counters.forged_errors += 1;
+            return;
+        }
         if error.errno == Errno::EMSGSIZE {
             self.tcp.set_mtu(now, connection, error.info);
             socket.path = None;
+            self.net.set_path_mtu(now, error.destination, error.info);
             self.make_ready(id);
             return;
         }
         let state = self.tcp.state(connection);
         if matches!(state, State::SynSent | State::SynReceived) {
             self.end_stream(id, Some(error.errno));
-        } else if socket.options.ip.receive_error || socket.options.ip6.receive_error {
-            self.queue_error(now, id, error, quoted);
         } else {
+            // IP_RECVERR makes no difference: SO_ERROR of a stream means that it is over, and this is not.
             socket.soft_error = Some(error.errno);
         }
     }
