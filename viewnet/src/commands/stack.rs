@@ -99,7 +99,8 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
     let config = args.options.stack()?;
     let switches = hold_switches(runtime, &config)?;
     let kind = if args.options.kind == Some(KindName::Smol) { Kind::Smol } else { Kind::Kernel };
-    keeper::up(runtime, &Up { name, path, mode: args.mode, config, kind })?;
+    let any = args.options.kind.is_none();
+    keeper::up(runtime, &Up { name, path, mode: args.mode, config, kind }, any)?;
     drop(switches);
     Ok(())
 }
@@ -148,6 +149,9 @@ fn show(runtime: &Runtime, stack: &str, json: bool) -> Result<(), Failure> {
         if stack.kept { "until `stack down`" } else { "while its view runs" },
         stack.pid
     );
+    if let Some(why) = &stack.failure {
+        println!("works no more: {why}");
+    }
     for interface in &stack.interfaces {
         let state = if interface.up { "up" } else { "down" };
         let link = if interface.link.is_empty() { String::new() } else { format!(" on {}", interface.link) };

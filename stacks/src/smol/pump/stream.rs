@@ -153,11 +153,6 @@ impl Stream {
         {
             let unread = unix::take_error(&self.ours) == Some(Errno::ECONNRESET) || status.readable > 0;
             engine.close(now, id, unread);
-            if self.shut && !unread {
-                // Closed with the junk unread, our end would tell a program that still has its own of a reset:
-                // with both directions shut it looks closed.
-                let _ = unix::read(&self.ours, &mut [0]);
-            }
             return Found { gone: true, moved: true };
         }
         if ended && !self.shut && !self.finished {
