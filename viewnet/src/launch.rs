@@ -173,11 +173,10 @@ fn start_any(plan: &Plan) -> Result<(Line, Ready), Failure> {
         Ok(started) => return Ok(started),
         Err(refusal) => refusal,
     };
-    let namespaces = [Step::UserNamespace, Step::IdMap, Step::NetNamespace];
-    match (&plan.stack, Step::told_by(&refusal)) {
-        (StackSpec::New(config), Some((step, errno))) if namespaces.contains(&step) => {
+    match &plan.stack {
+        StackSpec::New(config) if forbids_namespaces(&refusal) => {
             if plan.verbose {
-                let why = doctor::failure(step.into(), errno).refusal;
+                let why = explained(refusal.clone()).refusal;
                 eprintln!("viewnet: a smol stack in place of a kernel stack: {}: {}", why.what, why.why);
             }
             let smol = Plan { stack: StackSpec::Smol(config.clone()), ..plan.clone() };
@@ -194,6 +193,12 @@ fn start_any(plan: &Plan) -> Result<(Line, Ready), Failure> {
         }
         _ => Err(explained(refusal)),
     }
+}
+
+/// Whether it was a namespace that could not be made, without which there is no kernel stack.
+pub(crate) fn forbids_namespaces(refusal: &Refusal) -> bool {
+    let namespaces = [Step::UserNamespace, Step::IdMap, Step::NetNamespace];
+    Step::told_by(refusal).is_some_and(|(step, _)| namespaces.contains(&step))
 }
 
 /// Forks the supervisor and its eye and waits until the view is there, or was refused.
