@@ -207,13 +207,7 @@ pub(crate) fn describe(
     dropped: u64,
 ) {
     let options = &socket.options;
-    let (seconds, nanos) = (when.as_secs() as i64, i64::from(when.subsec_nanos()));
-    let stamp = |fraction: i64| [seconds.to_ne_bytes(), fraction.to_ne_bytes()].concat();
-    match options.stamp {
-        Stamp::Off => {}
-        Stamp::Micro(kind) => control.put(libc::SOL_SOCKET, kind, &stamp(nanos / 1000)),
-        Stamp::Nano(kind) => control.put(libc::SOL_SOCKET, kind, &stamp(nanos)),
-    }
+    stamp(control, options.stamp, when);
     if options.overflow_count && dropped > 0 {
         control.put(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &(dropped as u32).to_ne_bytes());
     }
@@ -230,6 +224,17 @@ pub(crate) fn describe(
         if socket.domain == Domain::V6 {
             describe_v6(control, socket, item, from);
         }
+    }
+}
+
+/// SO_TIMESTAMP, SO_TIMESTAMPNS
+pub(crate) fn stamp(control: &mut Control<'_>, wish: Stamp, when: Duration) {
+    let (seconds, nanos) = (when.as_secs() as i64, i64::from(when.subsec_nanos()));
+    let stamp = |fraction: i64| [seconds.to_ne_bytes(), fraction.to_ne_bytes()].concat();
+    match wish {
+        Stamp::Off => {}
+        Stamp::Micro(kind) => control.put(libc::SOL_SOCKET, kind, &stamp(nanos / 1000)),
+        Stamp::Nano(kind) => control.put(libc::SOL_SOCKET, kind, &stamp(nanos)),
     }
 }
 
