@@ -187,7 +187,7 @@ fn main() {
         bulk(false, 1 << 30);
     }
     let only = std::env::args().nth(1).and_then(|n| n.parse().ok());
-    for connections in only.map_or(vec![1, 100, 10_000, 100_000], |n| vec![n]) {
+    for connections in only.map_or_else(|| vec![1, 100, 10_000, 100_000], |n| vec![n]) {
         requests(connections, 200_000);
     }
 }

@@ -96,6 +96,17 @@ impl Backing {
             Self::Smol(_) => Kind::Smol,
         }
     }
+
+    /// The user namespace that it hangs under.
+    fn user_namespace(&self) -> Result<std::os::fd::OwnedFd, Refusal> {
+        const WHAT: &str = "cannot give the user namespace";
+        match self {
+            Self::Kernel(stack) => {
+                stack.net_namespace().user_namespace().map_err(|e| Refusal::system(WHAT, e))
+            }
+            Self::Smol(_) => Err(Refusal::new(WHAT, "it is a smol stack").hint("ask a kernel stack")),
+        }
+    }
 }
 
 /// A descriptor in reserve: when there is no other left, it is given up for the moment that it takes to
@@ -403,58 +414,16 @@ impl Server {
         match request {
             Request::Hello => Answer::of(&Hello { version: VERSION, name: served.name.clone() }),
             Request::Socket { domain, kind, protocol } => {
-                let spec = SocketSpec { domain, kind, protocol };
-                if !spec.is_of_a_stack() {
-                    return no_socket(Errno::EAFNOSUPPORT);
-                }
-                // Raw and packet sockets would show a guest its host's traffic.
-                if !owner && spec.needs_rights() {
-                    return no_socket(Errno::EPERM);
-                }
-                match &mut served.backing {
-                    Backing::Kernel(stack) => match stack.socket(spec) {
-                        Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
-                        Err(e) => no_socket(e),
-                    },
-                    // Its sockets need somebody who answers their calls: see Join.
-                    Backing::Smol(_) => no_socket(Errno::EPROTONOSUPPORT),
-                }
+                make_socket(&mut served.backing, SocketSpec { domain, kind, protocol }, owner)
             }
             Request::Join { view, .. } if !is_name(&view) => {
                 Answer::Refused(Refusal::new("cannot join", "the view's name is none"))
             }
-            Request::Join { view, pid } => {
-                connection.user = Some(User { view, pid });
-                let name = served.name.clone();
-                let fd = match &served.backing {
-                    Backing::Kernel(stack) => {
-                        stack.namespace().filter(|_| owner).and_then(|fd| fd.try_clone_to_owned().ok())
-                    }
-                    Backing::Smol(key) => {
-                        match self.smol.open_door(token, *key, &connection.line, owner, &self.epoll) {
-                            Ok(fd) => Some(fd),
-                            Err(e) => return Answer::Refused(Refusal::system("cannot join", e)),
-                        }
-                    }
-                };
-                let kind = served.backing.kind();
-                let namespace = fd.is_some() && kind == Kind::Kernel;
-                let joined = Joined { name, kind: kind.name().into(), namespace };
-                match (serde_json::to_value(&joined), fd) {
-                    (Ok(value), Some(fd)) => Answer::Descriptor(value, fd),
-                    _ => Answer::of(&joined),
-                }
-            }
+            Request::Join { view, pid } => self.join(token, id, User { view, pid }),
             Request::UserNamespace if !owner => Answer::Refused(not_owner("give its user namespace")),
-            Request::UserNamespace => match &served.backing {
-                Backing::Kernel(stack) => match stack.net_namespace().user_namespace() {
-                    Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
-                    Err(e) => Answer::Refused(Refusal::system("cannot give the user namespace", e)),
-                },
-                Backing::Smol(_) => {
-                    let what = "cannot give the user namespace";
-                    Answer::Refused(Refusal::new(what, "it is a smol stack").hint("ask a kernel stack"))
-                }
+            Request::UserNamespace => match served.backing.user_namespace() {
+                Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
+                Err(refusal) => Answer::Refused(refusal),
             },
             Request::Show => match self.describe(id, notifications(id)) {
                 Ok(description) => Answer::of(&description),
@@ -478,6 +447,53 @@ impl Server {
                 Answer::Gone
             }
         }
+    }
+
+    /// A view uses a stack from now on: its namespace for its owner, a door for a smol stack.
+    fn join(&mut self, token: u64, id: StackId, user: User) -> Answer {
+        let (Some(served), Some(connection)) = (self.stacks.get(&id.0), self.connections.get_mut(&token))
+        else {
+            return Answer::Refused(Refusal::new("cannot join", "the stack is gone"));
+        };
+        let owner = is_same_user(&connection.line);
+        connection.user = Some(user);
+        let (name, kind) = (served.name.clone(), served.backing.kind());
+        let fd = match &served.backing {
+            Backing::Kernel(stack) => {
+                stack.namespace().filter(|_| owner).and_then(|fd| fd.try_clone_to_owned().ok())
+            }
+            Backing::Smol(key) => {
+                match self.smol.open_door(token, *key, &connection.line, owner, &self.epoll) {
+                    Ok(fd) => Some(fd),
+                    Err(e) => return Answer::Refused(Refusal::system("cannot join", e)),
+                }
+            }
+        };
+        let namespace = fd.is_some() && kind == Kind::Kernel;
+        let joined = Joined { name, kind: kind.name().into(), namespace };
+        match (serde_json::to_value(&joined), fd) {
+            (Ok(value), Some(fd)) => Answer::Descriptor(value, fd),
+            _ => Answer::of(&joined),
+        }
+    }
+}
+
+/// One socket for a guest that has no namespace and no door.
+fn make_socket(backing: &mut Backing, spec: SocketSpec, owner: bool) -> Answer {
+    if !spec.is_of_a_stack() {
+        return no_socket(Errno::EAFNOSUPPORT);
+    }
+    // Raw and packet sockets would show a guest its host's traffic.
+    if !owner && spec.needs_rights() {
+        return no_socket(Errno::EPERM);
+    }
+    match backing {
+        Backing::Kernel(stack) => match stack.socket(spec) {
+            Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
+            Err(e) => no_socket(e),
+        },
+        // Its sockets need somebody who answers their calls: see Join.
+        Backing::Smol(_) => no_socket(Errno::EPROTONOSUPPORT),
     }
 }
 

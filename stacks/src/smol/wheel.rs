@@ -216,13 +216,18 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "any beginning will do")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
     }
 
     #[test]
     fn an_empty_wheel_has_no_deadline() {
-        let now = Instant::now();
+        let now = start();
         let mut wheel = Wheel::new(now);
         assert_eq!(wheel.next(), None);
         let timer = wheel.insert(now + ms(5), 1);
@@ -233,7 +238,7 @@ mod tests {
 
     #[test]
     fn nothing_comes_early_and_a_fraction_is_rounded_up() {
-        let now = Instant::now();
+        let now = start();
         let mut wheel = Wheel::new(now);
         wheel.insert(now + Duration::from_micros(1500), 7);
         assert_eq!(wheel.poll(now + Duration::from_micros(1999)), None);
@@ -242,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_far_deadline_wakes_a_few_times_only() {
-        let now = Instant::now();
+        let now = start();
         let mut wheel = Wheel::new(now);
         wheel.insert(now + Duration::from_secs(7200), 1);
         let mut wakes = 0;
@@ -259,7 +264,7 @@ mod tests {
         /// Against a sorted map: the same tokens come out at the same times.
         #[test]
         fn behaves_like_a_sorted_map(ops in prop::collection::vec((0u8..4, 0u64..300_000), 1..300)) {
-            let origin = Instant::now();
+            let origin = start();
             let (mut now, mut wheel) = (0u64, Wheel::new(origin));
             let mut model: BTreeMap<u64, (u64, Timer)> = BTreeMap::new();
             for (token, (op, n)) in ops.into_iter().enumerate() {

@@ -28,6 +28,11 @@ const GUEST: Caller = Caller { pid: 101, uid: 1001, fd: 3, rights: false };
 /// The interface of the configuration.
 const ETH0: IfIndex = IfIndex(2);
 
+#[expect(clippy::disallowed_methods, reason = "any beginning will do")]
+fn start() -> Instant {
+    Instant::now()
+}
+
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -80,13 +85,13 @@ fn engine(line: &str, seed: u8, now: Instant) -> Engine {
 impl World {
     /// One engine that has its loopback.
     fn alone() -> Self {
-        let now = Instant::now();
+        let now = start();
         Self::of(vec![engine("", 1, now)], now)
     }
 
     /// Two engines, 10.0.0.1 and 10.0.0.2, fd00::1 and fd00::2.
     fn pair(seed: u64, trouble: Trouble) -> Self {
-        let now = Instant::now();
+        let now = start();
         let one = engine("eth0=none,ip=10.0.0.1/24,ip=fd00::1/64,mac=02:00:00:00:00:01", 1, now);
         let two = engine("eth0=none,ip=10.0.0.2/24,ip=fd00::2/64,mac=02:00:00:00:00:02", 2, now);
         let mut world = Self::of(vec![one, two], now);

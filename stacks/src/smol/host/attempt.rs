@@ -103,7 +103,10 @@ impl Hosted {
         forget_seen_error(now, engine, socket, parked);
         match parked.call {
             SocketCall::Connect { .. } => connect(now, key, engine, socket, parked, shared),
-            SocketCall::Listen { .. } => listen(now, engine, socket, parked),
+            SocketCall::Listen { .. } => listen(now, key, engine, socket, parked, shared),
+            SocketCall::Shutdown { how } if matches!(socket.end, End::Listener(_)) => {
+                self.shut_listener(now, parked, how, shared)
+            }
             SocketCall::Shutdown { how } => shutdown(now, engine, socket, parked, how),
             SocketCall::Send { .. } if !matches!(socket.end, End::Datagram(_)) => send(socket, parked),
             SocketCall::Receive { .. } => match socket.end {
@@ -139,11 +142,14 @@ impl Hosted {
             let messages = matches!(socket.end, End::Datagram(_));
             return Err(if messages { Errno::EOPNOTSUPP } else { Errno::EINVAL });
         };
+        if !engine.status(parked.socket).listening {
+            return Err(Errno::EINVAL);
+        }
         let (program, name) = match unix::take(&parked.file, flags & libc::SOCK_NONBLOCK != 0) {
             Err(Errno::EAGAIN) => return Ok(Tried::Wait(EpollFlags::empty())),
             other => other?,
         };
-        listener.taken();
+        listener.taken(parked.socket, engine);
         let token = shared.token(&name).ok_or(Errno::ECONNABORTED)?;
         let Some(Place::Socket(_, id)) = shared.places.get(&token).copied() else {
             return Err(Errno::ECONNABORTED);
@@ -159,6 +165,28 @@ impl Hosted {
             _ => Vec::new(),
         };
         Ok(Tried::Descriptor(Done::Accepted { peer }, program))
+    }
+}
+
+impl Hosted {
+    /// shutdown(2) of a listener: nobody will accept what waits.
+    fn shut_listener(&mut self, now: Instant, parked: &Parked, how: i32, shared: &Shared) -> Try {
+        let (engine, _) = self.parts();
+        let done = engine.call(now, parked.socket, &parked.caller, &parked.call)?;
+        if engine.status(parked.socket).listening {
+            return Ok(Tried::Done(done));
+        }
+        let _ = how;
+        while let Ok((_, name)) = unix::take(&parked.file, false) {
+            let place = shared.token(&name).and_then(|token| shared.places.get(&token));
+            if let Some(Place::Socket(_, id)) = place.copied() {
+                // Its end follows the program's, which is closed here.
+                self.parts().0.close(now, id, true);
+            }
+        }
+        // Those who poll it wake up.
+        let _ = unix::shut(&parked.file, Shutdown::Both);
+        Ok(Tried::Done(done))
     }
 }
 
@@ -198,7 +226,8 @@ fn connect(
         match family {
             Some(libc::AF_UNSPEC) => datagram.unlink(&parked.file),
             Some(libc::AF_INET | libc::AF_INET6) => {
-                datagram.link(&parked.file, socket.token, shared)?;
+                let address = socket.address.as_ref().ok_or(Errno::EINVAL)?;
+                datagram.link(&parked.file, (socket.token, address), shared)?;
             }
             _ => {}
         }
@@ -235,26 +264,42 @@ fn connect(
 /// A fresh program's end for a socket, instead of `old`.
 fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Shared) -> Result<OwnedFd, Errno> {
     let token = shared.number(Place::Socket(key, socket.id));
-    let made = unix::program_end(socket.kind, unix::is_nonblocking(old), &shared.name(token))
-        .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
-    let (inode, fresh) = made.inspect_err(|_| {
+    let made = shared
+        .program_end(socket.kind, unix::is_nonblocking(old), token)
+        .and_then(|(fresh, address)| Ok((unix::inode(&fresh)?, fresh, address)));
+    let (inode, fresh, address) = made.inspect_err(|_| {
         shared.places.remove(&token);
     })?;
     shared.places.remove(&socket.token);
     shared.inodes.remove(&socket.inode);
     shared.inodes.insert(inode, (key, socket.id));
-    (socket.token, socket.inode) = (token, inode);
+    (socket.token, socket.inode, socket.address) = (token, inode, Some(address));
     Ok(fresh)
 }
 
 /// listen(2)
-fn listen(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Parked) -> Try {
+fn listen(
+    now: Instant,
+    key: StackKey,
+    engine: &mut Engine,
+    socket: &mut Socket,
+    parked: &mut Parked,
+    shared: &mut Shared,
+) -> Try {
+    let again = engine.status(socket.id).listening;
     let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
-    if matches!(socket.end, End::Idle) {
-        // The backlog is the engine's; here only a few wait at a time.
-        rustix::net::listen(&parked.file, 16).map_err(unix::errno)?;
-        socket.end = End::Listener(Default::default());
+    if again || matches!(socket.end, End::Datagram(_)) {
+        return Ok(Tried::Done(done));
     }
+    // What was shut or spent cannot listen any more: the program gets a fresh end in its place.
+    let fresh = match socket.end {
+        End::Idle => None,
+        _ => Some(replace(key, socket, &parked.file, shared)?),
+    };
+    // The backlog is the engine's; here only a few wait at a time.
+    rustix::net::listen(fresh.as_ref().unwrap_or(&parked.file), 16).map_err(unix::errno)?;
+    socket.end = End::Listener(Default::default());
+    parked.replacement = fresh;
     Ok(Tried::Done(done))
 }
 
@@ -267,6 +312,12 @@ fn shutdown(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Par
         _ => return Err(Errno::EINVAL),
     };
     if let End::Stream(stream) = &mut socket.end {
+        if stream.is_finished() {
+            // ENOTCONN, if the connection is over.
+            let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
+            let _ = stream.shut(&parked.file, ways);
+            return Ok(Tried::Done(done));
+        }
         // The engine hears of it when everything written before has been taken.
         stream.shut(&parked.file, ways)?;
         if ways != Shutdown::Write {
@@ -276,7 +327,7 @@ fn shutdown(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Par
         return Ok(Tried::Done(Done::Value(0)));
     }
     let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
-    if matches!(socket.end, End::Listener(_) | End::Datagram(_)) {
+    if matches!(socket.end, End::Datagram(_)) {
         let _ = unix::shut(&parked.file, ways);
     }
     Ok(Tried::Done(done))
@@ -287,6 +338,10 @@ fn send(socket: &Socket, parked: &mut Parked) -> Try {
     let SocketCall::Send { to, data, flags, .. } = &parked.call else { return Ok(Tried::Done(Done::Native)) };
     if flags & libc::MSG_OOB != 0 {
         return Err(Errno::EOPNOTSUPP);
+    }
+    if flags & libc::MSG_FASTOPEN != 0 {
+        // As with net.ipv4.tcp_fastopen = 0; who is connected is told so (tcp_sendmsg_fastopen).
+        return Err(if matches!(socket.end, End::Stream(_)) { Errno::EISCONN } else { Errno::EOPNOTSUPP });
     }
     if !matches!(socket.end, End::Stream(_)) {
         return if to.is_some() { Err(Errno::EPIPE) } else { Ok(Tried::Done(Done::Native)) };
@@ -477,7 +532,7 @@ fn duration_of(bytes: &[u8]) -> Option<Duration> {
 /// SIOCOUTQ counts what the engine has not taken yet, too.
 fn with_bytes_of_ours(done: Done, request: u32, socket: &Socket) -> Done {
     match (done, &socket.end) {
-        (Done::Bytes(bytes), End::Stream(stream)) if u64::from(request) == libc::TIOCOUTQ as u64 => {
+        (Done::Bytes(bytes), End::Stream(stream)) if u64::from(request) == libc::TIOCOUTQ => {
             let unsent = bytes.first_chunk().map_or(0, |n| i32::from_ne_bytes(*n));
             let waiting = i32::try_from(stream.waiting()).unwrap_or(i32::MAX);
             Done::Bytes(unsent.saturating_add(waiting).to_ne_bytes().to_vec())

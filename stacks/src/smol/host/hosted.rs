@@ -1,6 +1,6 @@
 //! One stack of a host: its engine, its ports and its sockets.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Instant, SystemTime};
 
@@ -156,18 +156,18 @@ impl Hosted {
         let token = shared.number(Place::Socket(self.key, id));
         let made = (|| {
             let nonblocking = spec.kind & libc::SOCK_NONBLOCK != 0;
-            let program = unix::program_end(kind, nonblocking, &shared.name(token))?;
+            let (program, address) = shared.program_end(kind, nonblocking, token)?;
             let mut end = if stream { End::Idle } else { End::Datagram(Datagram::default()) };
             if let End::Datagram(datagram) = &mut end
                 && matches!(spec.domain, libc::AF_NETLINK | libc::AF_PACKET)
             {
                 // One peer each, the stack itself: native send(2) and write(2) must reach it.
-                datagram.link(&program, token, shared)?;
+                datagram.link(&program, (token, &address), shared)?;
             }
             let inode = unix::inode(&program)?;
-            Ok((program, inode, end))
+            Ok((program, inode, end, address))
         })();
-        let (program, inode, end) = match made {
+        let (program, inode, end, address) = match made {
             Ok(made) => made,
             Err(errno) => {
                 shared.places.remove(&token);
@@ -177,7 +177,8 @@ impl Hosted {
         shared.inodes.insert(inode, (self.key, id));
         self.engine().set_inode(id, shown(inode));
         self.unwatched.push_back(id);
-        let socket = Socket { id, token, kind, inode, caller: *caller, end, parked: Vec::new() };
+        let (caller, address, parked) = (*caller, Some(address), Vec::new());
+        let socket = Socket { id, token, kind, address, inode, caller, end, parked };
         self.sockets.insert(id, socket);
         Ok(program)
     }
@@ -248,11 +249,16 @@ impl Hosted {
             while let Some(id) = self.engine().poll_dirty() {
                 work.push(id);
             }
-            work.sort_unstable();
-            work.dedup();
+            let mut seen = BTreeSet::new();
+            work.retain(|id| seen.insert(*id));
             let mut moved = more;
             for id in work.drain(..) {
+                let held = self.sockets.len();
                 moved |= self.service(now, id, shared, &mut woken);
+                if self.sockets.len() < held {
+                    // Who was closed first shall be heard first, by the one that is closed next above all.
+                    moved |= self.transmit(now);
+                }
             }
             if !moved && !self.before_sleep() {
                 self.unfinished = false;
@@ -284,15 +290,15 @@ impl Hosted {
         let (engine, sockets) = self.parts();
         let Some(socket) = sockets.get_mut(&id) else { return false };
         let mut found = socket.service(now, engine, shared);
-        let (token, caller) = (socket.token, socket.caller);
+        let caller = socket.caller;
         let mut offered = None;
-        if let End::Listener(listener) = &mut socket.end {
+        if let (End::Listener(listener), Some(address)) = (&mut socket.end, &socket.address) {
             let mut next = shared.next;
             let mut number = || {
                 next += 1;
                 next
             };
-            match listener.offer(now, id, token, engine, shared, &mut number) {
+            match listener.offer(now, id, address, engine, shared, &mut number) {
                 Ok(new) => offered = new,
                 Err(()) => {
                     engine.close(now, id, false);
@@ -306,7 +312,7 @@ impl Hosted {
             shared.places.insert(token, Place::Socket(key, id));
             let end = End::Stream(Stream::new(ours));
             let (kind, parked) = (SocketType::STREAM, Vec::new());
-            sockets.insert(id, Socket { id, token, kind, inode: 0, caller, end, parked });
+            sockets.insert(id, Socket { id, token, kind, address: None, inode: 0, caller, end, parked });
             found.moved = true;
         }
         if found.gone {
@@ -357,7 +363,7 @@ impl Hosted {
     }
 
     fn bury(&mut self, now: Instant, id: SocketId, shared: &mut Shared) -> bool {
-        let dead = self.sockets.get(&id).is_some_and(|socket| !socket.is_alive(shared));
+        let dead = self.sockets.get(&id).is_some_and(|socket| !socket.is_alive());
         if dead {
             self.engine().close(now, id, false);
             self.forget(id, shared);

@@ -53,7 +53,6 @@ impl World for Host {
             looped: false,
             group: way.kind == RouteKind::Broadcast,
             generation: 0,
-            looped: false,
         })
     }
     fn sockets(&self, family: u8, protocol: u8) -> Vec<DiagSocket> {

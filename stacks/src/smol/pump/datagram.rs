@@ -19,7 +19,8 @@ use nix::errno::Errno;
 use super::super::call::{Caller, SocketCall};
 use super::super::engine::{Engine, Received, SocketId};
 use super::stream::find_program_end;
-use super::{Found, Shared, unix};
+use super::unix::{self, Address};
+use super::{Found, Shared};
 
 /// Most origins of one socket that have a descriptor; the one not used for longest goes first.
 const MAX_SENDERS: usize = 32;
@@ -79,13 +80,12 @@ impl Datagram {
     pub(in super::super) fn link(
         &mut self,
         program: &OwnedFd,
-        token: u64,
+        (token, address): (u64, &Address),
         shared: &Shared,
     ) -> Result<(), Errno> {
         self.link = None;
-        let (number, to) = (self.number(), shared.name(token));
-        let name = sender_name(&to, number);
-        let ours = unix::sender(&name, &to)?;
+        let name = sender_name(&shared.name(token), self.number());
+        let ours = unix::sender(&name, address)?;
         unix::link(program, &name)?;
         shared.watch(&ours, token)?;
         self.senders.clear();
@@ -112,15 +112,14 @@ impl Datagram {
         &mut self,
         now: Instant,
         id: SocketId,
-        token: u64,
+        (token, address): (u64, &Address),
         whose: (&Caller, u64),
         engine: &mut Engine,
         shared: &mut Shared,
     ) -> Found {
         let mut found = Found::default();
-        let name = shared.name(token);
         while !self.full && !found.gone {
-            let mut give = |received: &Received<'_>| match self.give(received, &name, token, shared) {
+            let mut give = |received: &Received<'_>| match self.give(received, (token, address), shared) {
                 Ok(()) => true,
                 Err(Errno::EAGAIN) => {
                     self.full = true;
@@ -141,8 +140,8 @@ impl Datagram {
         let error = engine.status(id).error.is_some();
         if error && !std::mem::replace(&mut self.alarmed, error) {
             match &self.link {
-                Some(link) => drop(unix::alarm(&link.ours, &link.name, &name)),
-                None => self.alarm_loose(whose, &name),
+                Some(link) => drop(unix::alarm(&link.ours, &link.name, address)),
+                None => self.alarm_loose(whose, sender_name(&shared.name(token), 0), address),
             }
         }
         self.alarmed = error;
@@ -154,15 +153,14 @@ impl Datagram {
 
     /// Makes a loose program's end, `whose` says which, report an error to those who poll it: it is linked to a
     /// socket of ours for a moment. What waits there would be lost by that, but then it is readable anyway.
-    fn alarm_loose(&mut self, (caller, inode): (&Caller, u64), name: &[u8]) {
-        let alarm = sender_name(name, self.number());
+    fn alarm_loose(&self, (caller, inode): (&Caller, u64), alarm: Vec<u8>, address: &Address) {
         let raise = |program: OwnedFd| {
             if unix::is_readable(&program) {
                 return Ok(());
             }
-            let ours = unix::sender(&alarm, name)?;
+            let ours = unix::sender(&alarm, address)?;
             unix::link(&program, &alarm)?;
-            let raised = unix::alarm(&ours, &alarm, name);
+            let raised = unix::alarm(&ours, &alarm, address);
             unix::unlink(&program)?;
             raised
         };
@@ -178,8 +176,7 @@ impl Datagram {
     fn give(
         &mut self,
         received: &Received<'_>,
-        name: &[u8],
-        token: u64,
+        (token, address): (u64, &Address),
         shared: &Shared,
     ) -> Result<(), Errno> {
         if let Some(link) = &mut self.link {
@@ -213,7 +210,7 @@ impl Datagram {
                 if self.senders.len() >= MAX_SENDERS {
                     self.senders.pop_front();
                 }
-                let ours = unix::sender(&sender_name(name, number), name)?;
+                let ours = unix::sender(&sender_name(&shared.name(token), number), address)?;
                 shared.watch(&ours, token)?;
                 self.senders.push_back(Sender { number, ours });
                 self.senders.len() - 1

@@ -30,6 +30,8 @@ const SCM_TXTIME: i32 = 61;
 /// IPV6_2292PKTINFO and IPV6_2292HOPLIMIT.
 const IPV6_2292PKTINFO: i32 = 2;
 const IPV6_2292HOPLIMIT: i32 = 8;
+/// SOF_TIMESTAMPING_RX_SOFTWARE and SOF_TIMESTAMPING_SOFTWARE: stamp what arrives, and tell.
+const STAMP_RECEIVED: i32 = 8 | 16;
 /// IP_RECVFRAGSIZE and IP_CHECKSUM are not told: datagrams are whole, and their sums are not kept.
 const SOL_UDP: i32 = libc::IPPROTO_UDP;
 
@@ -207,7 +209,7 @@ pub(crate) fn describe(
     dropped: u64,
 ) {
     let options = &socket.options;
-    stamp(control, options.stamp, when);
+    stamp(control, (options.stamp, options.stamping), when);
     if options.overflow_count && dropped > 0 {
         control.put(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &(dropped as u32).to_ne_bytes());
     }
@@ -227,14 +229,18 @@ pub(crate) fn describe(
     }
 }
 
-/// SO_TIMESTAMP, SO_TIMESTAMPNS
-pub(crate) fn stamp(control: &mut Control<'_>, wish: Stamp, when: Duration) {
+/// SO_TIMESTAMP, SO_TIMESTAMPNS and SO_TIMESTAMPING, as the first two and the third say.
+pub(crate) fn stamp(control: &mut Control<'_>, (wish, stamping): (Stamp, i32), when: Duration) {
     let (seconds, nanos) = (when.as_secs() as i64, i64::from(when.subsec_nanos()));
     let stamp = |fraction: i64| [seconds.to_ne_bytes(), fraction.to_ne_bytes()].concat();
     match wish {
         Stamp::Off => {}
         Stamp::Micro(kind) => control.put(libc::SOL_SOCKET, kind, &stamp(nanos / 1000)),
         Stamp::Nano(kind) => control.put(libc::SOL_SOCKET, kind, &stamp(nanos)),
+    }
+    if stamping & STAMP_RECEIVED == STAMP_RECEIVED {
+        // Software's, and two of hardware that does not stamp.
+        control.put(libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &[stamp(nanos), vec![0; 32]].concat());
     }
 }
 

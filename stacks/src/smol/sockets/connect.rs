@@ -89,7 +89,7 @@ impl Engine {
     fn open_stream(&mut self, now: Instant, id: SocketId, peer: Endpoint) -> Result<(), Errno> {
         let socket = self.sockets.get(id).ok_or(Errno::EBADF)?;
         let local = Some(socket.local).filter(|local| !local.is_unspecified());
-        let link = socket.options.device.or(peer.link());
+        let link = socket.options.device.or_else(|| peer.link());
         let path = self
             .net
             .route(peer.address, &Wish { source: local, link, on_link: socket.options.dont_route })?;
@@ -192,6 +192,9 @@ impl Engine {
             return Err(Errno::ENOTCONN);
         };
         let state = self.tcp.state(connection);
+        if matches!(state, State::TimeWait | State::Closed) {
+            return Err(Errno::ENOTCONN);
+        }
         if state == State::SynSent {
             self.end_quietly(id);
             return Ok(());

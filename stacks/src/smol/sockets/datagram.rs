@@ -127,14 +127,14 @@ impl Engine {
             adopt_scope(socket, &mut peer)?;
         }
         let group = peer.address.is_multicast();
-        let source = Some(socket.local).filter(|ip| !ip.is_unspecified() && !ip.is_multicast());
+        let source = Some(socket.local).filter(|ip| !ip.is_unspecified() && !socket.local_is_shared);
         let mut wish = Wish {
             source: source.filter(|source| source.is_ipv4() == peer.address.is_ipv4()),
-            link: socket.options.device.or(peer.link()),
+            link: socket.options.device.or_else(|| peer.link()),
             on_link: socket.options.dont_route,
         };
         if group {
-            wish.link = wish.link.or(group_link(socket, peer.address));
+            wish.link = wish.link.or_else(|| group_link(socket, peer.address));
         }
         let broadcast = socket.options.broadcast;
         let path = self.net.route(peer.address, &wish)?;

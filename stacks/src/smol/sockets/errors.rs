@@ -116,7 +116,8 @@ impl Engine {
     ) -> Result<Message, Errno> {
         let clocks = (self.origin, self.realtime);
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
-        let (domain, wish) = (socket.domain, socket.options.stamp);
+        let (domain, options) = (socket.domain, &socket.options);
+        let wishes = (options.stamp, options.stamping);
         let error =
             socket.error_queue().and_then(std::collections::VecDeque::pop_front).ok_or(Errno::EAGAIN)?;
         let next = socket.error_queue().and_then(|errors| errors.front().map(|error| error.errno));
@@ -142,7 +143,7 @@ impl Engine {
             None => record.resize(16 + if domain == Domain::V4 { 16 } else { 28 }, 0),
         }
         let mut control = Control::new(&mut message.control, room);
-        stamp(&mut control, wish, realtime(error.at, clocks.0, clocks.1));
+        stamp(&mut control, wishes, realtime(error.at, clocks.0, clocks.1));
         match domain {
             Domain::V4 => control.put(libc::IPPROTO_IP, libc::IP_RECVERR, &record),
             Domain::V6 => control.put(libc::IPPROTO_IPV6, IPV6_RECVERR, &record),

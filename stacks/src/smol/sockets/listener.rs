@@ -38,11 +38,13 @@ pub(crate) struct Listener {
     pub(crate) embryos: VecDeque<SocketId>,
     /// Connections that wait to be accepted.
     pub(crate) queue: VecDeque<SocketId>,
+    /// Connections that wait to be accepted elsewhere.
+    pub(crate) lent: usize,
 }
 
 impl Listener {
     fn is_full(&self) -> bool {
-        self.queue.len() > self.backlog
+        self.queue.len() + self.lent > self.backlog
     }
 }
 
@@ -109,6 +111,13 @@ impl Engine {
         self.drop_stream(id);
     }
 
+    /// How many connections wait elsewhere.
+    pub(crate) fn set_lent(&mut self, id: SocketId, count: usize) {
+        if let Some(listener) = self.listener_mut(id) {
+            listener.lent = count;
+        }
+    }
+
     /// A SYN for a listener.
     pub(crate) fn handle_syn(&mut self, now: Instant, id: SocketId, ends: &Ends, packet: &Packet<'_>) {
         if !self.passes_filter(id, packet) {
@@ -130,7 +139,8 @@ impl Engine {
             self.counters.listen_overflows += 1;
             self.drop_stream(oldest);
         }
-        let wish = Wish { source: Some(ends.local), link: device.or(ends.peer.link()), on_link: false };
+        let wish =
+            Wish { source: Some(ends.local), link: device.or_else(|| ends.peer.link()), on_link: false };
         let Ok(path) = self.net.route(ends.peer.address, &wish) else { return };
         let both = tcp::Ends {
             local: ends.local,
@@ -239,7 +249,8 @@ impl Engine {
 
     /// The scope id a socket shows for an address of its own.
     pub(crate) fn own_scope(socket: &Socket) -> u32 {
-        let link = socket.options.device.or(socket.peer.as_ref().and_then(super::address::Endpoint::link));
+        let link =
+            socket.options.device.or_else(|| socket.peer.as_ref().and_then(super::address::Endpoint::link));
         link.map_or(0, |link| scope_of(socket.local, link))
     }
 }

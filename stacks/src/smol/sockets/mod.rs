@@ -72,6 +72,8 @@ pub(crate) struct Socket {
     pub(crate) chosen_address: bool,
     /// The program chose the port (SOCK_BINDPORT_LOCK).
     pub(crate) chosen_port: bool,
+    /// `local` is a group's or everybody's address: datagrams come to it and do not come from it.
+    pub(crate) local_is_shared: bool,
     /// Whether and how it owns its port in [`ports::Ports`].
     pub(crate) ownership: Ownership,
     /// SO_ERROR.
@@ -111,6 +113,7 @@ pub(crate) enum Ownership {
 }
 
 /// What is different from kind to kind.
+#[expect(clippy::large_enum_variant, reason = "streams are the many; what follows a pointer costs them time")]
 #[derive(Debug)]
 pub(crate) enum Body {
     /// TCP.
@@ -144,6 +147,7 @@ impl Socket {
             shut_send: false,
             chosen_address: false,
             chosen_port: false,
+            local_is_shared: false,
             ownership: Ownership::None,
             error: None,
             soft_error: None,

@@ -94,7 +94,9 @@ impl Engine {
             }
             return Err(errno);
         }
+        let shared = matches!(self.kind_of(endpoint.address, None), Kind::Broadcast | Kind::Group);
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
+        socket.local_is_shared = shared;
         socket.chosen_address = !endpoint.address.is_unspecified();
         socket.chosen_port = endpoint.port != 0;
         if domain == Domain::V6 && socket.chosen_address && endpoint.address.is_ipv6() {
@@ -153,7 +155,7 @@ impl Engine {
         endpoint: &Endpoint,
         local_only: bool,
     ) -> Result<(), Errno> {
-        let link = socket.options.device.or(endpoint.link());
+        let link = socket.options.device.or_else(|| endpoint.link());
         let unicast_v6 = endpoint.address.is_ipv6() && !endpoint.address.is_unspecified();
         if unicast_v6 && needs_scope(endpoint.address) && link.is_none() {
             return Err(Errno::EINVAL);

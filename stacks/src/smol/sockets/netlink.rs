@@ -265,10 +265,7 @@ impl Engine {
         name: i32,
         room: usize,
     ) -> Result<Vec<u8>, Errno> {
-        let (netlink, _) = match self.netlink_mut(id) {
-            Ok(found) => found,
-            Err(_) => return Err(self.no_such_level(id)),
-        };
+        let Ok((netlink, _)) = self.netlink_mut(id) else { return Err(self.no_such_level(id)) };
         let bytes = netlink.inner.option(name)?;
         // A list is as long as there are groups, and nothing of it is given if there are none.
         let list = name == libc::NETLINK_LIST_MEMBERSHIPS;
@@ -285,10 +282,7 @@ impl Engine {
         name: i32,
         value: &[u8],
     ) -> Result<(), Errno> {
-        let (netlink, ports) = match self.netlink_mut(id) {
-            Ok(found) => found,
-            Err(_) => return Err(Errno::ENOPROTOOPT),
-        };
+        let Ok((netlink, ports)) = self.netlink_mut(id) else { return Err(Errno::ENOPROTOOPT) };
         if matches!(name, libc::NETLINK_ADD_MEMBERSHIP | libc::NETLINK_DROP_MEMBERSHIP) {
             let pid = netlink.pid;
             netlink.inner.bind_any(ports, pid)?;

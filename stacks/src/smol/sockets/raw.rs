@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use super::address::{self, Domain, Endpoint, family};
 use super::datagram::DatagramKind;
 use super::icmp::checksum;
+use super::names::Kind;
 use super::options::{answer, int};
 use super::queue::{Auxiliary, Item, Sender};
 use super::send::{Outgoing, datagram};
@@ -141,7 +142,9 @@ impl Engine {
             return Err(Errno::EINVAL);
         }
         self.judge_address(socket, &endpoint, false)?;
+        let shared = matches!(self.kind_of(endpoint.address, None), Kind::Broadcast | Kind::Group);
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
+        socket.local_is_shared = shared;
         socket.local = endpoint.address;
         socket.chosen_address = !endpoint.address.is_unspecified();
         if let Some(link) = endpoint.link() {

@@ -11,7 +11,6 @@ use super::address::{self, Domain, Endpoint, family, needs_scope};
 use super::cmsg::{Wishes, destination, parse};
 use super::connect::{adopt_scope, somebody};
 use super::datagram::{DatagramKind, group_link};
-use super::names::Kind;
 use super::options::Options;
 use super::tcp::fragmenting;
 use super::{Body, Socket};
@@ -214,19 +213,16 @@ impl Engine {
         let (v4, group) = (to.is_ipv4(), to.is_multicast());
         let options = &socket.options;
         let own = Some(socket.local)
-            .filter(|own| !own.is_unspecified() && !own.is_multicast() && own.is_ipv4() == v4);
+            .filter(|own| !own.is_unspecified() && !socket.local_is_shared && own.is_ipv4() == v4);
         let chosen = Some(options.ip.group_address).filter(|a| v4 && group && !a.is_unspecified());
         let preferred = if v4 { options.ip.unicast_link } else { options.ip6.unicast_link };
-        let mut link = options.device.or(out.wishes.link).or(out.peer.link());
+        let mut link = options.device.or(out.wishes.link).or_else(|| out.peer.link());
         if group {
             link = link.or_else(|| group_link(socket, to));
         } else if preferred != 0 {
             link = link.or(Some(IfIndex(preferred)));
         }
-        let mut source = out.wishes.source.or(own).or(chosen.map(IpAddr::V4));
-        if own.is_some_and(|_| self.kind_of(socket.local, None) == Kind::Broadcast) {
-            source = out.wishes.source;
-        }
+        let source = out.wishes.source.or(own).or_else(|| chosen.map(IpAddr::V4));
         let mut path = self.net.route(to, &Wish { source, link, on_link: out.on_link })?;
         if group {
             path.looped &= if v4 { options.ip.group_loop } else { options.ip6.group_loop };

@@ -181,6 +181,11 @@ impl Engine {
         if too_long {
             socket.path = None;
             let discover = if v4 { socket.options.ip.discover } else { socket.options.ip6.discover };
+            // IP_PMTUDISC_DONT and those from _INTERFACE on do not believe it.
+            if discover >= 3 {
+                return;
+            }
+            self.net.set_path_mtu(now, error.destination, error.info);
             if discover == 0 {
                 return;
             }

@@ -245,6 +245,10 @@ pub trait Tcp: Debug {
     /// The peer has sent everything (its FIN came) and all of it was taken.
     fn is_drained(&self, connection: &Self::Connection) -> bool;
 
+    /// A segment that begins at `sequence` is under way: what an ICMP error has to quote to be believed
+    /// (RFC 5927 clause 4.1).
+    fn is_under_way(&self, connection: &Self::Connection, sequence: u32) -> bool;
+
     /// Nothing more will be sent: a FIN follows the data.
     fn finish(&mut self, now: Instant, connection: &mut Self::Connection);
 

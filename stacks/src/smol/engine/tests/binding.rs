@@ -71,7 +71,7 @@ fn conflicts_are_those_of_linux() {
             if protocol == "listen" {
                 world.listen(0, one, 1).unwrap();
             }
-            result = result.and(world.bind(0, two, &name(b)));
+            result = result.and_then(|()| world.bind(0, two, &name(b)));
             if protocol == "listen" && result.is_ok() {
                 result = world.listen(0, two, 1);
             }

@@ -318,3 +318,62 @@ fn ten_thousand_connections() {
     world.run(Duration::from_secs(200));
     assert_eq!(world.engines[0].sockets(), 0);
 }
+
+/// An ICMP error from a router about a frame of the first engine.
+fn icmp_error(frame: &[u8], kind: u8, code: u8, mtu: u16) -> Vec<u8> {
+    use crate::smol::sockets::icmp::checksum;
+    let mut icmp = vec![kind, code, 0, 0, 0, 0];
+    icmp.extend(mtu.to_be_bytes());
+    icmp.extend(&frame[14..14 + 28]);
+    let sum = checksum(&icmp).to_be_bytes();
+    icmp[2..4].copy_from_slice(&sum);
+    let mut header =
+        vec![0x45, 0, 0, (20 + icmp.len()) as u8, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, 254, 10, 0, 0, 1];
+    let sum = checksum(&header).to_be_bytes();
+    header[10..12].copy_from_slice(&sum);
+    [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 99, 8, 0][..], &header, &icmp].concat()
+}
+
+#[test]
+fn errors_end_handshakes_and_not_connections() {
+    for established in [false, true] {
+        let mut world = World::pair(1, Trouble::default());
+        let (first, _) = world.connected(0, 1, "10.0.0.2:80");
+        let id = if established { first } else { world.tcp(0) };
+        if established {
+            world.write(0, id, b"x");
+        } else {
+            let _ = world.connect(0, id, "10.0.0.2:81");
+        }
+        world.collect();
+        let (_, (_, _, frame)) = world.wire.pop_last().expect("a segment");
+        let mut forged = frame.clone();
+        forged[38] ^= 0x40;
+        let forged = icmp_error(&forged, 3, 13, 0);
+        world.engines[0].handle_frame(world.now, ETH0, &VnetHdr::default(), &forged);
+        assert_eq!(world.engines[0].counters().forged_errors, 1);
+        assert_eq!(world.engines[0].status(id).error, None);
+        let error = icmp_error(&frame, 3, 13, 0);
+        world.engines[0].handle_frame(world.now, ETH0, &VnetHdr::default(), &error);
+        let status = world.engines[0].status(id);
+        assert_eq!(status.error, (!established).then_some(Errno::EHOSTUNREACH));
+        assert_eq!(status.connected, established);
+        assert_eq!(world.error(0, id), Some(Errno::EHOSTUNREACH), "softly, if it goes on");
+    }
+}
+
+#[test]
+fn a_narrow_way_makes_segments_shorter() {
+    let mut world = World::pair(1, Trouble::default());
+    let (client, server) = world.connected(0, 1, "10.0.0.2:80");
+    world.write(0, client, &[7; 1400]);
+    world.collect();
+    let (_, (_, _, frame)) = world.wire.pop_last().expect("a segment");
+    let error = icmp_error(&frame, 3, 4, 600);
+    world.engines[0].handle_frame(world.now, ETH0, &VnetHdr::default(), &error);
+    assert_eq!(world.get(0, client, libc::IPPROTO_IP, libc::IP_MTU), Ok(600));
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.read(1, server).len(), 1400);
+    let mss = world.get(0, client, libc::IPPROTO_TCP, libc::TCP_MAXSEG).unwrap();
+    assert!(mss <= 560, "{mss}");
+}

@@ -324,7 +324,7 @@ impl Engine {
                     return Err(Errno::EINVAL);
                 }
                 let mtu = path?.mtu;
-                let peer = socket.peer.unwrap_or(Endpoint::new(socket.local, 0));
+                let peer = socket.peer.unwrap_or_else(|| Endpoint::new(socket.local, 0));
                 return Ok([emit(socket.domain, &peer), mtu.to_ne_bytes().to_vec()].concat());
             }
             IPV6_UNICAST_IF => socket.options.ip6.unicast_link.to_be() as i32,

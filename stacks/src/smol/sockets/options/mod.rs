@@ -275,7 +275,7 @@ pub(crate) fn read_only(_: &mut Socket, _: i32) -> Result<(), Errno> {
 }
 
 /// The row of an option.
-pub(crate) fn row<'a>(table: &'a [Row], name: i32) -> Option<&'a Row> {
+pub(crate) fn row(table: &[Row], name: i32) -> Option<&Row> {
     table.iter().find(|row| row.name == name)
 }
 

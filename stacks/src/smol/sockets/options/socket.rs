@@ -338,7 +338,7 @@ impl Engine {
         let options = &socket.options;
         Ok(match name {
             libc::SO_ERROR => {
-                let error = socket.take_error().or(socket.soft_error.take());
+                let error = socket.take_error().or_else(|| socket.soft_error.take());
                 self.mark(id);
                 answer(error.map_or(0, |errno| errno as i32))
             }
