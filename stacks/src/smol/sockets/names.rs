@@ -158,15 +158,11 @@ impl Engine {
         if unicast_v6 && needs_scope(endpoint.address) && link.is_none() {
             return Err(Errno::EINVAL);
         }
-        let free = if endpoint.address.is_ipv4() {
-            socket.options.ip.free_bind || socket.options.ip.transparent
-        } else {
-            socket.options.ip6.free_bind || socket.options.ip6.transparent
-        };
+        let free = socket.options.ip.free_bind || socket.options.ip.transparent;
         match self.kind_of(endpoint.address, link.filter(|_| needs_scope(endpoint.address))) {
             Kind::Unspecified | Kind::Local => Ok(()),
             Kind::Broadcast | Kind::Group if !local_only => Ok(()),
-            _ if free || socket.options.ip.free_bind => Ok(()),
+            _ if free => Ok(()),
             _ => Err(Errno::EADDRNOTAVAIL),
         }
     }
