@@ -23,8 +23,14 @@
 //! [[route]]
 //! to = "10.8.0.0/16"
 //! via = "10.0.0.254"
+//!
+//! [limits]
+//! memory = "64M"
+//! cpu = "50%"
+//! packets = "100000/s"
 //! ```
 
+mod limits;
 mod link;
 
 use std::fmt;
@@ -35,6 +41,7 @@ use ipnet::IpNet;
 use msocket::line::Refusal;
 use serde::{Deserialize, Serialize};
 
+pub use limits::{CpuLimit, Limits, MemoryLimit, PacketLimit};
 pub use link::{Link, Pcap, PortVlan};
 
 /// The user's switch that starts by itself.
@@ -56,6 +63,9 @@ pub struct StackConfig {
     /// Routes beside those of the interfaces' addresses and gateways.
     #[serde(default, rename = "route")]
     pub routes: Vec<RouteConfig>,
+    /// What it may use.
+    #[serde(default, skip_serializing_if = "Limits::is_default")]
+    pub limits: Limits,
 }
 
 /// One interface.
@@ -220,6 +230,14 @@ impl StackConfig {
     pub fn add_route(&mut self, text: &str) -> Result<(), ConfigError> {
         self.routes.push(text.parse()?);
         Ok(())
+    }
+
+    /// `--limit memory=64M`, `--limit cpu=50%`, `--limit packets=100000/s`
+    ///
+    /// # Errors
+    /// What is wrong with the limit.
+    pub fn add_limit(&mut self, text: &str) -> Result<(), ConfigError> {
+        self.limits.add(text)
     }
 
     /// The configuration, once everything has been added.
@@ -439,7 +457,7 @@ macro_rules! as_text {
         }
     )*};
 }
-as_text!(Link, Mac, Pcap);
+as_text!(Link, Mac, Pcap, MemoryLimit, CpuLimit, PacketLimit);
 
 #[cfg(test)]
 mod tests;

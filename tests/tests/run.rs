@@ -359,6 +359,52 @@ fn a_killed_switch_is_replaced_at_once() {
 }
 
 #[test]
+fn as_the_programs_ancestor_it_does_what_the_program_does() {
+    each_user(|world| {
+        for stack in ["kernel", "smol"] {
+            let run = |script: &str| world.run(["--stack", stack, "--parent", "--", "bash", "-uc", script]);
+            assert_eq!(run("exit 7").run().status, Status::Exited(7));
+            assert_eq!(run("kill -TERM $$").run().status, Status::Signaled(Signal::SIGTERM as i32));
+            assert_eq!(
+                world.run(["--stack", stack, "--parent", "--", "nosuch"]).run().status,
+                Status::Exited(127)
+            );
+            // A signal sent to it is the program's; one that nobody can catch ends both.
+            let trap = "trap 'echo got; exit 3' TERM; echo up; while :; do sleep 0.05; done";
+            let mut running = run(trap).start();
+            running.until("up");
+            running.kill(Signal::SIGTERM);
+            assert_eq!(running.wait().status, Status::Exited(3));
+            let mut running = run("echo up; exec sleep 100").start();
+            running.until("up");
+            running.kill(Signal::SIGKILL);
+            running.wait();
+            nothing_left(&world, &format!("{stack}, its stand-in killed"));
+        }
+        let mut shell = world.cmd("bash").args(["--norc", "--noprofile", "-i"]);
+        shell.command.env("PS1", "ready> ").env("BASH_SILENCE_DEPRECATION_WARNING", "1");
+        let mut terminal = Terminal::start(shell);
+        terminal.until("ready> ");
+        terminal.type_keys(
+            "viewnet run --stack smol --parent -- sh -c 'test -t 0 && echo is\"\"-tty; exec sleep 100'\r",
+        );
+        terminal.until("is-tty");
+        std::thread::sleep(Duration::from_millis(300));
+        terminal.type_keys("\x1a");
+        terminal.until("Stopped");
+        terminal.until("ready> ");
+        terminal.type_keys("fg\r");
+        terminal.until("viewnet run");
+        std::thread::sleep(Duration::from_millis(300));
+        terminal.type_keys("\x03");
+        terminal.until("ready> ");
+        terminal.type_keys("echo status-$?; exit 5\r");
+        terminal.until("status-130");
+        assert_eq!(terminal.wait(), Some(5));
+    });
+}
+
+#[test]
 fn job_control_on_a_terminal() {
     each_user(|world| {
         let mut shell = world.cmd("bash").args(["--norc", "--noprofile", "-i"]);

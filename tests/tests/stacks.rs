@@ -356,3 +356,59 @@ while True: print('got', s.recv(100).decode(), flush=True)
         assert!(all, "{}", receiver.stdout());
     });
 }
+
+/// Fills sockets that nobody reads until the stack has had enough, and says what programs see then.
+const HOG: &str = "
+import errno, socket, select, time
+l = socket.socket(); l.bind(('127.0.0.1', 80)); l.listen()
+c = socket.create_connection(('127.0.0.1', 80)); a, _ = l.accept()
+kept, why = [], None
+for _ in range(400):
+    try:
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('127.0.0.1', 0)); s.setblocking(False)
+        kept.append(s); name = s.getsockname()
+    except OSError as e:
+        why = e; break
+    try:
+        for _ in range(20): s.sendto(bytes(30000), name)
+    except BlockingIOError: pass
+    except OSError as e:
+        why = e; break
+print('call', errno.errorcode[why.errno])
+print('ready', len(select.select([l, c, a], [], [], 5)[0]))
+for end in (c, a):
+    try: print('read', end.recv(1))
+    except OSError as e: print('read', errno.errorcode[e.errno])
+try: socket.socket(); print('made')
+except OSError as e: print('socket', errno.errorcode[e.errno])
+";
+
+#[test]
+fn a_smol_stack_that_uses_too_much_ends_alone() {
+    each_user(|world| {
+        let up = |name: &str, more: &[&str]| {
+            world.viewnet(["stack", "up", name, "--kind", "smol", "--link", "none"]).args(more).run()
+        };
+        up("hog", &["--limit", "memory=4M"]).ok();
+        up("again", &["--limit", "memory=4M", "--restart", "on-failure"]).ok();
+        up("calm", &[]).ok();
+        let mut calm =
+            world.run(["--stack", "calm", "--", "python3", "-c", LISTEN]).keep_stdin().start();
+        calm.until("up");
+        let seen = "call ENETDOWN\nready 3\nread ECONNRESET\nread ECONNRESET\n";
+        let hog = |stack| world.run(["--stack", stack, "--", "python3", "-c", HOG]).run().ok().stdout;
+        assert_eq!(hog("hog"), format!("{seen}socket ENETDOWN\n"));
+        assert_eq!(hog("again"), format!("{seen}made\n"));
+        let failure = |stack| json(world.viewnet(["stack", "show", stack, "--json"]).run())["failure"].clone();
+        assert_eq!(failure("hog"), "it used more memory than its limit of 4M");
+        assert_eq!(failure("again"), Value::Null);
+        world.viewnet(["stack", "show", "hog"]).run().ok().says("failed: it used more memory");
+        world.run(["--stack", "calm", "--", "python3", "-c", FETCH]).run().ok().says("hello");
+        calm.wait().ok();
+        for stack in ["hog", "again", "calm"] {
+            world.viewnet(["stack", "down", stack]).run().ok();
+        }
+        let refused = world.viewnet(["stack", "up", "k", "--kind", "kernel", "--limit", "cpu=50%"]).run();
+        assert!(refused.code(1).stderr.contains("use a smol stack"));
+    });
+}

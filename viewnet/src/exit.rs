@@ -27,15 +27,22 @@ pub(crate) enum Exit {
     NotFound,
 }
 
+impl Exit {
+    /// The number that the shell sees.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::SetUp => 125,
+            Self::NotExecutable => 126,
+            Self::NotFound => 127,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::SetUp => 125,
-            Exit::NotExecutable => 126,
-            Exit::NotFound => 127,
-        })
+        Self::from(exit.number())
     }
 }
 

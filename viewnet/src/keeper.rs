@@ -62,6 +62,18 @@ pub(crate) struct Up {
     pub(crate) config: StackConfig,
     /// Kernel or smol.
     pub(crate) kind: Kind,
+    /// What to do when it fails.
+    pub(crate) restart: Restart,
+}
+
+/// What to do with a stack that has failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub(crate) enum Restart {
+    /// Nothing: `stack show` says why.
+    #[default]
+    Never,
+    /// Make it anew, but not again and again.
+    OnFailure,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -293,7 +305,7 @@ impl Keeper {
     }
 
     fn up(&mut self, up: Up) -> Result<PathBuf, SetUpError> {
-        let Up { name, path, mode, config, kind } = up;
+        let Up { name, path, mode, config, kind, restart } = up;
         let config = config.checked().map_err(|e| e.refusal("cannot use the configuration"))?;
         if self.server.find(&path).is_some() {
             return Err(Refusal::new(format!("cannot make stack {name}"), "it is there already")
@@ -303,7 +315,10 @@ impl Keeper {
         let switches = self.runtime.switches();
         if kind == Kind::Smol {
             let serving = Serving { name, path: path.clone(), mode, kept: true, own: None };
-            self.server.add_smol(serving, &config, &switches)?;
+            let id = self.server.add_smol(serving, &config, &switches)?;
+            if restart == Restart::OnFailure {
+                self.server.restart_on_failure(id, config, switches);
+            }
         } else {
             let stack = Backing::Kernel(KernelStack::create(&name, &config, &switches)?);
             self.server.add(Serving { name, path: path.clone(), mode, kept: true, own: None }, stack)?;

@@ -33,6 +33,7 @@ use crate::background::{self, become_eye};
 use crate::doctor::{self, SetupStep};
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
+use crate::stand_in::{self, Charge};
 use crate::supervisor::Supervisor;
 use crate::sys::process::{self, Fork};
 use crate::sys::seccomp::{self, Signals};
@@ -82,6 +83,8 @@ pub(crate) struct Plan {
     pub(crate) trace: bool,
     /// Say what is set up.
     pub(crate) verbose: bool,
+    /// Stay the program's ancestor instead of becoming it.
+    pub(crate) parent: bool,
 }
 
 /// What the supervisor tells the launching process once the view is there.
@@ -102,7 +105,30 @@ pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
         drop(supervisor);
         return execute(&plan.command, Some(&marker));
     }
-    let (mut supervisor, Ready { smol }) = start_any(plan)?;
+    // The user says so, or the stack is a library and the supervisor could not look otherwise.
+    if plan.parent || matches!(plan.stack, StackSpec::Smol(_)) && stand_in::is_needed() {
+        return stand_in::run(plan);
+    }
+    let (supervisor, ready) = start_any(plan)?;
+    filter_and_execute(plan, supervisor, ready)
+}
+
+/// The rest, in the process that becomes the program: below a supervisor that is being set up.
+pub(crate) fn become_program(plan: &Plan, channel: UnixStream) -> Result<Infallible, Failure> {
+    let (supervisor, ready) = await_view(channel)?.map_err(explained)?;
+    filter_and_execute(plan, supervisor, ready)
+}
+
+/// The supervisor whose child the program is. It has an eye as others do, for the files it must not leave.
+pub(crate) fn supervise_charge(plan: &Plan, channel: UnixStream, charge: Charge) -> ! {
+    match background::start_eye() {
+        Ok(eye) => supervise(plan, channel, eye, Some(charge)),
+        Err(errno) => give_up(SetupStep::Process, errno, channel),
+    }
+}
+
+fn filter_and_execute(plan: &Plan, mut supervisor: Line, ready: Ready) -> Result<Infallible, Failure> {
+    let Ready { smol } = ready;
     let table = if smol { handlers::smol::TABLE } else { handlers::TABLE };
     let signals = if smol { Signals::Interrupt } else { Signals::Wait };
     let program = filter::program(table).map_err(|e| {
@@ -155,6 +181,9 @@ fn start_any(plan: &Plan) -> Result<(Line, Ready), Failure> {
                 eprintln!("viewnet: a smol stack in place of a kernel stack: {}: {}", why.what, why.why);
             }
             let smol = Plan { stack: StackSpec::Smol(config.clone()), ..plan.clone() };
+            if stand_in::is_needed() {
+                return stand_in::run(&smol).map(|never| match never {});
+            }
             // If that cannot be had either, what keeps us from the first is what to mend.
             start(&smol)?.map_err(|why| {
                 if plan.verbose {
@@ -185,7 +214,12 @@ fn start(plan: &Plan) -> Result<Result<(Line, Ready), Refusal>, Failure> {
         }
         Fork::Child => background(plan, theirs),
     }
-    let mut line = Line::client(ours);
+    await_view(ours)
+}
+
+/// Waits until the view is there, or was refused.
+fn await_view(channel: UnixStream) -> Result<Result<(Line, Ready), Refusal>, Failure> {
+    let mut line = Line::client(channel);
     match line.receive::<Reply<Ready>>() {
         Ok(Received::Message(Reply::Ok(ready), _)) => Ok(Ok((line, ready))),
         Ok(Received::Message(Reply::Error(refusal), _)) => Ok(Err(refusal)),
@@ -198,31 +232,35 @@ fn start(plan: &Plan) -> Result<Result<(Line, Ready), Refusal>, Failure> {
 /// ends by itself if no supervisor follows.
 fn background(plan: &Plan, channel: UnixStream) -> ! {
     let _ = setsid();
-    let failed = |step, errno, channel| -> ! {
-        let _ = Line::client(channel).send(&Reply::<()>::Error(doctor::failure(step, errno).refusal), &[]);
-        process::exit_now(1)
-    };
     let (eye, eye_end) = match eye::pair() {
         Ok(ends) => ends,
-        Err(errno) => failed(SetupStep::Descriptor, errno, channel),
+        Err(errno) => give_up(SetupStep::Descriptor, errno, channel),
     };
     match process::fork() {
         Ok(Fork::Child) => become_eye(&eye_end),
         Ok(Fork::Parent(_)) => drop(eye_end),
-        Err(errno) => failed(SetupStep::Process, errno, channel),
+        Err(errno) => give_up(SetupStep::Process, errno, channel),
     }
     match process::fork() {
-        Ok(Fork::Child) => supervise(plan, channel, eye),
+        Ok(Fork::Child) => supervise(plan, channel, eye, None),
         Ok(Fork::Parent(_)) => process::exit_now(0),
-        Err(errno) => failed(SetupStep::Process, errno, channel),
+        Err(errno) => give_up(SetupStep::Process, errno, channel),
     }
 }
 
-fn supervise(plan: &Plan, channel: UnixStream, eye: eye::Eye) -> ! {
-    process::close_all_but(&[channel.as_raw_fd(), eye.as_fd().as_raw_fd()]);
+/// Tells the launching process why there will be no view.
+fn give_up(step: SetupStep, errno: Errno, channel: UnixStream) -> ! {
+    let _ = Line::client(channel).send(&Reply::<()>::Error(doctor::failure(step, errno).refusal), &[]);
+    process::exit_now(1)
+}
+
+fn supervise(plan: &Plan, channel: UnixStream, eye: eye::Eye, charge: Option<Charge>) -> ! {
+    let mut keep = vec![channel.as_raw_fd(), eye.as_fd().as_raw_fd()];
+    keep.extend(charge.iter().flat_map(Charge::descriptors));
+    process::close_all_but(&keep);
     let trace = background::enter(c"viewnet-view", plan.trace);
     let mut line = Line::client(channel);
-    match Supervisor::set_up(plan, eye, trace) {
+    match Supervisor::set_up(plan, eye, trace, charge) {
         Err(error) => {
             let _ = line.send(&Reply::<()>::Error(error.into()), &[]);
             process::exit_now(1)

@@ -20,6 +20,7 @@ mod maker;
 mod nested;
 mod runtime;
 mod smol;
+mod stand_in;
 mod supervisor;
 mod sys;
 mod tables;

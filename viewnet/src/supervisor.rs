@@ -37,6 +37,7 @@ use crate::launch::{Plan, StackSpec};
 use crate::maker::{become_maker, take_turn};
 use crate::runtime::Runtime;
 use crate::smol::{Hosts, SmolId};
+use crate::stand_in::Charge;
 use crate::views::{OWN, Source, View, Views};
 
 /// How often we look whether a nested view still has processes.
@@ -59,6 +60,8 @@ const LISTENER: u64 = 1;
 const EYE: u64 = 2;
 const SERVER: u64 = 3;
 const HOST: u64 = 4;
+const CHARGE: u64 = 5;
+const STAND_IN: u64 = 6;
 /// Control lines have the tokens from here on; memberships those above [`MEMBERS`]; threads that wait, those
 /// above [`THREADS`].
 const CONTROLS: u64 = 16;
@@ -82,6 +85,8 @@ pub(crate) struct Supervisor {
     trace: Option<File>,
     /// In a view whose stack is a library; then there are no kernel stacks that we are in.
     smol: Option<Smol>,
+    /// The program, if it is our child.
+    charge: Option<Charge>,
 }
 
 /// Stacks in a library, and the calls on their sockets.
@@ -94,7 +99,12 @@ struct Smol {
 
 impl Supervisor {
     /// Makes the view that `plan` asks for.
-    pub(crate) fn set_up(plan: &Plan, eye: Eye, trace: Option<OwnedFd>) -> Result<Self, SetUpError> {
+    pub(crate) fn set_up(
+        plan: &Plan,
+        eye: Eye,
+        trace: Option<OwnedFd>,
+        charge: Option<Charge>,
+    ) -> Result<Self, SetUpError> {
         let internal = |e: Errno| Refusal::system("cannot set up the supervisor", e);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(internal)?;
         let server = Server::new().map_err(internal)?;
@@ -112,6 +122,7 @@ impl Supervisor {
             counters: BTreeMap::new(),
             trace: trace.map(File::from),
             smol: None,
+            charge,
         };
         if wants_smol(&plan.stack) {
             // Better said now than by each of the program's sockets.
@@ -135,6 +146,10 @@ impl Supervisor {
         };
         watch(supervisor.eye.as_fd(), EYE)?;
         watch(supervisor.server.as_fd(), SERVER)?;
+        if let Some(charge) = &supervisor.charge {
+            watch(charge.happened(), CHARGE)?;
+            watch(charge.stand_in(), STAND_IN)?;
+        }
         Ok(supervisor)
     }
 
@@ -150,6 +165,10 @@ impl Supervisor {
         let mut ended = None;
         loop {
             let mut check = self.views.nested().then_some(NESTED_CHECK);
+            // Nobody has the filter any more, so the program is at its end.
+            if let (None, Some(charge)) = (&listener, &mut self.charge) {
+                charge.finish();
+            }
             if listener.is_none() && self.server.ids().all(|id| self.server.users(id) == 0) {
                 if self.wind_up(*ended.get_or_insert_with(Instant::now)) {
                     return Ok(());
@@ -174,6 +193,10 @@ impl Supervisor {
                     EYE => return Err(Errno::EPIPE),
                     SERVER => self.serve()?,
                     HOST => turn = true,
+                    CHARGE => {
+                        self.charge.as_mut().map(Charge::turn);
+                    }
+                    STAND_IN => self.abandon(),
                     token if token >= THREADS => self.end_thread((token - THREADS) as i32),
                     token if token >= MEMBERS => self.lose(token - MEMBERS),
                     token => self.converse(token),
@@ -181,6 +204,16 @@ impl Supervisor {
             }
             self.turn(turn, listener.as_ref());
             self.clear_nested();
+        }
+    }
+
+    /// The stand-in has gone, because the program has ended or because it was killed.
+    fn abandon(&mut self) {
+        if let Some(mut charge) = self.charge.take() {
+            charge.turn();
+            charge.abandon();
+            let _ = self.epoll.delete(charge.happened());
+            let _ = self.epoll.delete(charge.stand_in());
         }
     }
 

@@ -163,3 +163,30 @@ proptest::proptest! {
         let _ = config.add_route(&text);
     }
 }
+
+#[test]
+fn limits_are_options_and_toml() {
+    let mut config = StackConfig::default();
+    for text in ["memory=64M", "cpu=50%", "packets=100000/s"] {
+        config.add_limit(text).unwrap();
+    }
+    let text = "[limits]\nmemory = \"64M\"\ncpu = \"50%\"\npackets = \"100000/s\"";
+    assert_eq!(StackConfig::from_toml(text).unwrap(), config);
+    let again: StackConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+    assert_eq!(again, config);
+    for wrong in [
+        "memory=1K",
+        "memory=x",
+        "memory=99999999999G",
+        "memory=9\u{3c0}",
+        "cpu=50",
+        "cpu=0%",
+        "cpu=101%",
+        "packets=0/s",
+        "packets=5",
+        "speed=1",
+    ] {
+        assert!(config.add_limit(wrong).is_err(), "{wrong}");
+    }
+    assert!(StackConfig::default().limits.is_default());
+}

@@ -74,6 +74,14 @@ impl KernelStack {
     /// # Errors
     /// The step that failed, or what is wrong with the configuration. Nothing is left behind.
     pub fn create(name: &str, config: &StackConfig, switches: &std::path::Path) -> Result<Self, SetUpError> {
+        if !config.limits.is_default() {
+            return Err(Refusal::new(
+                format!("cannot limit stack {name}"),
+                "a kernel stack is the kernel's, which counts by control group",
+            )
+            .hint("use a smol stack, or limit the program: `systemd-run --scope -p MemoryMax=64M`")
+            .into());
+        }
         let namespace = NetNamespace::create()?;
         let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new() };
         let mut interfaces = Interfaces::open()?;

@@ -36,6 +36,7 @@ use super::sockets::raw::Raws;
 use super::sockets::slots::Slots;
 use super::sockets::table::Table;
 use super::tables::{IfIndex, Tables};
+use super::tally::Tally;
 use super::tcp::Machine;
 use super::wheel::Wheel;
 use crate::config::StackConfig;
@@ -99,6 +100,9 @@ pub struct Counters {
     pub filtered: u64,
 }
 
+/// What a socket takes with its connection and its places in the tables, roughly, in bytes.
+const SOCKET: usize = 2048;
+
 /// A stack.
 #[derive(Debug)]
 pub struct Engine {
@@ -136,6 +140,8 @@ pub struct Engine {
     cookies: u64,
     /// Ports take segments of up to 64 KiB.
     pub(super) super_segments: bool,
+    /// What waits in the queues of all sockets.
+    pub(super) queued: Tally,
     /// The latest time that anybody told.
     pub(super) clock: Instant,
 }
@@ -187,6 +193,7 @@ impl Engine {
             scratch: (Vec::new(), Vec::new()),
             cookies: 0,
             super_segments: true,
+            queued: Tally::default(),
             clock: now,
         }
     }
@@ -228,6 +235,12 @@ impl Engine {
     /// How many sockets there are, orphans and TIME-WAITs included.
     pub fn sockets(&self) -> usize {
         self.sockets.len()
+    }
+
+    /// About how many bytes it takes: sockets, what they have received and have not sent, frames on their way.
+    pub fn memory(&self) -> usize {
+        let spare: usize = self.spare.iter().map(Vec::capacity).sum();
+        self.sockets.len() * SOCKET + self.tcp.memory() + self.queued.bytes() + self.net.memory() + spare
     }
 
     /// For `stack show`.
@@ -356,6 +369,11 @@ impl Engine {
     /// Next established connection of a listener, with the peer's `struct sockaddr`.
     pub fn accept(&mut self, now: Instant, listener: SocketId) -> Option<(SocketId, Vec<u8>)> {
         self.take_connection(now, listener)
+    }
+
+    /// So many of the connections that [`Engine::accept`] gave wait all the same: they count in the backlog.
+    pub fn lend(&mut self, listener: SocketId, count: usize) {
+        self.set_lent(listener, count);
     }
 
     /// Lets `fill` write a program's bytes into a stream's send buffer, a contiguous piece at a time; 0 ends.

@@ -26,6 +26,7 @@ mod pump;
 pub mod relay;
 mod sockets;
 pub mod tables;
+mod tally;
 pub mod tcp;
 mod wheel;
 

@@ -257,6 +257,13 @@ impl Door {
         Self { socket, stack, number, uid, owner }
     }
 
+    /// The stack has failed and another has taken its place.
+    pub fn follow(&mut self, old: StackKey, new: StackKey) {
+        if self.stack == old {
+            self.stack = new;
+        }
+    }
+
     /// The number in its tickets.
     pub fn number_of(ticket: Ticket) -> u32 {
         (ticket.0 >> 32) as u32

@@ -46,6 +46,11 @@ pub(crate) struct Args {
     #[arg(long, short)]
     verbose: bool,
 
+    /// Stay the program's ancestor instead of becoming it, as a smol stack needs where an ordinary user may look
+    /// at descendants only (kernel.yama.ptrace_scope=1); chosen by itself there
+    #[arg(long)]
+    parent: bool,
+
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -91,8 +96,8 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
         };
         eprintln!("viewnet: view {name} has {what}");
     }
-    let plan =
-        Plan { runtime, name, stack, pid, command: args.command, trace: args.trace, verbose: args.verbose };
+    let Args { command, trace, verbose, parent, .. } = args;
+    let plan = Plan { runtime, name, stack, pid, command, trace, verbose, parent };
     let failed = launch::launch(&plan);
     drop(switches);
     failed.map(|never| match never {})
@@ -122,7 +127,7 @@ fn choose(args: &Args) -> Result<Choice, Failure> {
         Some(name) if options.given() => {
             return Err(Failure::new(
                 format!("cannot change stack {name}"),
-                "--stack takes a stack as it is; --link, --ip, --gw, --route, --config and --kind make a new one",
+                "--stack takes a stack as it is; --link, --ip, --gw, --route, --limit, --config and --kind make a new one",
             )
             .hint("leave out one or the other"));
         }

@@ -31,6 +31,18 @@ pub(crate) fn restore_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, SIGPIPE_AT_START.load(Ordering::Relaxed)) };
 }
 
+/// Gives a signal its default action.
+pub(crate) fn default_action(signal: nix::sys::signal::Signal) {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(signal as i32, libc::SIG_DFL) };
+}
+
+/// No core file of this process, prctl(2).
+pub(crate) fn no_core() {
+    // SAFETY: no memory is passed.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
+}
+
 /// Ignores SIGPIPE: a server learns of a closed connection from write(2).
 pub(crate) fn ignore_sigpipe() {
     // SAFETY: no handler is installed.

@@ -58,6 +58,11 @@ impl Arena {
         self.tail..end
     }
 
+    /// Bytes it has, used or not.
+    pub(super) fn memory(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// No more frames until the next [`Arena::drain`].
     pub(super) fn is_full(&self) -> bool {
         self.tail >= MAX_WAITING

@@ -300,6 +300,11 @@ impl Net {
         }
     }
 
+    /// Bytes of frames that wait to leave, and of fragments whose others have not come.
+    pub fn memory(&self) -> usize {
+        self.arena.memory() + self.reassembly.memory()
+    }
+
     /// When to call [`Net::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next()

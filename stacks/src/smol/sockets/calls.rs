@@ -50,6 +50,9 @@ impl Engine {
             _ => return Err(Errno::EAFNOSUPPORT),
         };
         socket.cookie = self.next_cookie();
+        if let Some(queue) = socket.queue_mut() {
+            queue.count_in(&self.queued);
+        }
         let (protocol, raw) = (socket.protocol, socket.is_raw());
         let tap = matches!(socket.body, Body::Packet(_));
         let id = self.sockets.insert(Box::new(socket)).ok_or(Errno::ENFILE)?;

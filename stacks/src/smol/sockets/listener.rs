@@ -38,11 +38,13 @@ pub(crate) struct Listener {
     pub(crate) embryos: VecDeque<SocketId>,
     /// Connections that wait to be accepted.
     pub(crate) queue: VecDeque<SocketId>,
+    /// Connections that wait to be accepted elsewhere.
+    pub(crate) lent: usize,
 }
 
 impl Listener {
     fn is_full(&self) -> bool {
-        self.queue.len() > self.backlog
+        self.queue.len() + self.lent > self.backlog
     }
 }
 
@@ -108,6 +110,13 @@ impl Engine {
             self.flush_stream(now, id);
         }
         self.drop_stream(id);
+    }
+
+    /// How many connections wait elsewhere.
+    pub(crate) fn set_lent(&mut self, id: SocketId, count: usize) {
+        if let Some(listener) = self.listener_mut(id) {
+            listener.lent = count;
+        }
     }
 
     /// A SYN for a listener.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::address::{Endpoint, LinkLayer};
 use crate::smol::tables::IfIndex;
+use crate::smol::tally::Tally;
 
 /// What a datagram counts beside its bytes: struct sk_buff and skb_shared_info, roughly.
 const OVERHEAD: usize = 576;
@@ -59,6 +60,8 @@ pub(crate) struct Item {
 pub(crate) struct Queue {
     items: VecDeque<Item>,
     bytes: usize,
+    /// Where they are counted with those of others.
+    tally: Option<Tally>,
     /// What did not fit, ever.
     pub(crate) dropped: u64,
 }
@@ -69,6 +72,12 @@ fn cost(length: usize) -> usize {
 }
 
 impl Queue {
+    /// From now on what it holds is counted there as well.
+    pub(crate) fn count_in(&mut self, tally: &Tally) {
+        tally.add(self.bytes);
+        self.tally = Some(tally.clone());
+    }
+
     /// Whether a datagram fits; it is counted if not. One always does, as in Linux.
     pub(crate) fn has_room(&mut self, length: usize, limit: u32) -> bool {
         let fits = self.items.is_empty() || self.bytes + cost(length) <= limit as usize;
@@ -79,6 +88,9 @@ impl Queue {
     /// Puts a datagram at the end.
     pub(crate) fn push(&mut self, item: Item) {
         self.bytes += cost(item.data.len());
+        if let Some(tally) = &self.tally {
+            tally.add(cost(item.data.len()));
+        }
         self.items.push_back(item);
     }
 
@@ -86,6 +98,9 @@ impl Queue {
     pub(crate) fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
         self.bytes -= cost(item.data.len());
+        if let Some(tally) = &self.tally {
+            tally.subtract(cost(item.data.len()));
+        }
         if self.items.is_empty() && self.items.capacity() > KEEP {
             self.items = VecDeque::new();
         }
@@ -105,6 +120,14 @@ impl Queue {
     /// What they count together, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if let Some(tally) = &self.tally {
+            tally.subtract(self.bytes);
+        }
     }
 }
 

@@ -305,7 +305,6 @@ impl Connection {
         while self.send_room() > 0
             && let Some(body) = &mut self.body
         {
-            body.touch_send();
             let piece = body.with(|socket| {
                 socket.send(|room| {
                     let length = fill(room).min(room.len());
@@ -313,7 +312,10 @@ impl Connection {
                 })
             });
             match piece {
-                Ok(length) if length > 0 => sum += length,
+                Ok(length) if length > 0 => {
+                    body.touch_send(length);
+                    sum += length;
+                }
                 _ => break,
             }
         }

@@ -374,7 +374,7 @@ impl Connection {
             let idle = self.receiving.acknowledged == self.receiving.next;
             let at_once = self.settings.quick_ack || (idle && payload.len() > usize::from(self.mss()));
             if let Some(body) = &mut self.body {
-                body.touch_receive();
+                body.touch_receive(payload.len());
                 body.with(|socket| socket.set_ack_delay((!at_once).then_some(ACK_DELAY)));
             }
         }

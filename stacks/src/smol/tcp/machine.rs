@@ -51,6 +51,11 @@ impl Machine {
         Self { secret, slab: Slab::default(), tools }
     }
 
+    /// Bytes in the rings of all connections, in whole pages.
+    pub fn memory(&self) -> usize {
+        self.slab.bytes()
+    }
+
     fn connection(&self, now: Instant, ends: &Ends, settings: &Settings) -> Connection {
         let isn = self.secret.initial_sequence(ends, now.saturating_duration_since(self.tools.epoch));
         Connection::new(&self.slab, ends, settings, isn, self.secret.stamp_offset(ends))

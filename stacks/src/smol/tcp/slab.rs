@@ -20,6 +20,7 @@ use smoltcp::iface::{Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{Socket, SocketBuffer};
 use smoltcp::time::Instant;
 
+use super::super::tally::Tally;
 use super::wire::{HERE, PORTS, THERE, Wire};
 
 /// Smallest slot, in bytes: a page.
@@ -38,6 +39,8 @@ const FALLBACK_RING: usize = 16 << 10;
 #[derive(Clone, Default)]
 pub(super) struct Slab {
     classes: Arc<Mutex<[Class; CLASSES]>>,
+    /// Bytes of pages that the kernel has given.
+    touched: Tally,
 }
 
 impl fmt::Debug for Slab {
@@ -100,14 +103,21 @@ struct Slot {
     region: usize,
     index: u32,
     base: NonNull<u8>,
-    /// Bytes were in it since it was last empty of pages.
-    touched: bool,
+    /// From where on no byte was written since it was last empty of pages.
+    touched: usize,
+    /// Where the last byte was written, if the ring began at the front when it was last empty.
+    written: usize,
 }
 
 // SAFETY: a slot is an address range that it alone owns; nothing in it belongs to a thread.
 unsafe impl Send for Slot {}
 
 impl Slab {
+    /// Bytes of pages in use.
+    pub(super) fn bytes(&self) -> usize {
+        self.touched.bytes()
+    }
+
     /// A slot of at least `bytes`, all zero.
     fn take(&self, bytes: usize) -> Option<Slot> {
         if bytes > MOST_SLOT {
@@ -130,7 +140,7 @@ impl Slab {
             shelf.free -= 1;
             // SAFETY: the index is below the number of slots, so the address lies in the mapping.
             let base = unsafe { start.add(index as usize * size) };
-            return Some(Slot { slab: self.clone(), class, region, index, base, touched: false });
+            return Some(Slot { slab: self.clone(), class, region, index, base, touched: 0, written: 0 });
         }
     }
 }
@@ -167,15 +177,29 @@ impl Slot {
         LEAST_SLOT << self.class
     }
 
+    /// Bytes come into the ring: behind the last ones, or at the front.
+    fn touch(&mut self, bytes: usize, front: bool) {
+        self.written = if front { bytes } else { self.written.saturating_add(bytes) };
+        let touched = self.touched.max(self.written.min(self.bytes()));
+        self.slab.touched.add(pages(touched) - pages(self.touched));
+        self.touched = touched;
+    }
+
     /// Gives the pages back to the kernel; the bytes are zero then.
     fn discard(&mut self) {
-        if self.touched {
+        if self.touched > 0 {
             // SAFETY: the range is this slot's, private and anonymous; nobody holds a reference into it but
             // the socket of its body, which is not running as the body is borrowed exclusively.
             unsafe { libc::madvise(self.base.as_ptr().cast(), self.bytes(), libc::MADV_DONTNEED) };
-            self.touched = false;
+            self.slab.touched.subtract(pages(self.touched));
+            (self.touched, self.written) = (0, 0);
         }
     }
+}
+
+/// Bytes of the pages that the first `bytes` lie in.
+fn pages(bytes: usize) -> usize {
+    bytes.next_multiple_of(LEAST_SLOT)
 }
 
 impl Drop for Slot {
@@ -244,23 +268,24 @@ impl Body {
         interface.poll_at(now, &self.set)
     }
 
-    /// Bytes come into the receive ring.
-    pub(super) fn touch_receive(&mut self) {
+    /// So many bytes come into the receive ring, which goes round and round.
+    pub(super) fn touch_receive(&mut self, bytes: usize) {
         if let Some(slot) = &mut self.receive {
-            slot.touched = true;
+            slot.touch(bytes, false);
         }
     }
 
-    /// Bytes come into the send ring.
-    pub(super) fn touch_send(&mut self) {
+    /// So many bytes came into the send ring, which begins at the front whenever it is empty.
+    pub(super) fn touch_send(&mut self, bytes: usize) {
+        let front = self.socket().send_queue() == bytes;
         if let Some(slot) = &mut self.send {
-            slot.touched = true;
+            slot.touch(bytes, front);
         }
     }
 
     /// Whether [`Body::discard`] would free anything.
     pub(super) fn is_touched(&self) -> bool {
-        [&self.receive, &self.send].into_iter().flatten().any(|slot| slot.touched)
+        [&self.receive, &self.send].into_iter().flatten().any(|slot| slot.touched > 0)
     }
 
     /// Gives the rings' pages back: whatever is in them is lost, so only when both are empty.
@@ -318,10 +343,12 @@ mod tests {
         let (mut first, slot) = ring(&slab, 4096);
         assert_eq!(first.enqueue_slice(&[7; 4096]), 4096);
         let mut slot = slot.unwrap();
-        slot.touched = true;
+        slot.touch(4096, true);
+        assert_eq!(slab.bytes(), 4096);
         drop(first);
         let base = slot.base;
         drop(slot);
+        assert_eq!(slab.bytes(), 0);
         let (mut second, slot) = ring(&slab, 4096);
         assert_eq!(slot.as_ref().unwrap().base, base);
         assert!(second.enqueue_many(4096).iter().all(|&byte| byte == 0));

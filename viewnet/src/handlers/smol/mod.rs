@@ -80,7 +80,8 @@ pub(crate) const TABLE: &[Row] = &[
         native: libc::SYS_accept,
         // Only by socketcall.
         i386: None,
-        when: &[&[Cond::Given(1)]],
+        // Without an address, too: the stack has to know which connection the new descriptor is.
+        when: &[],
         handler: native,
         asks: Some(names::accept),
     },
@@ -88,7 +89,7 @@ pub(crate) const TABLE: &[Row] = &[
         name: "accept4",
         native: libc::SYS_accept4,
         i386: Some(364),
-        when: &[&[Cond::Given(1)]],
+        when: &[],
         handler: native,
         asks: Some(names::accept4),
     },

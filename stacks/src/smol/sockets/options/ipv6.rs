@@ -105,6 +105,20 @@ macro_rules! flag {
     };
 }
 
+/// The same flag as IPv4's.
+macro_rules! shared {
+    ($name:expr, $field:ident) => {
+        Row {
+            name: $name,
+            get: |s| s.options.ip.$field.into(),
+            set: |s, n| {
+                s.options_mut().ip.$field = n != 0;
+                Ok(())
+            },
+        }
+    };
+}
+
 /// Extension headers are not told; each wish for one is remembered in a bit of its own.
 const TABLE: &[Row] = &[
     want!(libc::IPV6_RECVPKTINFO, wants::PKTINFO),
@@ -125,23 +139,8 @@ const TABLE: &[Row] = &[
     flag!(libc::IPV6_DONTFRAG, dont_fragment),
     flag!(IPV6_FLOWINFO_SEND, flow_send),
     flag!(IPV6_AUTOFLOWLABEL, auto_label),
-    // These two are the same as IPPROTO_IP's.
-    Row {
-        name: IPV6_FREEBIND,
-        get: |s| s.options.ip.free_bind.into(),
-        set: |s, n| {
-            s.options_mut().ip.free_bind = n != 0;
-            Ok(())
-        },
-    },
-    Row {
-        name: IPV6_TRANSPARENT,
-        get: |s| s.options.ip.transparent.into(),
-        set: |s, n| {
-            s.options_mut().ip.transparent = n != 0;
-            Ok(())
-        },
-    },
+    shared!(IPV6_FREEBIND, free_bind),
+    shared!(IPV6_TRANSPARENT, transparent),
     Row { name: IPV6_ADDRFORM, get: |_| 0, set: set_form },
     flag!(IPV6_ROUTER_ALERT_ISOLATE, router_alert_isolate),
     Row { name: libc::IPV6_V6ONLY, get: |s| s.options.ip6.only.into(), set: set_only },
@@ -380,6 +379,7 @@ impl Engine {
                 let link = u32::from_ne_bytes(link.try_into().expect("four bytes"));
                 return self.set_unicast_interface(id, link, false);
             }
+            IPV6_ADDRFORM if !raw => return self.refuse_other_form(id, int(value)?),
             IPV6_JOIN_ANYCAST | IPV6_LEAVE_ANYCAST if value.len() < 20 => return Err(Errno::EINVAL),
             IPV6_JOIN_ANYCAST | IPV6_LEAVE_ANYCAST => return Err(Errno::EPERM),
             IPV6_TRANSPARENT if !caller.rights && int(value)? != 0 => return Err(Errno::EPERM),
@@ -390,6 +390,17 @@ impl Engine {
         let known = row(TABLE, name).ok_or(Errno::ENOPROTOOPT)?;
         let number = int(value)?;
         (known.set)(self.sockets.get_mut(id).ok_or(Errno::EBADF)?, number)
+    }
+
+    /// IPV6_ADDRFORM makes a socket of IPv4 out of one connected to such an address; here nobody becomes another.
+    fn refuse_other_form(&self, id: SocketId, family: i32) -> Result<(), Errno> {
+        let socket = self.sockets.get(id).ok_or(Errno::EBADF)?;
+        Err(match socket.peer {
+            _ if family != libc::AF_INET => Errno::EINVAL,
+            None => Errno::ENOTCONN,
+            Some(peer) if socket.options.ip6.only || peer.address.is_ipv6() => Errno::EADDRNOTAVAIL,
+            Some(_) => Errno::ENOPROTOOPT,
+        })
     }
 
     /// IPV6_MULTICAST_IF
