@@ -34,7 +34,7 @@ use crate::doctor::{self, SetupStep};
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::stand_in::{self, Charge};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, wants_smol};
 use crate::sys::process::{self, Fork};
 use crate::sys::seccomp::{self, Signals};
 use crate::{eye, filter, handlers, nested};
@@ -106,7 +106,7 @@ pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
         return execute(&plan.command, Some(&marker));
     }
     // The user says so, or the stack is a library and the supervisor could not look otherwise.
-    if plan.parent || matches!(plan.stack, StackSpec::Smol(_)) && stand_in::is_needed() {
+    if plan.parent || stand_in::is_needed() && wants_smol(&plan.stack) {
         return stand_in::run(plan);
     }
     let (supervisor, ready) = start_any(plan)?;
