@@ -13,7 +13,8 @@ static void storm(int flags, int usec, const char *name)
 {
 	struct sigaction sa = { .sa_handler = on_tick, .sa_flags = flags };
 	struct itimerval on = { { 0, usec }, { 0, usec } }, off = { 0 };
-	int before = open_fds(), good = 0, other = 0, connected = 0, refused = 0, port, l = listener(&port, 128);
+	int before = open_fds(), good = 0, other = 0, connected = 0, twice = 0, refused = 0;
+	int port, l = listener(&port, 128);
 	nonblocking(l, 1);
 	const char *what = "";
 	struct sockaddr_in a = v4("127.0.0.1", port), bad = v4("127.0.0.1", closed_port(SOCK_STREAM));
@@ -39,6 +40,8 @@ static void storm(int flags, int usec, const char *name)
 			int rc = connect(c, SA(a));
 			if (rc == 0 || errno == EINTR)
 				connected++;
+			else if (errno == EISCONN)
+				twice++;
 			else
 				other++, what = strerrorname_np(errno);
 			close(c);
@@ -56,6 +59,7 @@ static void storm(int flags, int usec, const char *name)
 	close(l);
 	say("%s: sockets %s, connections %s, refusals %s, other errors %d %s, leaked %d", name, good ? "made" : "NONE",
 	    connected ? "made" : "NONE", refused ? "seen" : "NONE", other, what, open_fds() - before);
+	say("%s: connect made anew after it succeeded %s", name, twice ? "at times" : "never");
 }
 
 /* A signal must not be lost, nor must a blocked call ignore it. */

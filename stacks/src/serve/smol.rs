@@ -165,13 +165,15 @@ impl Smol {
 }
 
 impl Server {
-    /// The host of the server's smol stacks, made on first use.
-    ///
-    /// # Errors
-    /// Those of making descriptors.
-    pub fn host(&mut self) -> Result<&mut Host, Errno> {
+    /// The host of the server's smol stacks, if it has any.
+    pub fn host(&mut self) -> Option<&mut Host> {
+        self.smol.host.as_mut()
+    }
+
+    /// The same, made on first use; it makes and removes files in `folder`.
+    fn host_in(&mut self, folder: &Path) -> Result<&mut Host, Errno> {
         if self.smol.host.is_none() {
-            let host = Host::new()?;
+            let host = Host::new(folder)?;
             self.epoll.add(host.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, HOST))?;
             self.smol.host = Some(host);
         }
@@ -189,7 +191,8 @@ impl Server {
         switches: &Path,
     ) -> Result<StackId, Refusal> {
         let what = format!("cannot make stack {}", serving.name);
-        let host = self.host().map_err(|e| Refusal::system(what, e))?;
+        let folder = serving.path.parent().unwrap_or_else(|| Path::new("/"));
+        let host = self.host_in(folder).map_err(|e| Refusal::system(what, e))?;
         let key = host.create(&serving.name, config, switches)?;
         self.add(serving, Backing::Smol(key)).inspect_err(|_| self.smol.remove(key))
     }

@@ -371,6 +371,11 @@ impl Engine {
         self.take_connection(now, listener)
     }
 
+    /// So many of the connections that [`Engine::accept`] gave wait all the same: they count in the backlog.
+    pub fn lend(&mut self, listener: SocketId, count: usize) {
+        self.set_lent(listener, count);
+    }
+
     /// Lets `fill` write a program's bytes into a stream's send buffer, a contiguous piece at a time; 0 ends.
     pub fn send_with(
         &mut self,

@@ -1,13 +1,117 @@
 //! The differences on a smol stack.
 
-use super::{Difference, When, known};
+pub(super) mod tcp;
+
+use super::{Difference, WIRELESS, When, known};
+
+const PACKETS: &str =
+    "the type that packet(7) has called obsolete since Linux 2.2: SOCK_RAW of AF_PACKET does the same";
+const LITE: &str = "UDP-Lite is not in; hardly any program knows it";
+const MULTIPATH: &str = "MPTCP is not in; programs go on with TCP, as on kernels without it";
+const WIDE: &str = "no packet has a protocol number above 255";
+const RING: &str = "a ring is memory of the socket's, and an AF_UNIX descriptor has none to map; \
+                    record with pcap=FILE on the link instead";
+const ZEROCOPY: &str =
+    "a program's bytes are copied from its AF_UNIX descriptor, so nobody would tell the completions";
+const REPAIR: &str = "checkpoint and restore need the inside of a connection in the kernel; to nobody, as without CAP_NET_ADMIN";
+const EBPF: &str = "programs in eBPF run in the kernel only; classic ones work";
+const ENCAP: &str = "IPsec and L2TP in UDP are decoded by the kernel only";
+const SEGMENT: &str =
+    "segments to oneself are as long as the interface takes; Linux halves the peer's first window";
+const UNCONNECTED: &str =
+    "send(2) without address goes to the kernel, and this is what AF_UNIX says without a peer";
+const REFUSED: &str = "the program learns that its peer refused, but read(2) and send(2) without address have AF_UNIX's errno for it; \
+                       recvmsg(2), recvfrom(2) with address and SO_ERROR have the right one";
+const LINKS: &str = "interfaces come with the view; VLANs can be made, links of other kinds cannot";
+const COUNT: &str = "FIONREAD goes to the kernel, and an AF_UNIX socket has an answer where netlink has none";
 
 /// The table of smol stacks.
-pub(super) const DIFFERENCES: &[Difference] = &[known(
-    When::Always,
-    "descriptors",
-    "mmap on socket",
-    "ok",
-    "ENODEV",
-    "the descriptor is an AF_UNIX socket, which cannot be mapped; TCP's zero-copy receive needs it",
-)];
+pub(super) const DIFFERENCES: &[Difference] = &[
+    known(
+        When::Always,
+        "descriptors",
+        "mmap on socket",
+        "ok",
+        "ENODEV",
+        "the descriptor is an AF_UNIX socket, which cannot be mapped; TCP's zero-copy receive needs it",
+    ),
+    known(When::Always, "families", "family INET type PACKET", "ok*", "ESOCKTNOSUPPORT", PACKETS),
+    known(When::Always, "families", "family PACKET type PACKET", "ok*", "ESOCKTNOSUPPORT", PACKETS),
+    known(When::Maybe, "families", "family 2 type 2 protocol 136", "ok*", "EPROTONOSUPPORT", LITE),
+    known(When::Maybe, "families", "family 10 type 2 protocol 136", "ok*", "EPROTONOSUPPORT", LITE),
+    known(When::Always, "families", "family 2 type 3 protocol 256", "ok*", "EPROTONOSUPPORT", WIDE),
+    known(When::Always, "families", "family 10 type 3 protocol 256", "ok*", "EPROTONOSUPPORT", WIDE),
+    known(When::Always, "families", "family 2 type 3 protocol 262", "ok*", "EPROTONOSUPPORT", WIDE),
+    known(When::Always, "families", "family 10 type 3 protocol 262", "ok*", "EPROTONOSUPPORT", WIDE),
+    known(When::Maybe, "families", "family 2 type 1 protocol 262", "ok*", "EPROTONOSUPPORT", MULTIPATH),
+    known(When::Maybe, "families", "family 10 type 1 protocol 262", "ok*", "EPROTONOSUPPORT", MULTIPATH),
+    known(When::Always, "udp", "send unconnected", "EDESTADDRREQ", "ENOTCONN", UNCONNECTED),
+    known(When::Always, "udp", "v4 connected recv", "ECONNREFUSED", "ECONNRESET", REFUSED),
+    known(When::Always, "udp", "v4 next send", "ECONNREFUSED", "ECONNRESET", REFUSED),
+    known(When::Always, "udp", "v6 connected recv", "ECONNREFUSED", "ECONNRESET", REFUSED),
+    known(When::Always, "udp", "v6 next send", "ECONNREFUSED", "ECONNRESET", REFUSED),
+    known(When::Always, "badptr", "tcp send", "EPIPE", "ENOTCONN", UNCONNECTED),
+    known(When::Always, "badptr", "tcp6 send", "EPIPE", "ENOTCONN", UNCONNECTED),
+    known(When::Always, "badptr", "udp send", "EDESTADDRREQ", "EFAULT", UNCONNECTED),
+    known(When::Always, "packet", "raw ring", "ok", "EINVAL", RING),
+    known(When::Always, "packet", "raw ring map", "ok", "ENODEV", RING),
+    known(When::Always, "packet", "dgram ring", "ok", "EINVAL", RING),
+    known(When::Always, "packet", "dgram ring map", "ok", "ENODEV", RING),
+    known(When::Always, "netlink", "new veth", "ok", "EOPNOTSUPP", LINKS),
+    known(When::Always, "netlink", "its index", "some", "none", LINKS),
+    known(When::Always, "netlink", "delete veth", "ok", "EINVAL", LINKS),
+    known(When::Always, "interfaces", "netlink FIONREAD", "ENOTTY", "ok", COUNT),
+    known(When::I386, "interfaces", "inet dgram SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
+    known(When::I386, "interfaces", "inet stream SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
+    known(When::I386, "interfaces", "inet6 dgram SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
+    known(When::I386, "interfaces", "packet SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
+    known(When::I386, "interfaces", "netlink SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
+    known(
+        When::Always,
+        "options",
+        "tcp level 1 SO_ZEROCOPY=1",
+        "*",
+        "get 0/4 set EOPNOTSUPP get 0/4",
+        ZEROCOPY,
+    ),
+    known(
+        When::Always,
+        "options",
+        "tcp6 level 1 SO_ZEROCOPY=1",
+        "*",
+        "get 0/4 set EOPNOTSUPP get 0/4",
+        ZEROCOPY,
+    ),
+    known(
+        When::Always,
+        "options",
+        "udp level 1 SO_ZEROCOPY=1",
+        "*",
+        "get 0/4 set EOPNOTSUPP get 0/4",
+        ZEROCOPY,
+    ),
+    known(
+        When::Always,
+        "options",
+        "udp6 level 1 SO_ZEROCOPY=1",
+        "*",
+        "get 0/4 set EOPNOTSUPP get 0/4",
+        ZEROCOPY,
+    ),
+    known(When::Always, "options", "tcp level 6 TCP_REPAIR=*", "*", "get 0/4 set EPERM get 0/4", REPAIR),
+    known(When::Always, "options", "tcp6 level 6 TCP_REPAIR=*", "*", "get 0/4 set EPERM get 0/4", REPAIR),
+    known(When::Always, "options", "udp level 17 100=2", "*", "get 0/4 set ENOPROTOOPT get 0/4", ENCAP),
+    known(When::Always, "options", "udp6 level 17 100=2", "*", "get 0/4 set ENOPROTOOPT get 0/4", ENCAP),
+    known(When::Always, "options", "tcp SO_ATTACH_BPF", "EBADF", "ENOPROTOOPT", EBPF),
+    known(When::Always, "options", "tcp6 SO_ATTACH_BPF", "EBADF", "ENOPROTOOPT", EBPF),
+    known(When::Always, "options", "udp SO_ATTACH_BPF", "EBADF", "ENOPROTOOPT", EBPF),
+    known(When::Always, "options", "udp6 SO_ATTACH_BPF", "EBADF", "ENOPROTOOPT", EBPF),
+    known(
+        When::Always,
+        "options",
+        "TCP_INFO",
+        "ok state 1 length full mss 32741",
+        "ok state 1 length full mss 65483",
+        SEGMENT,
+    ),
+];

@@ -108,7 +108,8 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
         return Err(Failure::new(format!("cannot restart stack {name}"), "a kernel stack does not fail")
             .hint("leave out --restart, or use --kind smol"));
     }
-    keeper::up(runtime, &Up { name, path, mode: args.mode, config, kind, restart: args.restart })?;
+    let any = args.options.kind.is_none();
+    keeper::up(runtime, &Up { name, path, mode: args.mode, config, kind, restart: args.restart }, any)?;
     drop(switches);
     Ok(())
 }
@@ -117,6 +118,10 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
 pub(crate) fn all(runtime: &Runtime) -> Vec<Description> {
     let mut paths: Vec<PathBuf> = keeper::kept(runtime);
     for entry in std::fs::read_dir(runtime.stacks()).into_iter().flatten().flatten() {
+        // What a host of smol stacks is just making and removing.
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         if !sweep(&entry.path()).unwrap_or(false) && !paths.contains(&entry.path()) {
             paths.push(entry.path());
         }

@@ -17,7 +17,7 @@ use super::super::engine::{Engine, SocketId};
 use super::super::pump::stream::Pending;
 use super::super::pump::{End, Place, Shared, Socket, unix};
 use super::StackKey;
-use super::hosted::Hosted;
+use super::hosted::{Hosted, shown};
 use super::parked::Parked;
 
 /// Longest receive at once, in bytes: the program gets less than it asked for, as it must expect.
@@ -82,8 +82,9 @@ impl Hosted {
 
     fn dispatch(&mut self, now: Instant, parked: &mut Parked, shared: &mut Shared) -> Try {
         let (id, caller) = (parked.socket, parked.caller);
-        if let Some(End::Finished(local, peer)) = self.sockets.get(&id).map(|socket| &socket.end) {
-            return finished(&parked.call, local, peer);
+        let (engine, sockets) = self.parts();
+        if let Some(Socket { end: End::Datagram(datagram), .. }) = sockets.get_mut(&id) {
+            datagram.catch_up(now, id, &caller, engine, shared);
         }
         match parked.call {
             SocketCall::Accept { flags } => return self.accept(now, parked, flags, shared),
@@ -99,13 +100,17 @@ impl Hosted {
         let key = self.key();
         let (engine, sockets) = self.parts();
         let socket = sockets.get_mut(&id).ok_or(Errno::EBADF)?;
+        forget_seen_error(now, engine, socket, parked);
         match parked.call {
             SocketCall::Connect { .. } => connect(now, key, engine, socket, parked, shared),
-            SocketCall::Listen { .. } => listen(now, engine, socket, parked),
+            SocketCall::Listen { .. } => listen(now, key, engine, socket, parked, shared),
+            SocketCall::Shutdown { how } if matches!(socket.end, End::Listener(_)) => {
+                self.shut_listener(now, parked, how, shared)
+            }
             SocketCall::Shutdown { how } => shutdown(now, engine, socket, parked, how),
             SocketCall::Send { .. } if !matches!(socket.end, End::Datagram(_)) => send(socket, parked),
             SocketCall::Receive { .. } => match socket.end {
-                End::Datagram(_) => receive_datagram(now, engine, socket, parked),
+                End::Datagram(_) => receive_datagram(now, engine, socket, parked, shared),
                 _ => receive(engine, socket, parked),
             },
             SocketCall::Send { .. } => match engine.call(now, id, &caller, &parked.call) {
@@ -137,11 +142,14 @@ impl Hosted {
             let messages = matches!(socket.end, End::Datagram(_));
             return Err(if messages { Errno::EOPNOTSUPP } else { Errno::EINVAL });
         };
+        if !engine.status(parked.socket).listening {
+            return Err(Errno::EINVAL);
+        }
         let (program, name) = match unix::take(&parked.file, flags & libc::SOCK_NONBLOCK != 0) {
             Err(Errno::EAGAIN) => return Ok(Tried::Wait(EpollFlags::empty())),
             other => other?,
         };
-        listener.taken();
+        listener.taken(parked.socket, engine);
         let token = shared.token(&name).ok_or(Errno::ECONNABORTED)?;
         let Some(Place::Socket(_, id)) = shared.places.get(&token).copied() else {
             return Err(Errno::ECONNABORTED);
@@ -150,6 +158,7 @@ impl Hosted {
         accepted.inode = unix::inode(&program)?;
         accepted.caller = parked.caller;
         shared.inodes.insert(accepted.inode, (key, accepted.id));
+        engine.set_inode(id, shown(accepted.inode));
         let peer = match engine.call(now, id, &parked.caller, &SocketCall::PeerName) {
             Ok(Done::Address(peer)) => peer,
             // It was reset meanwhile; what it said before can still be read.
@@ -159,22 +168,26 @@ impl Hosted {
     }
 }
 
-/// A call on a stream on which both sides have finished.
-fn finished(call: &SocketCall, local: &[u8], peer: &[u8]) -> Try {
-    Ok(Tried::Done(match call {
-        SocketCall::LocalName => Done::Address(local.to_vec()),
-        SocketCall::PeerName if !peer.is_empty() => Done::Address(peer.to_vec()),
-        SocketCall::GetOption { level: libc::SOL_SOCKET, name: libc::SO_ERROR, .. } => {
-            Done::Bytes(vec![0; 4])
+impl Hosted {
+    /// shutdown(2) of a listener: nobody will accept what waits.
+    fn shut_listener(&mut self, now: Instant, parked: &Parked, how: i32, shared: &Shared) -> Try {
+        let (engine, _) = self.parts();
+        let done = engine.call(now, parked.socket, &parked.caller, &parked.call)?;
+        if engine.status(parked.socket).listening {
+            return Ok(Tried::Done(done));
         }
-        SocketCall::SetOption { .. } => Done::Value(0),
-        // The kernel's answers: the end of the file, EPIPE.
-        SocketCall::Send { to: None, .. } | SocketCall::Receive { .. } => Done::Native,
-        SocketCall::Send { .. } => return Err(Errno::EPIPE),
-        SocketCall::Shutdown { .. } | SocketCall::PeerName => return Err(Errno::ENOTCONN),
-        SocketCall::Connect { .. } => return Err(Errno::EISCONN),
-        _ => return Err(Errno::EINVAL),
-    }))
+        let _ = how;
+        while let Ok((_, name)) = unix::take(&parked.file, false) {
+            let place = shared.token(&name).and_then(|token| shared.places.get(&token));
+            if let Some(Place::Socket(_, id)) = place.copied() {
+                // Its end follows the program's, which is closed here.
+                self.parts().0.close(now, id, true);
+            }
+        }
+        // Those who poll it wake up.
+        let _ = unix::shut(&parked.file, Shutdown::Both);
+        Ok(Tried::Done(done))
+    }
 }
 
 /// Whether a call may not wait.
@@ -213,7 +226,8 @@ fn connect(
         match family {
             Some(libc::AF_UNSPEC) => datagram.unlink(&parked.file),
             Some(libc::AF_INET | libc::AF_INET6) => {
-                datagram.link(&parked.file, socket.token, shared)?;
+                let address = socket.address.as_ref().ok_or(Errno::EINVAL)?;
+                datagram.link(&parked.file, (socket.token, address), shared)?;
             }
             _ => {}
         }
@@ -225,6 +239,7 @@ fn connect(
             if matches!(socket.end, End::Spent) {
                 // The kernel's end of a failed connection is spent: the program gets a fresh one in its place.
                 let fresh = replace(key, socket, &parked.file, shared)?;
+                engine.set_inode(socket.id, shown(socket.inode));
                 program = fresh.try_clone().map_err(|_| Errno::ENFILE)?;
                 parked.replacement = Some(fresh);
             }
@@ -249,26 +264,42 @@ fn connect(
 /// A fresh program's end for a socket, instead of `old`.
 fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Shared) -> Result<OwnedFd, Errno> {
     let token = shared.number(Place::Socket(key, socket.id));
-    let made = unix::program_end(socket.kind, unix::is_nonblocking(old), &shared.name(token))
-        .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
-    let (inode, fresh) = made.inspect_err(|_| {
+    let made = shared
+        .program_end(socket.kind, unix::is_nonblocking(old), token)
+        .and_then(|(fresh, address)| Ok((unix::inode(&fresh)?, fresh, address)));
+    let (inode, fresh, address) = made.inspect_err(|_| {
         shared.places.remove(&token);
     })?;
     shared.places.remove(&socket.token);
     shared.inodes.remove(&socket.inode);
     shared.inodes.insert(inode, (key, socket.id));
-    (socket.token, socket.inode) = (token, inode);
+    (socket.token, socket.inode, socket.address) = (token, inode, Some(address));
     Ok(fresh)
 }
 
 /// listen(2)
-fn listen(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Parked) -> Try {
+fn listen(
+    now: Instant,
+    key: StackKey,
+    engine: &mut Engine,
+    socket: &mut Socket,
+    parked: &mut Parked,
+    shared: &mut Shared,
+) -> Try {
+    let again = engine.status(socket.id).listening;
     let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
-    if matches!(socket.end, End::Idle) {
-        // The backlog is the engine's; here only a few wait at a time.
-        rustix::net::listen(&parked.file, 16).map_err(unix::errno)?;
-        socket.end = End::Listener(Default::default());
+    if again || matches!(socket.end, End::Datagram(_)) {
+        return Ok(Tried::Done(done));
     }
+    // What was shut or spent cannot listen any more: the program gets a fresh end in its place.
+    let fresh = match socket.end {
+        End::Idle => None,
+        _ => Some(replace(key, socket, &parked.file, shared)?),
+    };
+    // The backlog is the engine's; here only a few wait at a time.
+    rustix::net::listen(fresh.as_ref().unwrap_or(&parked.file), 16).map_err(unix::errno)?;
+    socket.end = End::Listener(Default::default());
+    parked.replacement = fresh;
     Ok(Tried::Done(done))
 }
 
@@ -281,6 +312,12 @@ fn shutdown(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Par
         _ => return Err(Errno::EINVAL),
     };
     if let End::Stream(stream) = &mut socket.end {
+        if stream.is_finished() {
+            // ENOTCONN, if the connection is over.
+            let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
+            let _ = stream.shut(&parked.file, ways);
+            return Ok(Tried::Done(done));
+        }
         // The engine hears of it when everything written before has been taken.
         stream.shut(&parked.file, ways)?;
         if ways != Shutdown::Write {
@@ -290,7 +327,7 @@ fn shutdown(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Par
         return Ok(Tried::Done(Done::Value(0)));
     }
     let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
-    if matches!(socket.end, End::Listener(_) | End::Datagram(_)) {
+    if matches!(socket.end, End::Datagram(_)) {
         let _ = unix::shut(&parked.file, ways);
     }
     Ok(Tried::Done(done))
@@ -301,6 +338,10 @@ fn send(socket: &Socket, parked: &mut Parked) -> Try {
     let SocketCall::Send { to, data, flags, .. } = &parked.call else { return Ok(Tried::Done(Done::Native)) };
     if flags & libc::MSG_OOB != 0 {
         return Err(Errno::EOPNOTSUPP);
+    }
+    if flags & libc::MSG_FASTOPEN != 0 {
+        // As with net.ipv4.tcp_fastopen = 0; who is connected is told so (tcp_sendmsg_fastopen).
+        return Err(if matches!(socket.end, End::Stream(_)) { Errno::EISCONN } else { Errno::EOPNOTSUPP });
     }
     if !matches!(socket.end, End::Stream(_)) {
         return if to.is_some() { Err(Errno::EPIPE) } else { Ok(Tried::Done(Done::Native)) };
@@ -372,38 +413,28 @@ fn receive(engine: &Engine, socket: &Socket, parked: &mut Parked) -> Try {
 }
 
 /// recv(2) and friends on a socket with message boundaries.
-fn receive_datagram(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Parked) -> Try {
-    let SocketCall::Receive { length, control, flags, .. } = parked.call else {
-        return Ok(Tried::Done(Done::Native));
-    };
+fn receive_datagram(
+    now: Instant,
+    engine: &mut Engine,
+    socket: &mut Socket,
+    parked: &Parked,
+    shared: &mut Shared,
+) -> Try {
+    let SocketCall::Receive { flags, .. } = parked.call else { return Ok(Tried::Done(Done::Native)) };
     if flags & libc::MSG_ERRQUEUE != 0 {
         return Ok(Tried::Done(engine.call(now, socket.id, &parked.caller, &parked.call)?));
     }
-    let End::Datagram(datagram) = &mut socket.end else { return Err(Errno::ENOTCONN) };
-    let mut data = vec![0; length.min(MAX_RECEIVE)];
-    let mut options = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-    let peek = flags & libc::MSG_PEEK != 0;
-    options.set(RecvFlags::PEEK, peek);
-    match rustix::net::recvfrom(&parked.file, &mut data[..], options).map_err(unix::errno) {
-        Ok((count, whole, sender)) => {
-            data.truncate(count);
-            let sender = sender.and_then(|sender| rustix::net::SocketAddrUnix::try_from(sender).ok());
-            let sender = sender.as_ref().and_then(|sender| sender.abstract_name()).unwrap_or_default();
-            let origin = datagram.origin(sender, !peek);
-            let mut message = Message { data, length: count, from: origin.from, ..Message::default() };
-            if whole > count {
-                message.flags |= libc::MSG_TRUNC;
-                if flags & libc::MSG_TRUNC != 0 {
-                    message.length = whole;
-                }
-            }
-            message.control = origin.control;
-            if message.control.len() > control {
-                message.control.truncate(control);
-                message.flags |= libc::MSG_CTRUNC;
-            }
-            Ok(Tried::Done(Done::Received(message)))
+    match read_datagram(socket, parked) {
+        Err(Errno::EAGAIN) if engine.status(socket.id).readable > 0 => {
+            // Its end has just become empty, of what the engine had kept for want of room.
+            socket.handle_event(EpollFlags::empty());
+            socket.service(now, engine, shared);
         }
+        Err(_) => {}
+        Ok(message) => return Ok(Tried::Done(Done::Received(message))),
+    }
+    match read_datagram(socket, parked) {
+        Ok(message) => Ok(Tried::Done(Done::Received(message))),
         Err(Errno::EAGAIN) if engine.status(socket.id).error.is_none() => {
             Ok(Tried::Wait(EpollFlags::empty()))
         }
@@ -411,10 +442,56 @@ fn receive_datagram(now: Instant, engine: &mut Engine, socket: &mut Socket, park
     }
 }
 
+/// Reads from the program's end.
+fn read_datagram(socket: &mut Socket, parked: &Parked) -> Result<Message, Errno> {
+    let End::Datagram(datagram) = &mut socket.end else { return Err(Errno::ENOTCONN) };
+    let SocketCall::Receive { length, control, flags, .. } = parked.call else { return Err(Errno::EINVAL) };
+    let mut data = vec![0; length.min(MAX_RECEIVE)];
+    let mut options = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+    let peek = flags & libc::MSG_PEEK != 0;
+    options.set(RecvFlags::PEEK, peek);
+    let (count, whole, sender) =
+        rustix::net::recvfrom(&parked.file, &mut data[..], options).map_err(unix::errno)?;
+    data.truncate(count);
+    let sender = sender.and_then(|sender| rustix::net::SocketAddrUnix::try_from(sender).ok());
+    let sender = sender.as_ref().and_then(|sender| sender.abstract_name()).unwrap_or_default();
+    let origin = datagram.origin(sender, !peek);
+    let mut message = Message { data, length: count, from: origin.from, ..Message::default() };
+    if whole > count {
+        message.flags |= libc::MSG_TRUNC;
+        if flags & libc::MSG_TRUNC != 0 {
+            message.length = whole;
+        }
+    }
+    message.control = origin.control;
+    if message.control.len() > control {
+        message.control.truncate(control);
+        message.flags |= libc::MSG_CTRUNC;
+    }
+    Ok(message)
+}
+
+/// An error that polls of the program's end were made to see: a native read or write may have taken it there,
+/// and then it is not told again. If not, the call tells it, or the end is alarmed once more.
+fn forget_seen_error(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Parked) {
+    let tells = match parked.call {
+        SocketCall::Receive { flags, .. } => flags & libc::MSG_ERRQUEUE == 0,
+        SocketCall::GetOption { level, name, .. } => (level, name) == (libc::SOL_SOCKET, libc::SO_ERROR),
+        SocketCall::Send { .. } | SocketCall::Connect { .. } => true,
+        _ => false,
+    };
+    if let End::Datagram(datagram) = &mut socket.end
+        && tells
+        && datagram.calm()
+        && unix::take_error(&parked.file).is_none()
+    {
+        take_error(now, engine, socket.id, parked);
+    }
+}
+
 /// Takes the engine's pending error.
 fn take_error(now: Instant, engine: &mut Engine, id: SocketId, parked: &Parked) -> Option<Errno> {
-    let ask = SocketCall::GetOption { level: libc::SOL_SOCKET, name: libc::SO_ERROR, value: vec![0; 4] };
-    match engine.call(now, id, &parked.caller, &ask) {
+    match engine.call(now, id, &parked.caller, &SocketCall::pending_error()) {
         Ok(Done::Bytes(bytes)) => {
             let number = i32::from_ne_bytes(bytes.first_chunk().copied()?);
             (number != 0).then(|| Errno::from_raw(number))

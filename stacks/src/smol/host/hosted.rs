@@ -1,8 +1,8 @@
 //! One stack of a host: its engine, its ports and its sockets.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use msocket::line::Refusal;
 use nix::errno::Errno;
@@ -23,8 +23,6 @@ use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SocketSpec, TYPE_MASK};
 
-/// Most sockets of which only the names are kept; older ones are AF_UNIX sockets to whoever asks.
-const MAX_FINISHED: usize = 512;
 /// Frames taken from a port before the sockets have their turn.
 const FRAMES: usize = 64;
 /// Rounds of work per turn, each bounded by the engine: other stacks of the host wait meanwhile.
@@ -41,8 +39,6 @@ pub(super) struct Hosted {
     /// Sockets without a peer, whose end nobody tells us of; looked at in turn.
     unwatched: VecDeque<SocketId>,
     deadline: Option<Instant>,
-    /// Sockets of which only the names are left, oldest first: nobody tells us when their programs close them.
-    finished: VecDeque<SocketId>,
     /// There is more to do at once.
     unfinished: bool,
     ports: Vec<Plugged>,
@@ -74,6 +70,8 @@ impl Hosted {
     ) -> Result<Self, Refusal> {
         let now = plugs.clocks.0;
         let mut engine = Engine::new(config, seed, now)?;
+        let wall = plugs.clocks.1.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        engine.set_realtime(now, wall);
         let mut ports = Vec::new();
         for (interface, number) in config.interfaces.iter().zip(LOOPBACK.0 + 1..) {
             if let Some(port) = Port::open(plugs, interface)? {
@@ -92,7 +90,6 @@ impl Hosted {
             state: Ok(engine),
             sockets: HashMap::new(),
             unwatched: VecDeque::new(),
-            finished: VecDeque::new(),
             deadline: None,
             unfinished: true,
             ports,
@@ -165,18 +162,18 @@ impl Hosted {
         let token = shared.number(Place::Socket(self.key, id));
         let made = (|| {
             let nonblocking = spec.kind & libc::SOCK_NONBLOCK != 0;
-            let program = unix::program_end(kind, nonblocking, &shared.name(token))?;
+            let (program, address) = shared.program_end(kind, nonblocking, token)?;
             let mut end = if stream { End::Idle } else { End::Datagram(Datagram::default()) };
             if let End::Datagram(datagram) = &mut end
                 && matches!(spec.domain, libc::AF_NETLINK | libc::AF_PACKET)
             {
                 // One peer each, the stack itself: native send(2) and write(2) must reach it.
-                datagram.link(&program, token, shared)?;
+                datagram.link(&program, (token, &address), shared)?;
             }
             let inode = unix::inode(&program)?;
-            Ok((program, inode, end))
+            Ok((program, inode, end, address))
         })();
-        let (program, inode, end) = match made {
+        let (program, inode, end, address) = match made {
             Ok(made) => made,
             Err(errno) => {
                 shared.places.remove(&token);
@@ -184,8 +181,10 @@ impl Hosted {
             }
         };
         shared.inodes.insert(inode, (self.key, id));
+        self.engine().set_inode(id, shown(inode));
         self.unwatched.push_back(id);
-        let socket = Socket { id, token, kind, inode, caller: *caller, end, parked: Vec::new() };
+        let (caller, address, parked) = (*caller, Some(address), Vec::new());
+        let socket = Socket { id, token, kind, address, inode, caller, end, parked };
         self.sockets.insert(id, socket);
         Ok(program)
     }
@@ -259,11 +258,16 @@ impl Hosted {
             while let Some(id) = self.engine().poll_dirty() {
                 work.push(id);
             }
-            work.sort_unstable();
-            work.dedup();
+            let mut seen = BTreeSet::new();
+            work.retain(|id| seen.insert(*id));
             let mut moved = more;
             for id in work.drain(..) {
+                let held = self.sockets.len();
                 moved |= self.service(now, id, shared, &mut woken);
+                if self.sockets.len() < held {
+                    // Who was closed first shall be heard first, by the one that is closed next above all.
+                    moved |= self.transmit(now);
+                }
             }
             if !moved && !self.before_sleep() {
                 self.unfinished = false;
@@ -296,15 +300,15 @@ impl Hosted {
         let (engine, sockets) = self.parts();
         let Some(socket) = sockets.get_mut(&id) else { return false };
         let mut found = socket.service(now, engine, shared);
-        let (token, caller) = (socket.token, socket.caller);
+        let caller = socket.caller;
         let mut offered = None;
-        if let End::Listener(listener) = &mut socket.end {
+        if let (End::Listener(listener), Some(address)) = (&mut socket.end, &socket.address) {
             let mut next = shared.next;
             let mut number = || {
                 next += 1;
                 next
             };
-            match listener.offer(now, id, token, engine, shared, &mut number) {
+            match listener.offer(now, id, address, engine, shared, &mut number) {
                 Ok(new) => offered = new,
                 Err(()) => {
                     engine.close(now, id, false);
@@ -318,19 +322,11 @@ impl Hosted {
             shared.places.insert(token, Place::Socket(key, id));
             let end = End::Stream(Stream::new(ours));
             let (kind, parked) = (SocketType::STREAM, Vec::new());
-            sockets.insert(id, Socket { id, token, kind, inode: 0, caller, end, parked });
+            sockets.insert(id, Socket { id, token, kind, address: None, inode: 0, caller, end, parked });
             found.moved = true;
         }
-        let finished = matches!(socket_end(sockets, id), Some(End::Finished(..)));
         if found.gone {
             self.forget(id, shared);
-        } else if finished && !self.finished.contains(&id) {
-            self.finished.push_back(id);
-            if self.finished.len() > MAX_FINISHED
-                && let Some(oldest) = self.finished.pop_front()
-            {
-                self.forget(oldest, shared);
-            }
         }
         found.moved
     }
@@ -377,7 +373,7 @@ impl Hosted {
     }
 
     fn bury(&mut self, now: Instant, id: SocketId, shared: &mut Shared) -> bool {
-        let dead = self.sockets.get(&id).is_some_and(|socket| !socket.is_alive(shared));
+        let dead = self.sockets.get(&id).is_some_and(|socket| !socket.is_alive());
         if dead {
             self.engine().close(now, id, false);
             self.forget(id, shared);
@@ -426,6 +422,7 @@ impl Hosted {
     }
 }
 
-fn socket_end(sockets: &HashMap<SocketId, Socket>, id: SocketId) -> Option<&End> {
-    sockets.get(&id).map(|socket| &socket.end)
+/// An inode as sock_diag(7) shows it.
+pub(super) fn shown(inode: u64) -> u32 {
+    inode as u32
 }

@@ -87,17 +87,19 @@ fn random() -> Result<[u8; 32], Errno> {
 }
 
 impl Host {
-    /// A host without stacks.
+    /// A host without stacks. It makes and removes files in `folder`, which should be its user's alone.
     ///
     /// # Errors
-    /// Those of epoll_create1(2) and of sockets.
-    pub fn new() -> Result<Self, Errno> {
+    /// Those of epoll_create1(2), of sockets, and of making a file in the folder.
+    pub fn new(folder: &Path) -> Result<Self, Errno> {
         let secret =
             random()?.iter().take(16).fold("vnet-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+        let folder = unix::folder(folder)?;
         let shared = Shared {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            rendezvous: unix::Rendezvous::new(secret.as_bytes())?,
+            rendezvous: unix::Rendezvous::new(&folder, &format!(".{secret}"))?,
             secret,
+            folder,
             scratch: vec![0; SCRATCH],
             frame: vec![0; BUFFER_LEN],
             next: 0,

@@ -9,12 +9,13 @@
 //! descriptor but while a connection is being made or a call is parked: the program's close(2) must be the
 //! last one.
 
+mod abandoned;
 pub(super) mod datagram;
 pub(super) mod listener;
 pub(super) mod stream;
 pub(super) mod unix;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -22,13 +23,14 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use rustc_hash::FxHashMap;
 use rustix::net::{Shutdown, SocketType};
 
-use super::call::{Caller, Done, SocketCall, Ticket};
+use super::call::{Caller, Ticket};
 use super::engine::{Engine, SocketId};
 use super::host::StackKey;
 use super::tables::IfIndex;
 use datagram::Datagram;
 use listener::Listener;
 use stream::{Pending, Stream, find_program_end};
+use unix::Address;
 
 /// What the sockets of all stacks of a host share.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub(super) struct Shared {
     pub(super) rendezvous: unix::Rendezvous,
     /// Nobody can guess names that begin with it.
     pub(super) secret: String,
+    /// Where program's ends are bound.
+    pub(super) folder: OwnedFd,
     /// One datagram, or a piece of a stream.
     pub(super) scratch: Vec<u8>,
     /// One frame.
@@ -57,7 +61,17 @@ impl Shared {
         self.epoll.add(fd, EpollEvent::new(flags, token))
     }
 
-    /// The abstract name of the program's end of the socket with this token.
+    /// A fresh program's end for the socket with this token.
+    pub(super) fn program_end(
+        &self,
+        kind: SocketType,
+        nonblocking: bool,
+        token: u64,
+    ) -> Result<(OwnedFd, Address), Errno> {
+        unix::program_end(kind, nonblocking, &self.folder, &format!(".{}-{token:x}", self.secret))
+    }
+
+    /// What the abstract names of our ends of the socket with this token begin with.
     pub(super) fn name(&self, token: u64) -> Vec<u8> {
         format!("{}/{token:x}", self.secret).into_bytes()
     }
@@ -69,7 +83,7 @@ impl Shared {
         self.next
     }
 
-    /// The token in the name of one of our ends, or of a program's.
+    /// The token in the name of one of our ends.
     pub(super) fn token(&self, name: &[u8]) -> Option<u64> {
         let rest = name.strip_prefix(self.secret.as_bytes())?.strip_prefix(b"/")?;
         let digits = rest.split(|b| !b.is_ascii_hexdigit()).next()?;
@@ -77,7 +91,7 @@ impl Shared {
     }
 
     /// Watches one of our ends.
-    pub(super) fn watch(&self, ours: &std::os::fd::OwnedFd, token: u64) -> Result<(), Errno> {
+    pub(super) fn watch(&self, ours: &OwnedFd, token: u64) -> Result<(), Errno> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
         self.epoll.add(ours, EpollEvent::new(flags, token))
     }
@@ -105,8 +119,6 @@ pub(super) enum End {
     Stream(Stream),
     /// A stream whose connection failed or was reset: the program's end is spent.
     Spent,
-    /// A stream on which both sides have finished: its names, the peer's last. The engine has forgotten it.
-    Finished(Vec<u8>, Vec<u8>),
     /// A listener.
     Listener(Listener),
     /// Messages.
@@ -122,6 +134,8 @@ pub(super) struct Socket {
     pub(super) token: u64,
     /// The program's end: stream or datagram.
     pub(super) kind: SocketType,
+    /// Where it is found; an accepted one needs not be.
+    pub(super) address: Option<Address>,
     /// The program's end, once it has been seen.
     pub(super) inode: u64,
     /// Who made it, or last made a call on it.
@@ -152,13 +166,17 @@ impl Socket {
                 let found = stream.service(now, self.id, &self.caller, engine);
                 if stream.was_reset() {
                     self.spend();
-                } else if stream.is_over() {
-                    self.finish(now, engine);
                 }
                 found
             }
-            End::Datagram(datagram) => datagram.service(now, self.id, self.token, engine, shared),
-            End::Idle | End::Pending(_) | End::Spent | End::Finished(..) | End::Listener(_) => {
+            End::Datagram(datagram) => match &self.address {
+                Some(address) => {
+                    let whose = (&self.caller, self.inode);
+                    datagram.service(now, self.id, (self.token, address), whose, engine, shared)
+                }
+                None => Found::default(),
+            },
+            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => {
                 Found::default()
             }
         }
@@ -169,7 +187,7 @@ impl Socket {
         match &mut self.end {
             End::Stream(stream) => stream.handle_event(events),
             End::Datagram(datagram) => datagram.handle_event(),
-            End::Idle | End::Pending(_) | End::Spent | End::Finished(..) | End::Listener(_) => {}
+            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => {}
         }
     }
 
@@ -196,24 +214,11 @@ impl Socket {
         stream.reset(&self.caller, self.inode);
     }
 
-    /// Both sides have finished.
-    fn finish(&mut self, now: Instant, engine: &mut Engine) {
-        let mut name = |call: SocketCall| match engine.call(now, self.id, &self.caller, &call) {
-            Ok(Done::Address(name)) => name,
-            _ => Vec::new(),
-        };
-        let names = End::Finished(name(SocketCall::LocalName), name(SocketCall::PeerName));
-        engine.close(now, self.id, false);
-        if let End::Stream(stream) = std::mem::replace(&mut self.end, names) {
-            stream.finish();
-        }
-    }
-
     /// The stack has failed: the program's end breaks.
     pub(super) fn break_off(&mut self) {
         match std::mem::replace(&mut self.end, End::Spent) {
             End::Stream(stream) => stream.reset(&self.caller, self.inode),
-            End::Spent | End::Finished(..) => {}
+            End::Spent => {}
             // Whoever polls or reads natively is woken by an end of file; our calls say ENETDOWN.
             End::Idle | End::Pending(_) | End::Listener(_) | End::Datagram(_) => {
                 if let Some(program) = find_program_end(&self.caller, self.inode) {
@@ -224,12 +229,11 @@ impl Socket {
     }
 
     /// Is the program's end still open, as far as one can know without a peer?
-    pub(super) fn is_alive(&self, shared: &Shared) -> bool {
+    pub(super) fn is_alive(&self) -> bool {
         match self.end {
             End::Pending(_) | End::Stream(_) => true,
-            End::Finished(..) => true,
             End::Idle | End::Spent | End::Listener(_) | End::Datagram(_) => {
-                unix::is_alive(self.kind, &shared.name(self.token))
+                self.address.as_ref().is_none_or(|address| address.is_alive(self.kind))
             }
         }
     }

@@ -13,10 +13,9 @@
 //! | bytes | writes them | bytes |
 //! | the peer's FIN, all bytes given | shutdown(SHUT_WR) | end of file |
 //! | reset, timeout | closes with a byte unread | ECONNRESET |
-//! | both sides have finished | closes with nothing unread | end of file |
 //!
-//! When both sides have finished, the kernel says HUP although the program has its end still; so then we close
-//! ours, and all that is left of the socket is its names ([`End::Finished`](super::End)).
+//! When both sides have finished, the kernel says HUP although the program has its end still: then we ask whether it
+//! has ([`is_abandoned`]).
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -28,6 +27,7 @@ use rustix::net::Shutdown;
 use super::super::call::{Caller, SocketCall};
 use super::super::engine::{Engine, SocketId};
 use super::Found;
+use super::abandoned::is_abandoned;
 use super::unix::{self, Rendezvous};
 
 /// A stream that looks as if it were connecting.
@@ -62,10 +62,12 @@ pub(in super::super) struct Stream {
     finished: bool,
     /// The program knows that the peer will write no more.
     told: bool,
+    /// The program has said that it will read no more.
+    deaf: bool,
+    /// The program closed with something unread.
+    unread: bool,
     /// The connection is gone, not in order.
     reset: bool,
-    /// Both sides have finished.
-    over: bool,
 }
 
 impl Stream {
@@ -79,8 +81,9 @@ impl Stream {
             shut: false,
             finished: false,
             told: false,
+            deaf: false,
+            unread: false,
             reset: false,
-            over: false,
         }
     }
 
@@ -96,26 +99,20 @@ impl Stream {
         unix::waiting(&self.ours) - usize::from(self.shut).min(unix::waiting(&self.ours))
     }
 
+    /// The engine knows that the program will write no more.
+    pub(in super::super) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
     /// The connection has been reset; see [`Self::reset`].
     pub(super) fn was_reset(&self) -> bool {
         self.reset
     }
 
-    /// Both sides have finished; see [`Self::finish`].
-    pub(super) fn is_over(&self) -> bool {
-        self.over
-    }
-
-    /// Closes our end so that the program reads the end of file behind what it has not read yet.
-    pub(super) fn finish(self) {
-        // The byte of junk, which would make it a reset.
-        let mut junk = [0; 64];
-        while unix::read(&self.ours, &mut junk).is_ok_and(|count| count > 0) {}
-    }
-
     /// The program's shutdown(2), on a duplicate of its end. What it wrote before goes first.
     pub(in super::super) fn shut(&mut self, program: &OwnedFd, how: Shutdown) -> Result<(), Errno> {
         let writes = matches!(how, Shutdown::Write | Shutdown::Both);
+        self.deaf |= how != Shutdown::Write;
         if writes && !self.shut {
             // Without room for junk a later reset will look like an end.
             self.shut = unix::put_junk(program);
@@ -144,15 +141,15 @@ impl Stream {
             found.moved = true;
             let _ = engine.call(now, id, caller, &SocketCall::Shutdown { how: libc::SHUT_WR });
         }
-        if self.told && self.finished && status.error.is_none() {
-            self.over = true;
-            return Found { gone: false, moved: true };
+        if self.hung_up && self.shut && (self.told || self.deaf) {
+            // Both directions are shut, which looks as a close does.
+            self.hung_up = is_abandoned(&self.ours).unwrap_or(true);
         }
         if self.hung_up && (ended || self.finished || status.error.is_some())
             || ended && !self.shut && self.has_hung_up()
         {
-            let unread = unix::take_error(&self.ours) == Some(Errno::ECONNRESET) || status.readable > 0;
-            engine.close(now, id, unread);
+            self.unread |= unix::take_error(&self.ours) == Some(Errno::ECONNRESET) || status.readable > 0;
+            engine.close(now, id, self.unread);
             return Found { gone: true, moved: true };
         }
         if ended && !self.shut && !self.finished {
@@ -194,7 +191,7 @@ impl Stream {
 
     /// From the program to the engine. True if the program will write no more and all of it was taken.
     fn take(&mut self, now: Instant, id: SocketId, engine: &mut Engine, found: &mut Found) -> bool {
-        let (mut ended, mut dry) = (false, false);
+        let (mut ended, mut dry, mut unread) = (false, false, false);
         // The byte of junk behind a shutdown stays.
         let mut left = if self.shut { unix::waiting(&self.ours).saturating_sub(1) } else { usize::MAX };
         let ours = &self.ours;
@@ -216,9 +213,9 @@ impl Stream {
                     dry = true;
                     0
                 }
-                // ECONNRESET: the program closed with something unread.
-                Err(_) => {
+                Err(errno) => {
                     ended = true;
+                    unread |= errno == Errno::ECONNRESET;
                     0
                 }
             }
@@ -227,6 +224,7 @@ impl Stream {
         if dry || ended {
             self.readable = false;
         }
+        self.unread |= unread;
         ended
     }
 
@@ -239,7 +237,13 @@ impl Stream {
 
     /// Closes our end so that the program reads ECONNRESET behind what it has not read yet: that takes an
     /// unread byte of the program's, and if there is none, we put one there through its descriptor.
+    ///
+    /// Behind the peer's end (CLOSE-WAIT and later) a reset is an EPIPE for those who write, which the kernel says of
+    /// a closed peer anyway, and nothing to those who read.
     pub(super) fn reset(self, caller: &Caller, inode: u64) {
+        if self.told {
+            return unix::drain(&self.ours);
+        }
         if unix::waiting(&self.ours) == 0
             && let Some(program) = find_program_end(caller, inode)
         {

@@ -184,6 +184,7 @@ impl Engine {
         if stream.listener.is_some() {
             if receive {
                 self.stop_listening(now, id);
+                self.release_port(id, false);
             }
             return Ok(());
         }
@@ -192,6 +193,9 @@ impl Engine {
             return Err(Errno::ENOTCONN);
         };
         let state = self.tcp.state(connection);
+        if matches!(state, State::TimeWait | State::Closed) {
+            return Err(Errno::ENOTCONN);
+        }
         if state == State::SynSent {
             self.end_quietly(id);
             return Ok(());

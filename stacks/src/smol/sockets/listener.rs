@@ -38,11 +38,13 @@ pub(crate) struct Listener {
     pub(crate) embryos: VecDeque<SocketId>,
     /// Connections that wait to be accepted.
     pub(crate) queue: VecDeque<SocketId>,
+    /// Connections that wait to be accepted elsewhere.
+    pub(crate) lent: usize,
 }
 
 impl Listener {
     fn is_full(&self) -> bool {
-        self.queue.len() > self.backlog
+        self.queue.len() + self.lent > self.backlog
     }
 }
 
@@ -60,7 +62,8 @@ impl Engine {
             return Err(Errno::EINVAL);
         }
         if socket.port == 0 || socket.ownership == Ownership::None {
-            let port = socket.port;
+            // One that the stack gave was given back when the socket stopped to listen.
+            let port = if socket.chosen_port { socket.port } else { 0 };
             self.claim_port(Space::Tcp, id, port)?;
         } else {
             let claim = Claim { local: socket.local, uid: socket.uid };
@@ -107,6 +110,13 @@ impl Engine {
             self.flush_stream(now, id);
         }
         self.drop_stream(id);
+    }
+
+    /// How many connections wait elsewhere.
+    pub(crate) fn set_lent(&mut self, id: SocketId, count: usize) {
+        if let Some(listener) = self.listener_mut(id) {
+            listener.lent = count;
+        }
     }
 
     /// A SYN for a listener.

@@ -111,6 +111,10 @@ pub(crate) fn fragmenting(discover: u8) -> Fragmenting {
     }
 }
 
+fn receive_buffer(options: &Options) -> usize {
+    if options.receive_buffer_chosen { options.receive_buffer as usize } else { AUTOMATIC_BUFFER }
+}
+
 /// What a socket's options mean for its connection, on a way of a width that takes super-segments or not.
 pub(crate) fn settings(
     options: &Options,
@@ -118,14 +122,14 @@ pub(crate) fn settings(
     (mtu, super_segments): (u32, bool),
     passive: bool,
 ) -> Settings {
-    let buffer = |chosen: bool, size: u32| if chosen { size as usize } else { AUTOMATIC_BUFFER };
+    let send_buffer = if options.send_buffer_chosen { options.send_buffer as usize } else { AUTOMATIC_BUFFER };
     let seconds = |n: u32| Duration::from_secs(n.into());
     Settings {
         mtu,
         super_segments,
         max_segment: (tcp.max_segment != 0).then_some(tcp.max_segment),
-        receive_buffer: buffer(options.receive_buffer_chosen, options.receive_buffer),
-        send_buffer: buffer(options.send_buffer_chosen, options.send_buffer),
+        receive_buffer: receive_buffer(options),
+        send_buffer,
         no_delay: tcp.no_delay,
         cork: tcp.cork,
         quick_ack: tcp.quick_ack,
@@ -313,12 +317,18 @@ impl Engine {
             };
         }
         let connection = stream.connection.as_ref();
-        let readable = connection.map_or(0, |connection| self.tcp.received(connection));
+        let received = connection.map_or(0, |connection| self.tcp.received(connection));
         let live = connection.filter(|_| !stream.detached);
         let drained = match live {
             Some(connection) => self.tcp.is_drained(connection),
-            None => stream.was_connected && readable == 0,
+            None => stream.was_connected && received == 0,
         };
+        // SO_RCVLOWAT: fewer bytes are not shown, unless no more will come or can come (tcp_stream_is_readable).
+        let low = usize::try_from(socket.options.receive_low).unwrap_or(1).min(receive_buffer(&socket.options) / 2);
+        let may_grow = live.is_some_and(|connection| {
+            matches!(self.tcp.state(connection), State::Established | State::FinWait1 | State::FinWait2)
+        });
+        let readable = if received < low && may_grow { 0 } else { received };
         let room = match live {
             Some(connection) if !socket.shut_send && stream.was_connected => self.tcp.send_room(connection),
             _ => 0,
@@ -329,7 +339,7 @@ impl Engine {
             connecting: live.is_some() && !stream.was_connected,
             connected: stream.was_connected,
             listening: false,
-            receive_finished: drained || (socket.shut_receive && readable == 0),
+            receive_finished: drained || (socket.shut_receive && received == 0),
             error: socket.error,
         }
     }
