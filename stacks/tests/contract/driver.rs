@@ -142,15 +142,17 @@ impl<S: Stack> Driver for Native<'_, S> {
 /// A smol stack, and this process as the supervisor of its programs.
 pub(crate) struct Hosted {
     host: Host,
+    _folder: tempfile::TempDir,
     key: StackKey,
     tickets: u64,
 }
 
 impl Hosted {
     pub(crate) fn new() -> Self {
-        let mut host = Host::new().expect("a host");
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut host = Host::new(folder.path()).expect("a host");
         let key = host.create("s", &StackConfig::default(), "/nonexistent".as_ref()).expect("a stack");
-        Self { host, key, tickets: 0 }
+        Self { host, _folder: folder, key, tickets: 0 }
     }
 
     /// A trapped call: it waits, if it has to, as the program does.

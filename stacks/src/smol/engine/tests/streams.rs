@@ -48,7 +48,7 @@ fn a_connection_between_two_engines_over_both_ips() {
 #[test]
 fn a_wire_that_loses_repeats_and_reorders() {
     for seed in 1..6 {
-        let trouble = Trouble { loss: 20, duplication: 20, jitter: 3 };
+        let trouble = Trouble { loss: 20, duplication: 20, jitter: 3, corruption: 0 };
         let mut world = World::pair(seed, trouble);
         let server = world.server(1, "0.0.0.0:80");
         let client = world.tcp(0);
