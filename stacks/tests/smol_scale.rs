@@ -30,11 +30,12 @@ const FLAT: f64 = 2.5;
 
 #[test]
 fn idle_stacks_and_connections_cost_little() {
-    many_stacks();
-    idle_on_a_switch();
+    // What comes first is measured in fresh memory.
     hosted_connections();
     let few = requests(100);
     let many = requests(100_000);
+    many_stacks();
+    idle_on_a_switch();
     println!("a request and its reply: {few:.0} ns among 100 connections, {many:.0} ns among 100,000");
     assert!(many < few * FLAT, "{few} {many}");
 }
@@ -151,7 +152,9 @@ fn hosted_connections() {
     ends.extend(connect(&mut host, key, &listener, CONNECTIONS));
     settle(&mut host);
     let each = (resident() - before) / (2 * CONNECTIONS);
-    println!("{CONNECTIONS} connections inside a hosted stack: {each} bytes for each of two ends");
+    println!(
+        "{CONNECTIONS} connections inside a hosted stack: {each} bytes for each of two ends, pump and all"
+    );
     assert!(each <= 2 * MOST_FOR_CONNECTION, "{each}");
 }
 
@@ -255,9 +258,9 @@ fn requests(connections: usize) -> f64 {
     let mut ends = Vec::with_capacity(connections);
     let mut listener = None;
     for n in 0..connections {
-        // A port has as many connections of one peer as there are ports to choose from.
-        let port = 80 + (n / 20_000) as u16;
-        if n % 20_000 == 0 {
+        // Half of a peer's ports for one of ours are found quickly, as in Linux.
+        let port = 80 + (n / 10_000) as u16;
+        if n % 10_000 == 0 {
             let id = pair.engines[1].socket(pair.now, TCP, &OWNER).expect("a socket");
             call(&mut pair, 1, id, SocketCall::Bind { address: name([0; 4], port) }).expect("bound");
             call(&mut pair, 1, id, SocketCall::Listen { backlog: 10 }).expect("listens");
@@ -270,7 +273,7 @@ fn requests(connections: usize) -> f64 {
         let (server, _) = pair.engines[1].accept(pair.now, listener.expect("a listener")).expect("accepted");
         ends.push((client, server));
     }
-    pair.wait(Duration::from_secs(5));
+    pair.wait(Duration::from_secs(120));
     if connections >= 10_000 {
         let each = (resident() - before) / (2 * connections);
         println!("{connections} idle connections between two engines: {each} bytes for each end");
