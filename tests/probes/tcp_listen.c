@@ -214,6 +214,34 @@ static void dual(void)
 	close(l);
 }
 
+static void closing(void)
+{
+	int port, l, c[3], refused = 0;
+	for (int i = 0; i < 200; i++) {
+		l = listener(&port, 4);
+		struct sockaddr_in a = v4("127.0.0.1", port);
+		close(l);
+		c[0] = need(socket(AF_INET, SOCK_STREAM, 0));
+		refused += connect(c[0], SA(a)) < 0 && errno == ECONNREFUSED;
+		close(c[0]);
+	}
+	say("closed listener: refused %d of 200", refused);
+	l = listener(&port, 4);
+	struct sockaddr_in a = v4("127.0.0.1", port);
+	for (int i = 0; i < 3; i++) {
+		c[i] = need(socket(AF_INET, SOCK_STREAM, 0));
+		need(connect(c[i], SA(a)));
+	}
+	polled_for(l, POLLIN, 2000);
+	close(l);
+	for (int i = 0; i < 3; i++) {
+		char b;
+		const char *seen = polled_for(c[i], POLLIN, 2000);
+		say("closed with connection %d waiting: poll %s recv %s", i, seen, result(recv(c[i], &b, 1, MSG_DONTWAIT)));
+		close(c[i]);
+	}
+}
+
 static void *unblock(void *arg)
 {
 	usleep(50000);
@@ -225,6 +253,7 @@ int main(void)
 {
 	accepting();
 	backlog();
+	closing();
 	reuse();
 	places();
 	dual();

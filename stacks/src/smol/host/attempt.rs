@@ -152,6 +152,7 @@ impl Hosted {
         let accepted = sockets.get_mut(&id).ok_or(Errno::ECONNABORTED)?;
         accepted.inode = unix::inode(&program)?;
         accepted.caller = parked.caller;
+        accepted.listener = None;
         shared.inodes.insert(accepted.inode, (key, accepted.id));
         let peer = match engine.call(now, id, &parked.caller, &SocketCall::PeerName) {
             Ok(Done::Address(peer)) => peer,

@@ -66,6 +66,7 @@ impl Hosted {
     ) -> Result<Self, Refusal> {
         let now = plugs.clocks.0;
         let mut engine = Engine::new(config, seed, now)?;
+        engine.ask_listeners();
         let mut ports = Vec::new();
         for (interface, number) in config.interfaces.iter().zip(LOOPBACK.0 + 1..) {
             if let Some(port) = Port::open(plugs, interface)? {
@@ -174,7 +175,8 @@ impl Hosted {
         };
         shared.inodes.insert(inode, (self.key, id));
         self.unwatched.push_back(id);
-        let socket = Socket { id, token, kind, inode, caller: *caller, end, parked: Vec::new() };
+        let (listener, parked) = (None, Vec::new());
+        let socket = Socket { id, token, kind, inode, caller: *caller, listener, end, parked };
         self.sockets.insert(id, socket);
         Ok(program)
     }
@@ -242,6 +244,7 @@ impl Hosted {
         self.unfinished = true;
         for _ in 0..ROUNDS {
             let more = self.receive(now, shared) | self.transmit(now);
+            let more = self.answer_knocks(now, shared) | more;
             while let Some(id) = self.engine().poll_dirty() {
                 work.push(id);
             }
@@ -267,6 +270,23 @@ impl Hosted {
         woken
     }
 
+    /// Lets listeners that are still there answer. True: some knocked.
+    fn answer_knocks(&mut self, now: Instant, shared: &mut Shared) -> bool {
+        let mut knocked = false;
+        while let Some((listener, child)) = self.engine().poll_knock() {
+            knocked = true;
+            // Who waits in accept(2) is there.
+            let waits = self.sockets.get(&listener).is_some_and(|socket| !socket.parked.is_empty());
+            if !waits && self.is_dead(listener, shared) {
+                self.engine().turn_away(now, listener, child);
+                self.bury(now, listener, shared);
+            } else {
+                self.engine().admit(child);
+            }
+        }
+        knocked
+    }
+
     /// Puts the engine's frames on their ports. True: there would be more at once.
     fn transmit(&mut self, now: Instant) -> bool {
         let engine = self.state.as_mut().expect("a failed stack is not asked");
@@ -286,6 +306,7 @@ impl Hosted {
         let (engine, sockets) = self.parts();
         let Some(socket) = sockets.get_mut(&id) else { return false };
         let mut found = socket.service(now, engine, shared);
+        let listening = id;
         let (token, caller) = (socket.token, socket.caller);
         let mut offered = None;
         if let End::Listener(listener) = &mut socket.end {
@@ -308,11 +329,17 @@ impl Hosted {
             shared.places.insert(token, Place::Socket(key, id));
             let end = End::Stream(Stream::new(ours));
             let (kind, parked) = (SocketType::STREAM, Vec::new());
-            sockets.insert(id, Socket { id, token, kind, inode: 0, caller, end, parked });
+            let listener = Some(listening);
+            sockets.insert(id, Socket { id, token, kind, inode: 0, caller, listener, end, parked });
             found.moved = true;
         }
         if found.gone {
+            let listener = self.sockets.get(&id).and_then(|socket| socket.listener);
             self.forget(id, shared);
+            if let Some(listener) = listener {
+                // Nobody accepts it any more: this is how the end of a listener is heard of.
+                self.bury(now, listener, shared);
+            }
         }
         found.moved
     }
@@ -358,8 +385,12 @@ impl Hosted {
         buried > 0
     }
 
+    fn is_dead(&self, id: SocketId, shared: &Shared) -> bool {
+        self.sockets.get(&id).is_some_and(|socket| !socket.is_alive(shared))
+    }
+
     fn bury(&mut self, now: Instant, id: SocketId, shared: &mut Shared) -> bool {
-        let dead = self.sockets.get(&id).is_some_and(|socket| !socket.is_alive(shared));
+        let dead = self.is_dead(id, shared);
         if dead {
             self.engine().close(now, id, false);
             self.forget(id, shared);

@@ -125,6 +125,8 @@ pub(super) struct Socket {
     pub(super) inode: u64,
     /// Who made it, or last made a call on it.
     pub(super) caller: Caller,
+    /// The listener that it waits at to be accepted.
+    pub(super) listener: Option<SocketId>,
     /// What is behind it.
     pub(super) end: End,
     /// Calls that wait for it.

@@ -101,7 +101,7 @@ impl Engine {
         self.mark(id);
     }
 
-    fn abort_child(&mut self, now: Instant, id: SocketId) {
+    pub(crate) fn abort_child(&mut self, now: Instant, id: SocketId) {
         if let Some(stream) = self.sockets.get_mut(id).and_then(Socket::stream_mut)
             && let Some(connection) = stream.connection.as_mut().filter(|_| !stream.detached)
         {
@@ -171,7 +171,10 @@ impl Engine {
         if let Some(listener) = self.listener_mut(id) {
             listener.embryos.push_back(child);
         }
-        self.make_ready(child);
+        match &mut self.knocks {
+            Some(knocks) => knocks.push_back((id, child)),
+            None => self.make_ready(child),
+        }
         self.observe(now, child);
     }
 
