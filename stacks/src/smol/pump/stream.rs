@@ -30,6 +30,9 @@ use super::Found;
 use super::abandoned::is_abandoned;
 use super::unix::{self, Rendezvous};
 
+/// Most processes looked at for a connection that is reset: each costs some ten microseconds and more.
+const MAX_FAMILY: usize = 64;
+
 /// A stream that looks as if it were connecting.
 #[derive(Debug)]
 pub(in super::super) struct Pending(unix::Pending);
@@ -252,18 +255,35 @@ impl Stream {
     }
 }
 
-/// A duplicate of the program's end, if the process that last used it still has it.
+/// A duplicate of the program's end, if the process that last used it still has it, or one of its children does (a
+/// server that forks for each connection).
 fn find_program_end(caller: &Caller, inode: u64) -> Option<OwnedFd> {
+    let mut family = vec![caller.pid];
+    let mut at = 0;
+    while let Some(&pid) = family.get(at) {
+        if let Some(found) = find_program_end_in(pid, caller.fd, inode) {
+            return Some(found);
+        }
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        family.extend(children.split(' ').filter_map(|child| child.parse::<i32>().ok()));
+        family.truncate(MAX_FAMILY);
+        at += 1;
+    }
+    None
+}
+
+fn find_program_end_in(pid: i32, fd: i32, inode: u64) -> Option<OwnedFd> {
     use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-    let process = pidfd_open(Pid::from_raw(caller.pid)?, PidfdFlags::empty()).ok()?;
+    let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     let wanted = |fd: i32| {
         let copy = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok()?;
         unix::inode(&copy).is_ok_and(|found| found == inode).then_some(copy)
     };
-    wanted(caller.fd).or_else(|| {
+    wanted(fd).or_else(|| {
         // It has moved, by dup(2) for example: a look at all of them, by name, finds it.
         let name = format!("socket:[{inode}]");
-        let entries = std::fs::read_dir(format!("/proc/{}/fd", caller.pid)).ok()?;
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
         let named = |entry: &std::fs::DirEntry| {
             std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == name.as_str())
         };
