@@ -171,10 +171,10 @@ impl Engine {
         if let Some(listener) = self.listener_mut(id) {
             listener.embryos.push_back(child);
         }
-        match &mut self.knocks {
-            Some(knocks) => knocks.push_back((id, child)),
-            None => self.make_ready(child),
+        if let Some(knocks) = &mut self.knocks {
+            return knocks.push_back((id, child));
         }
+        self.make_ready(child);
         self.observe(now, child);
     }
 
