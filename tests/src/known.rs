@@ -73,7 +73,7 @@ pub fn differences(subject: Subject) -> Vec<Difference> {
     match subject {
         Subject::Native => Vec::new(),
         Subject::View => [COMMON, KERNEL].concat(),
-        Subject::Smol => [COMMON, smol::DIFFERENCES].concat(),
+        Subject::Smol => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
     }
 }
 
@@ -123,10 +123,6 @@ const COMMON: &[Difference] = &[
         "EAFNOSUPPORT",
         "a family whose sockets lead out of the view: refused",
     ),
-];
-
-/// On a kernel stack.
-const KERNEL: &[Difference] = &[
     known(When::Always, "interfaces", "unix dgram SIOCETHTOOL link", "*", "EOPNOTSUPP 0", ASKED),
     known(When::Always, "interfaces", "unix stream SIOCETHTOOL link", "*", "EOPNOTSUPP 0", ASKED),
     known(When::Always, "interfaces", "unix dgram SIOCSIFMTU", "ok", "EPERM", ASKED),
@@ -135,12 +131,14 @@ const KERNEL: &[Difference] = &[
     known(When::Always, "interfaces", "unix stream SIOCGIFMTU after", "ok 30000", "ok 65536", ASKED),
     known(When::I386, "interfaces", "unix dgram SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
     known(When::I386, "interfaces", "unix stream SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
-    known(
-        When::Ordinary,
-        "netlink",
-        "diag listener",
-        "*",
-        "backlog 7 inode right uid other",
-        "sock_diag shows uids as the view's user namespace does, in which its owner is 0",
-    ),
 ];
+
+/// On a kernel stack.
+const KERNEL: &[Difference] = &[known(
+    When::Ordinary,
+    "netlink",
+    "diag listener",
+    "*",
+    "backlog 7 inode right uid other",
+    "sock_diag shows uids as the view's user namespace does, in which its owner is 0",
+)];

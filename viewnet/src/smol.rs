@@ -18,7 +18,7 @@ use stacks::config::StackConfig;
 use stacks::kernel::orphans::Unfinished;
 use stacks::remote::RemoteStack;
 use stacks::serve::{Server, Serving, StackId};
-use stacks::smol::call::{Answered, Caller as Who, SocketCall, SocketHost, Ticket};
+use stacks::smol::call::{Answered, Caller as Who, Done, SocketCall, SocketHost, Ticket};
 use stacks::smol::relay::Relay;
 use stacks::stack::{SocketSpec, TYPE_MASK};
 
@@ -170,7 +170,7 @@ impl Hosts {
         match stack {
             SmolId::Own(id) => {
                 let key = self.server.smol(id).ok_or(Errno::ENETDOWN)?;
-                self.server.host()?.socket(key, spec, who)
+                self.server.host().ok_or(Errno::ENETDOWN)?.socket(key, spec, who)
             }
             SmolId::Joined(id) => {
                 let joined = self.joined.get_mut(&id).ok_or(Errno::ENETDOWN)?;
@@ -194,7 +194,7 @@ impl Hosts {
     pub(crate) fn unfinished(&mut self, stack: SmolId) -> Unfinished {
         let SmolId::Own(id) = stack else { return Unfinished::Nothing };
         match (self.server.smol(id), self.server.host()) {
-            (Some(key), Ok(host)) => host.unfinished(key),
+            (Some(key), Some(host)) => host.unfinished(key),
             _ => Unfinished::Nothing,
         }
     }
@@ -212,8 +212,8 @@ impl SocketHost for Hosts {
         let relay = rustix::fs::fstat(&file).ok().and_then(|stat| self.inodes.get(&stat.st_ino).copied());
         let Some(id) = relay else {
             return match self.server.host() {
-                Ok(host) => host.call(now, ticket, caller, file, call),
-                Err(errno) => Some((Err(errno), None)),
+                Some(host) => host.call(now, ticket, caller, file, call),
+                None => Some((Ok(Done::NotOurs), None)),
             };
         };
         let Some(joined) = self.joined.get_mut(&id) else { return Some((Err(Errno::ENETDOWN), None)) };
@@ -230,7 +230,7 @@ impl SocketHost for Hosts {
         match self.asked.remove(&ticket).and_then(|id| self.joined.get_mut(&id)) {
             Some(joined) => joined.relay.cancel(ticket),
             None => {
-                if let Ok(host) = self.server.host() {
+                if let Some(host) = self.server.host() {
                     host.cancel(ticket);
                 }
             }
@@ -244,7 +244,7 @@ impl SocketHost for Hosts {
         match relay.and_then(|id| self.joined.get_mut(&id)) {
             Some(joined) => joined.relay.give_back(ticket, answered),
             None => {
-                if let Ok(host) = self.server.host() {
+                if let Some(host) = self.server.host() {
                     host.give_back(ticket, answered);
                 }
             }

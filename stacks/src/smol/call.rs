@@ -104,6 +104,13 @@ pub enum SocketCall {
     },
 }
 
+impl SocketCall {
+    /// getsockopt(SO_ERROR), which takes the error away.
+    pub(crate) fn pending_error() -> Self {
+        Self::GetOption { level: libc::SOL_SOCKET, name: libc::SO_ERROR, value: vec![0; 4] }
+    }
+}
+
 /// What a call gives. Errors are errno values beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Done {

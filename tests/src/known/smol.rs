@@ -1,18 +1,29 @@
 //! The differences on a smol stack.
 
-use super::{Difference, When, known};
+pub(super) mod tcp;
 
-const REFUSED: &str =
-    "behind a failed connect is an AF_UNIX socket whose peer has gone, and read and poll say so";
-const REFUSAL: &str = "read has one error for a failed connect, that of AF_UNIX; SO_ERROR and a second connect say which it was";
-const RESET: &str = "AF_UNIX looks for the peer before it looks for a pending error: the first write after a reset \
-                     gets what the second one would; read, poll and SO_ERROR tell of the reset";
-const URGENT: &str = "the stack has no urgent data: a peer's arrive in line, as with SO_OOBINLINE";
-const ZEROCOPY: &str = "bytes go through the stack by copy, and nobody would say when they are done with";
-const LISTENER: &str = "reads, writes and poll run on an AF_UNIX listener, which answers in its own words";
-const ANSWERED: &str = "the kernel makes a call anew (SA_RESTART) if a signal comes within the microseconds in which its \
-                        answer is on the way";
-const TRAPPED: &str = "a trapped call waits for the supervisor for a moment, and a signal can end it there";
+use super::{Difference, WIRELESS, When, known};
+
+const PACKETS: &str =
+    "the type that packet(7) has called obsolete since Linux 2.2: SOCK_RAW of AF_PACKET does the same";
+const LITE: &str = "UDP-Lite is not in; hardly any program knows it";
+const MULTIPATH: &str = "MPTCP is not in; programs go on with TCP, as on kernels without it";
+const WIDE: &str = "no packet has a protocol number above 255";
+const RING: &str = "a ring is memory of the socket's, and an AF_UNIX descriptor has none to map; \
+                    record with pcap=FILE on the link instead";
+const ZEROCOPY: &str =
+    "a program's bytes are copied from its AF_UNIX descriptor, so nobody would tell the completions";
+const REPAIR: &str = "checkpoint and restore need the inside of a connection in the kernel; to nobody, as without CAP_NET_ADMIN";
+const EBPF: &str = "programs in eBPF run in the kernel only; classic ones work";
+const ENCAP: &str = "IPsec and L2TP in UDP are decoded by the kernel only";
+const SEGMENT: &str =
+    "segments to oneself are as long as the interface takes; Linux halves the peer's first window";
+const UNCONNECTED: &str =
+    "send(2) without address goes to the kernel, and this is what AF_UNIX says without a peer";
+const REFUSED: &str = "the program learns that its peer refused, but read(2) and send(2) without address have AF_UNIX's errno for it; \
+                       recvmsg(2), recvfrom(2) with address and SO_ERROR have the right one";
+const LINKS: &str = "interfaces come with the view; VLANs can be made, links of other kinds cannot";
+const COUNT: &str = "FIONREAD goes to the kernel, and an AF_UNIX socket has an answer where netlink has none";
 
 /// The table of smol stacks.
 pub(super) const DIFFERENCES: &[Difference] = &[
@@ -24,114 +35,83 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         "ENODEV",
         "the descriptor is an AF_UNIX socket, which cannot be mapped; TCP's zero-copy receive needs it",
     ),
+    known(When::Always, "families", "family INET type PACKET", "ok*", "ESOCKTNOSUPPORT", PACKETS),
+    known(When::Always, "families", "family PACKET type PACKET", "ok*", "ESOCKTNOSUPPORT", PACKETS),
+    known(When::Maybe, "families", "family 2 type 2 protocol 136", "ok*", "EPROTONOSUPPORT", LITE),
+    known(When::Maybe, "families", "family 10 type 2 protocol 136", "ok*", "EPROTONOSUPPORT", LITE),
+    known(When::Always, "families", "family 2 type 3 protocol 256", "ok*", "EPROTONOSUPPORT", WIDE),
+    known(When::Always, "families", "family 10 type 3 protocol 256", "ok*", "EPROTONOSUPPORT", WIDE),
+    known(When::Always, "families", "family 2 type 3 protocol 262", "ok*", "EPROTONOSUPPORT", WIDE),
+    known(When::Always, "families", "family 10 type 3 protocol 262", "ok*", "EPROTONOSUPPORT", WIDE),
+    known(When::Maybe, "families", "family 2 type 1 protocol 262", "ok*", "EPROTONOSUPPORT", MULTIPATH),
+    known(When::Maybe, "families", "family 10 type 1 protocol 262", "ok*", "EPROTONOSUPPORT", MULTIPATH),
+    known(When::Always, "udp", "send unconnected", "EDESTADDRREQ", "ENOTCONN", UNCONNECTED),
+    known(When::Always, "udp", "v4 connected recv", "ECONNREFUSED", "ECONNRESET", REFUSED),
+    known(When::Always, "udp", "v4 next send", "ECONNREFUSED", "ECONNRESET", REFUSED),
+    known(When::Always, "udp", "v6 connected recv", "ECONNREFUSED", "ECONNRESET", REFUSED),
+    known(When::Always, "udp", "v6 next send", "ECONNREFUSED", "ECONNRESET", REFUSED),
+    known(When::Always, "badptr", "tcp send", "EPIPE", "ENOTCONN", UNCONNECTED),
+    known(When::Always, "badptr", "tcp6 send", "EPIPE", "ENOTCONN", UNCONNECTED),
+    known(When::Always, "badptr", "udp send", "EDESTADDRREQ", "EFAULT", UNCONNECTED),
+    known(When::Always, "packet", "raw ring", "ok", "EINVAL", RING),
+    known(When::Always, "packet", "raw ring map", "ok", "ENODEV", RING),
+    known(When::Always, "packet", "dgram ring", "ok", "EINVAL", RING),
+    known(When::Always, "packet", "dgram ring map", "ok", "ENODEV", RING),
+    known(When::Always, "netlink", "new veth", "ok", "EOPNOTSUPP", LINKS),
+    known(When::Always, "netlink", "its index", "some", "none", LINKS),
+    known(When::Always, "netlink", "delete veth", "ok", "EINVAL", LINKS),
+    known(When::Always, "interfaces", "netlink FIONREAD", "ENOTTY", "ok", COUNT),
+    known(When::I386, "interfaces", "inet dgram SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
+    known(When::I386, "interfaces", "inet stream SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
+    known(When::I386, "interfaces", "inet6 dgram SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
+    known(When::I386, "interfaces", "packet SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
+    known(When::I386, "interfaces", "netlink SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
     known(
         When::Always,
-        "tcp_connect",
-        "v4 refused blocking",
-        "ECONNREFUSED poll OUT|HUP so_error 0",
-        "ECONNREFUSED poll IN|OUT|HUP|RDHUP so_error 0",
-        REFUSED,
-    ),
-    known(
-        When::Always,
-        "tcp_connect",
-        "v6 refused blocking",
-        "ECONNREFUSED poll OUT|HUP so_error 0",
-        "ECONNREFUSED poll IN|OUT|HUP|RDHUP so_error 0",
-        REFUSED,
-    ),
-    known(When::Always, "tcp_connect", "v4 refused nonblocking*", "ENOTCONN", "0", REFUSED),
-    known(When::Always, "tcp_connect", "v6 refused nonblocking*", "ENOTCONN", "0", REFUSED),
-    known(
-        When::Always,
-        "tcp_connect",
-        "v4 refused nonblocking read",
-        "connect ok read ECONNREFUSED",
-        "connect ok read ECONNRESET",
-        REFUSAL,
-    ),
-    known(
-        When::Always,
-        "tcp_connect",
-        "v6 refused nonblocking read",
-        "connect ok read ECONNREFUSED",
-        "connect ok read ECONNRESET",
-        REFUSAL,
-    ),
-    known(
-        When::Always,
-        "tcp_data",
-        "rd #2",
-        "peer wrote, read 4",
-        "peer wrote, read 0",
-        "AF_UNIX takes nothing for a program that shut its receiving side; TCP takes what still comes",
+        "options",
+        "tcp level 1 SO_ZEROCOPY=1",
+        "*",
+        "get 0/4 set EOPNOTSUPP get 0/4",
+        ZEROCOPY,
     ),
     known(
         When::Always,
-        "tcp_data",
-        "reset*",
-        "first write ECONNRESET sigpipes 0",
-        "first write EPIPE sigpipes 1",
-        RESET,
+        "options",
+        "tcp6 level 1 SO_ZEROCOPY=1",
+        "*",
+        "get 0/4 set EOPNOTSUPP get 0/4",
+        ZEROCOPY,
     ),
     known(
         When::Always,
-        "tcp_data",
-        "reset*",
-        "second write EPIPE sigpipes 1",
-        "second write EPIPE sigpipes 2",
-        RESET,
-    ),
-    known(When::Always, "tcp_data", "oob", "3", "EOPNOTSUPP", URGENT),
-    known(When::Always, "tcp_data", "oob poll", "PRI", "none", URGENT),
-    known(When::Always, "tcp_data", "oob recv", "1 !", "EINVAL -", URGENT),
-    known(When::Always, "tcp_data", "oob stops read", "6", "4", URGENT),
-    known(When::Always, "tcp_data", "oob at mark after", "1", "0", URGENT),
-    known(When::Always, "tcp_data", "SIGURG", "came", "never", URGENT),
-    known(When::Always, "tcp_data", "zerocopy", "ok", "EOPNOTSUPP", ZEROCOPY),
-    known(When::Always, "tcp_data", "zerocopy completion", "ERR", "none", ZEROCOPY),
-    known(When::Always, "tcp_data", "zerocopy errqueue", "0", "EAGAIN", ZEROCOPY),
-    known(When::Always, "tcp_listen", "send on listener", "EPIPE", "ENOTCONN", LISTENER),
-    known(When::Always, "tcp_listen", "recv on listener", "ENOTCONN", "EINVAL", LISTENER),
-    known(When::Always, "tcp_listen", "shutdown listener poll", "OUT|HUP", "IN|HUP|RDHUP", LISTENER),
-    known(
-        When::Maybe,
-        "signals",
-        "1 ms restart #2",
-        "connect made anew after it succeeded never",
-        "connect made anew after it succeeded at times",
-        ANSWERED,
-    ),
-    known(
-        When::Maybe,
-        "signals",
-        "250 us restart #2",
-        "connect made anew after it succeeded never",
-        "connect made anew after it succeeded at times",
-        ANSWERED,
-    ),
-    known(
-        When::Maybe,
-        "signals",
-        "connect without waiting*",
-        "interrupted never",
-        "interrupted at times",
-        TRAPPED,
+        "options",
+        "udp level 1 SO_ZEROCOPY=1",
+        "*",
+        "get 0/4 set EOPNOTSUPP get 0/4",
+        ZEROCOPY,
     ),
     known(
         When::Always,
-        "signals",
-        "restart blocked accept",
-        "EINTR ticks 1",
-        "EAGAIN ticks 1",
-        "the kernel makes a trapped call anew where one with SO_RCVTIMEO would end: it waits again",
+        "options",
+        "udp6 level 1 SO_ZEROCOPY=1",
+        "*",
+        "get 0/4 set EOPNOTSUPP get 0/4",
+        ZEROCOPY,
     ),
+    known(When::Always, "options", "tcp level 6 TCP_REPAIR=*", "*", "get 0/4 set EPERM get 0/4", REPAIR),
+    known(When::Always, "options", "tcp6 level 6 TCP_REPAIR=*", "*", "get 0/4 set EPERM get 0/4", REPAIR),
+    known(When::Always, "options", "udp level 17 100=2", "*", "get 0/4 set ENOPROTOOPT get 0/4", ENCAP),
+    known(When::Always, "options", "udp6 level 17 100=2", "*", "get 0/4 set ENOPROTOOPT get 0/4", ENCAP),
+    known(When::Always, "options", "tcp SO_ATTACH_BPF", "EBADF", "ENOPROTOOPT", EBPF),
+    known(When::Always, "options", "tcp6 SO_ATTACH_BPF", "EBADF", "ENOPROTOOPT", EBPF),
+    known(When::Always, "options", "udp SO_ATTACH_BPF", "EBADF", "ENOPROTOOPT", EBPF),
+    known(When::Always, "options", "udp6 SO_ATTACH_BPF", "EBADF", "ENOPROTOOPT", EBPF),
     known(
-        When::Maybe,
-        "bindrace",
-        "fin",
-        "at once",
-        "late at times",
-        "close runs natively: the stack hears of it when the supervisor runs next, some ten microseconds later",
+        When::Always,
+        "options",
+        "TCP_INFO",
+        "ok state 1 length full mss 32741",
+        "ok state 1 length full mss 65483",
+        SEGMENT,
     ),
 ];

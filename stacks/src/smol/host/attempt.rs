@@ -17,7 +17,7 @@ use super::super::engine::{Engine, SocketId};
 use super::super::pump::stream::Pending;
 use super::super::pump::{End, Place, Shared, Socket, unix};
 use super::StackKey;
-use super::hosted::Hosted;
+use super::hosted::{Hosted, shown};
 use super::parked::Parked;
 
 /// Longest receive at once, in bytes: the program gets less than it asked for, as it must expect.
@@ -82,6 +82,10 @@ impl Hosted {
 
     fn dispatch(&mut self, now: Instant, parked: &mut Parked, shared: &mut Shared) -> Try {
         let (id, caller) = (parked.socket, parked.caller);
+        let (engine, sockets) = self.parts();
+        if let Some(Socket { end: End::Datagram(datagram), .. }) = sockets.get_mut(&id) {
+            datagram.catch_up(now, id, &caller, engine, shared);
+        }
         match parked.call {
             SocketCall::Accept { flags } => return self.accept(now, parked, flags, shared),
             SocketCall::Bind { .. } => {
@@ -96,6 +100,7 @@ impl Hosted {
         let key = self.key();
         let (engine, sockets) = self.parts();
         let socket = sockets.get_mut(&id).ok_or(Errno::EBADF)?;
+        forget_seen_error(now, engine, socket, parked);
         match parked.call {
             SocketCall::Connect { .. } => connect(now, key, engine, socket, parked, shared),
             SocketCall::Listen { .. } => listen(now, key, engine, socket, parked, shared),
@@ -105,7 +110,7 @@ impl Hosted {
             SocketCall::Shutdown { how } => shutdown(now, engine, socket, parked, how),
             SocketCall::Send { .. } if !matches!(socket.end, End::Datagram(_)) => send(socket, parked),
             SocketCall::Receive { .. } => match socket.end {
-                End::Datagram(_) => receive_datagram(now, engine, socket, parked),
+                End::Datagram(_) => receive_datagram(now, engine, socket, parked, shared),
                 _ => receive(engine, socket, parked),
             },
             SocketCall::Send { .. } => match engine.call(now, id, &caller, &parked.call) {
@@ -154,6 +159,7 @@ impl Hosted {
         accepted.caller = parked.caller;
         accepted.listener = None;
         shared.inodes.insert(accepted.inode, (key, accepted.id));
+        engine.set_inode(id, shown(accepted.inode));
         let peer = match engine.call(now, id, &parked.caller, &SocketCall::PeerName) {
             Ok(Done::Address(peer)) => peer,
             // It was reset meanwhile; what it said before can still be read.
@@ -221,7 +227,8 @@ fn connect(
         match family {
             Some(libc::AF_UNSPEC) => datagram.unlink(&parked.file),
             Some(libc::AF_INET | libc::AF_INET6) => {
-                datagram.link(&parked.file, socket.token, shared)?;
+                let address = socket.address.as_ref().ok_or(Errno::EINVAL)?;
+                datagram.link(&parked.file, (socket.token, address), shared)?;
             }
             _ => {}
         }
@@ -232,6 +239,7 @@ fn connect(
             let pending = if matches!(socket.end, End::Spent) {
                 // The kernel's end of a failed connection is spent: the program gets a fresh one in its place.
                 let fresh = replace(key, socket, &parked.file, shared)?;
+                engine.set_inode(socket.id, shown(socket.inode));
                 let mut pending = Pending::new(shared, socket.token, &fresh)?;
                 pending.keep(fresh.try_clone().map_err(|_| Errno::ENFILE)?);
                 parked.replacement = Some(fresh);
@@ -260,15 +268,16 @@ fn connect(
 /// A fresh program's end for a socket, instead of `old`.
 fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Shared) -> Result<OwnedFd, Errno> {
     let token = shared.number(Place::Socket(key, socket.id));
-    let made = unix::program_end(socket.kind, unix::is_nonblocking(old), &shared.name(token))
-        .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
-    let (inode, fresh) = made.inspect_err(|_| {
+    let made = shared
+        .program_end(socket.kind, unix::is_nonblocking(old), token)
+        .and_then(|(fresh, address)| Ok((unix::inode(&fresh)?, fresh, address)));
+    let (inode, fresh, address) = made.inspect_err(|_| {
         shared.places.remove(&token);
     })?;
     shared.places.remove(&socket.token);
     shared.inodes.remove(&socket.inode);
     shared.inodes.insert(inode, (key, socket.id));
-    (socket.token, socket.inode) = (token, inode);
+    (socket.token, socket.inode, socket.address) = (token, inode, Some(address));
     Ok(fresh)
 }
 
@@ -408,38 +417,28 @@ fn receive(engine: &Engine, socket: &Socket, parked: &mut Parked) -> Try {
 }
 
 /// recv(2) and friends on a socket with message boundaries.
-fn receive_datagram(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Parked) -> Try {
-    let SocketCall::Receive { length, control, flags, .. } = parked.call else {
-        return Ok(Tried::Done(Done::Native));
-    };
+fn receive_datagram(
+    now: Instant,
+    engine: &mut Engine,
+    socket: &mut Socket,
+    parked: &Parked,
+    shared: &mut Shared,
+) -> Try {
+    let SocketCall::Receive { flags, .. } = parked.call else { return Ok(Tried::Done(Done::Native)) };
     if flags & libc::MSG_ERRQUEUE != 0 {
         return Ok(Tried::Done(engine.call(now, socket.id, &parked.caller, &parked.call)?));
     }
-    let End::Datagram(datagram) = &mut socket.end else { return Err(Errno::ENOTCONN) };
-    let mut data = vec![0; length.min(MAX_RECEIVE)];
-    let mut options = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-    let peek = flags & libc::MSG_PEEK != 0;
-    options.set(RecvFlags::PEEK, peek);
-    match rustix::net::recvfrom(&parked.file, &mut data[..], options).map_err(unix::errno) {
-        Ok((count, whole, sender)) => {
-            data.truncate(count);
-            let sender = sender.and_then(|sender| rustix::net::SocketAddrUnix::try_from(sender).ok());
-            let sender = sender.as_ref().and_then(|sender| sender.abstract_name()).unwrap_or_default();
-            let origin = datagram.origin(sender, !peek);
-            let mut message = Message { data, length: count, from: origin.from, ..Message::default() };
-            if whole > count {
-                message.flags |= libc::MSG_TRUNC;
-                if flags & libc::MSG_TRUNC != 0 {
-                    message.length = whole;
-                }
-            }
-            message.control = origin.control;
-            if message.control.len() > control {
-                message.control.truncate(control);
-                message.flags |= libc::MSG_CTRUNC;
-            }
-            Ok(Tried::Done(Done::Received(message)))
+    match read_datagram(socket, parked) {
+        Err(Errno::EAGAIN) if engine.status(socket.id).readable > 0 => {
+            // Its end has just become empty, of what the engine had kept for want of room.
+            socket.handle_event(EpollFlags::empty());
+            socket.service(now, engine, shared);
         }
+        Err(_) => {}
+        Ok(message) => return Ok(Tried::Done(Done::Received(message))),
+    }
+    match read_datagram(socket, parked) {
+        Ok(message) => Ok(Tried::Done(Done::Received(message))),
         Err(Errno::EAGAIN) if engine.status(socket.id).error.is_none() => {
             Ok(Tried::Wait(EpollFlags::empty()))
         }
@@ -447,10 +446,56 @@ fn receive_datagram(now: Instant, engine: &mut Engine, socket: &mut Socket, park
     }
 }
 
+/// Reads from the program's end.
+fn read_datagram(socket: &mut Socket, parked: &Parked) -> Result<Message, Errno> {
+    let End::Datagram(datagram) = &mut socket.end else { return Err(Errno::ENOTCONN) };
+    let SocketCall::Receive { length, control, flags, .. } = parked.call else { return Err(Errno::EINVAL) };
+    let mut data = vec![0; length.min(MAX_RECEIVE)];
+    let mut options = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+    let peek = flags & libc::MSG_PEEK != 0;
+    options.set(RecvFlags::PEEK, peek);
+    let (count, whole, sender) =
+        rustix::net::recvfrom(&parked.file, &mut data[..], options).map_err(unix::errno)?;
+    data.truncate(count);
+    let sender = sender.and_then(|sender| rustix::net::SocketAddrUnix::try_from(sender).ok());
+    let sender = sender.as_ref().and_then(|sender| sender.abstract_name()).unwrap_or_default();
+    let origin = datagram.origin(sender, !peek);
+    let mut message = Message { data, length: count, from: origin.from, ..Message::default() };
+    if whole > count {
+        message.flags |= libc::MSG_TRUNC;
+        if flags & libc::MSG_TRUNC != 0 {
+            message.length = whole;
+        }
+    }
+    message.control = origin.control;
+    if message.control.len() > control {
+        message.control.truncate(control);
+        message.flags |= libc::MSG_CTRUNC;
+    }
+    Ok(message)
+}
+
+/// An error that polls of the program's end were made to see: a native read or write may have taken it there,
+/// and then it is not told again. If not, the call tells it, or the end is alarmed once more.
+fn forget_seen_error(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Parked) {
+    let tells = match parked.call {
+        SocketCall::Receive { flags, .. } => flags & libc::MSG_ERRQUEUE == 0,
+        SocketCall::GetOption { level, name, .. } => (level, name) == (libc::SOL_SOCKET, libc::SO_ERROR),
+        SocketCall::Send { .. } | SocketCall::Connect { .. } => true,
+        _ => false,
+    };
+    if let End::Datagram(datagram) = &mut socket.end
+        && tells
+        && datagram.calm()
+        && unix::take_error(&parked.file).is_none()
+    {
+        take_error(now, engine, socket.id, parked);
+    }
+}
+
 /// Takes the engine's pending error.
 fn take_error(now: Instant, engine: &mut Engine, id: SocketId, parked: &Parked) -> Option<Errno> {
-    let ask = SocketCall::GetOption { level: libc::SOL_SOCKET, name: libc::SO_ERROR, value: vec![0; 4] };
-    match engine.call(now, id, &parked.caller, &ask) {
+    match engine.call(now, id, &parked.caller, &SocketCall::pending_error()) {
         Ok(Done::Bytes(bytes)) => {
             let number = i32::from_ne_bytes(bytes.first_chunk().copied()?);
             (number != 0).then(|| Errno::from_raw(number))

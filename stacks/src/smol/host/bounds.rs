@@ -67,7 +67,13 @@ impl Bounds {
 
     /// The stack has `memory` bytes now; since the last time it took so much time and passed so many packets.
     /// What is too much, if anything is.
-    pub(super) fn check(&mut self, now: Instant, memory: usize, time: Duration, packets: u64) -> Option<String> {
+    pub(super) fn check(
+        &mut self,
+        now: Instant,
+        memory: usize,
+        time: Duration,
+        packets: u64,
+    ) -> Option<String> {
         if memory as u64 > self.limits.memory.0 {
             return Some(format!("it used more memory than its limit of {}", self.limits.memory));
         }
@@ -75,7 +81,9 @@ impl Bounds {
             let most = CPU_WINDOW.as_nanos() as u64 / 100 * u64::from(limit.0);
             if self.cpu.add(now, time.as_nanos() as u64) > most {
                 let seconds = CPU_WINDOW.as_secs();
-                return Some(format!("it took more than its limit of {limit} of a processor for {seconds} s"));
+                return Some(format!(
+                    "it took more than its limit of {limit} of a processor for {seconds} s"
+                ));
             }
         }
         if let Some(limit) = self.limits.packets
@@ -115,7 +123,8 @@ mod tests {
     fn a_busy_while_is_no_harm_and_a_long_one_is() {
         let start = Instant::now();
         let mut bounds = bounds("cpu=50%", start);
-        let mut busy = |ms: u64| bounds.check(start + Duration::from_millis(ms), 0, Duration::from_millis(100), 0);
+        let mut busy =
+            |ms: u64| bounds.check(start + Duration::from_millis(ms), 0, Duration::from_millis(100), 0);
         assert!((0..4900).step_by(100).all(|ms| busy(ms).is_none()));
         assert!((4900..5300).step_by(100).any(|ms| busy(ms).is_some()));
     }

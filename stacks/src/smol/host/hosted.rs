@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use msocket::line::Refusal;
 use nix::errno::Errno;
@@ -18,6 +18,7 @@ use super::super::pump::stream::Stream;
 use super::super::pump::{End, Place, Shared, Socket, unix};
 use super::super::tables::{IfIndex, LOOPBACK};
 use super::StackKey;
+use super::bounds::Bounds;
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SocketSpec, TYPE_MASK};
@@ -41,6 +42,9 @@ pub(super) struct Hosted {
     /// There is more to do at once.
     unfinished: bool,
     ports: Vec<Plugged>,
+    bounds: Bounds,
+    /// Used and not yet judged: processor time, packets.
+    used: (Duration, u64),
 }
 
 /// A port, and the interface it is of.
@@ -67,6 +71,8 @@ impl Hosted {
         let now = plugs.clocks.0;
         let mut engine = Engine::new(config, seed, now)?;
         engine.ask_listeners();
+        let wall = plugs.clocks.1.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        engine.set_realtime(now, wall);
         let mut ports = Vec::new();
         for (interface, number) in config.interfaces.iter().zip(LOOPBACK.0 + 1..) {
             if let Some(port) = Port::open(plugs, interface)? {
@@ -88,6 +94,8 @@ impl Hosted {
             deadline: None,
             unfinished: true,
             ports,
+            bounds: Bounds::new(now, config.limits),
+            used: (Duration::ZERO, 0),
         })
     }
 
@@ -155,18 +163,18 @@ impl Hosted {
         let token = shared.number(Place::Socket(self.key, id));
         let made = (|| {
             let nonblocking = spec.kind & libc::SOCK_NONBLOCK != 0;
-            let program = unix::program_end(kind, nonblocking, &shared.name(token))?;
+            let (program, address) = shared.program_end(kind, nonblocking, token)?;
             let mut end = if stream { End::Idle } else { End::Datagram(Datagram::default()) };
             if let End::Datagram(datagram) = &mut end
                 && matches!(spec.domain, libc::AF_NETLINK | libc::AF_PACKET)
             {
                 // One peer each, the stack itself: native send(2) and write(2) must reach it.
-                datagram.link(&program, token, shared)?;
+                datagram.link(&program, (token, &address), shared)?;
             }
             let inode = unix::inode(&program)?;
-            Ok((program, inode, end))
+            Ok((program, inode, end, address))
         })();
-        let (program, inode, end) = match made {
+        let (program, inode, end, address) = match made {
             Ok(made) => made,
             Err(errno) => {
                 shared.places.remove(&token);
@@ -174,9 +182,10 @@ impl Hosted {
             }
         };
         shared.inodes.insert(inode, (self.key, id));
+        self.engine().set_inode(id, shown(inode));
         self.unwatched.push_back(id);
-        let (listener, parked) = (None, Vec::new());
-        let socket = Socket { id, token, kind, inode, caller: *caller, listener, end, parked };
+        let (caller, address, listener, parked) = (*caller, Some(address), None, Vec::new());
+        let socket = Socket { id, token, kind, address, inode, caller, listener, end, parked };
         self.sockets.insert(id, socket);
         Ok(program)
     }
@@ -204,15 +213,18 @@ impl Hosted {
             plugged.ready = false;
             for left in (0..FRAMES).rev() {
                 let Some((header, frame)) = plugged.port.receive(now, &mut shared.frame) else { break };
+                self.used.1 += 1;
                 engine.handle_frame(now, plugged.link, &header, frame);
                 if left == 0 {
                     plugged.ready = true;
                     more = true;
                 }
             }
-            if !plugged.port.has_carrier() && !plugged.dead {
-                plugged.dead = true;
-                engine.plug(now, plugged.link, false);
+            // The other end of a cable may be plugged in later, and again.
+            let carrier = plugged.port.has_carrier();
+            if carrier == plugged.dead {
+                plugged.dead = !carrier;
+                engine.plug(now, plugged.link, carrier);
             }
         }
         more
@@ -277,7 +289,7 @@ impl Hosted {
             knocked = true;
             // Who waits in accept(2) is there.
             let waits = self.sockets.get(&listener).is_some_and(|socket| !socket.parked.is_empty());
-            if !waits && self.is_dead(listener, shared) {
+            if !waits && self.is_dead(listener) {
                 self.engine().turn_away(now, listener, child);
                 self.bury(now, listener, shared);
             } else {
@@ -290,12 +302,13 @@ impl Hosted {
     /// Puts the engine's frames on their ports. True: there would be more at once.
     fn transmit(&mut self, now: Instant) -> bool {
         let engine = self.state.as_mut().expect("a failed stack is not asked");
-        let ports = &mut self.ports;
+        let (ports, packets) = (&mut self.ports, &mut self.used.1);
         if !ports.iter_mut().all(|plugged| plugged.dead || plugged.port.has_room()) {
             return false;
         }
         engine.poll_transmit(now, &mut |link, header, frame| {
             if let Some(plugged) = ports.iter_mut().find(|plugged| plugged.link == link) {
+                *packets += 1;
                 let _ = plugged.port.send(now, header, frame);
             }
         })
@@ -307,15 +320,15 @@ impl Hosted {
         let Some(socket) = sockets.get_mut(&id) else { return false };
         let mut found = socket.service(now, engine, shared);
         let listening = id;
-        let (token, caller) = (socket.token, socket.caller);
+        let caller = socket.caller;
         let mut offered = None;
-        if let End::Listener(listener) = &mut socket.end {
+        if let (End::Listener(listener), Some(address)) = (&mut socket.end, &socket.address) {
             let mut next = shared.next;
             let mut number = || {
                 next += 1;
                 next
             };
-            match listener.offer(now, id, token, engine, shared, &mut number) {
+            match listener.offer(now, id, address, engine, shared, &mut number) {
                 Ok(new) => offered = new,
                 Err(()) => {
                     engine.close(now, id, false);
@@ -329,8 +342,9 @@ impl Hosted {
             shared.places.insert(token, Place::Socket(key, id));
             let end = End::Stream(Stream::new(ours));
             let (kind, parked) = (SocketType::STREAM, Vec::new());
-            let listener = Some(listening);
-            sockets.insert(id, Socket { id, token, kind, inode: 0, caller, listener, end, parked });
+            let (listener, address) = (Some(listening), None);
+            let socket = Socket { id, token, kind, address, inode: 0, caller, listener, end, parked };
+            sockets.insert(id, socket);
             found.moved = true;
         }
         if found.gone {
@@ -385,12 +399,12 @@ impl Hosted {
         buried > 0
     }
 
-    fn is_dead(&self, id: SocketId, shared: &Shared) -> bool {
-        self.sockets.get(&id).is_some_and(|socket| !socket.is_alive(shared))
+    fn is_dead(&self, id: SocketId) -> bool {
+        self.sockets.get(&id).is_some_and(|socket| !socket.is_alive())
     }
 
     fn bury(&mut self, now: Instant, id: SocketId, shared: &mut Shared) -> bool {
-        let dead = self.is_dead(id, shared);
+        let dead = self.is_dead(id);
         if dead {
             self.engine().close(now, id, false);
             self.forget(id, shared);
@@ -405,8 +419,25 @@ impl Hosted {
         (std::mem::replace(&mut self.deadline, new), new)
     }
 
-    /// Ends everything; what waited for it is returned.
-    pub(super) fn fail(&mut self, why: &str, shared: &mut Shared) -> Vec<Ticket> {
+    /// Whether its processor time is to be told.
+    pub(super) fn measures_time(&self) -> bool {
+        self.bounds.measures_time()
+    }
+
+    /// It took so much processor time.
+    pub(super) fn spend(&mut self, time: Duration) {
+        self.used.0 += time;
+    }
+
+    /// What it has used too much of, if anything.
+    pub(super) fn exceeded(&mut self, now: Instant) -> Option<String> {
+        let memory = self.state.as_ref().map_or(0, Engine::memory);
+        let (time, packets) = std::mem::take(&mut self.used);
+        self.bounds.check(now, memory, time, packets)
+    }
+
+    /// Ends everything. The deadline it was filed under and the calls that waited for it are returned.
+    pub(super) fn fail(&mut self, why: &str, shared: &mut Shared) -> (Option<Instant>, Vec<Ticket>) {
         self.state = Err(why.to_owned());
         self.unfinished = false;
         let mut tickets = Vec::new();
@@ -418,6 +449,11 @@ impl Hosted {
         for plugged in self.ports.drain(..) {
             shared.places.remove(&plugged.token);
         }
-        tickets
+        (self.deadline.take(), tickets)
     }
+}
+
+/// An inode as sock_diag(7) shows it.
+pub(super) fn shown(inode: u64) -> u32 {
+    inode as u32
 }

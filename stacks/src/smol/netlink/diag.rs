@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use super::World;
 use super::reply::{Answer, Answered, Asked, Empty, List, Sink, fill_from};
-use super::wire::{Header, Message, u32_at};
+use super::wire::{Attributes, Header, Message, u32_at};
 use crate::smol::tcp::{Info, State};
 
 /// SOCK_DIAG_BY_FAMILY
@@ -20,6 +20,8 @@ const BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
 /// Length of `struct inet_diag_req_v2`.
 const REQUEST: usize = 56;
+/// INET_DIAG_REQ_PROTOCOL: for numbers that do not fit into a byte, as MPTCP's.
+const REQ_PROTOCOL: u16 = 3;
 /// INET_DIAG_NOCOOKIE, both halves.
 const NO_COOKIE: u64 = u64::MAX;
 /// INET_DIAG_*
@@ -143,6 +145,10 @@ pub(super) fn answer(asked: &Asked<'_>, world: &dyn World) -> Answered {
         return Err(Errno::EINVAL.into());
     }
     if ![libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_RAW].contains(&i32::from(protocol)) {
+        return Err(Errno::ENOENT.into());
+    }
+    let protocol_in_full = Attributes::behind(payload, REQUEST).u32(REQ_PROTOCOL)?;
+    if protocol_in_full.is_some_and(|full| full != u32::from(protocol)) {
         return Err(Errno::ENOENT.into());
     }
     let states = u32_at(payload, 4).unwrap_or_default();

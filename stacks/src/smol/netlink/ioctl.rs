@@ -46,6 +46,8 @@ const SIOCSIFNAME: u32 = 0x8923;
 const SIOCSIFHWADDR: u32 = 0x8924;
 const SIOCGIFHWADDR: u32 = 0x8927;
 const SIOCGIFINDEX: u32 = 0x8933;
+const SIOCSIFPFLAGS: u32 = 0x8934;
+const SIOCGIFPFLAGS: u32 = 0x8935;
 const SIOCDIFADDR: u32 = 0x8936;
 const SIOCGIFTXQLEN: u32 = 0x8942;
 const SIOCSIFTXQLEN: u32 = 0x8943;
@@ -54,6 +56,9 @@ const SIOCDARP: u32 = 0x8953;
 const SIOCGARP: u32 = 0x8954;
 const SIOCSARP: u32 = 0x8955;
 const SIOCGIFMAP: u32 = 0x8970;
+/// SIOCDEVPRIVATE and the 15 behind it.
+const PRIVATE: u32 = 0x89f0;
+const LAST_PRIVATE: u32 = 0x89ff;
 /// linux/ethtool.h
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GLINK: u32 = 0x0a;
@@ -109,6 +114,10 @@ pub fn answer(
             set(request, argument, speaks_v4, world.tables_mut())
         }
         SIOCETHTOOL => ethtool(argument, world.tables()),
+        // No driver has requests of its own.
+        PRIVATE..=LAST_PRIVATE => named(&ifreq(argument)?, world.tables()).and(Err(Errno::EOPNOTSUPP)),
+        // devinet_ioctl() is handed these and does not know them.
+        SIOCSIFPFLAGS | SIOCGIFPFLAGS if family == libc::AF_INET => Err(Errno::EINVAL),
         _ => Err(Errno::ENOTTY),
     }
 }

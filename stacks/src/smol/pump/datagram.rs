@@ -16,8 +16,11 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
+use super::super::call::{Caller, SocketCall};
 use super::super::engine::{Engine, Received, SocketId};
-use super::{Found, Shared, unix};
+use super::stream::find_program_end;
+use super::unix::{self, Address};
+use super::{Found, Shared};
 
 /// Most origins of one socket that have a descriptor; the one not used for longest goes first.
 const MAX_SENDERS: usize = 32;
@@ -25,6 +28,8 @@ const MAX_SENDERS: usize = 32;
 const MAX_ORIGINS: usize = 1024;
 /// Most datagrams of a program taken in one visit.
 const BURST: usize = 64;
+/// Most visits that a call waits for: more than the program's send buffer has room for.
+const BURSTS: usize = 64;
 
 /// Where a datagram came from, as the program will be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,10 +49,9 @@ struct Sender {
 #[derive(Debug)]
 struct Link {
     ours: OwnedFd,
+    name: Vec<u8>,
     /// Of datagrams in the program's end, oldest first.
     origins: VecDeque<Origin>,
-    /// The program has been made to look for its error.
-    alarmed: bool,
 }
 
 /// A socket with message boundaries.
@@ -57,6 +61,8 @@ pub(in super::super) struct Datagram {
     origins: VecDeque<(u64, Origin)>,
     next: u64,
     link: Option<Link>,
+    /// The program has been made to look for its error.
+    alarmed: bool,
     /// The program's end was full.
     full: bool,
     /// A linked program may have written something.
@@ -74,17 +80,17 @@ impl Datagram {
     pub(in super::super) fn link(
         &mut self,
         program: &OwnedFd,
-        token: u64,
+        (token, address): (u64, &Address),
         shared: &Shared,
     ) -> Result<(), Errno> {
         self.link = None;
-        let (number, to) = (self.number(), shared.name(token));
-        let name = sender_name(&to, number);
-        let ours = unix::sender(&name, &to)?;
+        let name = sender_name(&shared.name(token), self.number());
+        let ours = unix::sender(&name, address)?;
         unix::link(program, &name)?;
         shared.watch(&ours, token)?;
         self.senders.clear();
-        self.link = Some(Link { ours, origins: VecDeque::new(), alarmed: false });
+        self.link = Some(Link { ours, name, origins: VecDeque::new() });
+        self.alarmed = false;
         self.readable = true;
         Ok(())
     }
@@ -106,14 +112,14 @@ impl Datagram {
         &mut self,
         now: Instant,
         id: SocketId,
-        token: u64,
+        (token, address): (u64, &Address),
+        whose: (&Caller, u64),
         engine: &mut Engine,
         shared: &mut Shared,
     ) -> Found {
         let mut found = Found::default();
-        let name = shared.name(token);
         while !self.full && !found.gone {
-            let mut give = |received: &Received<'_>| match self.give(received, &name, token, shared) {
+            let mut give = |received: &Received<'_>| match self.give(received, (token, address), shared) {
                 Ok(()) => true,
                 Err(Errno::EAGAIN) => {
                     self.full = true;
@@ -130,26 +136,47 @@ impl Datagram {
                 break;
             }
         }
-        if let Some(link) = &mut self.link {
-            let error = engine.status(id).error.is_some();
-            if error && !link.alarmed {
-                let _ = unix::alarm(&link.ours, &name);
+        found.moved |= self.take(now, id, whose.0, engine, shared);
+        let error = engine.status(id).error.is_some();
+        if error && !std::mem::replace(&mut self.alarmed, error) {
+            match &self.link {
+                Some(link) => drop(unix::alarm(&link.ours, &link.name, address)),
+                None => self.alarm_loose(whose, sender_name(&shared.name(token), 0), address),
             }
-            link.alarmed = error;
         }
-        found.moved |= self.take(now, id, engine, shared);
+        self.alarmed = error;
         if found.gone {
             engine.close(now, id, false);
         }
         found
     }
 
+    /// Makes a loose program's end, `whose` says which, report an error to those who poll it: it is linked to a
+    /// socket of ours for a moment. What waits there would be lost by that, but then it is readable anyway.
+    fn alarm_loose(&self, (caller, inode): (&Caller, u64), alarm: Vec<u8>, address: &Address) {
+        let raise = |program: OwnedFd| {
+            if unix::is_readable(&program) {
+                return Ok(());
+            }
+            let ours = unix::sender(&alarm, address)?;
+            unix::link(&program, &alarm)?;
+            let raised = unix::alarm(&ours, &alarm, address);
+            unix::unlink(&program)?;
+            raised
+        };
+        let _ = find_program_end(caller, inode).map(raise);
+    }
+
+    /// Whether the program has been made to look for an error; not any more.
+    pub(in super::super) fn calm(&mut self) -> bool {
+        std::mem::take(&mut self.alarmed)
+    }
+
     /// One datagram to the program.
     fn give(
         &mut self,
         received: &Received<'_>,
-        name: &[u8],
-        token: u64,
+        (token, address): (u64, &Address),
         shared: &Shared,
     ) -> Result<(), Errno> {
         if let Some(link) = &mut self.link {
@@ -183,7 +210,7 @@ impl Datagram {
                 if self.senders.len() >= MAX_SENDERS {
                     self.senders.pop_front();
                 }
-                let ours = unix::sender(&sender_name(name, number), name)?;
+                let ours = unix::sender(&sender_name(&shared.name(token), number), address)?;
                 shared.watch(&ours, token)?;
                 self.senders.push_back(Sender { number, ours });
                 self.senders.len() - 1
@@ -192,13 +219,43 @@ impl Datagram {
         unix::write(&self.senders[at].ours, received.data).map(drop)
     }
 
+    /// Takes all that a linked program has written: what it asks now comes behind that.
+    pub(in super::super) fn catch_up(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        caller: &Caller,
+        engine: &mut Engine,
+        shared: &mut Shared,
+    ) {
+        self.readable = true;
+        for _ in 0..BURSTS {
+            if !self.readable || !self.take(now, id, caller, engine, shared) {
+                return;
+            }
+        }
+    }
+
     /// What a linked program wrote.
-    fn take(&mut self, now: Instant, id: SocketId, engine: &mut Engine, shared: &mut Shared) -> bool {
+    fn take(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        caller: &Caller,
+        engine: &mut Engine,
+        shared: &mut Shared,
+    ) -> bool {
         let Some(link) = self.link.as_ref().filter(|_| self.readable) else { return false };
         for _ in 0..BURST {
             match unix::read(&link.ours, &mut shared.scratch) {
                 // What native send(2) could have been told comes with the next trapped call.
-                Ok(length) => drop(engine.send_datagram(now, id, &shared.scratch[..length])),
+                Ok(length) => {
+                    if std::mem::take(&mut self.alarmed) {
+                        // Who can write has seen the error that it was alarmed about.
+                        drop(engine.call(now, id, caller, &SocketCall::pending_error()));
+                    }
+                    let _ = engine.send_datagram(now, id, &shared.scratch[..length]);
+                }
                 Err(_) => {
                     self.readable = false;
                     return true;

@@ -11,7 +11,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::super::engine::{Engine, SocketId};
-use super::{Shared, unix};
+use super::Shared;
+use super::unix::{self, Address};
 
 /// A listener.
 #[derive(Debug, Default)]
@@ -40,7 +41,7 @@ impl Listener {
         &mut self,
         now: Instant,
         listener: SocketId,
-        token: u64,
+        address: &Address,
         engine: &mut Engine,
         shared: &Shared,
         number: &mut dyn FnMut() -> u64,
@@ -50,7 +51,7 @@ impl Listener {
         }
         let Some((id, _)) = engine.accept(now, listener) else { return Ok(None) };
         let fresh = number();
-        match unix::offer(&shared.name(token), &shared.name(fresh)) {
+        match unix::offer(address, &shared.name(fresh)) {
             Ok(ours) if shared.watch(&ours, fresh).is_ok() => {
                 self.offered += 1;
                 engine.lend(listener, self.offered);

@@ -14,13 +14,13 @@ pub(super) mod listener;
 pub(super) mod stream;
 pub(super) mod unix;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use rustc_hash::FxHashMap;
-use rustix::net::SocketType;
+use rustix::net::{Shutdown, SocketType};
 
 use super::call::{Caller, Ticket};
 use super::engine::{Engine, SocketId};
@@ -28,7 +28,8 @@ use super::host::StackKey;
 use super::tables::IfIndex;
 use datagram::Datagram;
 use listener::Listener;
-use stream::{Pending, Stream};
+use stream::{Pending, Stream, find_program_end};
+use unix::Address;
 
 /// What the sockets of all stacks of a host share.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(super) struct Shared {
     pub(super) rendezvous: unix::Rendezvous,
     /// Nobody can guess names that begin with it.
     pub(super) secret: String,
+    /// Where program's ends are bound.
+    pub(super) folder: OwnedFd,
     /// One datagram, or a piece of a stream.
     pub(super) scratch: Vec<u8>,
     /// One frame.
@@ -57,7 +60,17 @@ impl Shared {
         self.epoll.add(fd, EpollEvent::new(flags, token))
     }
 
-    /// The abstract name of the program's end of the socket with this token.
+    /// A fresh program's end for the socket with this token.
+    pub(super) fn program_end(
+        &self,
+        kind: SocketType,
+        nonblocking: bool,
+        token: u64,
+    ) -> Result<(OwnedFd, Address), Errno> {
+        unix::program_end(kind, nonblocking, &self.folder, &format!(".{}-{token:x}", self.secret))
+    }
+
+    /// What the abstract names of our ends of the socket with this token begin with.
     pub(super) fn name(&self, token: u64) -> Vec<u8> {
         format!("{}/{token:x}", self.secret).into_bytes()
     }
@@ -69,7 +82,7 @@ impl Shared {
         self.next
     }
 
-    /// The token in the name of one of our ends, or of a program's.
+    /// The token in the name of one of our ends.
     pub(super) fn token(&self, name: &[u8]) -> Option<u64> {
         let rest = name.strip_prefix(self.secret.as_bytes())?.strip_prefix(b"/")?;
         let digits = rest.split(|b| !b.is_ascii_hexdigit()).next()?;
@@ -77,7 +90,7 @@ impl Shared {
     }
 
     /// Watches one of our ends.
-    pub(super) fn watch(&self, ours: &std::os::fd::OwnedFd, token: u64) -> Result<(), Errno> {
+    pub(super) fn watch(&self, ours: &OwnedFd, token: u64) -> Result<(), Errno> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
         self.epoll.add(ours, EpollEvent::new(flags, token))
     }
@@ -120,6 +133,8 @@ pub(super) struct Socket {
     pub(super) token: u64,
     /// The program's end: stream or datagram.
     pub(super) kind: SocketType,
+    /// Where it is found; an accepted one needs not be.
+    pub(super) address: Option<Address>,
     /// The program's end, once it has been seen.
     pub(super) inode: u64,
     /// Who made it, or last made a call on it.
@@ -159,8 +174,16 @@ impl Socket {
                 }
                 found
             }
-            End::Datagram(datagram) => datagram.service(now, self.id, self.token, engine, shared),
-            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => Found::default(),
+            End::Datagram(datagram) => match &self.address {
+                Some(address) => {
+                    let whose = (&self.caller, self.inode);
+                    datagram.service(now, self.id, (self.token, address), whose, engine, shared)
+                }
+                None => Found::default(),
+            },
+            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => {
+                Found::default()
+            }
         }
     }
 
@@ -196,19 +219,24 @@ impl Socket {
 
     /// The stack has failed: the program's end breaks.
     pub(super) fn break_off(&mut self) {
-        match self.end {
-            End::Stream(_) => self.spend(),
-            End::Idle | End::Listener(_) => {}
-            End::Pending(_) | End::Spent | End::Datagram(_) => self.end = End::Spent,
+        match std::mem::replace(&mut self.end, End::Spent) {
+            End::Stream(stream) => stream.reset(&self.caller, self.inode),
+            End::Spent => {}
+            // Whoever polls or reads natively is woken by an end of file; our calls say ENETDOWN.
+            End::Idle | End::Pending(_) | End::Listener(_) | End::Datagram(_) => {
+                if let Some(program) = find_program_end(&self.caller, self.inode) {
+                    let _ = unix::shut(&program, Shutdown::Both);
+                }
+            }
         }
     }
 
     /// Is the program's end still open, as far as one can know without a peer?
-    pub(super) fn is_alive(&self, shared: &Shared) -> bool {
+    pub(super) fn is_alive(&self) -> bool {
         match self.end {
             End::Pending(_) | End::Stream(_) => true,
             End::Idle | End::Spent | End::Listener(_) | End::Datagram(_) => {
-                unix::is_alive(self.kind, &shared.name(self.token))
+                self.address.as_ref().is_none_or(|address| address.is_alive(self.kind))
             }
         }
     }

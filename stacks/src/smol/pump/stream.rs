@@ -281,7 +281,7 @@ impl Stream {
 
 /// A duplicate of the program's end, if the process that last used it still has it, or one of its children does (a
 /// server that forks for each connection).
-fn find_program_end(caller: &Caller, inode: u64) -> Option<OwnedFd> {
+pub(super) fn find_program_end(caller: &Caller, inode: u64) -> Option<OwnedFd> {
     let mut family = vec![caller.pid];
     let mut at = 0;
     while let Some(&pid) = family.get(at) {

@@ -9,12 +9,17 @@
 //! - *Half-closed*: the program's end is shut after one byte of junk, which stays unread to the end, so that
 //!   a reset can still be told.
 //!
-//! Every program's end is bound to an abstract name that nobody can guess. The name tells whether the
-//! program still has the socket ([`is_alive`]): closing a socket without peer wakes nobody.
+//! Every program's end has an [`Address`] that we alone can connect to: it is bound to a file in a folder of
+//! ours, and the file is removed at once; what remains is a descriptor of it. (Abstract names are there for all
+//! to see, /proc/net/unix, and for all to connect to.) The address tells whether the program still has the socket
+//! ([`Address::is_alive`]): closing a socket without peer wakes nobody. Our own ends have abstract names; they
+//! are connected, so that nobody else can send to them.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with,
     bind, connect, listen, recv, send, shutdown, socket_with, sockopt,
@@ -37,16 +42,57 @@ pub(in super::super) fn errno(error: rustix::io::Errno) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }
 
-/// A fresh socket of a program, bound to `name`.
-pub(in super::super) fn program_end(kind: SocketType, nonblocking: bool, name: &[u8]) -> Result<OwnedFd> {
+/// Where a socket can be connected to, by whoever has this.
+#[derive(Debug)]
+pub(in super::super) struct Address(OwnedFd);
+
+impl Address {
+    /// Binds a socket to a file called `name` in `folder` and removes the file.
+    fn bind(socket: &OwnedFd, folder: &OwnedFd, name: &str) -> Result<Self> {
+        // By way of the folder's descriptor: a socket's address has room for 107 bytes of path.
+        let path = format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
+        bind(socket, &SocketAddrUnix::new(path).map_err(errno)?).map_err(errno)?;
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(errno);
+        let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
+        file.map(Self)
+    }
+
+    /// For connect(2).
+    fn path(&self) -> Result<SocketAddrUnix> {
+        SocketAddrUnix::new(format!("/proc/self/fd/{}", self.0.as_raw_fd())).map_err(errno)
+    }
+
+    /// Is the socket, of that type, still open?
+    pub(in super::super) fn is_alive(&self, kind: SocketType) -> bool {
+        // To connect one of another type fails either way, and in its own way if there is a socket.
+        let other = if kind == SocketType::STREAM { SocketType::DGRAM } else { SocketType::STREAM };
+        let (Ok(probe), Ok(path)) = (our_end(other), self.path()) else { return true };
+        connect(&probe, &path).map_err(errno) != Err(Errno::ECONNREFUSED)
+    }
+}
+
+/// Opens the folder in which [`Address`]es are made.
+pub(in super::super) fn folder(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(errno)
+}
+
+/// A fresh socket of a program, and where we find it: `name` must be unique in `folder`.
+pub(in super::super) fn program_end(
+    kind: SocketType,
+    nonblocking: bool,
+    folder: &OwnedFd,
+    name: &str,
+) -> Result<(OwnedFd, Address)> {
     let flags = if nonblocking { SocketFlags::NONBLOCK } else { SocketFlags::empty() };
     let end = socket_with(AddressFamily::UNIX, kind, flags | SocketFlags::CLOEXEC, None).map_err(errno)?;
-    bind(&end, &abstract_name(name)?).map_err(errno)?;
+    let address = Address::bind(&end, folder, name)?;
     if kind == SocketType::STREAM {
         // As small as can be, from the start: to shrink it later would wake those who wait to write.
         sockopt::set_socket_send_buffer_size(&end, 1).map_err(errno)?;
     }
-    Ok(end)
+    Ok((end, address))
 }
 
 fn abstract_name(name: &[u8]) -> Result<SocketAddrUnix> {
@@ -59,32 +105,25 @@ fn our_end(kind: SocketType) -> Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, kind, flags, None).map_err(errno)
 }
 
-/// Is the program's socket of that name still open?
-pub(in super::super) fn is_alive(kind: SocketType, name: &[u8]) -> bool {
-    let Ok(address) = abstract_name(name) else { return true };
-    let Ok(probe) = our_end(kind) else { return true };
-    bind(&probe, &address).is_err()
-}
-
 /// Where program's ends are connected to us, one at a time.
 #[derive(Debug)]
 pub(in super::super) struct Rendezvous {
     listener: OwnedFd,
-    address: SocketAddrUnix,
+    address: Address,
 }
 
 impl Rendezvous {
-    /// One with that name.
-    pub(in super::super) fn new(name: &[u8]) -> Result<Self> {
-        let (listener, address) = (our_end(SocketType::STREAM)?, abstract_name(name)?);
-        bind(&listener, &address).map_err(errno)?;
+    /// One in that folder.
+    pub(in super::super) fn new(folder: &OwnedFd, name: &str) -> Result<Self> {
+        let listener = our_end(SocketType::STREAM)?;
+        let address = Address::bind(&listener, folder, name)?;
         listen(&listener, 16).map_err(errno)?;
         Ok(Self { listener, address })
     }
 
     /// Connects a program's end to us. Our end comes back.
     fn meet(&self, program: &impl AsFd) -> Result<OwnedFd> {
-        connect(program, &self.address).map_err(errno)?;
+        connect(program, &self.address.path()?).map_err(errno)?;
         loop {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let ours = accept_with(&self.listener, flags).map_err(errno)?;
@@ -148,19 +187,17 @@ fn narrow(ours: &impl AsFd) -> Result<()> {
 
 /// Puts a connection into the queue of a program's listener: our end of it. EAGAIN: the queue is full;
 /// ECONNREFUSED: the listener has gone.
-pub(in super::super) fn offer(listener: &[u8], name: &[u8]) -> Result<OwnedFd> {
+pub(in super::super) fn offer(listener: &Address, name: &[u8]) -> Result<OwnedFd> {
     let ours = our_end(SocketType::STREAM)?;
     bind(&ours, &abstract_name(name)?).map_err(errno)?;
     narrow(&ours)?;
-    connect(&ours, &abstract_name(listener)?).map_err(errno)?;
+    connect(&ours, &listener.path()?).map_err(errno)?;
     Ok(ours)
 }
 
 /// Takes a connection out of a listener's queue, if there is one: the program's end and the name of ours.
 pub(in super::super) fn take(listener: &impl AsFd, nonblocking: bool) -> Result<(OwnedFd, Vec<u8>)> {
-    let mut ready = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    if rustix::event::poll(&mut ready, Some(&now)).map_err(errno)? == 0 {
+    if !is_readable(listener) {
         return Err(Errno::EAGAIN);
     }
     let flags = if nonblocking { SocketFlags::NONBLOCK } else { SocketFlags::empty() };
@@ -178,11 +215,11 @@ fn peer_name(fd: &impl AsFd) -> Option<Vec<u8>> {
 }
 
 /// A datagram socket of ours, named `name`, that sends to the program's socket `to`.
-pub(in super::super) fn sender(name: &[u8], to: &[u8]) -> Result<OwnedFd> {
+pub(in super::super) fn sender(name: &[u8], to: &Address) -> Result<OwnedFd> {
     let ours = our_end(SocketType::DGRAM)?;
     bind(&ours, &abstract_name(name)?).map_err(errno)?;
     narrow(&ours)?;
-    connect(&ours, &abstract_name(to)?).map_err(errno)?;
+    connect(&ours, &to.path()?).map_err(errno)?;
     Ok(ours)
 }
 
@@ -196,10 +233,25 @@ pub(in super::super) fn unlink(program: &impl AsFd) -> Result<()> {
     rustix::net::connect_unspec(program).map_err(errno)
 }
 
-/// Makes the program's linked datagram socket report an error to those who poll it.
-pub(in super::super) fn alarm(ours: &impl AsFd, to: &[u8]) -> Result<()> {
+/// Makes the program's linked datagram socket report an error to those who poll it (ECONNRESET to who reads or
+/// writes): that is what happens when our socket, `name`, leaves it with something unread
+/// (net/unix/af_unix.c, unix_dgram_disconnected). Only a socket without peer can write to itself.
+pub(in super::super) fn alarm(ours: &impl AsFd, name: &[u8], to: &Address) -> Result<()> {
+    let to = to.path()?;
     rustix::net::connect_unspec(ours).map_err(errno)?;
-    connect(ours, &abstract_name(to)?).map_err(errno)
+    let options = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let written = rustix::net::sendto(ours, &[0], options, &abstract_name(name)?).map_err(errno);
+    connect(ours, &to).map_err(errno)?;
+    written?;
+    rustix::net::connect_unspec(ours).map_err(errno)?;
+    connect(ours, &to).map_err(errno)
+}
+
+/// Whether there is something to be read.
+pub(in super::super) fn is_readable(fd: &impl AsFd) -> bool {
+    let mut ready = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut ready, Some(&now)).is_ok_and(|count| count > 0)
 }
 
 /// Writes the byte of junk by which a later reset is told. False if there is no room.
@@ -240,7 +292,7 @@ pub(in super::super) fn write(ours: &impl AsFd, bytes: &[u8]) -> Result<usize> {
 
 /// Whether a descriptor's file does not wait (O_NONBLOCK).
 pub(in super::super) fn is_nonblocking(fd: &impl AsFd) -> bool {
-    rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::NONBLOCK))
+    rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
 }
 
 /// What names a socket among all: its inode.

@@ -12,7 +12,7 @@ use super::ports::{Claim, Space, range};
 use super::{Body, Ownership, Socket};
 use crate::smol::call::Caller;
 use crate::smol::engine::{Engine, SocketId};
-use crate::smol::tables::{IfIndex, RouteKind, TABLE_LOCAL};
+use crate::smol::tables::{IfIndex, RouteKind, TABLE_LOCAL, TABLE_MAIN};
 
 /// net.ipv4.ip_unprivileged_port_start
 const FIRST_FREE_PORT: u16 = 1024;
@@ -51,7 +51,9 @@ impl Engine {
             return Kind::Broadcast;
         }
         let local = tables.routes.iter().any(|route| {
-            route.table == TABLE_LOCAL && route.kind == RouteKind::Local && route.to.contains(&ip)
+            // Without rules of policy, Linux has both tables in one.
+            let looked_at = matches!(route.table, TABLE_LOCAL | TABLE_MAIN);
+            looked_at && route.kind == RouteKind::Local && route.to.contains(&ip)
         });
         if local { Kind::Local } else { Kind::Foreign }
     }
@@ -158,15 +160,11 @@ impl Engine {
         if unicast_v6 && needs_scope(endpoint.address) && link.is_none() {
             return Err(Errno::EINVAL);
         }
-        let free = if endpoint.address.is_ipv4() {
-            socket.options.ip.free_bind || socket.options.ip.transparent
-        } else {
-            socket.options.ip6.free_bind || socket.options.ip6.transparent
-        };
+        let free = socket.options.ip.free_bind || socket.options.ip.transparent;
         match self.kind_of(endpoint.address, link.filter(|_| needs_scope(endpoint.address))) {
             Kind::Unspecified | Kind::Local => Ok(()),
             Kind::Broadcast | Kind::Group if !local_only => Ok(()),
-            _ if free || socket.options.ip.free_bind => Ok(()),
+            _ if free => Ok(()),
             _ => Err(Errno::EADDRNOTAVAIL),
         }
     }
