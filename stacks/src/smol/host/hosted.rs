@@ -318,7 +318,7 @@ impl Hosted {
         if found.gone {
             self.forget(id, shared);
         }
-        found.moved
+        found.moved || found.gone
     }
 
     /// The program has no descriptor of it any more, and the engine knows.

@@ -403,6 +403,9 @@ impl Engine {
         }
         let number = int(value)?;
         let rights = if caller.rights { Ok(()) } else { Err(Errno::EPERM) };
+        // What uses up the machine is for those with rights on the machine, whoever owns the stack (capable()
+        // and not ns_capable()).
+        let machine = if caller.rights && caller.uid == 0 { Ok(()) } else { Err(Errno::EPERM) };
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
         match name {
             libc::SO_LINGER => {
@@ -427,23 +430,23 @@ impl Engine {
                 return Ok(());
             }
             libc::SO_SNDBUFFORCE => {
-                rights?;
+                machine?;
                 return set_send_buffer(socket, number.max(0) as u32);
             }
             libc::SO_RCVBUFFORCE => {
-                rights?;
+                machine?;
                 return set_receive_buffer(socket, number.max(0) as u32);
             }
             libc::SO_MARK | SO_RESERVE_MEM => rights?,
             libc::SO_PRIORITY if !(0..=FREE_PRIORITY).contains(&number) => rights?,
             libc::SO_PREFER_BUSY_POLL if number != 0 => rights?,
             libc::SO_BUSY_POLL if number > socket.options.busy_poll => rights?,
-            libc::SO_DEBUG if number != 0 => rights.map_err(|_| Errno::EACCES)?,
+            libc::SO_DEBUG if number != 0 => machine.map_err(|_| Errno::EACCES)?,
             libc::SO_PEEK_OFF if !socket.is_udp() && socket.stream().is_none() => {
                 return Err(Errno::EOPNOTSUPP);
             }
             libc::SO_BUSY_POLL_BUDGET => {
-                rights?;
+                machine?;
                 return u16::try_from(number).map(|_| ()).map_err(|_| Errno::EINVAL);
             }
             libc::SO_MAX_PACING_RATE => {
