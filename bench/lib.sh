@@ -108,11 +108,11 @@ viewnet_user() {
     VN0="setpriv --reuid $BENCH_UID --regid $BENCH_UID --clear-groups env -i PATH=$PATH XDG_RUNTIME_DIR=$S/run $VIEWNET"
     save VN VN0
 }
-# two views on one switch; sets SRV, CLI, ADDR
+# two views on one switch; sets SRV, CLI, ADDR. $1: options of their stacks; $2: their MTU
 viewnet_pair() {
     $VN switch up bench || return 1
-    $VN stack up a --link "switch:bench,mtu=1500,ip=10.9.0.1/24" || return 1
-    $VN stack up b --link "switch:bench,mtu=1500,ip=10.9.0.2/24" || return 1
+    $VN stack up a ${1:-} --link "switch:bench,mtu=${2:-1500},ip=10.9.0.1/24" || return 1
+    $VN stack up b ${1:-} --link "switch:bench,mtu=${2:-1500},ip=10.9.0.2/24" || return 1
     SRV="$VN0 run --stack a --"; CLI="$VN0 run --stack b --"; ADDR=10.9.0.1
 }
 viewnet_down() { # all of viewnet_user's stacks and switches

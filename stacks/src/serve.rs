@@ -206,6 +206,7 @@ impl Server {
             let users: Vec<u64> =
                 self.connections.iter().filter(|(_, c)| c.stack == id.0).map(|(token, _)| *token).collect();
             users.into_iter().for_each(|token| self.hang_up(token));
+            self.smol.forget(id);
             if let Backing::Smol(key) = served.backing {
                 self.smol.remove(key);
             }
@@ -293,6 +294,7 @@ impl Server {
             }
         }
         self.smol.turn();
+        self.restart_failed();
         Ok(gone)
     }
 

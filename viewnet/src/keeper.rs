@@ -30,6 +30,7 @@ use crate::background::{self, start_eye};
 use crate::commands::stack::kept_failure;
 use crate::exit::{Exit, Failure};
 use crate::eye::Eye;
+use crate::launch;
 use crate::maker::{become_maker, take_turn};
 use crate::runtime::Runtime;
 use crate::sys::process::{self, Fork};
@@ -62,6 +63,18 @@ pub(crate) struct Up {
     pub(crate) config: StackConfig,
     /// Kernel or smol.
     pub(crate) kind: Kind,
+    /// What to do when it fails.
+    pub(crate) restart: Restart,
+}
+
+/// What to do with a stack that has failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub(crate) enum Restart {
+    /// Nothing: `stack show` says why.
+    #[default]
+    Never,
+    /// Make it anew, but not again and again.
+    OnFailure,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -73,17 +86,30 @@ enum Request {
     List,
 }
 
-/// Makes a kept stack, starting the keeper if there is none.
-pub(crate) fn up(runtime: &Runtime, up: &Up) -> Result<(), Failure> {
+/// Makes a kept stack, starting the keeper if there is none. With `any`, of whatever kind this machine lets us
+/// make: one in a library in place of a kernel stack.
+pub(crate) fn up(runtime: &Runtime, up: &Up, any: bool) -> Result<(), Failure> {
+    let Err(refusal) = ask_for(runtime, up)? else { return Ok(()) };
+    if any && launch::forbids_namespaces(&refusal) {
+        let smol = Up { kind: Kind::Smol, ..up.clone() };
+        return ask_for(runtime, &smol)?.map_err(kept_failure);
+    }
+    Err(kept_failure(refusal))
+}
+
+/// Asks the keeper for a stack, or says why it cannot be had.
+fn ask_for(runtime: &Runtime, up: &Up) -> Result<Result<(), Refusal>, Failure> {
     let mut last = LineError::Closed;
     for _ in 0..ATTEMPTS {
         let Ok(mut line) = Line::connect(&runtime.keeper(up.kind)) else {
-            start(runtime, up.kind)?;
-            continue;
+            match start(runtime, up.kind)? {
+                Ok(()) => continue,
+                Err(refusal) => return Ok(Err(refusal)),
+            }
         };
         match line.call::<_, Vec<PathBuf>>(&Request::Up(up.clone()), &[]) {
-            Ok(_) => return Ok(()),
-            Err(CallError::Refused(refusal)) => return Err(kept_failure(refusal)),
+            Ok(_) => return Ok(Ok(())),
+            Err(CallError::Refused(refusal)) => return Ok(Err(refusal)),
             Err(CallError::Line(error)) => last = error,
         }
     }
@@ -98,7 +124,7 @@ pub(crate) fn kept(runtime: &Runtime) -> Vec<PathBuf> {
 }
 
 /// Starts a keeper and waits until it answers or says why not.
-fn start(runtime: &Runtime, kind: Kind) -> Result<(), Failure> {
+fn start(runtime: &Runtime, kind: Kind) -> Result<Result<(), Refusal>, Failure> {
     if crate::nested::supervisor().is_some() {
         return Err(Failure::new(START, "this is inside a view, which it would not outlive")
             .hint("make the first stack outside of it"));
@@ -118,8 +144,8 @@ fn start(runtime: &Runtime, kind: Kind) -> Result<(), Failure> {
     // The process that we started only forks the keeper.
     let _ = child.wait();
     match line.receive::<Reply<()>>() {
-        Ok(Received::Message(Reply::Error(refusal), _)) => Err(kept_failure(refusal)),
-        Ok(Received::Message(Reply::Ok(()), _)) => Ok(()),
+        Ok(Received::Message(Reply::Error(refusal), _)) => Ok(Err(refusal)),
+        Ok(Received::Message(Reply::Ok(()), _)) => Ok(Ok(())),
         _ => {
             Err(Failure::new(START, "it ended at once")
                 .hint(format!("look at {}", runtime.folder().display())))
@@ -293,7 +319,7 @@ impl Keeper {
     }
 
     fn up(&mut self, up: Up) -> Result<PathBuf, SetUpError> {
-        let Up { name, path, mode, config, kind } = up;
+        let Up { name, path, mode, config, kind, restart } = up;
         let config = config.checked().map_err(|e| e.refusal("cannot use the configuration"))?;
         if self.server.find(&path).is_some() {
             return Err(Refusal::new(format!("cannot make stack {name}"), "it is there already")
@@ -303,7 +329,10 @@ impl Keeper {
         let switches = self.runtime.switches();
         if kind == Kind::Smol {
             let serving = Serving { name, path: path.clone(), mode, kept: true, own: None };
-            self.server.add_smol(serving, &config, &switches)?;
+            let id = self.server.add_smol(serving, &config, &switches)?;
+            if restart == Restart::OnFailure {
+                self.server.restart_on_failure(id, config, switches);
+            }
         } else {
             let stack = Backing::Kernel(KernelStack::create(&name, &config, &switches)?);
             self.server.add(Serving { name, path: path.clone(), mode, kept: true, own: None }, stack)?;

@@ -122,7 +122,8 @@ impl FromStr for PacketLimit {
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let packets = text.trim().strip_suffix("/s").and_then(|digits| digits.parse().ok());
         let fits = packets.filter(|packets| *packets > 0);
-        fits.map(Self).ok_or_else(|| ConfigError::new(text, "no number of packets in a second, such as 100000/s"))
+        fits.map(Self)
+            .ok_or_else(|| ConfigError::new(text, "no number of packets in a second, such as 100000/s"))
     }
 }
 

@@ -175,8 +175,16 @@ fn limits_are_options_and_toml() {
     let again: StackConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
     assert_eq!(again, config);
     for wrong in [
-        "memory=1K", "memory=x", "memory=99999999999G", "memory=9\u{3c0}", "cpu=50", "cpu=0%", "cpu=101%",
-        "packets=0/s", "packets=5", "speed=1",
+        "memory=1K",
+        "memory=x",
+        "memory=99999999999G",
+        "memory=9\u{3c0}",
+        "cpu=50",
+        "cpu=0%",
+        "cpu=101%",
+        "packets=0/s",
+        "packets=5",
+        "speed=1",
     ] {
         assert!(config.add_limit(wrong).is_err(), "{wrong}");
     }

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use msocket::line::{Line, Refusal};
 use nix::errno::Errno;
@@ -19,6 +19,18 @@ use crate::stack::InterfaceInfo;
 /// The host's number in the server's epoll set; doors have the numbers above [`DOORS`].
 pub(super) const HOST: u64 = 1;
 const DOORS: u64 = 1 << 48;
+/// How often a stack is made anew within [`RESTART_WINDOW`]: one that fails at once, again and again, stays down.
+const MAX_RESTARTS: usize = 5;
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
+
+/// How to make a stack anew when it has failed.
+#[derive(Debug)]
+struct Restart {
+    config: StackConfig,
+    switches: PathBuf,
+    /// When it was done.
+    times: VecDeque<Instant>,
+}
 
 /// A server's smol stacks.
 #[derive(Debug, Default)]
@@ -30,6 +42,10 @@ pub(super) struct Smol {
     buffer: Vec<u8>,
     /// Answers for the process that has the server.
     done: VecDeque<(Ticket, Answered)>,
+    /// Stacks that do not stay down, by their ids.
+    restarts: HashMap<StackId, Restart>,
+    /// Why some stay down all the same.
+    given_up: HashMap<StackKey, String>,
 }
 
 impl Smol {
@@ -100,8 +116,38 @@ impl Smol {
     }
 
     pub(super) fn remove(&mut self, key: StackKey) {
+        self.given_up.remove(&key);
         if let Some(host) = &mut self.host {
             host.remove(key);
+        }
+    }
+
+    /// The stack goes for good.
+    pub(super) fn forget(&mut self, id: StackId) {
+        self.restarts.remove(&id);
+    }
+
+    /// Makes a failed stack anew, if that was asked for; its new key.
+    fn restart(&mut self, id: StackId, name: &str, old: StackKey) -> Option<StackKey> {
+        let (restart, host) = (self.restarts.get_mut(&id)?, self.host.as_mut()?);
+        let now = now();
+        restart.times.retain(|at| now.saturating_duration_since(*at) < RESTART_WINDOW);
+        if restart.times.len() >= MAX_RESTARTS {
+            let why = format!("it failed {} times within a minute", MAX_RESTARTS + 1);
+            self.given_up.insert(old, why);
+            return None;
+        }
+        restart.times.push_back(now);
+        match host.create(name, &restart.config, &restart.switches) {
+            Err(refusal) => {
+                self.given_up.insert(old, format!("it cannot be made anew: {refusal}"));
+                None
+            }
+            Ok(new) => {
+                host.remove(old);
+                self.doors.values_mut().for_each(|(_, door)| door.follow(old, new));
+                Some(new)
+            }
         }
     }
 
@@ -110,7 +156,11 @@ impl Smol {
     }
 
     pub(super) fn failure(&self, key: StackKey) -> Option<String> {
-        self.host.as_ref().and_then(|host| host.failure(key)).map(str::to_owned)
+        let why = self.host.as_ref().and_then(|host| host.failure(key))?;
+        Some(match self.given_up.get(&key) {
+            None => why.to_owned(),
+            Some(more) => format!("{why}; {more}"),
+        })
     }
 }
 
@@ -145,6 +195,25 @@ impl Server {
         let host = self.host_in(folder).map_err(|e| Refusal::system(what, e))?;
         let key = host.create(&serving.name, config, switches)?;
         self.add(serving, Backing::Smol(key)).inspect_err(|_| self.smol.remove(key))
+    }
+
+    /// When the stack fails, it is made anew, as `config` says.
+    pub fn restart_on_failure(&mut self, id: StackId, config: StackConfig, switches: PathBuf) {
+        self.smol.restarts.insert(id, Restart { config, switches, times: VecDeque::new() });
+    }
+
+    /// Makes anew what has failed.
+    pub(super) fn restart_failed(&mut self) {
+        while let Some(old) = self.smol.host.as_mut().and_then(Host::poll_failed) {
+            let is_it = |served: &super::Served| matches!(served.backing, Backing::Smol(key) if key == old);
+            let Some((id, served)) = self.stacks.iter_mut().find(|(_, served)| is_it(served)) else {
+                continue;
+            };
+            if let Some(new) = self.smol.restart(StackId(*id), &served.name, old) {
+                log::warn!("stack {} was made anew", served.name);
+                served.backing = Backing::Smol(new);
+            }
+        }
     }
 
     /// When to call [`Server::turn`], if nothing happens first.

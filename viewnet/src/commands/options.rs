@@ -36,6 +36,11 @@ pub(crate) struct StackOptions {
     #[arg(long, value_name = "ROUTE")]
     pub(crate) route: Vec<String>,
 
+    /// Bound what a smol stack may use: `memory=64M`, `cpu=50%` of a processor, `packets=100000/s`. A stack that
+    /// uses more ends, and its programs get ENETDOWN
+    #[arg(long, value_name = "LIMIT")]
+    pub(crate) limit: Vec<String>,
+
     /// Read interfaces and routes from a TOML file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -55,12 +60,12 @@ pub(crate) enum KindName {
 impl StackOptions {
     /// Whether any of them was given.
     pub(crate) fn given(&self) -> bool {
-        self.kind.is_some() || self.config.is_some() || self.describes_a_network()
+        self.kind.is_some() || self.describes_a_network()
     }
 
-    /// Whether interfaces or routes were asked for.
+    /// Whether interfaces, routes or limits were asked for.
     pub(crate) fn describes_a_network(&self) -> bool {
-        let lists = [&self.link, &self.ip, &self.gw, &self.route];
+        let lists = [&self.link, &self.ip, &self.gw, &self.route, &self.limit];
         self.config.is_some() || lists.iter().any(|list| !list.is_empty())
     }
 
@@ -83,6 +88,7 @@ impl StackOptions {
         self.ip.iter().try_for_each(|text| config.add_ip(text)).map_err(wrong)?;
         self.gw.iter().try_for_each(|text| config.add_gw(text)).map_err(wrong)?;
         self.route.iter().try_for_each(|text| config.add_route(text)).map_err(wrong)?;
+        self.limit.iter().try_for_each(|text| config.add_limit(text)).map_err(wrong)?;
         config.checked().map_err(wrong)
     }
 }

@@ -127,7 +127,7 @@ fn choose(args: &Args) -> Result<Choice, Failure> {
         Some(name) if options.given() => {
             return Err(Failure::new(
                 format!("cannot change stack {name}"),
-                "--stack takes a stack as it is; --link, --ip, --gw, --route, --config and --kind make a new one",
+                "--stack takes a stack as it is; --link, --ip, --gw, --route, --limit, --config and --kind make a new one",
             )
             .hint("leave out one or the other"));
         }

@@ -10,7 +10,7 @@ use stacks::stack::Kind;
 
 use crate::commands::options::{KindName, StackOptions, file_mode, hold_switches};
 use crate::exit::{Exit, Failure};
-use crate::keeper::{self, Up};
+use crate::keeper::{self, Restart, Up};
 use crate::launch::explained;
 use crate::runtime::{Runtime, check_name};
 use crate::tables::{print, print_json, table};
@@ -66,6 +66,11 @@ struct UpArgs {
     /// File mode of its socket: who may use the stack (0600: you; 0660: the file's group; 0666: all)
     #[arg(long, value_name = "OCTAL", default_value = "0600", value_parser = file_mode)]
     mode: u32,
+
+    /// What to do when a smol stack fails: it stays down, or is made anew up to five times a minute. Its
+    /// programs' sockets break either way
+    #[arg(long, value_name = "WHEN", default_value = "never")]
+    restart: Restart,
 }
 
 /// Runs the subcommand.
@@ -99,7 +104,12 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
     let config = args.options.stack()?;
     let switches = hold_switches(runtime, &config)?;
     let kind = if args.options.kind == Some(KindName::Smol) { Kind::Smol } else { Kind::Kernel };
-    keeper::up(runtime, &Up { name, path, mode: args.mode, config, kind })?;
+    if kind == Kind::Kernel && args.restart != Restart::Never {
+        return Err(Failure::new(format!("cannot restart stack {name}"), "a kernel stack does not fail")
+            .hint("leave out --restart, or use --kind smol"));
+    }
+    let any = args.options.kind.is_none();
+    keeper::up(runtime, &Up { name, path, mode: args.mode, config, kind, restart: args.restart }, any)?;
     drop(switches);
     Ok(())
 }
@@ -152,6 +162,9 @@ fn show(runtime: &Runtime, stack: &str, json: bool) -> Result<(), Failure> {
         if stack.kept { "until `stack down`" } else { "while its view runs" },
         stack.pid
     );
+    if let Some(why) = &stack.failure {
+        println!("failed: {why}");
+    }
     for interface in &stack.interfaces {
         let state = if interface.up { "up" } else { "down" };
         let link = if interface.link.is_empty() { String::new() } else { format!(" on {}", interface.link) };

@@ -22,7 +22,7 @@ use crate::smol::tables::IfIndex;
 use crate::stack::SocketSpec;
 
 /// The stack's owner.
-const OWNER: Caller = Caller { pid: 100, uid: 1000, fd: 3, rights: true };
+const OWNER: Caller = Caller { pid: 100, uid: 0, fd: 3, rights: true };
 /// Somebody else.
 const GUEST: Caller = Caller { pid: 101, uid: 1001, fd: 3, rights: false };
 /// The interface of the configuration.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use msocket::line::Refusal;
 use nix::errno::Errno;
@@ -18,6 +18,7 @@ use super::super::pump::stream::Stream;
 use super::super::pump::{End, Place, Shared, Socket, unix};
 use super::super::tables::{IfIndex, LOOPBACK};
 use super::StackKey;
+use super::bounds::Bounds;
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SocketSpec, TYPE_MASK};
@@ -41,6 +42,9 @@ pub(super) struct Hosted {
     /// There is more to do at once.
     unfinished: bool,
     ports: Vec<Plugged>,
+    bounds: Bounds,
+    /// Used and not yet judged: processor time, packets.
+    used: (Duration, u64),
 }
 
 /// A port, and the interface it is of.
@@ -89,6 +93,8 @@ impl Hosted {
             deadline: None,
             unfinished: true,
             ports,
+            bounds: Bounds::new(now, config.limits),
+            used: (Duration::ZERO, 0),
         })
     }
 
@@ -206,15 +212,18 @@ impl Hosted {
             plugged.ready = false;
             for left in (0..FRAMES).rev() {
                 let Some((header, frame)) = plugged.port.receive(now, &mut shared.frame) else { break };
+                self.used.1 += 1;
                 engine.handle_frame(now, plugged.link, &header, frame);
                 if left == 0 {
                     plugged.ready = true;
                     more = true;
                 }
             }
-            if !plugged.port.has_carrier() && !plugged.dead {
-                plugged.dead = true;
-                engine.plug(now, plugged.link, false);
+            // The other end of a cable may be plugged in later, and again.
+            let carrier = plugged.port.has_carrier();
+            if carrier == plugged.dead {
+                plugged.dead = !carrier;
+                engine.plug(now, plugged.link, carrier);
             }
         }
         more
@@ -274,12 +283,13 @@ impl Hosted {
     /// Puts the engine's frames on their ports. True: there would be more at once.
     fn transmit(&mut self, now: Instant) -> bool {
         let engine = self.state.as_mut().expect("a failed stack is not asked");
-        let ports = &mut self.ports;
+        let (ports, packets) = (&mut self.ports, &mut self.used.1);
         if !ports.iter_mut().all(|plugged| plugged.dead || plugged.port.has_room()) {
             return false;
         }
         engine.poll_transmit(now, &mut |link, header, frame| {
             if let Some(plugged) = ports.iter_mut().find(|plugged| plugged.link == link) {
+                *packets += 1;
                 let _ = plugged.port.send(now, header, frame);
             }
         })
@@ -378,8 +388,25 @@ impl Hosted {
         (std::mem::replace(&mut self.deadline, new), new)
     }
 
-    /// Ends everything; what waited for it is returned.
-    pub(super) fn fail(&mut self, why: &str, shared: &mut Shared) -> Vec<Ticket> {
+    /// Whether its processor time is to be told.
+    pub(super) fn measures_time(&self) -> bool {
+        self.bounds.measures_time()
+    }
+
+    /// It took so much processor time.
+    pub(super) fn spend(&mut self, time: Duration) {
+        self.used.0 += time;
+    }
+
+    /// What it has used too much of, if anything.
+    pub(super) fn exceeded(&mut self, now: Instant) -> Option<String> {
+        let memory = self.state.as_ref().map_or(0, Engine::memory);
+        let (time, packets) = std::mem::take(&mut self.used);
+        self.bounds.check(now, memory, time, packets)
+    }
+
+    /// Ends everything. The deadline it was filed under and the calls that waited for it are returned.
+    pub(super) fn fail(&mut self, why: &str, shared: &mut Shared) -> (Option<Instant>, Vec<Ticket>) {
         self.state = Err(why.to_owned());
         self.unfinished = false;
         let mut tickets = Vec::new();
@@ -391,7 +418,7 @@ impl Hosted {
         for plugged in self.ports.drain(..) {
             shared.places.remove(&plugged.token);
         }
-        tickets
+        (self.deadline.take(), tickets)
     }
 }
 

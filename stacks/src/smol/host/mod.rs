@@ -11,14 +11,17 @@
 //! stacks of the host do not notice.
 
 mod attempt;
+mod bounds;
 mod hosted;
 mod parked;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use msocket::line::Refusal;
 use nix::errno::Errno;
@@ -53,6 +56,8 @@ pub struct Host {
     deadlines: BTreeSet<(Instant, StackKey)>,
     parking: Parking,
     cables: Cables,
+    /// Stacks that failed and nobody has asked about.
+    failed: VecDeque<StackKey>,
 }
 
 /// The one clock read of the host's shell.
@@ -65,6 +70,12 @@ pub(crate) fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "the shell gives the time to the engines")]
 fn clocks() -> (Instant, SystemTime) {
     (Instant::now(), SystemTime::now())
+}
+
+/// Processor time that this thread has had.
+fn thread_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map_or(Duration::ZERO, Duration::from)
 }
 
 /// Random bytes for names and sequence numbers.
@@ -102,6 +113,7 @@ impl Host {
             deadlines: BTreeSet::new(),
             parking: Parking::default(),
             cables: Cables::new(),
+            failed: VecDeque::new(),
         })
     }
 
@@ -125,6 +137,7 @@ impl Host {
     /// Forgets a stack; its programs' sockets break.
     pub fn remove(&mut self, key: StackKey) {
         self.fail(key, "it was taken down");
+        self.failed.retain(|failed| *failed != key);
         self.stacks.remove(&key);
     }
 
@@ -136,6 +149,16 @@ impl Host {
     /// The interfaces of a stack.
     pub fn interfaces(&self, key: StackKey) -> Vec<InterfaceInfo> {
         self.stacks.get(&key).map(Hosted::interfaces).unwrap_or_default()
+    }
+
+    /// A stack that has failed; each is named once.
+    pub fn poll_failed(&mut self) -> Option<StackKey> {
+        self.failed.pop_front()
+    }
+
+    /// Whether [`Host::poll_failed`] has something to say.
+    pub fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
     }
 
     /// Why a stack works no more, if so.
@@ -218,11 +241,13 @@ impl Host {
     /// Moves everything of one stack that can be moved, and answers the calls that waited for it.
     fn run(&mut self, key: StackKey, now: Instant, ids: &[SocketId]) {
         let woken = self.guarded(key, |hosted, shared| hosted.run(now, ids, shared)).unwrap_or_default();
+        if let Some(Some(why)) = self.guarded(key, |hosted, _| hosted.exceeded(now)) {
+            self.fail(key, &why);
+        }
         for ticket in woken {
             self.retry(now, ticket);
         }
-        let Some(hosted) = self.stacks.get_mut(&key) else { return };
-        let (old, new) = hosted.reschedule(now);
+        let Some((old, new)) = self.guarded(key, |hosted, _| hosted.reschedule(now)) else { return };
         if old != new {
             if let Some(old) = old {
                 self.deadlines.remove(&(old, key));
@@ -238,7 +263,12 @@ impl Host {
     /// Does something with a stack; a panic fails the stack and nothing else. `None`: it has failed.
     fn guarded<T>(&mut self, key: StackKey, act: impl FnOnce(&mut Hosted, &mut Shared) -> T) -> Option<T> {
         let hosted = self.stacks.get_mut(&key).filter(|hosted| hosted.failure().is_none())?;
-        match catch_unwind(AssertUnwindSafe(|| act(hosted, &mut self.shared))) {
+        let began = hosted.measures_time().then(thread_time);
+        let done = catch_unwind(AssertUnwindSafe(|| act(hosted, &mut self.shared)));
+        if let Some(began) = began {
+            hosted.spend(thread_time().saturating_sub(began));
+        }
+        match done {
             Ok(value) => Some(value),
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -252,10 +282,15 @@ impl Host {
     /// Ends a stack's work.
     fn fail(&mut self, key: StackKey, why: &str) {
         let Some(hosted) = self.stacks.get_mut(&key) else { return };
-        if let Some(old) = hosted.reschedule(now()).0 {
-            self.deadlines.remove(&(old, key));
+        if hosted.failure().is_some() {
+            return;
         }
-        let tickets = hosted.fail(why, &mut self.shared);
+        let (deadline, tickets) = hosted.fail(why, &mut self.shared);
+        if let Some(deadline) = deadline {
+            self.deadlines.remove(&(deadline, key));
+        }
+        self.failed.push_back(key);
+        log::warn!("a stack has failed: {why}");
         for ticket in tickets {
             self.finish(ticket, (Err(Errno::ENETDOWN), None));
         }

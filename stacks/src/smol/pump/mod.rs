@@ -21,7 +21,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use rustc_hash::FxHashMap;
-use rustix::net::SocketType;
+use rustix::net::{Shutdown, SocketType};
 
 use super::call::{Caller, Ticket};
 use super::engine::{Engine, SocketId};
@@ -29,7 +29,7 @@ use super::host::StackKey;
 use super::tables::IfIndex;
 use datagram::Datagram;
 use listener::Listener;
-use stream::{Pending, Stream};
+use stream::{Pending, Stream, find_program_end};
 use unix::Address;
 
 /// What the sockets of all stacks of a host share.
@@ -216,10 +216,15 @@ impl Socket {
 
     /// The stack has failed: the program's end breaks.
     pub(super) fn break_off(&mut self) {
-        match self.end {
-            End::Stream(_) => self.spend(),
-            End::Idle | End::Listener(_) => {}
-            End::Pending(_) | End::Spent | End::Datagram(_) => self.end = End::Spent,
+        match std::mem::replace(&mut self.end, End::Spent) {
+            End::Stream(stream) => stream.reset(&self.caller, self.inode),
+            End::Spent => {}
+            // Whoever polls or reads natively is woken by an end of file; our calls say ENETDOWN.
+            End::Idle | End::Pending(_) | End::Listener(_) | End::Datagram(_) => {
+                if let Some(program) = find_program_end(&self.caller, self.inode) {
+                    let _ = unix::shut(&program, Shutdown::Both);
+                }
+            }
         }
     }
 

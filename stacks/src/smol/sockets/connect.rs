@@ -184,6 +184,7 @@ impl Engine {
         if stream.listener.is_some() {
             if receive {
                 self.stop_listening(now, id);
+                self.release_port(id, false);
             }
             return Ok(());
         }

@@ -41,6 +41,8 @@ pub(crate) struct Datagrams {
     pub(crate) cork: Option<Box<Cork>>,
     /// UDP_CORK is set.
     pub(crate) corked: bool,
+    /// UDP_ENCAP, kept and told: what is in such datagrams is the program's to take out.
+    pub(crate) encapsulation: i32,
     /// UDP_SEGMENT.
     pub(crate) segment: u16,
     /// UDP_GRO.
@@ -63,6 +65,7 @@ impl Datagrams {
             errors: VecDeque::new(),
             cork: None,
             corked: false,
+            encapsulation: 0,
             segment: 0,
             coalesced: false,
             no_check6: (false, false),

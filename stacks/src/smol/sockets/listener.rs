@@ -62,7 +62,8 @@ impl Engine {
             return Err(Errno::EINVAL);
         }
         if socket.port == 0 || socket.ownership == Ownership::None {
-            let port = socket.port;
+            // One that the stack gave was given back when the socket stopped to listen.
+            let port = if socket.chosen_port { socket.port } else { 0 };
             self.claim_port(Space::Tcp, id, port)?;
         } else {
             let claim = Claim { local: socket.local, uid: socket.uid };

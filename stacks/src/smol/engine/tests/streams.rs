@@ -377,3 +377,21 @@ fn a_narrow_way_makes_segments_shorter() {
     let mss = world.get(0, client, libc::IPPROTO_TCP, libc::TCP_MAXSEG).unwrap();
     assert!(mss <= 560, "{mss}");
 }
+
+#[test]
+fn a_listener_that_was_shut_listens_again() {
+    let mut world = World::alone();
+    for (name, again) in [("127.0.0.1:0", Ok(())), ("127.0.0.1:80", Err(Errno::EADDRINUSE))] {
+        let server = world.tcp(0);
+        world.bind(0, server, name).unwrap();
+        world.listen(0, server, 1).unwrap();
+        let client = world.tcp(0);
+        let name = world.name(0, server).to_string();
+        let _ = world.connect(0, client, &name);
+        world.run(ms(10));
+        world.accept(0, server).unwrap();
+        world.call(0, server, SocketCall::Shutdown { how: libc::SHUT_RD }).unwrap();
+        assert!(!world.engines[0].status(server).listening);
+        assert_eq!(world.listen(0, server, 1), again, "a port of its own choice is not given back");
+    }
+}

@@ -44,7 +44,7 @@ const SO_PASSRIGHTS: i32 = 83;
 /// SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF, in bytes.
 const LEAST_SEND: u32 = 4608;
 const LEAST_RECEIVE: u32 = 2304;
-/// Half of net.ipv4.tcp_rmem[2]: the most that SO_RCVLOWAT of a stream can be, in bytes.
+/// Half of `net.ipv4.tcp_rmem[2]`: the most that SO_RCVLOWAT of a stream can be, in bytes.
 const MOST_LOW: i32 = 3 << 20;
 /// Longest interface name, with its NUL (IFNAMSIZ).
 const NAME: usize = 16;
@@ -403,9 +403,8 @@ impl Engine {
         }
         let number = int(value)?;
         let rights = if caller.rights { Ok(()) } else { Err(Errno::EPERM) };
-        // What uses up the machine is for those with rights on the machine, whoever owns the stack (capable()
-        // and not ns_capable()).
-        let machine = if caller.rights && caller.uid == 0 { Ok(()) } else { Err(Errno::EPERM) };
+        // What touches the machine and not only the stack is for who rules the machine (capable()).
+        let root = if caller.rights && caller.uid == 0 { Ok(()) } else { Err(Errno::EPERM) };
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
         match name {
             libc::SO_LINGER => {
@@ -430,23 +429,23 @@ impl Engine {
                 return Ok(());
             }
             libc::SO_SNDBUFFORCE => {
-                machine?;
+                root?;
                 return set_send_buffer(socket, number.max(0) as u32);
             }
             libc::SO_RCVBUFFORCE => {
-                machine?;
+                root?;
                 return set_receive_buffer(socket, number.max(0) as u32);
             }
             libc::SO_MARK | SO_RESERVE_MEM => rights?,
             libc::SO_PRIORITY if !(0..=FREE_PRIORITY).contains(&number) => rights?,
-            libc::SO_PREFER_BUSY_POLL if number != 0 => rights?,
-            libc::SO_BUSY_POLL if number > socket.options.busy_poll => rights?,
-            libc::SO_DEBUG if number != 0 => machine.map_err(|_| Errno::EACCES)?,
+            libc::SO_PREFER_BUSY_POLL if number != 0 => root?,
+            libc::SO_BUSY_POLL if number > socket.options.busy_poll => root?,
+            libc::SO_DEBUG if number != 0 => root.map_err(|_| Errno::EACCES)?,
             libc::SO_PEEK_OFF if !socket.is_udp() && socket.stream().is_none() => {
                 return Err(Errno::EOPNOTSUPP);
             }
             libc::SO_BUSY_POLL_BUDGET => {
-                machine?;
+                root?;
                 return u16::try_from(number).map(|_| ()).map_err(|_| Errno::EINVAL);
             }
             libc::SO_MAX_PACING_RATE => {
@@ -459,6 +458,8 @@ impl Engine {
             libc::SO_ATTACH_FILTER | libc::SO_DETACH_FILTER => {
                 return set_filter(socket, name == libc::SO_ATTACH_FILTER, value);
             }
+            // Their values are descriptors of eBPF programs, which nobody here can run.
+            libc::SO_ATTACH_BPF | libc::SO_ATTACH_REUSEPORT_EBPF => return Err(Errno::EBADF),
             SO_PASSPIDFD | SO_PASSRIGHTS => return Err(Errno::EOPNOTSUPP),
             _ => {}
         }

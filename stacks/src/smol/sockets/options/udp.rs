@@ -11,6 +11,9 @@ use crate::smol::engine::{Engine, SocketId};
 
 const UDP_CORK: i32 = 1;
 const UDP_ENCAP: i32 = 100;
+/// UDP_ENCAP_ESPINUDP, UDP_ENCAP_L2TPINUDP
+const ENCAP_ESP: i32 = 2;
+const ENCAP_L2TP: i32 = 3;
 const UDP_NO_CHECK6_TX: i32 = 101;
 const UDP_NO_CHECK6_RX: i32 = 102;
 
@@ -19,7 +22,7 @@ impl Engine {
         let datagrams = self.sockets.get(id).and_then(Socket::datagrams).ok_or(Errno::EBADF)?;
         let n = match name {
             UDP_CORK => datagrams.corked.into(),
-            UDP_ENCAP => 0,
+            UDP_ENCAP => datagrams.encapsulation,
             UDP_NO_CHECK6_TX => datagrams.no_check6.0.into(),
             UDP_NO_CHECK6_RX => datagrams.no_check6.1.into(),
             UDP_SEGMENT => datagrams.segment.into(),
@@ -45,9 +48,10 @@ impl Engine {
                     self.uncork(now, id)?;
                 }
             }
-            // ESP and L2TP in UDP are nobody's here.
-            UDP_ENCAP if number != 0 => return Err(Errno::ENOPROTOOPT),
-            UDP_ENCAP => {}
+            UDP_ENCAP => match number {
+                0 | ENCAP_ESP | ENCAP_L2TP => datagrams.encapsulation = number,
+                _ => return Err(Errno::ENOPROTOOPT),
+            },
             UDP_NO_CHECK6_TX => datagrams.no_check6.0 = number != 0,
             UDP_NO_CHECK6_RX => datagrams.no_check6.1 = number != 0,
             UDP_SEGMENT => datagrams.segment = u16::try_from(number).map_err(|_| Errno::EINVAL)?,
