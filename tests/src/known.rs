@@ -73,7 +73,7 @@ pub fn differences(subject: Subject) -> Vec<Difference> {
     match subject {
         Subject::Native => Vec::new(),
         Subject::View => [COMMON, KERNEL].concat(),
-        Subject::Smol => [COMMON, smol::DIFFERENCES].concat(),
+        Subject::Smol => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
     }
 }
 

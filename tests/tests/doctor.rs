@@ -5,11 +5,6 @@
 use serde_json::Value;
 use tests::{Cmd, Outcome, Status, User, World};
 
-/// `script` in a user namespace of its own, where even a test may change limits.
-fn restricted(world: &World, script: &str) -> Cmd {
-    world.cmd("unshare").args(["--user", "--map-root-user", "sh", "-c", script])
-}
-
 fn verdict<'a>(report: &'a Value, name: &str) -> &'a Value {
     let checks = report["checks"].as_array().expect("checks");
     checks
@@ -35,32 +30,74 @@ fn everything_run_needs_is_here() {
     }
 }
 
+/// `script` by an ordinary user without any right, where `limit` is 0.
+fn without(world: &World, limit: &str, script: &str) -> Cmd {
+    let lower = format!(
+        "echo 0 >/proc/sys/{}; exec setpriv --ambient-caps=-all --inh-caps=-all \"$@\"",
+        limit.replace('.', "/")
+    );
+    let keep =
+        ["--user", "--map-current-user", "--keep-caps", "sh", "-euc", &lower, "sh", "bash", "-euc", script];
+    world.cmd("unshare").args(keep)
+}
+
+const LIMITS: [(&str, &str); 2] =
+    [("user.max_user_namespaces", "user-namespaces"), ("user.max_net_namespaces", "net-namespaces")];
+
 #[test]
-fn a_limit_of_zero_is_named() {
+fn a_limit_of_zero_is_named_and_leaves_smol_stacks() {
     let world = World::new(User::Ordinary);
-    for (limit, check) in
-        [("user.max_user_namespaces", "user-namespaces"), ("user.max_net_namespaces", "net-namespaces")]
-    {
-        let file = limit.replace('.', "/");
-        let script = format!("echo 0 > /proc/sys/{file}; exec viewnet doctor --json");
-        let outcome = restricted(&world, &script).run().code(1);
+    for (limit, check) in LIMITS {
+        let outcome = without(&world, limit, "exec viewnet doctor --json").run().ok();
         let report: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
-        assert_eq!(report["usable"], false);
+        assert_eq!(report["usable"], true, "{report}");
+        assert_eq!(verdict(&report, "smol-stacks")["state"], "ok", "{report}");
         let verdict = verdict(&report, check);
-        assert_eq!(verdict["state"], "fail", "{verdict}");
-        assert!(verdict["finding"].as_str().unwrap().starts_with(&format!("{limit}=0")), "{verdict}");
+        assert_eq!(verdict["state"], "warn", "{verdict}");
+        let finding = verdict["finding"].as_str().unwrap();
+        assert!(finding.starts_with(&format!("{limit}=0")) && finding.contains("smol"), "{verdict}");
         assert!(verdict["fix"].as_str().unwrap().contains(&format!("sysctl {limit}=")), "{verdict}");
+        let table = without(&world, limit, "exec viewnet doctor").run().ok();
+        assert!(table.stdout.contains("works here, on smol stacks only."), "{}", table.stdout);
+    }
+}
+
+#[test]
+fn without_namespaces_programs_run_on_smol_stacks() {
+    const FETCH: &str = "for i in $(seq 100); do curl -sf http://10.0.0.1/hello && break; sleep 0.1; done";
+    let world = World::new(User::Ordinary);
+    world.write("hello", "hello from a smol stack");
+    for (limit, _) in LIMITS {
+        let serve = "exec viewnet run --name web --ip 10.0.0.1/24 -- python3 -m http.server 80";
+        let server = without(&world, limit, serve).start();
+        for kind in ["", "--stack smol"] {
+            let script = format!("viewnet run {kind} --ip 10.0.0.2/24 -- sh -c '{FETCH}'");
+            let outcome = without(&world, limit, &script).run().ok().says("hello from a smol stack");
+            assert_eq!(outcome.stderr, "", "{limit} {kind}");
+        }
+        let shown = without(&world, limit, "viewnet stack show web").run().ok();
+        assert!(shown.stdout.starts_with("web: smol stack at "), "{}", shown.stdout);
+        server.kill_group();
+        server.wait();
+        let outcome = without(&world, limit, "viewnet run --verbose -- true").run().ok();
+        let said = outcome.stderr.lines().filter(|line| line.contains("a smol stack in place of")).count();
+        assert!(said == 1 && outcome.stderr.contains(&format!("{limit}=0")), "{}", outcome.stderr);
+        // Kept ones as well.
+        let kept = "viewnet stack up kept --ip 10.0.0.1/24; viewnet run --stack kept -- ip -br addr; \
+                    viewnet stack ls; viewnet stack down kept";
+        without(&world, limit, kept).run().ok().says("10.0.0.1/24").says("kept  smol");
     }
 }
 
 #[test]
 fn a_failed_run_says_what_doctor_says() {
     let world = World::new(User::Ordinary);
-    for limit in ["user.max_user_namespaces", "user.max_net_namespaces"] {
-        let script = format!("echo 0 > /proc/sys/{}; exec viewnet run -- true", limit.replace('.', "/"));
-        let outcome = restricted(&world, &script).run().code(125);
-        assert!(outcome.stderr.contains(&format!("{limit}=0")), "{}", outcome.stderr);
-        assert!(outcome.stderr.contains(&format!("sysctl {limit}=")), "{}", outcome.stderr);
+    for (limit, _) in LIMITS {
+        for (command, code) in [("run --stack kernel -- true", 125), ("stack up kept --kind kernel", 1)] {
+            let outcome = without(&world, limit, &format!("exec viewnet {command}")).run().code(code);
+            assert!(outcome.stderr.contains(&format!("{limit}=0")), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains(&format!("sysctl {limit}=")), "{}", outcome.stderr);
+        }
     }
 }
 
@@ -111,7 +148,6 @@ const RUN: &[&str] = &[
     "--stack .",
     "--stack $XDG_RUNTIME_DIR/viewnet/switches/lan",
     "--stack $(printf '/%0200d' 1)",
-    "--stack smol",
     "--stack lab --ip 10.0.0.1/24",
     "--name 'a b'",
     "--name $(printf '%0200d' 1)",
@@ -193,6 +229,11 @@ fn whatever_is_wrong_with_the_machine_it_says_what_to_do() {
             if command.starts_with("switch") && lack.contains("namespaces") {
                 continue;
             }
+            let command = match (lack.contains("namespaces"), command.split_once(' ')) {
+                (true, Some(("run", rest))) => format!("run --kind kernel {rest}"),
+                (true, _) => format!("{command} --kind kernel"),
+                (false, _) => (*command).to_owned(),
+            };
             let script = format!("cd $(mktemp -d); {lack}; export XDG_RUNTIME_DIR; exec viewnet {command}");
             // Limits and mounts need rights, for which permissions would not count.
             let rights = ["mount", "/proc/sys"].iter().any(|word| lack.contains(word));

@@ -227,11 +227,16 @@ fn kill(pid: nix::unistd::Pid) {
     let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
 }
 
+/// On the default switch.
+const ON: &str = "--ip 10.0.0.2/24";
+
 #[test]
 fn nothing_is_left_whoever_dies_first() {
     each_user(|world| {
-        for options in [&["--"][..], &["--ip", "10.0.0.2/24", "--"]] {
-            let plugged = options.len() > 1;
+        for (kind, address) in [("kernel", ""), ("kernel", ON), ("smol", ""), ("smol", ON)] {
+            let plugged = !address.is_empty();
+            let options = ["--kind", kind].into_iter().chain(address.split_whitespace()).chain(["--"]);
+            let options = &options.collect::<Vec<_>>();
             world.run(options).args(["true"]).run().ok();
             nothing_left(&world, "true");
             // Its children outlive it for a while.
@@ -301,9 +306,10 @@ fn nothing_is_left_of_a_killed_keeper_or_switch() {
     each_user(|world| {
         // On the default switch, with a view in the stack: a keeper, a supervisor, a switch, and an eye of each.
         let roles = [("viewnet-keeper", 1), ("viewnet-switch", 1), ("viewnet-view", 1), ("viewnet-eye", 3)];
-        for (role, count) in roles {
+        let on = |kind| roles.map(|(role, count)| (kind, role, count));
+        for (kind, role, count) in [on("kernel"), on("smol")].concat() {
             for nth in 0..count {
-                world.viewnet(["stack", "up", "kept", "--ip", "10.0.0.1/24"]).run().ok();
+                world.viewnet(["stack", "up", "kept", "--kind", kind, "--ip", "10.0.0.1/24"]).run().ok();
                 let mut running =
                     world.run(["--stack", "kept", "--", "sh", "-c", "echo up; exec sleep 100"]).start();
                 running.until("up");
@@ -314,7 +320,7 @@ fn nothing_is_left_of_a_killed_keeper_or_switch() {
                 if !kept_is_gone(&world) {
                     world.viewnet(["stack", "down", "kept", "--force"]).run().ok();
                 }
-                nothing_left(&world, &format!("{role} {nth} killed"));
+                nothing_left(&world, &format!("{kind}: {role} {nth} killed"));
             }
         }
         for (role, options) in [

@@ -4,12 +4,20 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::{Outcome, User, World, wait_until};
+use tests::{Cmd, Outcome, User, World, wait_until};
 
 fn each_user(test: impl Fn(World)) {
     for &user in User::all() {
         eprintln!("as {user:?}");
         test(World::new(user));
+    }
+}
+
+/// Also with either kind of stack.
+fn each_kind(test: impl Fn(World, &str)) {
+    for kind in ["kernel", "smol"] {
+        eprintln!("on a {kind} stack");
+        each_user(|world| test(world, kind));
     }
 }
 
@@ -24,8 +32,9 @@ const FETCH: &str = "import socket; print(socket.create_connection(('127.0.0.1',
 
 #[test]
 fn a_kept_stack_is_shared_and_listed() {
-    each_user(|world| {
-        world.viewnet(["stack", "up", "lab", "--ip", "10.0.0.1/24", "--ip", "fd00::1/64"]).run().ok();
+    each_kind(|world, kind| {
+        let addresses = ["--ip", "10.0.0.1/24", "--ip", "fd00::1/64"];
+        world.viewnet(["stack", "up", "lab", "--kind", kind]).args(addresses).run().ok();
         let list = world.viewnet(["stack", "ls", "--json"]).run();
         assert!(list.stdout.contains("\"lab\""), "{}", list.stdout);
         json(list);
@@ -39,7 +48,8 @@ fn a_kept_stack_is_shared_and_listed() {
         world.run(["--", "python3", "-c", FETCH]).run().code(1);
         let show = json(world.viewnet(["stack", "show", "lab", "--json"]).run());
         assert_eq!(show["name"], "lab");
-        assert_eq!(show["kind"], "kernel");
+        assert_eq!(show["kind"], kind);
+        assert!(show.get("failure").is_none(), "{show}");
         let path = show["path"].as_str().unwrap();
         assert!(path.starts_with(world.runtime().to_str().unwrap()), "{path}");
         let text = show["interfaces"].to_string();
@@ -65,10 +75,10 @@ fn a_kept_stack_is_shared_and_listed() {
 
 #[test]
 fn a_stacks_path_may_be_anywhere() {
-    each_user(|world| {
+    each_kind(|world, kind| {
         let path = world.home().join("my.stack");
         let path = path.to_str().unwrap();
-        world.viewnet(["stack", "up", path]).run().ok();
+        world.viewnet(["stack", "up", path, "--kind", kind]).run().ok();
         let mut server = world.run(["--stack", path, "--", "python3", "-c", LISTEN]).keep_stdin().start();
         server.until("up");
         world.run(["--stack", "./my.stack", "--", "python3", "-c", FETCH]).run().ok().says("hello");
@@ -78,31 +88,75 @@ fn a_stacks_path_may_be_anywhere() {
     });
 }
 
+/// `viewnet run` by another user, who has no runtime folder but in /tmp.
+fn by_another_user<'a>(world: &World, options: impl IntoIterator<Item = &'a str>) -> Cmd {
+    let other = ["--reuid", "64998", "--regid", "64998", "--clear-groups"];
+    let cmd = world.cmd("setpriv").args(other).args(["env", "XDG_RUNTIME_DIR=", "viewnet", "run"]);
+    cmd.args(options.into_iter().collect::<Vec<_>>())
+}
+
 #[test]
-fn another_users_stack_is_out_of_reach() {
+fn another_users_stack_is_out_of_reach_unless_it_is_open() {
+    const RAW: &str = "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)";
     if !User::all().contains(&User::Root) {
         eprintln!("not tested: only root can be two users");
         return;
     }
-    let world = World::new(User::Root);
-    let path = world.folder().join("bin/open.stack");
-    let path = path.to_str().unwrap();
-    world.viewnet(["stack", "up", path]).run().ok();
-    let other = [
-        "--reuid",
-        "64998",
-        "--regid",
-        "64998",
-        "--clear-groups",
-        "env",
-        "XDG_RUNTIME_DIR=",
-        "viewnet",
-        "run",
-    ];
-    let outcome = world.cmd("setpriv").args(other).args(["--stack", path, "--", "true"]).run().code(125);
-    assert!(outcome.stderr.starts_with("viewnet: "), "{}", outcome.stderr);
-    world.viewnet(["stack", "down", path]).run().ok();
-    let _ = std::fs::remove_dir_all("/tmp/viewnet-64998");
+    for kind in ["kernel", "smol"] {
+        let world = World::new(User::Root);
+        let path = world.folder().join("bin/open.stack");
+        let path = path.to_str().unwrap();
+        let other = |script| by_another_user(&world, ["--stack", path, "--", "python3", "-c", script]).run();
+        world.viewnet(["stack", "up", path, "--kind", kind]).run().ok();
+        let outcome = other("").code(125);
+        assert!(outcome.stderr.starts_with("viewnet: "), "{}", outcome.stderr);
+        world.viewnet(["stack", "down", path]).run().ok();
+        world.viewnet(["stack", "up", path, "--kind", kind, "--mode", "0666"]).run().ok();
+        let mut server = world.run(["--stack", path, "--", "python3", "-c", LISTEN]).keep_stdin().start();
+        server.until("up");
+        other(FETCH).ok().says("hello");
+        let raw = other(RAW).code(1);
+        assert!(raw.stderr.contains("PermissionError"), "{kind}: {}", raw.stderr);
+        server.wait().ok();
+        let down = "viewnet stack down";
+        let refused = world.cmd("setpriv").args(["--reuid", "64998", "--clear-groups", "sh", "-c"]);
+        let refused = refused.args([&format!("XDG_RUNTIME_DIR= {down} {path}")]).run().code(1);
+        assert!(refused.stderr.starts_with("viewnet: "), "{}", refused.stderr);
+        world.viewnet(["stack", "down", path]).run().ok();
+        let _ = std::fs::remove_dir_all("/tmp/viewnet-64998");
+    }
+}
+
+#[test]
+fn a_stack_in_use_ends_by_force_only() {
+    const USE: &str = "
+import socket, errno, sys
+l = socket.socket(); l.bind(('127.0.0.1', 0)); l.listen()
+b = socket.create_connection(l.getsockname()); c = l.accept()[0]
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('127.0.0.1', 9))
+print('up', flush=True); sys.stdin.readline()
+def attempt(name, call):
+    try: print(name, call(), flush=True)
+    except OSError as e: print(name, errno.errorcode[e.errno], flush=True)
+b.settimeout(5)
+attempt('recv', lambda: b.recv(9))
+attempt('connect', lambda: socket.socket().connect(('10.0.0.9', 80)))
+attempt('option', lambda: u.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+attempt('send', lambda: u.sendto(b'x', ('10.0.0.9', 9)))
+";
+    each_user(|world| {
+        world.viewnet(["stack", "up", "lab", "--kind", "smol", "--ip", "10.0.0.1/24"]).run().ok();
+        let mut program = world.run(["--stack", "lab", "--", "python3", "-c", USE]).keep_stdin().start();
+        program.until("up");
+        let refused = world.viewnet(["stack", "down", "lab"]).run().code(1);
+        assert!(refused.stderr.contains("; "), "{}", refused.stderr);
+        world.viewnet(["stack", "down", "lab", "--force"]).run().ok();
+        world.viewnet(["stack", "show", "lab"]).run().code(1);
+        program.tell("go");
+        let outcome = program.wait().ok();
+        assert_eq!(outcome.stdout, "up\nrecv ECONNRESET\nconnect ENETDOWN\noption ENETDOWN\nsend ENETDOWN\n");
+        assert!(world.settle(Duration::from_secs(3)).is_empty(), "{:?}", world.leftovers());
+    });
 }
 
 #[test]
@@ -119,7 +173,7 @@ to = \"10.8.0.0/16\"
 via = \"10.0.0.254\"
 ";
     const SHOW: &str = "ip -br -4 addr show eth0; ip -br -6 addr show eth0 scope global; ip route; ip -br link show eth0 | cut -c1-5";
-    each_user(|world| {
+    each_kind(|world, kind| {
         let file = world.write("view.toml", FILE);
         let forms: [&[&str]; 4] = [
             &[
@@ -152,7 +206,9 @@ via = \"10.0.0.254\"
             ],
             &["--config", file.to_str().unwrap()],
         ];
-        let shown = forms.map(|form| world.run(form).args(["--", "sh", "-c", SHOW]).run().ok().stdout);
+        let shown = forms.map(|form| {
+            world.run(["--kind", kind]).args(form).args(["--", "sh", "-c", SHOW]).run().ok().stdout
+        });
         for text in ["10.0.0.2/24", "fd00::2/64", "default via 10.0.0.1", "10.8.0.0/16 via 10.0.0.254"] {
             assert!(shown[0].contains(text), "no {text} in:\n{}", shown[0]);
         }
@@ -201,13 +257,18 @@ print('done', flush=True); sys.stdin.readline()
 
 #[test]
 fn the_default_switch_comes_and_goes() {
-    each_user(|world| {
+    each_kind(|world, kind| {
         let list = || world.viewnet(["switch", "ls", "--json"]).run().ok().stdout;
         assert!(!list().contains("default"), "{}", list());
-        let mut one = world.run(["--ip", "10.0.0.1/24", "--", "sh", "-c", "echo up; exec sleep 100"]).start();
+        let mut one = world
+            .run(["--kind", kind, "--ip", "10.0.0.1/24", "--", "sh", "-c", "echo up; exec sleep 100"])
+            .start();
         one.until("up");
         assert!(list().contains("default"), "{}", list());
-        world.run(["--ip", "10.0.0.2/24", "--", "ping", "-c", "1", "-W", "5", "10.0.0.1"]).run().ok();
+        world
+            .run(["--kind", kind, "--ip", "10.0.0.2/24", "--", "ping", "-c", "1", "-W", "5", "10.0.0.1"])
+            .run()
+            .ok();
         one.kill(Signal::SIGTERM);
         one.wait();
         // Asking the switch counts as using it: look at the processes.
@@ -236,11 +297,11 @@ print('silence')
 
 #[test]
 fn vlans_keep_views_apart() {
-    each_user(|world| {
+    each_kind(|world, kind| {
         world.viewnet(["switch", "up", "lan"]).run().ok();
         let run = |vlan: &str, ip: &str, script: &str| {
             let link = format!("eth0=switch:lan[{vlan}],ip={ip}");
-            world.run(["--link", &link, "--", "sh", "-euc", script])
+            world.run(["--kind", kind, "--link", &link, "--", "sh", "-euc", script])
         };
         let mut ten = run("vlan 10", "10.0.0.1/24", "echo up; exec sleep 100").start();
         let mut twenty = run("vlan 20", "10.0.0.1/24", "echo up; exec sleep 100").start();
@@ -281,7 +342,7 @@ fn doctor_finds_this_machine_fit() {
 
 #[test]
 fn many_runs_start_the_default_switch_at_once() {
-    each_user(|world| {
+    each_kind(|world, kind| {
         const N: usize = 12;
         let start = |n: usize| {
             let ip = format!("10.0.0.{n}/24");
@@ -289,7 +350,7 @@ fn many_runs_start_the_default_switch_at_once() {
             let script = format!(
                 "for i in $(seq 100); do ping -n -c 1 -W 1 {peer} >/dev/null && echo met && break; done; cat"
             );
-            world.run(["--ip", &ip, "--", "sh", "-c", &script]).keep_stdin().start()
+            world.run(["--kind", kind, "--ip", &ip, "--", "sh", "-c", &script]).keep_stdin().start()
         };
         let mut all: Vec<_> = (1..=N).map(start).collect();
         all.iter_mut().for_each(|one| one.until("met"));
@@ -322,11 +383,12 @@ for round in range(3):
 ";
     const SEND: &str =
         "import socket; s = socket.create_connection(('10.0.0.1', 80)); s.sendall(b'x' * 200000)";
-    each_user(|world| {
-        let mut receiver = world.run(["--ip", "10.0.0.1/24", "--", "python3", "-c", RECEIVE]).start();
+    each_kind(|world, kind| {
+        let mut receiver =
+            world.run(["--kind", kind, "--ip", "10.0.0.1/24", "--", "python3", "-c", RECEIVE]).start();
         for round in 0..3 {
             receiver.until(&format!("up {round}"));
-            world.run(["--ip", "10.0.0.2/24", "--", "python3", "-c", SEND]).run().ok();
+            world.run(["--kind", kind, "--ip", "10.0.0.2/24", "--", "python3", "-c", SEND]).run().ok();
             receiver.until(&format!("round {round} got"));
         }
         let said = receiver.wait().ok().stdout;
@@ -345,12 +407,13 @@ while True: print('got', s.recv(100).decode(), flush=True)
     // Its neighbour is known beforehand: natively, too, a datagram that waits for ARP dies with its socket.
     const SEND: &str = "import socket,sys,subprocess; subprocess.run(['ping', '-q', '-c', '1', '10.0.0.1'], stdout=2); \
                         socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(sys.argv[1].encode(), ('10.0.0.1', 9))";
-    each_user(|world| {
-        let mut receiver = world.run(["--ip", "10.0.0.1/24", "--", "python3", "-c", RECEIVE]).start();
+    each_kind(|world, kind| {
+        let mut receiver =
+            world.run(["--kind", kind, "--ip", "10.0.0.1/24", "--", "python3", "-c", RECEIVE]).start();
         receiver.until("up");
         for n in 0..10 {
             let name = format!("number-{n}");
-            world.run(["--ip", "10.0.0.2/24", "--", "python3", "-c", SEND, &name]).run().ok();
+            world.run(["--kind", kind, "--ip", "10.0.0.2/24", "--", "python3", "-c", SEND, &name]).run().ok();
         }
         let all = wait_until(Duration::from_secs(3), || receiver.stdout().matches("got").count() == 10);
         assert!(all, "{}", receiver.stdout());
@@ -392,14 +455,14 @@ fn a_smol_stack_that_uses_too_much_ends_alone() {
         up("hog", &["--limit", "memory=4M"]).ok();
         up("again", &["--limit", "memory=4M", "--restart", "on-failure"]).ok();
         up("calm", &[]).ok();
-        let mut calm =
-            world.run(["--stack", "calm", "--", "python3", "-c", LISTEN]).keep_stdin().start();
+        let mut calm = world.run(["--stack", "calm", "--", "python3", "-c", LISTEN]).keep_stdin().start();
         calm.until("up");
         let seen = "call ENETDOWN\nready 3\nread ECONNRESET\nread ECONNRESET\n";
         let hog = |stack| world.run(["--stack", stack, "--", "python3", "-c", HOG]).run().ok().stdout;
         assert_eq!(hog("hog"), format!("{seen}socket ENETDOWN\n"));
         assert_eq!(hog("again"), format!("{seen}made\n"));
-        let failure = |stack| json(world.viewnet(["stack", "show", stack, "--json"]).run())["failure"].clone();
+        let failure =
+            |stack| json(world.viewnet(["stack", "show", stack, "--json"]).run())["failure"].clone();
         assert_eq!(failure("hog"), "it used more memory than its limit of 4M");
         assert_eq!(failure("again"), Value::Null);
         world.viewnet(["stack", "show", "hog"]).run().ok().says("failed: it used more memory");

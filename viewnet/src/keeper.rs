@@ -30,6 +30,7 @@ use crate::background::{self, start_eye};
 use crate::commands::stack::kept_failure;
 use crate::exit::{Exit, Failure};
 use crate::eye::Eye;
+use crate::launch;
 use crate::maker::{become_maker, take_turn};
 use crate::runtime::Runtime;
 use crate::sys::process::{self, Fork};
@@ -85,17 +86,30 @@ enum Request {
     List,
 }
 
-/// Makes a kept stack, starting the keeper if there is none.
-pub(crate) fn up(runtime: &Runtime, up: &Up) -> Result<(), Failure> {
+/// Makes a kept stack, starting the keeper if there is none. With `any`, of whatever kind this machine lets us
+/// make: one in a library in place of a kernel stack.
+pub(crate) fn up(runtime: &Runtime, up: &Up, any: bool) -> Result<(), Failure> {
+    let Err(refusal) = ask_for(runtime, up)? else { return Ok(()) };
+    if any && launch::forbids_namespaces(&refusal) {
+        let smol = Up { kind: Kind::Smol, ..up.clone() };
+        return ask_for(runtime, &smol)?.map_err(kept_failure);
+    }
+    Err(kept_failure(refusal))
+}
+
+/// Asks the keeper for a stack, or says why it cannot be had.
+fn ask_for(runtime: &Runtime, up: &Up) -> Result<Result<(), Refusal>, Failure> {
     let mut last = LineError::Closed;
     for _ in 0..ATTEMPTS {
         let Ok(mut line) = Line::connect(&runtime.keeper(up.kind)) else {
-            start(runtime, up.kind)?;
-            continue;
+            match start(runtime, up.kind)? {
+                Ok(()) => continue,
+                Err(refusal) => return Ok(Err(refusal)),
+            }
         };
         match line.call::<_, Vec<PathBuf>>(&Request::Up(up.clone()), &[]) {
-            Ok(_) => return Ok(()),
-            Err(CallError::Refused(refusal)) => return Err(kept_failure(refusal)),
+            Ok(_) => return Ok(Ok(())),
+            Err(CallError::Refused(refusal)) => return Ok(Err(refusal)),
             Err(CallError::Line(error)) => last = error,
         }
     }
@@ -110,7 +124,7 @@ pub(crate) fn kept(runtime: &Runtime) -> Vec<PathBuf> {
 }
 
 /// Starts a keeper and waits until it answers or says why not.
-fn start(runtime: &Runtime, kind: Kind) -> Result<(), Failure> {
+fn start(runtime: &Runtime, kind: Kind) -> Result<Result<(), Refusal>, Failure> {
     if crate::nested::supervisor().is_some() {
         return Err(Failure::new(START, "this is inside a view, which it would not outlive")
             .hint("make the first stack outside of it"));
@@ -130,8 +144,8 @@ fn start(runtime: &Runtime, kind: Kind) -> Result<(), Failure> {
     // The process that we started only forks the keeper.
     let _ = child.wait();
     match line.receive::<Reply<()>>() {
-        Ok(Received::Message(Reply::Error(refusal), _)) => Err(kept_failure(refusal)),
-        Ok(Received::Message(Reply::Ok(()), _)) => Ok(()),
+        Ok(Received::Message(Reply::Error(refusal), _)) => Ok(Err(refusal)),
+        Ok(Received::Message(Reply::Ok(()), _)) => Ok(Ok(())),
         _ => {
             Err(Failure::new(START, "it ended at once")
                 .hint(format!("look at {}", runtime.folder().display())))

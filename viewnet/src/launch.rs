@@ -34,7 +34,7 @@ use crate::doctor::{self, SetupStep};
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::stand_in::{self, Charge};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, wants_smol};
 use crate::sys::process::{self, Fork};
 use crate::sys::seccomp::{self, Signals};
 use crate::{eye, filter, handlers, nested};
@@ -106,7 +106,7 @@ pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
         return execute(&plan.command, Some(&marker));
     }
     // The user says so, or the stack is a library and the supervisor could not look otherwise.
-    if plan.parent || matches!(plan.stack, StackSpec::Smol(_)) && stand_in::is_needed() {
+    if plan.parent || stand_in::is_needed() && wants_smol(&plan.stack) {
         return stand_in::run(plan);
     }
     let (supervisor, ready) = start_any(plan)?;
@@ -173,11 +173,10 @@ fn start_any(plan: &Plan) -> Result<(Line, Ready), Failure> {
         Ok(started) => return Ok(started),
         Err(refusal) => refusal,
     };
-    let namespaces = [Step::UserNamespace, Step::IdMap, Step::NetNamespace];
-    match (&plan.stack, Step::told_by(&refusal)) {
-        (StackSpec::New(config), Some((step, errno))) if namespaces.contains(&step) => {
+    match &plan.stack {
+        StackSpec::New(config) if forbids_namespaces(&refusal) => {
             if plan.verbose {
-                let why = doctor::failure(step.into(), errno).refusal;
+                let why = explained(refusal.clone()).refusal;
                 eprintln!("viewnet: a smol stack in place of a kernel stack: {}: {}", why.what, why.why);
             }
             let smol = Plan { stack: StackSpec::Smol(config.clone()), ..plan.clone() };
@@ -194,6 +193,12 @@ fn start_any(plan: &Plan) -> Result<(Line, Ready), Failure> {
         }
         _ => Err(explained(refusal)),
     }
+}
+
+/// Whether it was a namespace that could not be made, without which there is no kernel stack.
+pub(crate) fn forbids_namespaces(refusal: &Refusal) -> bool {
+    let namespaces = [Step::UserNamespace, Step::IdMap, Step::NetNamespace];
+    Step::told_by(refusal).is_some_and(|(step, _)| namespaces.contains(&step))
 }
 
 /// Forks the supervisor and its eye and waits until the view is there, or was refused.

@@ -372,7 +372,7 @@ impl Supervisor {
 }
 
 /// Whether a view's stack is a library, here or in the process that serves it.
-fn wants_smol(stack: &StackSpec) -> bool {
+pub(crate) fn wants_smol(stack: &StackSpec) -> bool {
     match stack {
         StackSpec::Smol(_) => true,
         // Whatever is wrong with the path is told when it is joined.

@@ -190,7 +190,7 @@ mod tests {
         let name = SocketCall::SetOption { level: 1, name: 2, value: vec![1, 0, 0, 0] };
         assert_eq!(shown("setsockopt", name).unwrap(), "setsockopt(3, SOL_SOCKET, 2, [1])");
         let flags = libc::MSG_PEEK | 1 << 20;
-        let receive = shown("recvmsg", SocketCall::Receive { length: 9, control: 0, flags });
+        let receive = shown("recvmsg", SocketCall::Receive { length: 9, control: 0, named: false, flags });
         assert_eq!(receive.unwrap(), "recvmsg(3, 9 bytes, MSG_PEEK|0x100000)");
         assert_eq!(shown("getsockname", SocketCall::LocalName), None);
     }

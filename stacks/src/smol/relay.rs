@@ -284,6 +284,10 @@ impl Door {
     pub fn turn(&mut self, now: Instant, host: &mut Host, buffer: &mut Vec<u8>) -> bool {
         buffer.resize(MAX_PACKET, 0);
         for _ in 0..BURST {
+            // What takes a failed stack's place comes first; then there is another turn.
+            if host.has_failed() {
+                return true;
+            }
             let (ask, fd) = match take::<Ask>(&self.socket, buffer) {
                 Err(Errno::EAGAIN) => return true,
                 Err(_) => return false,

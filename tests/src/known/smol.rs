@@ -1,5 +1,7 @@
 //! The differences on a smol stack.
 
+pub(super) mod tcp;
+
 use super::{Difference, WIRELESS, When, known};
 
 const PACKETS: &str =

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
-use crate::doctor::{Readings, State, Verdict, check, usable};
+use crate::doctor::{Readings, State, Verdict, check, smol_only, usable};
 use crate::exit::{Exit, Failure};
 
 /// Widest line of the report, in columns, where the terminal does not say.
@@ -25,7 +25,7 @@ struct Report<'a> {
     checks: &'a [Verdict],
 }
 
-/// Prints the report; ends with 0 when `viewnet run` can work.
+/// Prints the report; ends with 0 when `viewnet run` can work, on a kernel stack or on a smol one.
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let verdicts = check(&Readings::collect());
     let usable = usable(&verdicts);
@@ -66,6 +66,8 @@ fn table(verdicts: &[Verdict], width: usize) -> String {
     }
     let conclusion = if !usable(verdicts) {
         "`viewnet run` cannot work here."
+    } else if smol_only(verdicts) {
+        "`viewnet run` works here, on smol stacks only."
     } else if verdicts.iter().any(|verdict| verdict.state == State::Warn) {
         "`viewnet run` works here, with the restrictions above."
     } else {

@@ -108,7 +108,8 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
         return Err(Failure::new(format!("cannot restart stack {name}"), "a kernel stack does not fail")
             .hint("leave out --restart, or use --kind smol"));
     }
-    keeper::up(runtime, &Up { name, path, mode: args.mode, config, kind, restart: args.restart })?;
+    let any = args.options.kind.is_none();
+    keeper::up(runtime, &Up { name, path, mode: args.mode, config, kind, restart: args.restart }, any)?;
     drop(switches);
     Ok(())
 }

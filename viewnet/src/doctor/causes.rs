@@ -149,6 +149,34 @@ pub(super) fn veth(facts: &Facts, errno: Errno) -> Cause {
     }
 }
 
+/// process_vm_readv(2) or pidfd_getfd(2) on a child failed: a view on a smol stack cannot be.
+pub(super) fn look(facts: &Facts, errno: Errno) -> Cause {
+    match (errno, facts.yama) {
+        (Errno::EPERM, Some(scope @ 2..)) => {
+            let fix = yama(scope).fix;
+            Cause::new(
+                format!(
+                    "kernel.yama.ptrace_scope={scope}: a program's memory and descriptors cannot be read, without which \
+                     there are no views on smol stacks"
+                ),
+                fix,
+            )
+        }
+        (Errno::EPERM | Errno::EACCES | Errno::ENOSYS, _) if facts.filtered || facts.container.is_some() => {
+            Cause::new(
+                "a seccomp filter above this process forbids to read a program's memory or descriptors, without which \
+                 there are no views on smol stacks",
+                "start the container with `--cap-add SYS_PTRACE` or an unconfined seccomp profile",
+            )
+        }
+        (Errno::ENOSYS, _) => Cause::new(
+            "the kernel was built without process_vm_readv(2): there are no views on smol stacks",
+            "use a kernel with CONFIG_CROSS_MEMORY_ATTACH=y",
+        ),
+        _ => common(facts, errno),
+    }
+}
+
 /// What Yama's ptrace scope keeps from us.
 pub(super) fn yama(scope: u64) -> Cause {
     let fix = match scope {

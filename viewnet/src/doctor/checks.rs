@@ -22,6 +22,9 @@ const ENOUGH_NAMESPACES: u64 = 64;
 /// Bytes of receive buffer that hold a few 64 KiB frames of a packet socket.
 const ENOUGH_RMEM: u64 = 1 << 20;
 
+/// The checks without which there are no kernel stacks.
+const KERNEL_STACKS: [&str; 3] = ["user-namespaces", "net-namespaces", "id-maps"];
+
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,6 +78,7 @@ pub(crate) fn check(readings: &Readings) -> Vec<Verdict> {
         user_namespaces(readings),
         net_namespaces(readings),
         id_maps(readings),
+        smol_stacks(readings),
         tap(readings),
         veth(readings),
         yama(facts),
@@ -87,10 +91,24 @@ pub(crate) fn check(readings: &Readings) -> Vec<Verdict> {
         namespace_limits(facts),
     ];
     verdicts.extend(packet_buffers(facts));
+    if readings.trials.look == Trial::Works {
+        // Without kernel stacks there are smol ones.
+        let lacks =
+            |verdict: &&mut Verdict| KERNEL_STACKS.contains(&verdict.check) && verdict.state == State::Fail;
+        for verdict in verdicts.iter_mut().filter(lacks) {
+            verdict.state = State::Warn;
+            verdict.finding.push_str("; views are on smol stacks here");
+        }
+    }
     verdicts
 }
 
-/// Can `viewnet run` work with the kernel stack?
+/// Whether views have to do with smol stacks, as something keeps us from making kernel stacks.
+pub(crate) fn smol_only(verdicts: &[Verdict]) -> bool {
+    verdicts.iter().any(|verdict| KERNEL_STACKS.contains(&verdict.check) && verdict.state == State::Warn)
+}
+
+/// Can `viewnet run` work, on a stack of whatever kind?
 pub(crate) fn usable(verdicts: &[Verdict]) -> bool {
     verdicts.iter().all(|verdict| verdict.state != State::Fail)
 }
@@ -166,6 +184,23 @@ fn id_maps(readings: &Readings) -> Verdict {
             Verdict::fail(NAME, "not tried: they need a user namespace", "mend user-namespaces first")
         }
         (refused, _) => failed(NAME, &readings.facts, refused, causes::id_maps),
+    }
+}
+
+fn smol_stacks(readings: &Readings) -> Verdict {
+    const NAME: &str = "smol-stacks";
+    let (facts, trials) = (&readings.facts, &readings.trials);
+    let kernel_stacks = [trials.userns, trials.netns, trials.maps].iter().all(|trial| *trial == Trial::Works);
+    match trials.look {
+        Trial::Works if facts.yama == Some(1) && facts.uid != 0 => Verdict::ok(
+            NAME,
+            "a program's memory and descriptors can be read by its ancestor, which viewnet then stays",
+        ),
+        Trial::Works => Verdict::ok(NAME, "a program's memory and descriptors can be read"),
+        refused => {
+            let state = if kernel_stacks { State::Warn } else { State::Fail };
+            Verdict { state, ..failed(NAME, facts, refused, causes::look) }
+        }
     }
 }
 

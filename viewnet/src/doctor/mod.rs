@@ -15,7 +15,7 @@ mod tests;
 use nix::errno::Errno;
 
 pub(crate) use causes::Cause;
-pub(crate) use checks::{State, Verdict, check, usable};
+pub(crate) use checks::{State, Verdict, check, smol_only, usable};
 pub(crate) use readings::{Facts, Readings};
 
 use crate::exit::{Exit, Failure};

@@ -4,7 +4,7 @@
 //! Both are plain values with public fields, so that a test can make up any machine.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IoSliceMut, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -14,9 +14,11 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, recv, send, socket};
 use nix::sys::stat::Mode;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 
 use crate::runtime::Runtime;
 use crate::sys::probe::{self, Trial};
+use crate::sys::process::{self, Fork};
 
 /// A limit that is not set.
 pub(crate) const UNLIMITED: u64 = u64::MAX;
@@ -95,6 +97,8 @@ pub(crate) struct Trials {
     pub(crate) maps: Trial,
     /// A veth pair and a packet socket made in the network namespace.
     pub(crate) veth: Trial,
+    /// The memory of a child read, and a descriptor of it duplicated.
+    pub(crate) look: Trial,
     /// A system call in the i386 ABI; `None` where the processor has none.
     pub(crate) i386: Option<Trial>,
     /// A system call in the x32 ABI; `None` where the processor has none.
@@ -172,6 +176,7 @@ impl Trials {
                 make_veth()?;
                 socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).map(drop)
             }),
+            look: probe::in_child(look),
             #[cfg(target_arch = "x86_64")]
             i386: Some(probe::in_child(|| {
                 nix::sys::prctl::set_dumpable(false)?; // no core file of the fault
@@ -190,6 +195,36 @@ impl Trials {
 fn listen(flags: libc::c_ulong) -> Result<(), Errno> {
     nix::sys::prctl::set_no_new_privs()?;
     probe::allow_all_with_listener(flags).map(drop)
+}
+
+/// What the supervisor of a view on a smol stack does with its programs. The program here is a child, which Yama's
+/// scope 1 allows; [`crate::stand_in`] sees to it that programs are.
+fn look() -> Result<(), Errno> {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let word = 0x7669_6577_u32.to_ne_bytes();
+    let (mut seen, at) = ([0; 4], word.as_ptr().addr());
+    let (closes, held) = nix::unistd::pipe()?;
+    let child = match process::fork()? {
+        // It ends when we do, as the pipe does.
+        Fork::Child => {
+            drop(held);
+            let _ = nix::unistd::read(&closes, &mut [0]);
+            process::exit_now(0)
+        }
+        Fork::Parent(child) => child,
+    };
+    let remote = [RemoteIoVec { base: at, len: seen.len() }];
+    let read = process_vm_readv(child, &mut [IoSliceMut::new(&mut seen)], &remote);
+    let duplicated = (|| {
+        let pid = Pid::from_raw(child.as_raw()).ok_or(rustix::io::Errno::SRCH)?;
+        pidfd_getfd(pidfd_open(pid, PidfdFlags::empty())?, closes.as_raw_fd(), PidfdGetfdFlags::empty())
+    })();
+    let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
+    let _ = nix::sys::wait::waitpid(child, None);
+    drop(held);
+    read?;
+    duplicated.map(drop).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+    if seen == word { Ok(()) } else { Err(Errno::EIO) }
 }
 
 /// The lines a user may write into the maps of a namespace of their own; user_namespaces(7).

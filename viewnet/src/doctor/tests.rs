@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 
 use super::causes::Cause;
 use super::readings::{Facts, Readings, Trials, UNLIMITED};
-use super::{SetupStep, State, Verdict, check, explain_with, usable};
+use super::{SetupStep, State, Verdict, check, explain_with, smol_only, usable};
 use crate::sys::probe::Trial;
 
 /// A machine where everything works.
@@ -47,6 +47,7 @@ fn good() -> Readings {
             netns: Trial::Works,
             maps: Trial::Works,
             veth: Trial::Works,
+            look: Trial::Works,
             i386: Some(Trial::Works),
             x32: Some(Trial::Refused(Errno::ENOSYS)),
         },
@@ -91,6 +92,18 @@ fn assert_warns(readings: &Readings, name: &str, why: &str, fix: &str) {
     assert!(usable(&check(readings)));
 }
 
+/// No kernel stacks: views are on smol stacks, and cannot be at all where these cannot be had either.
+#[track_caller]
+fn assert_smol_only(readings: &Readings, name: &str, why: &str, fix: &str) {
+    assert_warns(readings, name, why, fix);
+    assert_warns(readings, name, "smol stacks here", fix);
+    assert!(smol_only(&check(readings)));
+    let mut neither = readings.clone();
+    neither.trials.look = Trial::Refused(Errno::EPERM);
+    assert_fails(&neither, name, why, fix);
+    assert_eq!(verdict(&neither, "smol-stacks").state, State::Fail);
+}
+
 #[test]
 fn a_good_machine_has_nothing_to_fix() {
     let verdicts = check(&good());
@@ -98,7 +111,8 @@ fn a_good_machine_has_nothing_to_fix() {
     assert!(usable(&verdicts));
     let mut names: Vec<_> = verdicts.iter().map(|v| v.check).collect();
     names.dedup();
-    assert_eq!(names.len(), 16);
+    assert_eq!(names.len(), 17);
+    assert!(!smol_only(&verdicts));
 }
 
 #[test]
@@ -147,25 +161,25 @@ fn seccomp_notification() {
 #[test]
 fn user_namespaces_by_the_name_of_the_setting() {
     let debian = forbidding(|f| f.userns_clone = Some(0));
-    assert_fails(&debian, "user-namespaces", "kernel.unprivileged_userns_clone=0", "userns_clone=1");
+    assert_smol_only(&debian, "user-namespaces", "kernel.unprivileged_userns_clone=0", "userns_clone=1");
     let ubuntu = forbidding(|f| f.apparmor_userns = Some(1));
-    assert_fails(
+    assert_smol_only(
         &ubuntu,
         "user-namespaces",
         "apparmor_restrict_unprivileged_userns=1",
         "/opt/bin/viewnet flags",
     );
     let profile = forbidding(|f| f.apparmor_profile = Some("snap.x.y (enforce)".to_owned()));
-    assert_fails(&profile, "user-namespaces", "snap.x.y", "userns,");
+    assert_smol_only(&profile, "user-namespaces", "snap.x.y", "userns,");
     let chroot = forbidding(|f| f.chroot = true);
-    assert_fails(&chroot, "user-namespaces", "chroot", "pivot_root");
+    assert_smol_only(&chroot, "user-namespaces", "chroot", "pivot_root");
     let unmapped = forbidding(|f| f.uid_mapped = false);
-    assert_fails(&unmapped, "user-namespaces", "user 1000 is not mapped", "uid_map");
+    assert_smol_only(&unmapped, "user-namespaces", "user 1000 is not mapped", "uid_map");
     let selinux = forbidding(|f| f.selinux = true);
-    assert_fails(&selinux, "user-namespaces", "SELinux", "ausearch");
+    assert_smol_only(&selinux, "user-namespaces", "SELinux", "ausearch");
     let service = forbidding(|f| f.filtered = true);
-    assert_fails(&service, "user-namespaces", "RestrictNamespaces=", "outside");
-    assert_fails(&forbidding(|_| ()), "user-namespaces", "security module", "root");
+    assert_smol_only(&service, "user-namespaces", "RestrictNamespaces=", "outside");
+    assert_smol_only(&forbidding(|_| ()), "user-namespaces", "security module", "root");
 }
 
 #[test]
@@ -183,7 +197,7 @@ fn user_namespaces_in_containers() {
                 f.container = Some(name.to_owned());
                 f.filtered = filtered;
             });
-            assert_fails(&readings, "user-namespaces", why, fix);
+            assert_smol_only(&readings, "user-namespaces", why, fix);
         }
     }
     // Root without CAP_SYS_ADMIN in Docker on Ubuntu: the profile of the container comes first.
@@ -193,7 +207,7 @@ fn user_namespaces_in_containers() {
         f.apparmor_profile = Some("docker-default (enforce)".to_owned());
         f.apparmor_userns = Some(1);
     });
-    assert_fails(&both, "user-namespaces", "Docker", "apparmor=unconfined");
+    assert_smol_only(&both, "user-namespaces", "Docker", "apparmor=unconfined");
 }
 
 #[test]
@@ -203,15 +217,15 @@ fn namespace_counts() {
         r.trials.netns = Trial::Refused(Errno::ENOSPC);
         r.facts.max_userns = Some(0);
     });
-    assert_fails(&none, "user-namespaces", "user.max_user_namespaces=0", "max_user_namespaces=15000");
-    assert_fails(&none, "net-namespaces", "not tried", "user-namespaces first");
+    assert_smol_only(&none, "user-namespaces", "user.max_user_namespaces=0", "max_user_namespaces=15000");
+    assert_smol_only(&none, "net-namespaces", "not tried", "user-namespaces first");
     let spent = changed(|r| r.trials.userns = Trial::Refused(Errno::ENOSPC));
-    assert_fails(&spent, "user-namespaces", "all 96365", "max_user_namespaces=100000");
+    assert_smol_only(&spent, "user-namespaces", "all 96365", "max_user_namespaces=100000");
     let no_net = changed(|r| {
         r.trials.netns = Trial::Refused(Errno::ENOSPC);
         r.facts.max_netns = Some(0);
     });
-    assert_fails(&no_net, "net-namespaces", "user.max_net_namespaces=0", "max_net_namespaces=15000");
+    assert_smol_only(&no_net, "net-namespaces", "user.max_net_namespaces=0", "max_net_namespaces=15000");
     assert_warns(&changed(|r| r.facts.max_netns = Some(8)), "namespace-limits", "8", "sysctl");
 }
 
@@ -221,12 +235,12 @@ fn kernels_without_namespaces() {
         r.trials.userns = Trial::Refused(Errno::EINVAL);
         r.facts.has_userns = false;
     });
-    assert_fails(&no_user, "user-namespaces", "without user namespaces", "CONFIG_USER_NS");
+    assert_smol_only(&no_user, "user-namespaces", "without user namespaces", "CONFIG_USER_NS");
     let no_net = changed(|r| {
         r.trials.netns = Trial::Refused(Errno::EINVAL);
         r.facts.has_netns = false;
     });
-    assert_fails(&no_net, "net-namespaces", "without network namespaces", "CONFIG_NET_NS");
+    assert_smol_only(&no_net, "net-namespaces", "without network namespaces", "CONFIG_NET_NS");
 }
 
 #[test]
@@ -235,8 +249,13 @@ fn ubuntu_lets_the_namespace_be_made_but_not_used() {
         r.facts.apparmor_userns = Some(1);
         (r.trials.netns, r.trials.maps) = (Trial::Refused(Errno::EPERM), Trial::Refused(Errno::EPERM));
     });
-    assert_fails(&readings, "net-namespaces", "apparmor_restrict_unprivileged_userns=1", "apparmor_parser");
-    assert_fails(&readings, "id-maps", "apparmor_restrict_unprivileged_userns=1", "apparmor_parser");
+    assert_smol_only(
+        &readings,
+        "net-namespaces",
+        "apparmor_restrict_unprivileged_userns=1",
+        "apparmor_parser",
+    );
+    assert_smol_only(&readings, "id-maps", "apparmor_restrict_unprivileged_userns=1", "apparmor_parser");
 }
 
 #[test]
@@ -246,7 +265,7 @@ fn id_maps() {
         (Errno::EROFS, "read-only", "systempaths"),
         (Errno::EACCES, "own /proc files", "chmod a+r /opt/bin/viewnet"),
     ] {
-        assert_fails(&changed(|r| r.trials.maps = Trial::Refused(errno)), "id-maps", why, fix);
+        assert_smol_only(&changed(|r| r.trials.maps = Trial::Refused(errno)), "id-maps", why, fix);
     }
 }
 
@@ -284,6 +303,28 @@ fn yama_scopes() {
     assert_warns(&changed(|r| r.facts.yama = Some(2)), "yama", "only root", "ptrace_scope=0");
     assert_warns(&changed(|r| r.facts.yama = Some(3)), "yama", "nobody", "restart");
     assert_eq!(verdict(&changed(|r| r.facts.yama = None), "yama").state, State::Ok);
+}
+
+#[test]
+fn what_smol_stacks_need() {
+    let scope = |scope, uid| {
+        changed(|r| {
+            (r.facts.yama, r.facts.uid) = (Some(scope), uid);
+            r.trials.look = if scope < 2 { Trial::Works } else { Trial::Refused(Errno::EPERM) };
+        })
+    };
+    let ancestor = verdict(&scope(1, 1000), "smol-stacks");
+    assert!(ancestor.state == State::Ok && ancestor.finding.contains("ancestor"), "{ancestor:?}");
+    assert!(!verdict(&scope(1, 0), "smol-stacks").finding.contains("ancestor"));
+    assert_warns(&scope(2, 1000), "smol-stacks", "ptrace_scope=2", "ptrace_scope=0");
+    assert_warns(&scope(3, 1000), "smol-stacks", "ptrace_scope=3", "restart");
+    let docker = changed(|r| {
+        r.facts.container = Some("docker".to_owned());
+        r.trials.look = Trial::Refused(Errno::EPERM);
+    });
+    assert_warns(&docker, "smol-stacks", "seccomp filter", "SYS_PTRACE");
+    let kernel = changed(|r| r.trials.look = Trial::Refused(Errno::ENOSYS));
+    assert_warns(&kernel, "smol-stacks", "process_vm_readv", "CROSS_MEMORY");
 }
 
 #[test]
@@ -360,7 +401,8 @@ fn a_failed_step_and_the_doctor_use_the_same_words() {
     let debian = forbidding(|f| f.userns_clone = Some(0));
     let doctor = verdict(&debian, "user-namespaces");
     let run = explain_with(&debian.facts, SetupStep::UserNamespace, Errno::EPERM);
-    assert_eq!((doctor.finding, doctor.fix), (run.why, Some(run.fix)));
+    assert!(doctor.finding.starts_with(&run.why), "{}", doctor.finding);
+    assert_eq!(doctor.fix, Some(run.fix));
     let yama = changed(|r| r.facts.yama = Some(2));
     assert_ne!(verdict(&yama, "yama").state, State::Ok);
     let limits = changed(|r| r.facts.nofile = (77, 77));

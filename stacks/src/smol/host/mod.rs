@@ -156,6 +156,11 @@ impl Host {
         self.failed.pop_front()
     }
 
+    /// Whether [`Host::poll_failed`] has something to say.
+    pub fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
     /// Why a stack works no more, if so.
     pub fn failure(&self, key: StackKey) -> Option<&str> {
         self.stacks.get(&key).and_then(Hosted::failure)

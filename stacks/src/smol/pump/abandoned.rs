@@ -8,7 +8,9 @@
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
 
 use super::unix::{self, errno};
 

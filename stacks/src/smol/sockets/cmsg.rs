@@ -209,17 +209,7 @@ pub(crate) fn describe(
     dropped: u64,
 ) {
     let options = &socket.options;
-    let (seconds, nanos) = (when.as_secs() as i64, i64::from(when.subsec_nanos()));
-    let stamp = |fraction: i64| [seconds.to_ne_bytes(), fraction.to_ne_bytes()].concat();
-    match options.stamp {
-        Stamp::Off => {}
-        Stamp::Micro(kind) => control.put(libc::SOL_SOCKET, kind, &stamp(nanos / 1000)),
-        Stamp::Nano(kind) => control.put(libc::SOL_SOCKET, kind, &stamp(nanos)),
-    }
-    if options.stamping & STAMP_RECEIVED == STAMP_RECEIVED {
-        // Software's, and two of hardware that does not stamp.
-        control.put(libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &[stamp(nanos), vec![0; 32]].concat());
-    }
+    stamp(control, (options.stamp, options.stamping), when);
     if options.overflow_count && dropped > 0 {
         control.put(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &(dropped as u32).to_ne_bytes());
     }
@@ -236,6 +226,21 @@ pub(crate) fn describe(
         if socket.domain == Domain::V6 {
             describe_v6(control, socket, item, from);
         }
+    }
+}
+
+/// SO_TIMESTAMP, SO_TIMESTAMPNS and SO_TIMESTAMPING, as the first two and the third say.
+pub(crate) fn stamp(control: &mut Control<'_>, (wish, stamping): (Stamp, i32), when: Duration) {
+    let (seconds, nanos) = (when.as_secs() as i64, i64::from(when.subsec_nanos()));
+    let stamp = |fraction: i64| [seconds.to_ne_bytes(), fraction.to_ne_bytes()].concat();
+    match wish {
+        Stamp::Off => {}
+        Stamp::Micro(kind) => control.put(libc::SOL_SOCKET, kind, &stamp(nanos / 1000)),
+        Stamp::Nano(kind) => control.put(libc::SOL_SOCKET, kind, &stamp(nanos)),
+    }
+    if stamping & STAMP_RECEIVED == STAMP_RECEIVED {
+        // Software's, and two of hardware that does not stamp.
+        control.put(libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &[stamp(nanos), vec![0; 32]].concat());
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::address::{Domain, Endpoint, emit};
-use super::cmsg::Control;
+use super::cmsg::{Control, realtime, stamp};
 use super::options::ipv6::IPV6_RECVERR;
 use super::{Body, Socket};
 use crate::smol::call::Message;
@@ -28,6 +28,7 @@ const ICMP6: u8 = 3;
 /// An error and the datagram that caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QueuedError {
+    at: Instant,
     errno: Errno,
     origin: u8,
     icmp: (u8, u8),
@@ -58,7 +59,6 @@ impl Socket {
 impl Engine {
     /// An ICMP error for a socket that asked for them. `quoted`: its packet, from the upper layer's header on.
     pub(crate) fn queue_error(&mut self, now: Instant, id: SocketId, error: &NetError, quoted: &[u8]) {
-        let _ = now;
         let Some(socket) = self.sockets.get_mut(id) else { return };
         let port = quoted.get(2..4).map_or(0, |p| u16::from_be_bytes([p[0], p[1]]));
         let (header, port) = match i32::from(error.protocol) {
@@ -67,6 +67,7 @@ impl Engine {
             _ => (0, 0),
         };
         let queued = QueuedError {
+            at: now,
             errno: error.errno,
             origin: if error.destination.is_ipv4() { ICMP } else { ICMP6 },
             icmp: error.icmp,
@@ -86,8 +87,10 @@ impl Engine {
 
     /// A datagram was too long to be sent (ip_local_error).
     pub(crate) fn queue_local_error(&mut self, id: SocketId, errno: Errno, destination: Endpoint, mtu: u32) {
+        let at = self.clock;
         let Some(socket) = self.sockets.get_mut(id) else { return };
         let queued = QueuedError {
+            at,
             errno,
             origin: LOCAL,
             icmp: (0, 0),
@@ -111,8 +114,10 @@ impl Engine {
         length: usize,
         room: usize,
     ) -> Result<Message, Errno> {
+        let clocks = (self.origin, self.realtime);
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
-        let domain = socket.domain;
+        let (domain, options) = (socket.domain, &socket.options);
+        let wishes = (options.stamp, options.stamping);
         let error =
             socket.error_queue().and_then(std::collections::VecDeque::pop_front).ok_or(Errno::EAGAIN)?;
         let next = socket.error_queue().and_then(|errors| errors.front().map(|error| error.errno));
@@ -138,6 +143,7 @@ impl Engine {
             None => record.resize(16 + if domain == Domain::V4 { 16 } else { 28 }, 0),
         }
         let mut control = Control::new(&mut message.control, room);
+        stamp(&mut control, wishes, realtime(error.at, clocks.0, clocks.1));
         match domain {
             Domain::V4 => control.put(libc::IPPROTO_IP, libc::IP_RECVERR, &record),
             Domain::V6 => control.put(libc::IPPROTO_IPV6, IPV6_RECVERR, &record),

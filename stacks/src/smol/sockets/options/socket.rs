@@ -44,7 +44,7 @@ const SO_PASSRIGHTS: i32 = 83;
 /// SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF, in bytes.
 const LEAST_SEND: u32 = 4608;
 const LEAST_RECEIVE: u32 = 2304;
-/// Half of net.ipv4.tcp_rmem[2]: the most that SO_RCVLOWAT of a stream can be, in bytes.
+/// Half of `net.ipv4.tcp_rmem[2]`: the most that SO_RCVLOWAT of a stream can be, in bytes.
 const MOST_LOW: i32 = 3 << 20;
 /// Longest interface name, with its NUL (IFNAMSIZ).
 const NAME: usize = 16;

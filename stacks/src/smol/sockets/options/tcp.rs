@@ -15,7 +15,7 @@ use crate::smol::engine::{Engine, SocketId};
 use crate::smol::netlink::tcp_info;
 use crate::smol::tcp::{Congestion, State, Tcp};
 
-/// net.ipv4.tcp_wmem[1] and tcp_rmem[1], which getsockopt shows, in bytes.
+/// `net.ipv4.tcp_wmem[1]` and `tcp_rmem[1]`, which getsockopt shows, in bytes.
 pub(crate) const SEND_DEFAULT: u32 = 16_384;
 pub(crate) const RECEIVE_DEFAULT: u32 = 131_072;
 
