@@ -477,7 +477,7 @@ fn permit(socket: &Socket, caller: &Caller, name: i32, number: i32) -> Result<()
     match name {
         libc::SO_SNDBUFFORCE | libc::SO_RCVBUFFORCE | libc::SO_BUSY_POLL_BUDGET if !root => Err(Errno::EPERM),
         libc::SO_PREFER_BUSY_POLL if number != 0 && !root => Err(Errno::EPERM),
-        libc::SO_BUSY_POLL if number > socket.options.busy_poll && !root => Err(Errno::EPERM),
+        libc::SO_BUSY_POLL if number > socket.options.busy_poll && !caller.rights => Err(Errno::EPERM),
         libc::SO_DEBUG if number != 0 && !root => Err(Errno::EACCES),
         libc::SO_MARK | SO_RESERVE_MEM if !caller.rights => Err(Errno::EPERM),
         libc::SO_PRIORITY if !(0..=FREE_PRIORITY).contains(&number) && !caller.rights => Err(Errno::EPERM),
