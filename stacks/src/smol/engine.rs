@@ -350,6 +350,13 @@ impl Engine {
         self.drain_loopback(now);
     }
 
+    /// As [`Self::close`], of a socket with message boundaries whose program had gone before what waits arrived: its
+    /// senders are told that nobody was there.
+    pub fn close_late(&mut self, now: Instant, id: SocketId) {
+        self.refuse_datagrams(now, id);
+        self.drain_loopback(now);
+    }
+
     /// A trapped call. Never [`Done::NotOurs`]. `Accept`, and `Send` and `Receive` on streams, are the pump's
     /// and do not come here.
     ///

@@ -254,7 +254,9 @@ impl Hosted {
         let mut woken = Vec::new();
         let mut work: Vec<SocketId> = ids.to_vec();
         self.unfinished = true;
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
+            // What comes back meanwhile shall not seem to have come at once.
+            let now = if round == 0 { now } else { super::now() };
             let more = self.receive(now, shared) | self.transmit(now);
             let more = self.answer_knocks(now, shared) | more;
             while let Some(id) = self.engine().poll_dirty() {
@@ -355,7 +357,7 @@ impl Hosted {
                 self.bury(now, listener, shared);
             }
         }
-        found.moved
+        found.moved || found.gone
     }
 
     /// The program has no descriptor of it any more, and the engine knows.

@@ -246,6 +246,7 @@ impl Host {
     /// Moves everything of one stack that can be moved, and answers the calls that waited for it.
     fn run(&mut self, key: StackKey, now: Instant, ids: &[SocketId]) {
         let woken = self.guarded(key, |hosted, shared| hosted.run(now, ids, shared)).unwrap_or_default();
+        let now = self::now();
         if let Some(Some(why)) = self.guarded(key, |hosted, _| hosted.exceeded(now)) {
             self.fail(key, &why);
         }
