@@ -222,7 +222,10 @@ impl Engine {
 
     /// What it still owes peers for sockets that no program has.
     pub fn unfinished(&self) -> Unfinished {
-        if self.orphans > 0 { Unfinished::Sending } else { Unfinished::Nothing }
+        if self.orphans == 0 {
+            return Unfinished::Nothing;
+        }
+        self.sockets.iter().map(|(_, socket)| self.owed(socket)).max().unwrap_or(Unfinished::Nothing)
     }
 
     /// The tables, to look at.

@@ -1,6 +1,7 @@
 //! TCP sockets.
 
 use super::*;
+use crate::kernel::orphans::Unfinished;
 
 #[test]
 fn a_connection_over_the_loopback() {
@@ -167,9 +168,12 @@ fn data_for_an_orphan_reset_it() {
 fn an_orphan_does_not_wait_for_ever() {
     let mut world = World::alone();
     let (client, server) = world.connected(0, 0, "127.0.0.1:80");
+    assert_eq!(world.engines[0].unfinished(), Unfinished::Nothing);
     world.close(0, server);
+    assert_eq!(world.engines[0].unfinished(), Unfinished::Sending);
     world.run(Duration::from_secs(59));
     assert_eq!(world.engines[0].sockets(), 2);
+    assert_eq!(world.engines[0].unfinished(), Unfinished::Waiting);
     world.run(Duration::from_secs(3));
     assert_eq!(world.engines[0].sockets(), 1, "FIN-WAIT-2 ended");
     assert!(world.engines[0].status(client).connected);
