@@ -17,15 +17,33 @@ fn each_user(test: impl Fn(World)) {
     }
 }
 
-fn python(world: &World, script: &str) -> tests::Cmd {
-    world.run(["--", "python3", "-c", script])
+/// As each user with each kind of stack.
+fn each(test: impl Fn(&World, &str)) {
+    for kind in ["kernel", "smol"] {
+        each_user(|world| {
+            eprintln!("on a {kind} stack");
+            test(&world, kind);
+        });
+    }
+}
+
+fn on(world: &World, kind: &str) -> tests::Cmd {
+    world.run(["--kind", kind, "--"])
+}
+
+fn script(world: &World, kind: &str, script: &str) -> tests::Cmd {
+    on(world, kind).args(["bash", "-euc", script])
+}
+
+fn python(world: &World, kind: &str, script: &str) -> tests::Cmd {
+    on(world, kind).args(["python3", "-c", script])
 }
 
 #[test]
 fn io_uring_is_refused() {
-    each_user(|world| {
+    each(|world, kind| {
         let probe = world.install(&c_probe("uring", Linkage::Static), "uring");
-        let outcome = world.run(["--"]).args([probe]).run().ok();
+        let outcome = on(world, kind).args([probe]).run().ok();
         assert_eq!(outcome.stdout, "io_uring_setup: EPERM\nio_uring_setup nothing: EPERM\n");
     });
 }
@@ -66,7 +84,7 @@ for family in range(0, 70):
             pass  # socketpair is the machine's own; no family that matters has it
 print('end')
 ";
-    each_user(|world| assert_eq!(python(&world, SCRIPT).run().ok().stdout, "end\n"));
+    each(|world, kind| assert_eq!(python(world, kind, SCRIPT).run().ok().stdout, "end\n"));
 }
 
 #[test]
@@ -154,8 +172,8 @@ os.close(w)
 codes = [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in pids]
 print('bad', sum(1 for c in codes if c))
 ";
-    each_user(|world| {
-        let outcome = python(&world, SCRIPT).limit(Duration::from_secs(240)).run().ok();
+    each(|world, kind| {
+        let outcome = python(world, kind, SCRIPT).limit(Duration::from_secs(240)).run().ok();
         assert_eq!(outcome.stdout, "bad 0\n", "{}", outcome.stderr);
     });
 }
@@ -311,8 +329,8 @@ for n, line in enumerate(sys.stdin):
 
 #[test]
 fn a_stopped_supervisor_goes_on_where_it_was() {
-    each_user(|world| {
-        let mut program = python(&world, SOCKETS_ON_DEMAND).keep_stdin().start();
+    each(|world, kind| {
+        let mut program = python(world, kind, SOCKETS_ON_DEMAND).keep_stdin().start();
         program.until("up");
         let supervisors = world.supervisors();
         assert!(!supervisors.is_empty());
@@ -361,9 +379,11 @@ fn a_killed_supervisor_fails_closed() {
 
 #[test]
 fn a_killed_program_leaves_nothing() {
-    each_user(|world| {
-        let mut program =
-            world.run(["--ip", "10.0.0.9/24", "--", "python3", "-c", SOCKETS_ON_DEMAND]).keep_stdin().start();
+    each(|world, kind| {
+        let mut program = world
+            .run(["--kind", kind, "--ip", "10.0.0.9/24", "--", "python3", "-c", SOCKETS_ON_DEMAND])
+            .keep_stdin()
+            .start();
         program.until("up");
         program.kill(Signal::SIGKILL);
         program.wait();
@@ -407,7 +427,7 @@ except OSError as e: print('lo', errno.errorcode[e.errno])
 #[test]
 fn wrappers_stay_in_the_view() {
     const LOOK: &str = "python3 -c 'import socket; s = socket.socket(); s.bind((\"10.99.0.1\", 8080)); print(\"in the view\")'; ip -br link show lo";
-    each_user(|world| {
+    each(|world, kind| {
         world.write("look", LOOK);
         let wrappers = [
             "timeout 20",
@@ -424,8 +444,8 @@ fn wrappers_stay_in_the_view() {
             "python3 -c 'import os, sys; os.execvp(sys.argv[1], sys.argv[1:])'",
         ];
         for wrapper in wrappers {
-            let script = format!("ip addr add 10.99.0.1/32 dev lo; echo x | {wrapper} bash ./look 2>&1");
-            let outcome = world.run_script(&script).run();
+            let text = format!("ip addr add 10.99.0.1/32 dev lo; echo x | {wrapper} bash ./look 2>&1");
+            let outcome = script(world, kind, &text).run();
             assert!(outcome.stdout.contains("in the view"), "{wrapper}: {outcome:?}");
             assert_eq!(outcome.status, Status::Exited(0), "{wrapper}: {outcome:?}");
         }

@@ -219,7 +219,7 @@ impl Engine {
 
     /// What it still owes peers for sockets that no program has.
     pub fn unfinished(&self) -> Unfinished {
-        if self.orphans > 0 { Unfinished::Sending } else { Unfinished::Nothing }
+        if self.orphans > 0 { self.owed() } else { Unfinished::Nothing }
     }
 
     /// The tables, to look at.

@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use super::ports::Space;
 use super::tcp::{Phase, settings};
 use super::{Body, Ownership, Socket};
+use crate::kernel::orphans::{GONE_AFTER, Unfinished};
 use crate::smol::engine::{Engine, SocketId};
 use crate::smol::tcp::{ORPHAN_PATIENCE, State, Tcp};
 
@@ -205,6 +206,22 @@ impl Engine {
                 break;
             }
         }
+    }
+
+    /// How far along the worst of the connections without a program is.
+    pub(crate) fn owed(&self) -> Unfinished {
+        let orphans = self.sockets.iter().filter(|(_, socket)| !socket.held);
+        let owed = orphans.filter_map(|(_, socket)| {
+            let Body::Stream(stream) = &socket.body else { return None };
+            let connection = stream.connection.as_ref().filter(|_| stream.parent.is_none())?;
+            Some(match self.tcp.state(connection) {
+                State::Closed | State::TimeWait => Unfinished::Nothing,
+                State::FinWait2 => Unfinished::Waiting,
+                _ if self.tcp.info(connection).backoff < GONE_AFTER => Unfinished::Sending,
+                _ => Unfinished::Nothing,
+            })
+        });
+        owed.max().unwrap_or(Unfinished::Nothing)
     }
 
     /// close(2) of a stream.
