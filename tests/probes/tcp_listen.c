@@ -242,6 +242,37 @@ static void closing(void)
 	}
 }
 
+static void again(void)
+{
+	int port, l = listener(&port, 4);
+	struct sockaddr_in a = v4("127.0.0.1", port);
+	int c = need(socket(AF_INET, SOCK_STREAM, 0));
+	char b;
+	need(connect(c, SA(a)));
+	polled_for(l, POLLIN, 2000);
+	need(shutdown(l, SHUT_RD));
+	const char *seen = polled_for(c, POLLIN, 2000);
+	say("shut with a connection waiting: poll %s recv %s", seen, result(recv(c, &b, 1, MSG_DONTWAIT)));
+	close(c), close(l);
+	l = listener(&port, 4);
+	a.sin_port = htons(port);
+	c = need(socket(AF_INET, SOCK_STREAM, 0));
+	need(connect(c, SA(a)));
+	int s = need(accept(l, NULL, NULL));
+	need(shutdown(s, SHUT_WR));
+	polled_for(c, POLLIN, 2000);
+	close(s);
+	need(shutdown(c, SHUT_WR));
+	usleep(20000);
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+	say("dissolve what is over: %s", en(connect(c, &none, sizeof(none))));
+	say("connect again: %s", en(connect(c, SA(a))));
+	s = need(accept(l, NULL, NULL));
+	ssize_t n = send(c, "x", 1, MSG_NOSIGNAL);
+	say("connect again data: %s %s", result(n), result(recv(s, &b, 1, 0)));
+	close(c), close(s), close(l);
+}
+
 /* Who closes while connecting sends no SYN any more. */
 static void giving_up(void)
 {
@@ -278,6 +309,7 @@ int main(void)
 	backlog();
 	closing();
 	giving_up();
+	again();
 	reuse();
 	places();
 	dual();

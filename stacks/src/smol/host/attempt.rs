@@ -104,8 +104,8 @@ impl Hosted {
         match parked.call {
             SocketCall::Connect { .. } => connect(now, key, engine, socket, parked, shared),
             SocketCall::Listen { .. } => listen(now, key, engine, socket, parked, shared),
-            SocketCall::Shutdown { how } if matches!(socket.end, End::Listener(_)) => {
-                self.shut_listener(now, parked, how, shared)
+            SocketCall::Shutdown { .. } if matches!(socket.end, End::Listener(_)) => {
+                self.shut_listener(now, parked, shared)
             }
             SocketCall::Shutdown { how } => shutdown(now, engine, socket, parked, how),
             SocketCall::Send { .. } if !matches!(socket.end, End::Datagram(_)) => send(socket, parked),
@@ -171,18 +171,17 @@ impl Hosted {
 
 impl Hosted {
     /// shutdown(2) of a listener: nobody will accept what waits.
-    fn shut_listener(&mut self, now: Instant, parked: &Parked, how: i32, shared: &Shared) -> Try {
+    fn shut_listener(&mut self, now: Instant, parked: &Parked, shared: &mut Shared) -> Try {
         let (engine, _) = self.parts();
         let done = engine.call(now, parked.socket, &parked.caller, &parked.call)?;
         if engine.status(parked.socket).listening {
             return Ok(Tried::Done(done));
         }
-        let _ = how;
         while let Ok((_, name)) = unix::take(&parked.file, false) {
             let place = shared.token(&name).and_then(|token| shared.places.get(&token));
             if let Some(Place::Socket(_, id)) = place.copied() {
-                // Its end follows the program's, which is closed here.
                 self.parts().0.close(now, id, true);
+                self.forget(id, shared);
             }
         }
         // Those who poll it wake up.
@@ -236,8 +235,8 @@ fn connect(
     }
     match answer {
         Err(Errno::EINPROGRESS) => {
-            let pending = if matches!(socket.end, End::Spent) {
-                // The kernel's end of a failed connection is spent: the program gets a fresh one in its place.
+            let pending = if !matches!(socket.end, End::Idle) {
+                // What was connected once cannot be again: the program gets a fresh end in its place.
                 let fresh = replace(key, socket, &parked.file, shared)?;
                 engine.set_inode(socket.id, shown(socket.inode));
                 let mut pending = Pending::new(shared, socket.token, &fresh)?;

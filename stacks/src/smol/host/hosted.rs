@@ -361,7 +361,7 @@ impl Hosted {
     }
 
     /// The program has no descriptor of it any more, and the engine knows.
-    fn forget(&mut self, id: SocketId, shared: &mut Shared) {
+    pub(super) fn forget(&mut self, id: SocketId, shared: &mut Shared) {
         if let Some(socket) = self.sockets.remove(&id) {
             shared.places.remove(&socket.token);
             shared.inodes.remove(&socket.inode);

@@ -172,7 +172,8 @@ impl Stream {
             // Both directions are shut, which looks as a close does.
             self.hung_up = is_abandoned(&self.ours).unwrap_or(true);
         }
-        if self.hung_up && (ended || self.finished || status.error.is_some())
+        // Dissolved (AF_UNSPEC), it takes nothing any more.
+        if self.hung_up && (ended || self.finished || status.error.is_some() || !status.connected)
             || ended && !self.shut && self.has_hung_up()
         {
             self.unread |= unix::take_error(&self.ours) == Some(Errno::ECONNRESET) || status.readable > 0;
