@@ -273,6 +273,30 @@ static void again(void)
 	close(c), close(s), close(l);
 }
 
+/* A connection for which there is no descriptor waits for one. */
+static void crowded(void)
+{
+	struct rlimit old, few;
+	int port, l = listener(&port, 4), c = need(socket(AF_INET, SOCK_STREAM, 0)), last = l;
+	struct sockaddr_in a = v4("127.0.0.1", port);
+	need(connect(c, SA(a)));
+	polled_for(l, POLLIN, 2000);
+	need(getrlimit(RLIMIT_NOFILE, &old));
+	few = (struct rlimit){ 32, old.rlim_max };
+	need(setrlimit(RLIMIT_NOFILE, &few));
+	for (int fd; (fd = dup(l)) >= 0;)
+		last = fd;
+	say("accept without room: %s", en(accept(l, NULL, NULL)));
+	close(last);
+	nonblocking(l, 1);
+	say("accept with room: poll %s", polled_for(l, POLLIN, 2000));
+	say("accept with room: %s", en(accept(l, NULL, NULL)));
+	say("accept of nothing without room: %s", en(accept(l, NULL, NULL)));
+	need(setrlimit(RLIMIT_NOFILE, &old));
+	for (int fd = 3; fd < 32; fd++)
+		close(fd);
+}
+
 /* Who closes while connecting sends no SYN any more. */
 static void giving_up(void)
 {
@@ -310,6 +334,7 @@ int main(void)
 	closing();
 	giving_up();
 	again();
+	crowded();
 	reuse();
 	places();
 	dual();

@@ -149,11 +149,12 @@ impl Hosted {
             Err(Errno::EAGAIN) => return Ok(Tried::Wait(EpollFlags::empty())),
             other => other?,
         };
-        listener.taken(parked.socket, engine);
         let token = shared.token(&name).ok_or(Errno::ECONNABORTED)?;
         let Some(Place::Socket(_, id)) = shared.places.get(&token).copied() else {
-            return Err(Errno::ECONNABORTED);
+            // Only the mark of one that came back: see `mark_returned`.
+            return Ok(Tried::Wait(EpollFlags::empty()));
         };
+        listener.taken(parked.socket, engine);
         let accepted = sockets.get_mut(&id).ok_or(Errno::ECONNABORTED)?;
         accepted.inode = unix::inode(&program)?;
         accepted.caller = parked.caller;

@@ -368,6 +368,17 @@ impl Hosted {
         }
     }
 
+    /// A connection that was accepted came back (EMFILE, a signal): what stands in its place in the program's
+    /// queue makes the listener readable again. Without room there, others do.
+    pub(super) fn mark_returned(&mut self, listener: SocketId, shared: &mut Shared) {
+        if let Some(Socket { end: End::Listener(_), address: Some(address), .. }) =
+            self.sockets.get(&listener)
+        {
+            shared.next += 1;
+            let _ = unix::offer(address, &shared.name(shared.next));
+        }
+    }
+
     /// A parked call waits for a socket.
     pub(super) fn remember_ticket(&mut self, id: SocketId, ticket: Ticket) {
         if let Some(socket) = self.sockets.get_mut(&id) {

@@ -339,7 +339,10 @@ impl SocketHost for Host {
     }
 
     fn give_back(&mut self, ticket: Ticket, answered: Answered) {
-        self.parking.give_back(ticket, answered);
+        if let Some((key, id)) = self.parking.give_back(ticket, answered) {
+            self.guarded(key, |hosted, shared| hosted.mark_returned(id, shared));
+            self.run(key, now(), &[id]);
+        }
     }
 
     fn poll_done(&mut self) -> Option<(Ticket, Answered)> {
@@ -354,12 +357,13 @@ impl Host {
         let (id, sends) = (parked.socket, parked.sends());
         if parked.takes() {
             self.parking.note(ticket, (key, id));
+        }
+        if parked.takes() && !parked.accepts() {
             if let Some(answered) = self.parking.take_returned((key, id), |kept| parked.fits(kept)) {
                 return Some(answered);
             }
         }
-        let outcome = self.guarded(key, |hosted, shared| hosted.attempt(now, &mut parked, shared));
-        let answered = match outcome {
+        let answered = match self.attempt(now, &mut parked) {
             None => Some((Err(Errno::ENETDOWN), None)),
             Some(Some(answered)) => Some(answered),
             Some(None) => {
@@ -374,6 +378,16 @@ impl Host {
         answered.or_else(|| self.parking.take_done(ticket))
     }
 
+    /// Tries a call. `None`: its stack has failed.
+    fn attempt(&mut self, now: Instant, parked: &mut Parked) -> Option<Option<Answered>> {
+        let outcome = self.guarded(parked.stack, |hosted, shared| hosted.attempt(now, parked, shared));
+        if parked.accepts() && matches!(outcome, Some(None | Some((Err(Errno::EAGAIN), _)))) {
+            let socket = (parked.stack, parked.socket);
+            return self.parking.take_returned(socket, |kept| parked.fits(kept)).map(Some).or(outcome);
+        }
+        outcome
+    }
+
     fn park(&mut self, ticket: Ticket, parked: Parked) {
         if let Some(hosted) = self.stacks.get_mut(&parked.stack) {
             hosted.remember_ticket(parked.socket, ticket);
@@ -385,7 +399,7 @@ impl Host {
     fn retry(&mut self, now: Instant, ticket: Ticket) {
         let Some(mut parked) = self.parking.remove(ticket, &mut self.shared) else { return };
         let (key, id) = (parked.stack, parked.socket);
-        match self.guarded(key, |hosted, shared| hosted.attempt(now, &mut parked, shared)) {
+        match self.attempt(now, &mut parked) {
             None => self.finish(ticket, (Err(Errno::ENETDOWN), None)),
             Some(Some(answered)) => {
                 if let Some(hosted) = self.stacks.get_mut(&key) {
