@@ -178,6 +178,11 @@ impl Host {
 
     /// What a stack still owes others, when its programs have ended.
     pub fn unfinished(&mut self, key: StackKey) -> Unfinished {
+        let now = now();
+        let buried = self.guarded(key, |hosted, shared| hosted.look_for_all_orphans(now, shared));
+        if buried == Some(true) {
+            self.run(key, now, &[]);
+        }
         self.guarded(key, |hosted, _| hosted.unfinished()).unwrap_or(Unfinished::Nothing)
     }
 
