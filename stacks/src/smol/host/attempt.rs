@@ -426,7 +426,15 @@ fn receive_datagram(
 ) -> Try {
     let SocketCall::Receive { flags, .. } = parked.call else { return Ok(Tried::Done(Done::Native)) };
     if flags & libc::MSG_ERRQUEUE != 0 {
-        return Ok(Tried::Done(engine.call(now, socket.id, &parked.caller, &parked.call)?));
+        let done = engine.call(now, socket.id, &parked.caller, &parked.call);
+        if let End::Datagram(datagram) = &mut socket.end
+            && engine.status(socket.id).error.is_none()
+            && datagram.calm()
+        {
+            // It was the last one: poll has nothing to say any more.
+            let _ = unix::take_error(&parked.file);
+        }
+        return Ok(Tried::Done(done?));
     }
     match read_datagram(socket, parked) {
         Err(Errno::EAGAIN) if engine.status(socket.id).readable > 0 => {

@@ -181,9 +181,7 @@ impl Socket {
                 }
                 None => Found::default(),
             },
-            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => {
-                Found::default()
-            }
+            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => Found::default(),
         }
     }
 

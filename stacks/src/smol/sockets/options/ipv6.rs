@@ -364,6 +364,7 @@ impl Engine {
                 let link = u32::from_ne_bytes(link.try_into().expect("four bytes"));
                 return self.set_unicast_interface(id, link, false);
             }
+            IPV6_ADDRFORM if !raw => return self.refuse_other_form(id, int(value)?),
             IPV6_JOIN_ANYCAST | IPV6_LEAVE_ANYCAST if value.len() < 20 => return Err(Errno::EINVAL),
             IPV6_JOIN_ANYCAST | IPV6_LEAVE_ANYCAST => return Err(Errno::EPERM),
             IPV6_TRANSPARENT if !caller.rights && int(value)? != 0 => return Err(Errno::EPERM),
@@ -374,6 +375,17 @@ impl Engine {
         let known = row(TABLE, name).ok_or(Errno::ENOPROTOOPT)?;
         let number = int(value)?;
         (known.set)(self.sockets.get_mut(id).ok_or(Errno::EBADF)?, number)
+    }
+
+    /// IPV6_ADDRFORM makes a socket of IPv4 out of one connected to such an address; here nobody becomes another.
+    fn refuse_other_form(&self, id: SocketId, family: i32) -> Result<(), Errno> {
+        let socket = self.sockets.get(id).ok_or(Errno::EBADF)?;
+        Err(match socket.peer {
+            _ if family != libc::AF_INET => Errno::EINVAL,
+            None => Errno::ENOTCONN,
+            Some(peer) if socket.options.ip6.only || peer.address.is_ipv6() => Errno::EADDRNOTAVAIL,
+            Some(_) => Errno::ENOPROTOOPT,
+        })
     }
 
     /// IPV6_MULTICAST_IF
