@@ -19,11 +19,13 @@ const UDP: SocketSpec = SocketSpec { domain: libc::AF_INET, kind: libc::SOCK_DGR
 struct World {
     host: Host,
     tickets: u64,
+    _folder: tempfile::TempDir,
 }
 
 impl World {
     fn new() -> Self {
-        Self { host: Host::new().unwrap(), tickets: 0 }
+        let folder = tempfile::tempdir().unwrap();
+        Self { host: Host::new(folder.path()).unwrap(), tickets: 0, _folder: folder }
     }
 
     fn stack(&mut self, limits: &[&str]) -> StackKey {
