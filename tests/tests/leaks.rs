@@ -50,10 +50,10 @@ fn io_uring_is_refused() {
 
 #[test]
 fn foreign_system_calls_see_the_view() {
-    each_user(|world| {
+    each(|world, kind| {
         let probe = world.install(&c_probe("foreign", Linkage::Dynamic), "foreign");
-        let script = format!("ip link set lo down; exec {}", probe.display());
-        let outcome = world.run_script(&script).run().ok();
+        let text = format!("ip link set lo down; exec {}", probe.display());
+        let outcome = script(world, kind, &text).run().ok();
         for call in ["socket family 2", "socketcall family 2", "socket family 10", "socketcall family 1"] {
             let line = outcome.stdout.lines().find(|l| l.starts_with(&format!("{call} by int 0x80: domain")));
             let line = line.unwrap_or_else(|| panic!("{call}:\n{}", outcome.stdout));
