@@ -535,7 +535,7 @@ fn without_a_runtime_folder_it_makes_one() {
 #[test]
 fn a_machine_that_lacks_something_is_told_what() {
     let mut world = World::new(User::Ordinary);
-    let none = "echo 0 >/proc/sys/user/max_user_namespaces; exec viewnet run -- echo started";
+    let none = "echo 0 >/proc/sys/user/max_user_namespaces; exec viewnet run --kind kernel -- echo started";
     let outcome = world.cmd("unshare").args(["-rm", "sh", "-c", none]).run().code(125);
     assert!(
         outcome.stdout.is_empty() && outcome.stderr.contains("max_user_namespaces"),
@@ -545,6 +545,7 @@ fn a_machine_that_lacks_something_is_told_what() {
     if world.has_own_host() {
         world.forbid_tun();
         world.run(["--", "echo", "fine"]).run().ok().says("fine");
+        world.run(["--kind", "smol", "--ip", "10.0.0.1/24", "--", "echo", "fine"]).run().ok().says("fine");
         let outcome = world.run(["--ip", "10.0.0.1/24", "--", "echo", "started"]).run();
         // Whether TAPs need the device node is viewnet's affair; a failure must name it.
         if outcome.status != Status::Exited(0) {
