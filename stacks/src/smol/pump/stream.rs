@@ -301,6 +301,8 @@ fn find_program_end_in(pid: i32, fd: i32, inode: u64) -> Option<OwnedFd> {
     use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
     let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     let wanted = |fd: i32| {
+        // A new socket has no number yet.
+        let fd = Some(fd).filter(|fd| *fd >= 0)?;
         let copy = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok()?;
         unix::inode(&copy).is_ok_and(|found| found == inode).then_some(copy)
     };

@@ -49,7 +49,7 @@ fn a_connection_between_two_engines_over_both_ips() {
 #[test]
 fn a_wire_that_loses_repeats_and_reorders() {
     for seed in 1..6 {
-        let trouble = Trouble { loss: 20, duplication: 20, jitter: 3 };
+        let trouble = Trouble { loss: 20, duplication: 20, jitter: 3, corruption: 0 };
         let mut world = World::pair(seed, trouble);
         let server = world.server(1, "0.0.0.0:80");
         let client = world.tcp(0);
@@ -243,7 +243,7 @@ fn few_bytes_are_not_shown_below_the_low_mark() {
         value: 5_i32.to_ne_bytes().to_vec(),
     };
     world.call(0, server, low).unwrap();
-    let mut write = |world: &mut World, bytes: &'static [u8]| {
+    let write = |world: &mut World, bytes: &'static [u8]| {
         let now = world.now;
         let mut rest = bytes;
         world.engines[0].send_with(now, client, &mut |room| {
