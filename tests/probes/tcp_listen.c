@@ -214,6 +214,57 @@ static void dual(void)
 	close(l);
 }
 
+static void closing(void)
+{
+	int port, l, c[3], refused = 0;
+	for (int i = 0; i < 200; i++) {
+		l = listener(&port, 4);
+		struct sockaddr_in a = v4("127.0.0.1", port);
+		close(l);
+		c[0] = need(socket(AF_INET, SOCK_STREAM, 0));
+		refused += connect(c[0], SA(a)) < 0 && errno == ECONNREFUSED;
+		close(c[0]);
+	}
+	say("closed listener: refused %d of 200", refused);
+	l = listener(&port, 4);
+	struct sockaddr_in a = v4("127.0.0.1", port);
+	for (int i = 0; i < 3; i++) {
+		c[i] = need(socket(AF_INET, SOCK_STREAM, 0));
+		need(connect(c[i], SA(a)));
+	}
+	polled_for(l, POLLIN, 2000);
+	close(l);
+	for (int i = 0; i < 3; i++) {
+		char b;
+		const char *seen = polled_for(c[i], POLLIN, 2000);
+		say("closed with connection %d waiting: poll %s recv %s", i, seen, result(recv(c[i], &b, 1, MSG_DONTWAIT)));
+		close(c[i]);
+	}
+}
+
+/* Who closes while connecting sends no SYN any more. */
+static void giving_up(void)
+{
+	int port, l = listener(&port, 0), c[3], accepted = 0;
+	struct sockaddr_in a = v4("127.0.0.1", port);
+	c[0] = need(socket(AF_INET, SOCK_STREAM, 0));
+	need(connect(c[0], SA(a)));
+	for (int i = 1; i < 3; i++) {
+		c[i] = need(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+		say("connect %d to a full listener: %s", i, en(connect(c[i], SA(a))));
+		usleep(20000);
+		close(c[i]);
+	}
+	nonblocking(l, 1);
+	for (int i = 0; i < 15; i++) {
+		while (accept(l, NULL, NULL) >= 0)
+			accepted++;
+		usleep(100000);
+	}
+	say("full listener: %d accepted", accepted);
+	close(c[0]), close(l);
+}
+
 static void *unblock(void *arg)
 {
 	usleep(50000);
@@ -225,6 +276,8 @@ int main(void)
 {
 	accepting();
 	backlog();
+	closing();
+	giving_up();
 	reuse();
 	places();
 	dual();

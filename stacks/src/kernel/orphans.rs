@@ -26,7 +26,7 @@ const CLOSING: &str = "0B";
 
 /// How many retransmissions in a row without an answer mean that the peer has gone: on an Ethernet within the
 /// machine, some 1.4 s (RFC 6298 with Linux's 200 ms minimum).
-const GONE_AFTER: u32 = 3;
+pub(crate) const GONE_AFTER: u32 = 3;
 
 /// Looks at the network namespace this process is in.
 pub(super) fn unfinished() -> Unfinished {

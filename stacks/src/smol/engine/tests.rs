@@ -5,6 +5,7 @@ mod binding;
 mod datagrams;
 mod options;
 mod others;
+mod sim;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use switch::offload::VnetHdr;
+use switch::frame::{Frame as Whole, TagEdit};
+use switch::offload::{self, VnetHdr};
+use switch::port::Offloads;
 
 use super::{Engine, SocketId};
 use crate::config::StackConfig;
@@ -57,6 +60,8 @@ struct Trouble {
     duplication: u64,
     /// Most extra delay, in milliseconds.
     jitter: u64,
+    /// One bit is another one. Such a wire cuts super-segments and has no offloads.
+    corruption: u64,
 }
 
 /// A frame under way: to which engine, with what.
@@ -80,6 +85,20 @@ fn engine(line: &str, seed: u8, now: Instant) -> Engine {
     let mut engine = Engine::new(&config, [seed; 32], now).unwrap();
     engine.plug(now, ETH0, true);
     engine
+}
+
+/// Frames as they are on a wire: of its length, with their checksums.
+fn bare(frames: &[(VnetHdr, Vec<u8>)]) -> Vec<(VnetHdr, Vec<u8>)> {
+    let mut out = Vec::new();
+    for (header, frame) in frames {
+        let whole = Whole::new(frame).expect("a frame");
+        let done = offload::emit(header, whole, TagEdit::Keep, Offloads::NONE, |header, pieces| {
+            out.push((*header, pieces.concat()));
+            std::ops::ControlFlow::Continue(())
+        });
+        done.expect("frames of ours are good");
+    }
+    out
 }
 
 impl World {
@@ -116,15 +135,22 @@ impl World {
             });
             any |= !frames.is_empty();
             if self.engines.len() == 2 {
+                let frames = if self.trouble.corruption > 0 { bare(&frames) } else { frames };
                 frames.into_iter().for_each(|(header, frame)| self.carry(1 - from, header, frame));
             }
         }
         any
     }
 
-    fn carry(&mut self, to: usize, header: VnetHdr, frame: Vec<u8>) {
+    fn carry(&mut self, to: usize, header: VnetHdr, mut frame: Vec<u8>) {
         if self.dice.roll(1000) < self.trouble.loss {
             return;
+        }
+        // What has no checksum of its own relies on the wire's.
+        let summed = frame[12..14] != [0x08, 0x06];
+        if self.trouble.corruption > 0 && summed && self.dice.roll(1000) < self.trouble.corruption {
+            let at = self.dice.roll(frame.len() as u64) as usize;
+            frame[at] ^= 1 << self.dice.roll(8);
         }
         let copies = 1 + u64::from(self.dice.roll(1000) < self.trouble.duplication);
         for _ in 0..copies {

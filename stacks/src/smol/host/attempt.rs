@@ -157,6 +157,7 @@ impl Hosted {
         let accepted = sockets.get_mut(&id).ok_or(Errno::ECONNABORTED)?;
         accepted.inode = unix::inode(&program)?;
         accepted.caller = parked.caller;
+        accepted.listener = None;
         shared.inodes.insert(accepted.inode, (key, accepted.id));
         engine.set_inode(id, shown(accepted.inode));
         let peer = match engine.call(now, id, &parked.caller, &SocketCall::PeerName) {
@@ -235,15 +236,18 @@ fn connect(
     }
     match answer {
         Err(Errno::EINPROGRESS) => {
-            let mut program = parked.file.try_clone().map_err(|_| Errno::ENFILE)?;
-            if matches!(socket.end, End::Spent) {
+            let pending = if matches!(socket.end, End::Spent) {
                 // The kernel's end of a failed connection is spent: the program gets a fresh one in its place.
                 let fresh = replace(key, socket, &parked.file, shared)?;
                 engine.set_inode(socket.id, shown(socket.inode));
-                program = fresh.try_clone().map_err(|_| Errno::ENFILE)?;
+                let mut pending = Pending::new(shared, socket.token, &fresh)?;
+                pending.keep(fresh.try_clone().map_err(|_| Errno::ENFILE)?);
                 parked.replacement = Some(fresh);
-            }
-            socket.end = End::Pending(Pending::new(&shared.rendezvous, program)?);
+                pending
+            } else {
+                Pending::new(shared, socket.token, &parked.file)?
+            };
+            socket.end = End::Pending(pending);
             Ok(Tried::Wait(EpollFlags::empty()))
         }
         Err(Errno::EALREADY) => {

@@ -178,6 +178,11 @@ impl Host {
 
     /// What a stack still owes others, when its programs have ended.
     pub fn unfinished(&mut self, key: StackKey) -> Unfinished {
+        let now = now();
+        let buried = self.guarded(key, |hosted, shared| hosted.look_for_all_orphans(now, shared));
+        if buried == Some(true) {
+            self.run(key, now, &[]);
+        }
         self.guarded(key, |hosted, _| hosted.unfinished()).unwrap_or(Unfinished::Nothing)
     }
 
@@ -241,6 +246,7 @@ impl Host {
     /// Moves everything of one stack that can be moved, and answers the calls that waited for it.
     fn run(&mut self, key: StackKey, now: Instant, ids: &[SocketId]) {
         let woken = self.guarded(key, |hosted, shared| hosted.run(now, ids, shared)).unwrap_or_default();
+        let now = self::now();
         if let Some(Some(why)) = self.guarded(key, |hosted, _| hosted.exceeded(now)) {
             self.fail(key, &why);
         }

@@ -18,12 +18,14 @@ const UDP: SocketSpec = SocketSpec { domain: libc::AF_INET, kind: libc::SOCK_DGR
 
 struct World {
     host: Host,
+    _folder: tempfile::TempDir,
     tickets: u64,
 }
 
 impl World {
     fn new() -> Self {
-        Self { host: Host::new().unwrap(), tickets: 0 }
+        let folder = tempfile::tempdir().unwrap();
+        Self { host: Host::new(folder.path()).unwrap(), _folder: folder, tickets: 0 }
     }
 
     fn stack(&mut self, limits: &[&str]) -> StackKey {

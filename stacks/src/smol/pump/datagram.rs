@@ -169,7 +169,7 @@ impl Datagram {
         }
         self.alarmed = error;
         if found.gone {
-            engine.close(now, id, false);
+            engine.close_late(now, id);
         }
         found
     }

@@ -6,8 +6,7 @@
 //! [`listener`] offers connections to accept(2). [`datagram`] is everything with message boundaries. Our ends
 //! are in the host's epoll set, edge-triggered: an event sets a flag, EAGAIN clears it, and
 //! [`Socket::service`] moves what flags and engine allow. The pump never keeps a duplicate of a program's
-//! descriptor but while a connection is being made or a call is parked: the program's close(2) must be the
-//! last one.
+//! descriptor but while a call is parked: the program's close(2) must be the last one.
 
 mod abandoned;
 pub(super) mod datagram;
@@ -149,6 +148,8 @@ pub(super) struct Socket {
     pub(super) inode: u64,
     /// Who made it, or last made a call on it.
     pub(super) caller: Caller,
+    /// The listener that it waits at to be accepted.
+    pub(super) listener: Option<SocketId>,
     /// What is behind it.
     pub(super) end: End,
     /// Calls that wait for it.
@@ -167,8 +168,12 @@ pub(super) struct Found {
 impl Socket {
     /// Moves what can be moved.
     pub(super) fn service(&mut self, now: Instant, engine: &mut Engine, shared: &mut Shared) -> Found {
-        if let End::Pending(_) = self.end {
-            self.settle(now, engine, shared);
+        if let End::Pending(pending) = &self.end {
+            if pending.is_abandoned() {
+                engine.close(now, self.id, false);
+                return Found { gone: true, moved: true };
+            }
+            self.settle(engine);
         }
         match &mut self.end {
             End::Stream(stream) => {
@@ -197,22 +202,20 @@ impl Socket {
         match &mut self.end {
             End::Stream(stream) => stream.handle_event(events),
             End::Datagram(datagram) => datagram.handle_event(events),
-            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => {}
+            End::Pending(pending) => pending.handle_event(events),
+            End::Idle | End::Spent | End::Listener(_) => {}
         }
     }
 
     /// A pending connection has come about, or has failed.
-    fn settle(&mut self, now: Instant, engine: &Engine, shared: &Shared) {
+    fn settle(&mut self, engine: &Engine) {
         let status = engine.status(self.id);
-        let _ = now;
         if status.error.is_some() {
             // Its junk is unread: the program's end becomes an errored one.
             self.end = End::Spent;
         } else if status.connected && !status.connecting {
             let End::Pending(pending) = std::mem::replace(&mut self.end, End::Spent) else { return };
-            if let Ok(ours) = pending.establish()
-                && shared.watch(&ours, self.token).is_ok()
-            {
+            if let Ok(ours) = pending.establish(&self.caller, self.inode) {
                 self.end = End::Stream(Stream::new(ours));
             }
         }

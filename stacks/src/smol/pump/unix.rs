@@ -142,27 +142,25 @@ impl Rendezvous {
 pub(in super::super) struct Pending {
     /// Our end.
     pub(super) ours: OwnedFd,
-    /// The program's end, until there is a connection.
-    program: OwnedFd,
     junk: usize,
 }
 
 /// Makes a program's end look like one in SYN_SENT.
-pub(in super::super) fn pend(rendezvous: &Rendezvous, program: OwnedFd) -> Result<Pending> {
-    let ours = rendezvous.meet(&program)?;
+pub(in super::super) fn pend(rendezvous: &Rendezvous, program: &impl AsFd) -> Result<Pending> {
+    let ours = rendezvous.meet(program)?;
     let mut junk = 0;
     for _ in 0..JUNK_WRITES {
-        match send(&program, &JUNK, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        match send(program, &JUNK, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(count) => junk += count,
             Err(_) => break,
         }
     }
-    Ok(Pending { ours, program, junk })
+    Ok(Pending { ours, junk })
 }
 
 /// The connection is there: the program's end becomes readable and writable. Our end comes back.
-pub(in super::super) fn establish(pending: Pending) -> Result<OwnedFd> {
-    let Pending { ours, program, mut junk } = pending;
+pub(in super::super) fn establish(pending: Pending, program: Option<&OwnedFd>) -> Result<OwnedFd> {
+    let Pending { ours, mut junk } = pending;
     let mut sink = vec![0; junk.min(JUNK.len())];
     while junk > 0 {
         let length = junk.min(sink.len());
@@ -171,7 +169,8 @@ pub(in super::super) fn establish(pending: Pending) -> Result<OwnedFd> {
             _ => break,
         }
     }
-    widen(&program)?;
+    // Whoever hides its end has a small buffer.
+    program.map_or(Ok(()), widen)?;
     narrow(&ours)?;
     Ok(ours)
 }

@@ -200,7 +200,7 @@ proptest! {
     /// Nothing panics, and when everybody has closed everything nothing is left.
     #[test]
     fn nothing_stops_it(acts in prop::collection::vec(act(), 1..120)) {
-        let mut play = Play { world: World::pair(3, Trouble { loss: 50, duplication: 50, jitter: 2 }), sockets: vec![] };
+        let mut play = Play { world: World::pair(3, Trouble { loss: 50, duplication: 50, jitter: 2, corruption: 0 }), sockets: vec![] };
         for n in [0u8, 1, 0, 1] {
             play.socket(n);
         }
