@@ -199,11 +199,11 @@ impl Host {
         [stacks, self.parking.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// Takes events and moves what can be moved.
+    /// Takes events and moves what can be moved. True: there were events.
     ///
     /// # Errors
     /// Those of epoll_wait(2).
-    pub fn turn(&mut self) -> Result<(), Errno> {
+    pub fn turn(&mut self) -> Result<bool, Errno> {
         let mut events = [EpollEvent::empty(); BATCH];
         let count = match self.shared.epoll.wait(&mut events, EpollTimeout::ZERO) {
             Err(Errno::EINTR) => 0,
@@ -240,7 +240,7 @@ impl Host {
         for ticket in self.parking.expired(now) {
             self.time_out(ticket);
         }
-        Ok(())
+        Ok(count > 0)
     }
 
     /// Moves everything of one stack that can be moved, and answers the calls that waited for it.

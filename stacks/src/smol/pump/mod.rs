@@ -31,6 +31,9 @@ use listener::Listener;
 use stream::{Pending, Stream, find_program_end};
 use unix::Address;
 
+/// What is always news of one of our ends.
+const WATCHED: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
+
 /// What the sockets of all stacks of a host share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -91,8 +94,14 @@ impl Shared {
 
     /// Watches one of our ends.
     pub(super) fn watch(&self, ours: &OwnedFd, token: u64) -> Result<(), Errno> {
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        self.epoll.add(ours, EpollEvent::new(flags, token))
+        self.epoll.add(ours, EpollEvent::new(WATCHED, token))
+    }
+
+    /// Whether room in one of our ends is news; room that is there already is told at once. As a rule it is
+    /// none: each of the program's reads would wake us.
+    pub(super) fn await_room(&self, ours: &OwnedFd, token: u64, awaited: bool) -> Result<(), Errno> {
+        let room = if awaited { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
+        self.epoll.modify(ours, &mut EpollEvent::new(WATCHED | room, token))
     }
 }
 
@@ -169,6 +178,7 @@ impl Socket {
         match &mut self.end {
             End::Stream(stream) => {
                 let found = stream.service(now, self.id, &self.caller, engine);
+                stream.await_room(self.token, shared);
                 if stream.was_reset() {
                     self.spend();
                 }
@@ -189,7 +199,7 @@ impl Socket {
     pub(super) fn handle_event(&mut self, events: EpollFlags) {
         match &mut self.end {
             End::Stream(stream) => stream.handle_event(events),
-            End::Datagram(datagram) => datagram.handle_event(),
+            End::Datagram(datagram) => datagram.handle_event(events),
             End::Pending(pending) => pending.handle_event(events),
             End::Idle | End::Spent | End::Listener(_) => {}
         }

@@ -26,9 +26,8 @@ use rustix::net::Shutdown;
 
 use super::super::call::{Caller, SocketCall};
 use super::super::engine::{Engine, SocketId};
-use super::Found;
 use super::abandoned::is_abandoned;
-use super::{Shared, unix};
+use super::{Found, Shared, unix};
 
 /// Most processes looked at for a connection that is reset: each costs some ten microseconds and more.
 const MAX_FAMILY: usize = 64;
@@ -81,6 +80,12 @@ pub(in super::super) struct Stream {
     readable: bool,
     /// Our end may take something.
     writable: bool,
+    /// Room in our end is told as an event.
+    awaited: bool,
+    /// That event came though nobody waited for it.
+    needless: bool,
+    /// The program may have ended what it writes: that end is read, too.
+    ending: bool,
     /// The program has closed its end.
     hung_up: bool,
     /// The program has said that it will write no more; a byte of junk ends what it wrote.
@@ -104,6 +109,9 @@ impl Stream {
             ours,
             readable: true,
             writable: true,
+            awaited: false,
+            needless: false,
+            ending: true,
             hung_up: false,
             shut: false,
             finished: false,
@@ -117,8 +125,21 @@ impl Stream {
     /// An event.
     pub(super) fn handle_event(&mut self, events: EpollFlags) {
         self.readable |= events.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP);
-        self.writable |= events.contains(EpollFlags::EPOLLOUT);
+        self.ending |= events.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP);
+        if events.contains(EpollFlags::EPOLLOUT) {
+            self.needless = self.writable;
+            self.writable = true;
+        }
         self.hung_up |= events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+    }
+
+    /// Has us woken when there is room again, or no more. Room that came meanwhile is told at once.
+    pub(super) fn await_room(&mut self, token: u64, shared: &Shared) {
+        let wanted = !self.writable || self.awaited && !self.needless;
+        if wanted != self.awaited && shared.await_room(&self.ours, token, wanted).is_ok() {
+            self.awaited = wanted;
+        }
+        self.needless = false;
     }
 
     /// Bytes that the program wrote and the engine has not taken.
@@ -222,10 +243,10 @@ impl Stream {
         let (mut ended, mut dry, mut unread) = (false, false, false);
         // The byte of junk behind a shutdown stays.
         let mut left = if self.shut { unix::waiting(&self.ours).saturating_sub(1) } else { usize::MAX };
-        let ours = &self.ours;
+        let (ours, ending) = (&self.ours, &mut self.ending);
         let mut take = |room: &mut [u8]| {
             let length = room.len().min(left);
-            if length == 0 {
+            if length == 0 || dry {
                 return 0;
             }
             match unix::read(ours, &mut room[..length]) {
