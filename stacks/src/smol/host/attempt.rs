@@ -83,8 +83,11 @@ impl Hosted {
     fn dispatch(&mut self, now: Instant, parked: &mut Parked, shared: &mut Shared) -> Try {
         let (id, caller) = (parked.socket, parked.caller);
         let (engine, sockets) = self.parts();
-        if let Some(Socket { end: End::Datagram(datagram), .. }) = sockets.get_mut(&id) {
-            datagram.catch_up(now, id, &caller, engine, shared);
+        if let Some(socket) = sockets.get_mut(&id) {
+            give_address(socket, parked, shared)?;
+            if let End::Datagram(datagram) = &mut socket.end {
+                datagram.catch_up(now, id, &caller, engine, shared);
+            }
         }
         match parked.call {
             SocketCall::Accept { flags } => return self.accept(now, parked, flags, shared),
@@ -191,6 +194,28 @@ impl Hosted {
     }
 }
 
+/// Gives a program's end an address before the call that makes it one to be found.
+fn give_address(socket: &mut Socket, parked: &Parked, shared: &Shared) -> Result<(), Errno> {
+    let messages = match socket.end {
+        End::Datagram(_) => true,
+        End::Idle => false,
+        _ => return Ok(()),
+    };
+    if socket.address.is_none() {
+        let (file, token) = (&parked.file, socket.token);
+        socket.address = match parked.call {
+            SocketCall::Connect { .. } if messages => Some(shared.linked_address(file, token)?),
+            SocketCall::Send { .. } | SocketCall::Receive { .. } if !messages => None,
+            SocketCall::Bind { .. }
+            | SocketCall::Listen { .. }
+            | SocketCall::Send { .. }
+            | SocketCall::Receive { .. } => Some(shared.address(file, token)?),
+            _ => None,
+        };
+    }
+    Ok(())
+}
+
 /// Whether a call may not wait.
 fn must_not_wait(parked: &Parked) -> bool {
     let flags = match parked.call {
@@ -268,16 +293,15 @@ fn connect(
 /// A fresh program's end for a socket, instead of `old`.
 fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Shared) -> Result<OwnedFd, Errno> {
     let token = shared.number(Place::Socket(key, socket.id));
-    let made = shared
-        .program_end(socket.kind, unix::is_nonblocking(old), token)
-        .and_then(|(fresh, address)| Ok((unix::inode(&fresh)?, fresh, address)));
-    let (inode, fresh, address) = made.inspect_err(|_| {
+    let made = unix::program_end(socket.kind, unix::is_nonblocking(old))
+        .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
+    let (inode, fresh) = made.inspect_err(|_| {
         shared.places.remove(&token);
     })?;
     shared.places.remove(&socket.token);
     shared.inodes.remove(&socket.inode);
     shared.inodes.insert(inode, (key, socket.id));
-    (socket.token, socket.inode, socket.address) = (token, inode, Some(address));
+    (socket.token, socket.inode, socket.address) = (token, inode, None);
     Ok(fresh)
 }
 

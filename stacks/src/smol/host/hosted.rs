@@ -163,13 +163,20 @@ impl Hosted {
         let token = shared.number(Place::Socket(self.key, id));
         let made = (|| {
             let nonblocking = spec.kind & libc::SOCK_NONBLOCK != 0;
-            let (program, address) = shared.program_end(kind, nonblocking, token)?;
+            let program = unix::program_end(kind, nonblocking)?;
+            let mut address = None;
             let mut end = if stream { End::Idle } else { End::Datagram(Datagram::default()) };
             if let End::Datagram(datagram) = &mut end
                 && matches!(spec.domain, libc::AF_NETLINK | libc::AF_PACKET)
             {
                 // One peer each, the stack itself: native send(2) and write(2) must reach it.
-                datagram.link(&program, (token, &address), shared)?;
+                let address = address.insert(shared.linked_address(&program, token)?);
+                datagram.link(&program, (token, address), shared)?;
+            } else if spec.kind & TYPE_MASK == libc::SOCK_RAW
+                || !matches!(spec.protocol, 0 | libc::IPPROTO_UDP | libc::IPPROTO_TCP)
+            {
+                // It hears from now on.
+                address = Some(shared.address(&program, token)?);
             }
             let inode = unix::inode(&program)?;
             Ok((program, inode, end, address))
@@ -184,7 +191,7 @@ impl Hosted {
         shared.inodes.insert(inode, (self.key, id));
         self.engine().set_inode(id, shown(inode));
         self.unwatched.push_back(id);
-        let (caller, address, listener, parked) = (*caller, Some(address), None, Vec::new());
+        let (caller, listener, parked) = (*caller, None, Vec::new());
         let socket = Socket { id, token, kind, address, inode, caller, listener, end, parked };
         self.sockets.insert(id, socket);
         Ok(program)

@@ -63,14 +63,14 @@ impl Shared {
         self.epoll.add(fd, EpollEvent::new(flags, token))
     }
 
-    /// A fresh program's end for the socket with this token.
-    pub(super) fn program_end(
-        &self,
-        kind: SocketType,
-        nonblocking: bool,
-        token: u64,
-    ) -> Result<(OwnedFd, Address), Errno> {
-        unix::program_end(kind, nonblocking, &self.folder, &format!(".{}-{token:x}", self.secret))
+    /// An address for a program's end that hears from anybody.
+    pub(super) fn address(&self, program: &OwnedFd, token: u64) -> Result<Address, Errno> {
+        Address::file(program, &self.folder, &format!(".{}-{token:x}", self.secret))
+    }
+
+    /// An address for one that is linked at once and then hears from us alone.
+    pub(super) fn linked_address(&self, program: &OwnedFd, token: u64) -> Result<Address, Errno> {
+        Address::name(program, self.name(token))
     }
 
     /// What the abstract names of our ends of the socket with this token begin with.
@@ -142,7 +142,7 @@ pub(super) struct Socket {
     pub(super) token: u64,
     /// The program's end: stream or datagram.
     pub(super) kind: SocketType,
-    /// Where it is found; an accepted one needs not be.
+    /// Where it is found, if it has to be: [`Shared::address`].
     pub(super) address: Option<Address>,
     /// The program's end, once it has been seen.
     pub(super) inode: u64,
