@@ -358,10 +358,11 @@ impl Host {
         if parked.takes() {
             self.parking.note(ticket, (key, id));
         }
-        if parked.takes() && !parked.accepts() {
-            if let Some(answered) = self.parking.take_returned((key, id), |kept| parked.fits(kept)) {
-                return Some(answered);
-            }
+        if parked.takes()
+            && !parked.accepts()
+            && let Some(answered) = self.parking.take_returned((key, id), |kept| parked.fits(kept))
+        {
+            return Some(answered);
         }
         let answered = match self.attempt(now, &mut parked) {
             None => Some((Err(Errno::ENETDOWN), None)),
