@@ -115,6 +115,15 @@ viewnet_pair() {
     $VN stack up b ${1:-} --link "switch:bench,mtu=${2:-1500},ip=10.9.0.2/24" || return 1
     SRV="$VN0 run --stack a --"; CLI="$VN0 run --stack b --"; ADDR=10.9.0.1
 }
+# two views on smol stacks, a supervisor each, on one switch; $1: MTU; sets SRV, CLI, ADDR
+smol_pair() {
+    $VN0 switch up bench || return 1
+    for _n in 1 2; do
+        bg "view$_n" $VN0 run --name v$_n --kind smol --link "switch:bench,mtu=$1,ip=10.9.0.$_n/24" -- sleep infinity
+        until_ok 50 $VN0 stack show v$_n || return 1
+    done
+    SRV="$VN0 run --stack v1 --"; CLI="$VN0 run --stack v2 --"; ADDR=10.9.0.1
+}
 viewnet_down() { # all of viewnet_user's stacks and switches
     for _n in $(ls "$S/run/viewnet/stacks" 2>/dev/null); do $VN0 stack down --force "$_n"; done
     for _n in $(ls "$S/run/viewnet/switches" 2>/dev/null); do $VN0 switch down "$_n"; done

@@ -1,6 +1,6 @@
 #!/bin/sh
-# viewnet: as smol.sh with the largest MTU that both sides take
+# viewnet: two views on smol stacks, ring ports of the user-space switch, MTU 65520 (all as an unprivileged uid)
 . "$(dirname "$0")/../lib.sh"
-peer_start() { viewnet_user 0600 && viewnet_pair "--kind smol" 65520; }
+peer_start() { viewnet_user 0600 && smol_pair 65520; }
 peer_stop() { viewnet_down; }
 main "$@"

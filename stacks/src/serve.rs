@@ -30,6 +30,8 @@ use smol::Smol;
 pub const MAX_CONNECTIONS: usize = 4096;
 /// Events taken at once; the rest stays in the epoll set for the next turn.
 const BATCH: usize = 64;
+/// Turns in a row that may be the smol stacks' alone: connections wait for as long.
+const MOST_HURRIED: u32 = 16;
 
 /// A stack of a [`Server`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +80,8 @@ pub struct Server {
     connections: HashMap<u64, Connection>,
     shed: Shed,
     smol: Smol,
+    /// Turns in a row that were the smol stacks' alone.
+    hurried: u32,
 }
 
 /// What is behind a path.
@@ -175,7 +179,15 @@ impl Server {
     pub fn new() -> nix::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let (stacks, connections) = (BTreeMap::new(), HashMap::new());
-        Ok(Self { epoll, next: smol::HOST, stacks, connections, shed: Shed::new(), smol: Smol::default() })
+        Ok(Self {
+            epoll,
+            next: smol::HOST,
+            stacks,
+            connections,
+            shed: Shed::new(),
+            smol: Smol::default(),
+            hurried: 0,
+        })
     }
 
     /// Serves a stack on its path.
@@ -277,9 +289,16 @@ impl Server {
         &mut self,
         notifications: &dyn Fn(StackId) -> BTreeMap<String, u64>,
     ) -> nix::Result<Vec<PathBuf>> {
+        let mut gone = Vec::new();
+        // Who wakes us is a program's socket or a port, as a rule, and not somebody on a connection.
+        if self.smol.turn() && self.hurried < MOST_HURRIED {
+            self.hurried += 1;
+            self.restart_failed();
+            return Ok(gone);
+        }
+        self.hurried = 0;
         let mut events = [EpollEvent::empty(); BATCH];
         let count = self.epoll.wait(&mut events, EpollTimeout::ZERO)?;
-        let mut gone = Vec::new();
         for event in &events[..count] {
             let token = event.data();
             if self.smol.handle_event(token) {

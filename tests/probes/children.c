@@ -133,6 +133,32 @@ int main(int argc, char **argv)
 	ended(pid);
 	close(s[1]);
 
+	/* Only a grandchild has the connection when it is reset. */
+	struct linger hard = { 1, 0 };
+	tcp_pair(s);
+	int ready[2];
+	need(pipe(ready));
+	pid = fork();
+	if (pid == 0) {
+		pid = fork();
+		if (pid == 0) {
+			close(s[1]);
+			need(write(ready[1], "r", 1));
+			_exit(recv(s[0], buf, 32, 0) < 0 ? errno == ECONNRESET ? 0 : 2 : 1);
+		}
+		close(s[0]), close(s[1]);
+		int status;
+		waitpid(pid, &status, 0);
+		_exit(WEXITSTATUS(status));
+	}
+	close(s[0]);
+	need(read(ready[0], buf, 1));
+	usleep(30000);
+	need(setsockopt(s[1], SOL_SOCKET, SO_LINGER, &hard, sizeof(hard)));
+	close(s[1]);
+	say("reset reaches the grandchild: %s", ended(pid));
+	close(ready[0]), close(ready[1]);
+
 	int bad = 0;
 	enum { STORM = 200 };
 	pid_t pids[STORM];

@@ -214,6 +214,112 @@ static void dual(void)
 	close(l);
 }
 
+static void closing(void)
+{
+	int port, l, c[3], refused = 0;
+	for (int i = 0; i < 200; i++) {
+		l = listener(&port, 4);
+		struct sockaddr_in a = v4("127.0.0.1", port);
+		close(l);
+		c[0] = need(socket(AF_INET, SOCK_STREAM, 0));
+		refused += connect(c[0], SA(a)) < 0 && errno == ECONNREFUSED;
+		close(c[0]);
+	}
+	say("closed listener: refused %d of 200", refused);
+	l = listener(&port, 4);
+	struct sockaddr_in a = v4("127.0.0.1", port);
+	for (int i = 0; i < 3; i++) {
+		c[i] = need(socket(AF_INET, SOCK_STREAM, 0));
+		need(connect(c[i], SA(a)));
+	}
+	polled_for(l, POLLIN, 2000);
+	close(l);
+	for (int i = 0; i < 3; i++) {
+		char b;
+		const char *seen = polled_for(c[i], POLLIN, 2000);
+		say("closed with connection %d waiting: poll %s recv %s", i, seen, result(recv(c[i], &b, 1, MSG_DONTWAIT)));
+		close(c[i]);
+	}
+}
+
+static void again(void)
+{
+	int port, l = listener(&port, 4);
+	struct sockaddr_in a = v4("127.0.0.1", port);
+	int c = need(socket(AF_INET, SOCK_STREAM, 0));
+	char b;
+	need(connect(c, SA(a)));
+	polled_for(l, POLLIN, 2000);
+	need(shutdown(l, SHUT_RD));
+	const char *seen = polled_for(c, POLLIN, 2000);
+	say("shut with a connection waiting: poll %s recv %s", seen, result(recv(c, &b, 1, MSG_DONTWAIT)));
+	close(c), close(l);
+	l = listener(&port, 4);
+	a.sin_port = htons(port);
+	c = need(socket(AF_INET, SOCK_STREAM, 0));
+	need(connect(c, SA(a)));
+	int s = need(accept(l, NULL, NULL));
+	need(shutdown(s, SHUT_WR));
+	polled_for(c, POLLIN, 2000);
+	close(s);
+	need(shutdown(c, SHUT_WR));
+	usleep(20000);
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+	say("dissolve what is over: %s", en(connect(c, &none, sizeof(none))));
+	say("connect again: %s", en(connect(c, SA(a))));
+	s = need(accept(l, NULL, NULL));
+	ssize_t n = send(c, "x", 1, MSG_NOSIGNAL);
+	say("connect again data: %s %s", result(n), result(recv(s, &b, 1, 0)));
+	close(c), close(s), close(l);
+}
+
+/* A connection for which there is no descriptor waits for one. */
+static void crowded(void)
+{
+	struct rlimit old, few;
+	int port, l = listener(&port, 4), c = need(socket(AF_INET, SOCK_STREAM, 0)), last = l;
+	struct sockaddr_in a = v4("127.0.0.1", port);
+	need(connect(c, SA(a)));
+	polled_for(l, POLLIN, 2000);
+	need(getrlimit(RLIMIT_NOFILE, &old));
+	few = (struct rlimit){ 32, old.rlim_max };
+	need(setrlimit(RLIMIT_NOFILE, &few));
+	for (int fd; (fd = dup(l)) >= 0;)
+		last = fd;
+	say("accept without room: %s", en(accept(l, NULL, NULL)));
+	close(last);
+	nonblocking(l, 1);
+	say("accept with room: poll %s", polled_for(l, POLLIN, 2000));
+	say("accept with room: %s", en(accept(l, NULL, NULL)));
+	say("accept of nothing without room: %s", en(accept(l, NULL, NULL)));
+	need(setrlimit(RLIMIT_NOFILE, &old));
+	for (int fd = 3; fd < 32; fd++)
+		close(fd);
+}
+
+/* Who closes while connecting sends no SYN any more. */
+static void giving_up(void)
+{
+	int port, l = listener(&port, 0), c[3], accepted = 0;
+	struct sockaddr_in a = v4("127.0.0.1", port);
+	c[0] = need(socket(AF_INET, SOCK_STREAM, 0));
+	need(connect(c[0], SA(a)));
+	for (int i = 1; i < 3; i++) {
+		c[i] = need(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+		say("connect %d to a full listener: %s", i, en(connect(c[i], SA(a))));
+		usleep(20000);
+		close(c[i]);
+	}
+	nonblocking(l, 1);
+	for (int i = 0; i < 15; i++) {
+		while (accept(l, NULL, NULL) >= 0)
+			accepted++;
+		usleep(100000);
+	}
+	say("full listener: %d accepted", accepted);
+	close(c[0]), close(l);
+}
+
 static void *unblock(void *arg)
 {
 	usleep(50000);
@@ -225,6 +331,10 @@ int main(void)
 {
 	accepting();
 	backlog();
+	closing();
+	giving_up();
+	again();
+	crowded();
 	reuse();
 	places();
 	dual();

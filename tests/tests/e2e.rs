@@ -294,7 +294,7 @@ fn ip_and_ss_show_and_change_the_view(kinds: Kinds) {
         ip -br addr; ip link show eth0; ip route; ip neigh; ip -br link
         {rule}; ip rule
         python3 -m http.server 80 >/dev/null 2>&1 &
-        until ss -ltnp | grep :80; do sleep 0.1; done
+        until ss -ltnp | grep ':80 .*python3'; do sleep 0.1; done
         kill $!
     "
     );

@@ -17,25 +17,43 @@ fn each_user(test: impl Fn(World)) {
     }
 }
 
-fn python(world: &World, script: &str) -> tests::Cmd {
-    world.run(["--", "python3", "-c", script])
+/// As each user with each kind of stack.
+fn each(test: impl Fn(&World, &str)) {
+    for kind in ["kernel", "smol"] {
+        each_user(|world| {
+            eprintln!("on a {kind} stack");
+            test(&world, kind);
+        });
+    }
+}
+
+fn on(world: &World, kind: &str) -> tests::Cmd {
+    world.run(["--kind", kind, "--"])
+}
+
+fn script(world: &World, kind: &str, script: &str) -> tests::Cmd {
+    on(world, kind).args(["bash", "-euc", script])
+}
+
+fn python(world: &World, kind: &str, script: &str) -> tests::Cmd {
+    on(world, kind).args(["python3", "-c", script])
 }
 
 #[test]
 fn io_uring_is_refused() {
-    each_user(|world| {
+    each(|world, kind| {
         let probe = world.install(&c_probe("uring", Linkage::Static), "uring");
-        let outcome = world.run(["--"]).args([probe]).run().ok();
+        let outcome = on(world, kind).args([probe]).run().ok();
         assert_eq!(outcome.stdout, "io_uring_setup: EPERM\nio_uring_setup nothing: EPERM\n");
     });
 }
 
 #[test]
 fn foreign_system_calls_see_the_view() {
-    each_user(|world| {
+    each(|world, kind| {
         let probe = world.install(&c_probe("foreign", Linkage::Dynamic), "foreign");
-        let script = format!("ip link set lo down; exec {}", probe.display());
-        let outcome = world.run_script(&script).run().ok();
+        let text = format!("ip link set lo down; exec {}", probe.display());
+        let outcome = script(world, kind, &text).run().ok();
         for call in ["socket family 2", "socketcall family 2", "socket family 10", "socketcall family 1"] {
             let line = outcome.stdout.lines().find(|l| l.starts_with(&format!("{call} by int 0x80: domain")));
             let line = line.unwrap_or_else(|| panic!("{call}:\n{}", outcome.stdout));
@@ -66,7 +84,7 @@ for family in range(0, 70):
             pass  # socketpair is the machine's own; no family that matters has it
 print('end')
 ";
-    each_user(|world| assert_eq!(python(&world, SCRIPT).run().ok().stdout, "end\n"));
+    each(|world, kind| assert_eq!(python(world, kind, SCRIPT).run().ok().stdout, "end\n"));
 }
 
 #[test]
@@ -78,7 +96,7 @@ u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('127.0.0.1', 0))
 print('ports', s.getsockname()[1], u.getsockname()[1], 'end', flush=True)
 sys.stdin.read()
 ";
-    each_user(|world| {
+    each(|world, kind| {
         let mut host = world.cmd("python3").args(["-c", LISTEN]).keep_stdin().start();
         host.until("end");
         let text = host.stdout();
@@ -91,16 +109,16 @@ sys.stdin.read()
             tcp = ports[1],
             udp = ports[2]
         );
-        let outcome = python(&world, &script).run().ok();
+        let outcome = python(world, kind, &script).run().ok();
         assert_eq!(outcome.stdout, "tcp 111\nudp free\ntcp free\nout 101\n");
     });
 }
 
 #[test]
 fn a_namespace_of_its_own_is_its_own() {
-    each_user(|world| {
-        let script = "ip addr add 10.99.0.1/32 dev lo; unshare -rn ip -br addr; echo -; ip -br addr";
-        let outcome = world.run_script(script).run().ok();
+    each(|world, kind| {
+        let text = "ip addr add 10.99.0.1/32 dev lo; unshare -rn ip -br addr; echo -; ip -br addr";
+        let outcome = script(world, kind, text).run().ok();
         let (own, view) = outcome.stdout.split_once("-\n").unwrap();
         assert!(own.contains("lo") && !own.contains("10.99.0.1"), "own:\n{own}");
         assert!(view.contains("10.99.0.1"), "view:\n{view}");
@@ -130,6 +148,85 @@ fn runs_nest() {
 }
 
 #[test]
+fn runs_nest_on_smol_stacks_and_kinds_do_not_mix() {
+    const SERVE: &str = "import socket; s=socket.socket(); s.bind((\"0.0.0.0\",80)); s.listen()";
+    each_user(|world| {
+        let nested = |outer: &str, inner: &str| {
+            let inner: Vec<_> = inner.split_whitespace().collect();
+            on(&world, outer).args(["viewnet", "run"]).args(inner).args(["--", "ip", "-br", "addr"])
+        };
+        nested("smol", "").run().ok().says("127.0.0.1/8");
+        nested("smol", "--stack smol --link none --ip 10.0.0.2/24").run().ok().says("10.0.0.2/24");
+        for (outer, inner, hint) in [
+            ("kernel", "smol", "start the outer view with --stack smol"),
+            ("smol", "kernel", "viewnet stack up"),
+        ] {
+            let refused = nested(outer, &format!("--stack {inner}")).run().code(125);
+            let said = format!("cannot make a {inner} stack: this is inside a view on a {outer} stack; ");
+            assert!(refused.stderr.contains(&said) && refused.stderr.contains(hint), "{}", refused.stderr);
+        }
+        // A kernel stack that was made outside can be used inside, and a smol one as well.
+        for kind in ["kernel", "smol"] {
+            world.viewnet(["stack", "up", "kept", "--kind", kind, "--ip", "10.0.0.5/24"]).run().ok();
+            nested("smol", "--stack kept").run().ok().says("10.0.0.5/24");
+            assert!(wait_until(Duration::from_secs(3), || {
+                world.viewnet(["stack", "down", "kept"]).run().status == Status::Exited(0)
+            }));
+        }
+        let text = format!(
+            "ip addr add 10.99.0.1/32 dev lo; python3 -c '{SERVE}; import time; time.sleep(100)' & \
+             until ss -ltn | grep -q :80; do sleep 0.05; done; \
+             viewnet run -- sh -euc 'ip -br addr; python3 -c '\\''{SERVE}; print(\"inner bound\")'\\'; \
+             echo -; ip -br addr; ss -ltn; kill $!"
+        );
+        let outcome = script(&world, "smol", &text).run().ok();
+        let (inner, outer) = outcome.stdout.split_once("-\n").unwrap();
+        assert!(inner.contains("inner bound") && !inner.contains("10.99.0.1"), "inner:\n{inner}");
+        assert!(outer.contains("10.99.0.1") && outer.contains(":80 "), "outer:\n{outer}");
+    });
+}
+
+/// By fork, vfork and exec, to threads, and over AF_UNIX: a socket stays a socket of its stack.
+#[test]
+fn sockets_go_where_descriptors_go() {
+    const SCRIPT: &str = "
+import os, socket, subprocess, sys, threading
+a = socket.socket(); a.bind(('127.0.0.1', 80)); a.listen()
+def serve(count):
+    for _ in range(count):
+        c, peer = a.accept(); c.sendall(b'%d %s' % (peer[1], c.recv(9))); c.close()
+threading.Thread(target=serve, args=(4,), daemon=True).start()
+USE = '''
+import socket, sys
+s = socket.socket(fileno=int(sys.argv[1])) if len(sys.argv) > 1 else socket.recv_fds(socket.socket(fileno=0), 1, 1)[1][0]
+s = s if isinstance(s, socket.socket) else socket.socket(fileno=s)
+s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+if s.getsockname()[1] == 0: s.connect((\"127.0.0.1\", 80))
+s.sendall(b\"hello\"); print(s.getpeername(), s.recv(99).decode().split()[0] == str(s.getsockname()[1]), flush=True)
+'''
+def made(connect):
+    s = socket.socket(); s.set_inheritable(True)
+    if connect: s.connect(('127.0.0.1', 80))
+    return s
+sys.stdout.flush()
+s = made(True)
+if os.fork() == 0:
+    s.sendall(b'hello'); print(s.getpeername(), s.recv(99).decode().split()[0] == str(s.getsockname()[1]), flush=True); os._exit(0)
+os.wait()
+for connect in (True, False):
+    s = made(connect)
+    subprocess.run([sys.executable, '-c', USE, str(s.fileno())], pass_fds=[s.fileno()], check=True)
+ours, theirs = socket.socketpair()
+p = subprocess.Popen([sys.executable, '-c', USE], stdin=theirs)
+s = made(False); socket.send_fds(ours, [b'x'], [s.fileno()]); s.close(); p.wait()
+";
+    each(|world, kind| {
+        let outcome = python(world, kind, SCRIPT).run().ok();
+        assert_eq!(outcome.stdout, "('127.0.0.1', 80) True\n".repeat(4), "{}", outcome.stderr);
+    });
+}
+
+#[test]
 fn a_thousand_processes_at_once() {
     const SCRIPT: &str = "
 import os, socket
@@ -154,8 +251,8 @@ os.close(w)
 codes = [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in pids]
 print('bad', sum(1 for c in codes if c))
 ";
-    each_user(|world| {
-        let outcome = python(&world, SCRIPT).limit(Duration::from_secs(240)).run().ok();
+    each(|world, kind| {
+        let outcome = python(world, kind, SCRIPT).limit(Duration::from_secs(240)).run().ok();
         assert_eq!(outcome.stdout, "bad 0\n", "{}", outcome.stderr);
     });
 }
@@ -220,7 +317,7 @@ fn descriptors_from_outside_stay_outside() {
 import socket, subprocess, sys
 s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()
 inner = 's=__import__(\"socket\").socket(fileno=%d); c=s.accept()[0]; c.send(b\"from the view\")' % s.fileno()
-p = subprocess.Popen(['viewnet', 'run', '--', 'python3', '-c', inner], pass_fds=[s.fileno()])
+p = subprocess.Popen(['viewnet', 'run', '--kind', sys.argv[1], '--', 'python3', '-c', inner], pass_fds=[s.fileno()])
 c = socket.create_connection(s.getsockname())
 print(c.recv(100).decode()); sys.exit(p.wait())
 ";
@@ -237,20 +334,21 @@ mine = socket.socket(); mine.bind(('127.0.0.1', 0)); mine.listen()
 socket.send_fds(u, [b'x'], [mine.fileno()])
 mine.accept()[0].send(b'out')
 '''
-p = subprocess.Popen(['viewnet', 'run', '--', 'python3', '-c', inner])
+p = subprocess.Popen(['viewnet', 'run', '--kind', sys.argv[1], '--', 'python3', '-c', inner])
 c = u.accept()[0]
 socket.send_fds(c, [b'x'], [s.fileno()])
 d = socket.create_connection(s.getsockname())
 print(d.recv(100).decode())
 _, fds, _, _ = socket.recv_fds(c, 10, 1)
 view = socket.socket(fileno=fds[0])
-print('host reaches it', socket.socket().connect_ex(view.getsockname()) == 0)
+# Outside, what was a smol stack's is an AF_UNIX socket.
+print('host reaches it', view.family == socket.AF_INET and socket.socket().connect_ex(view.getsockname()) == 0)
 p.kill(); p.wait()
 ";
-    each_user(|world| {
-        let outcome = world.cmd("python3").args(["-c", INHERIT]).run().ok();
+    each(|world, kind| {
+        let outcome = world.cmd("python3").args(["-c", INHERIT, kind]).run().ok();
         assert_eq!(outcome.stdout, "from the view\n");
-        let outcome = world.cmd("python3").args(["-c", PASS]).run().ok();
+        let outcome = world.cmd("python3").args(["-c", PASS, kind]).run().ok();
         assert_eq!(outcome.stdout, "passed\nhost reaches it False\n");
     });
 }
@@ -286,9 +384,12 @@ fn the_hosts_resolvers_are_refused() {
             listener.set_nonblocking(true).unwrap();
             while listener.accept().is_ok() {}
         }
-        let view = world.run(["--"]).args([&probe]).args(PATHS).run().ok();
-        let leaks: Vec<_> = view.stdout.lines().filter(|line| !line.ends_with(": ECONNREFUSED")).collect();
-        assert!(leaks.is_empty(), "as {user:?}:\n{}", leaks.join("\n"));
+        for kind in ["kernel", "smol"] {
+            let view = on(&world, kind).args([&probe]).args(PATHS).run().ok();
+            let leaks: Vec<_> =
+                view.stdout.lines().filter(|line| !line.ends_with(": ECONNREFUSED")).collect();
+            assert!(leaks.is_empty(), "as {user:?} on a {kind} stack:\n{}", leaks.join("\n"));
+        }
     }
 }
 
@@ -299,7 +400,10 @@ b = socket.create_connection(a.getsockname()); c = a.accept()[0]
 print('up', flush=True)
 for n, line in enumerate(sys.stdin):
     if 'data' in line:
-        b.send(b'x' * 1000); print('data', n, len(c.recv(1000)), flush=True)
+        try:
+            b.send(b'x' * 1000); print('data', n, len(c.recv(1000)), flush=True)
+        except OSError as e:
+            print('data', n, errno.errorcode[e.errno], flush=True)
     elif 'unix' in line:
         p = socket.socketpair(); p[0].send(b'u'); print('unix', n, len(p[1].recv(9)), flush=True)
     else:
@@ -311,14 +415,23 @@ for n, line in enumerate(sys.stdin):
 
 #[test]
 fn a_stopped_supervisor_goes_on_where_it_was() {
-    each_user(|world| {
-        let mut program = python(&world, SOCKETS_ON_DEMAND).keep_stdin().start();
+    each(|world, kind| {
+        let mut program = python(world, kind, SOCKETS_ON_DEMAND).keep_stdin().start();
         program.until("up");
+        let data = |program: &mut tests::Running| {
+            program.tell("data");
+            program.until("data 0 1000");
+        };
+        // A smol stack stands still with its supervisor.
+        if kind == "smol" {
+            data(&mut program);
+        }
         let supervisors = world.supervisors();
         assert!(!supervisors.is_empty());
         supervisors.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
-        program.tell("data");
-        program.until("data 0 1000");
+        if kind == "kernel" {
+            data(&mut program);
+        }
         program.tell("socket");
         assert!(
             !wait_until(Duration::from_millis(300), || program.stdout().contains("socket 1")),
@@ -338,8 +451,8 @@ fn a_stopped_supervisor_goes_on_where_it_was() {
 
 #[test]
 fn a_killed_supervisor_fails_closed() {
-    each_user(|world| {
-        let mut program = python(&world, SOCKETS_ON_DEMAND).keep_stdin().start();
+    each(|world, kind| {
+        let mut program = python(world, kind, SOCKETS_ON_DEMAND).keep_stdin().start();
         program.until("up");
         for pid in world.supervisors() {
             // The second of a pair may already have followed the first.
@@ -349,7 +462,8 @@ fn a_killed_supervisor_fails_closed() {
         program.tell("socket");
         program.until("socket 0 ENOSYS");
         program.tell("data");
-        program.until("data 1 1000");
+        // A smol stack ends with its supervisor, and connections with it.
+        program.until(if kind == "smol" { "data 1 E" } else { "data 1 1000" });
         program.tell("unix");
         program.until("unix 2 1");
         program.wait().ok();
@@ -361,9 +475,11 @@ fn a_killed_supervisor_fails_closed() {
 
 #[test]
 fn a_killed_program_leaves_nothing() {
-    each_user(|world| {
-        let mut program =
-            world.run(["--ip", "10.0.0.9/24", "--", "python3", "-c", SOCKETS_ON_DEMAND]).keep_stdin().start();
+    each(|world, kind| {
+        let mut program = world
+            .run(["--kind", kind, "--ip", "10.0.0.9/24", "--", "python3", "-c", SOCKETS_ON_DEMAND])
+            .keep_stdin()
+            .start();
         program.until("up");
         program.kill(Signal::SIGKILL);
         program.wait();
@@ -399,15 +515,19 @@ except OSError as e: print('lo', errno.errorcode[e.errno])
             let report = tests::compare::compare(name, &open.stdout, &closed.stdout, &[]);
             assert!(report.is_clean(), "{name}:\n{}", report.failures());
         }
-        let outcome = python(&world, CLOSED).run().ok();
-        assert_eq!(outcome.stdout, "undumpable 0\ntcp 1\nunix ok\nlo 1\n");
+        // A smol view cannot look into a file that nobody may read, and keeps its programs from closing theirs.
+        for kind in ["kernel", "smol"] {
+            let _ = std::fs::remove_file(world.home().join("sock"));
+            let outcome = python(&world, kind, CLOSED).run().ok();
+            assert_eq!(outcome.stdout, "undumpable 0\ntcp 1\nunix ok\nlo 1\n", "{kind}");
+        }
     });
 }
 
 #[test]
 fn wrappers_stay_in_the_view() {
     const LOOK: &str = "python3 -c 'import socket; s = socket.socket(); s.bind((\"10.99.0.1\", 8080)); print(\"in the view\")'; ip -br link show lo";
-    each_user(|world| {
+    each(|world, kind| {
         world.write("look", LOOK);
         let wrappers = [
             "timeout 20",
@@ -424,8 +544,8 @@ fn wrappers_stay_in_the_view() {
             "python3 -c 'import os, sys; os.execvp(sys.argv[1], sys.argv[1:])'",
         ];
         for wrapper in wrappers {
-            let script = format!("ip addr add 10.99.0.1/32 dev lo; echo x | {wrapper} bash ./look 2>&1");
-            let outcome = world.run_script(&script).run();
+            let text = format!("ip addr add 10.99.0.1/32 dev lo; echo x | {wrapper} bash ./look 2>&1");
+            let outcome = script(world, kind, &text).run();
             assert!(outcome.stdout.contains("in the view"), "{wrapper}: {outcome:?}");
             assert_eq!(outcome.status, Status::Exited(0), "{wrapper}: {outcome:?}");
         }

@@ -16,21 +16,29 @@ fn each_user(test: impl Fn(World)) {
     }
 }
 
+/// Also on either kind of stack.
+fn each_kind(test: impl Fn(World, &str)) {
+    for kind in ["kernel", "smol"] {
+        eprintln!("on a {kind} stack");
+        each_user(|world| test(world, kind));
+    }
+}
+
 #[test]
 fn the_exit_status_is_the_programs() {
-    each_user(|world| {
+    each_kind(|world, kind| {
         for code in [0, 1, 3, 125, 126, 127, 255] {
-            world.run(["--", "sh", "-c", &format!("exit {code}")]).run().code(code);
+            world.run(["--kind", kind, "--", "sh", "-c", &format!("exit {code}")]).run().code(code);
         }
     });
 }
 
 #[test]
 fn a_signal_ends_it_as_without_us() {
-    each_user(|world| {
+    each_kind(|world, kind| {
         for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGINT, Signal::SIGSEGV] {
             let program = format!("kill -{} $$", signal as i32);
-            let outcome = world.run(["--", "sh", "-c", &program]).run();
+            let outcome = world.run(["--kind", kind, "--", "sh", "-c", &program]).run();
             assert_eq!(outcome.status, Status::Signaled(signal as i32), "{}", outcome.stderr);
         }
         let script = "viewnet run -- sh -c 'kill -TERM $$'; echo $?";
@@ -134,10 +142,12 @@ fn streams_are_the_programs_own() {
 
 #[test]
 fn views_are_apart_and_alike() {
-    each_user(|world| {
+    each_kind(|world, kind| {
         let serve = "import socket,sys; s=socket.socket(); s.bind(('0.0.0.0',80)); s.listen(); print('up',flush=True); sys.stdin.read()";
-        let (mut one, mut two) =
-            (world.run(["--", "python3", "-c", serve]), world.run(["--", "python3", "-c", serve]));
+        let (mut one, mut two) = (
+            world.run(["--kind", kind, "--", "python3", "-c", serve]),
+            world.run(["--kind", kind, "--", "python3", "-c", serve]),
+        );
         // A pipe that stays open keeps them alive.
         one.command.env("N", "1");
         two.command.env("N", "2");
@@ -145,6 +155,8 @@ fn views_are_apart_and_alike() {
         one.until("up");
         two.until("up");
         let seen = world.run([
+            "--kind",
+            kind,
             "--",
             "python3",
             "-c",
@@ -181,7 +193,7 @@ fn trace_writes_one_line_per_trapped_call() {
 
 #[test]
 fn orphans_and_daemons_keep_their_view() {
-    each_user(|world| {
+    each_kind(|world, kind| {
         let orphan = "sleep 0.7; ip -br addr show dev lo >out.new 2>&1; \
                       python3 -c 'import socket; s=socket.socket(); s.bind((\"10.99.0.1\",80)); print(\"bound\")' >>out.new 2>&1; \
                       mv out.new out";
@@ -189,7 +201,7 @@ fn orphans_and_daemons_keep_their_view() {
             "ip addr add 10.99.0.1/32 dev lo; setsid sh -c '{}' </dev/null >/dev/null 2>&1 &",
             orphan.replace('\'', "'\\''")
         );
-        let outcome = world.run_script(&script).run().ok();
+        let outcome = world.run(["--kind", kind, "--", "bash", "-euc", &script]).run().ok();
         assert!(!outcome.held_open);
         let out = world.home().join("out");
         assert!(wait_until(Duration::from_secs(20), || out.exists()), "the orphan is gone");
@@ -523,7 +535,7 @@ fn without_a_runtime_folder_it_makes_one() {
 #[test]
 fn a_machine_that_lacks_something_is_told_what() {
     let mut world = World::new(User::Ordinary);
-    let none = "echo 0 >/proc/sys/user/max_user_namespaces; exec viewnet run -- echo started";
+    let none = "echo 0 >/proc/sys/user/max_user_namespaces; exec viewnet run --kind kernel -- echo started";
     let outcome = world.cmd("unshare").args(["-rm", "sh", "-c", none]).run().code(125);
     assert!(
         outcome.stdout.is_empty() && outcome.stderr.contains("max_user_namespaces"),
@@ -533,6 +545,7 @@ fn a_machine_that_lacks_something_is_told_what() {
     if world.has_own_host() {
         world.forbid_tun();
         world.run(["--", "echo", "fine"]).run().ok().says("fine");
+        world.run(["--kind", "smol", "--ip", "10.0.0.1/24", "--", "echo", "fine"]).run().ok().says("fine");
         let outcome = world.run(["--ip", "10.0.0.1/24", "--", "echo", "started"]).run();
         // Whether TAPs need the device node is viewnet's affair; a failure must name it.
         if outcome.status != Status::Exited(0) {

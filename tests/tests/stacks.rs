@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::{Cmd, Outcome, User, World, wait_until};
+use tests::{Cmd, Outcome, Status, User, World, wait_until};
 
 fn each_user(test: impl Fn(World)) {
     for &user in User::all() {
@@ -83,7 +83,8 @@ fn a_stacks_path_may_be_anywhere() {
         server.until("up");
         world.run(["--stack", "./my.stack", "--", "python3", "-c", FETCH]).run().ok().says("hello");
         server.wait().ok();
-        world.viewnet(["stack", "down", path]).run().ok();
+        let down = || world.viewnet(["stack", "down", path]).run().status == Status::Exited(0);
+        assert!(wait_until(Duration::from_secs(3), down), "still used");
         assert!(wait_until(Duration::from_secs(3), || !std::path::Path::new(path).exists()), "{path} stays");
     });
 }
@@ -247,6 +248,42 @@ print('done', flush=True); sys.stdin.readline()
         program.until("up");
         let before = count();
         assert!(before.to_string().contains("socket"), "counts nothing: {before}");
+        program.tell("go");
+        program.until("done");
+        assert_eq!(count(), before, "notifications on the data path");
+        program.tell("end");
+        program.wait().ok();
+    });
+}
+
+/// On a smol stack sendmsg, recvmsg and the calls that make and name sockets are trapped; these are not.
+#[test]
+fn the_data_path_is_never_trapped_on_a_smol_stack() {
+    const SCRIPT: &str = "
+import socket, select, sys, os
+a = socket.socket(); a.bind(('127.0.0.1', 0)); a.listen()
+b = socket.create_connection(a.getsockname()); c = a.accept()[0]
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('127.0.0.1', 0)); u.connect(u.getsockname())
+e = select.epoll(); e.register(c, select.EPOLLIN)
+print('up', flush=True); sys.stdin.readline()
+f = open('/dev/zero', 'rb')
+for i in range(2000):
+    b.send(b'x' * 1000); e.poll(1); c.recv(2000); os.write(b.fileno(), b'w'); os.read(c.fileno(), 1)
+    u.send(b'y'); u.recv(10); select.select([c], [b], [], 0)
+    d = os.dup(b.fileno()); os.write(d, b'z'); c.recv(9); os.close(d)
+    os.sendfile(b.fileno(), f.fileno(), 0, 0)
+if os.fork() == 0: b.send(b'child'); os._exit(0)
+os.wait()
+print('done', flush=True); sys.stdin.readline()
+";
+    each_user(|world| {
+        let options = ["--kind", "smol", "--name", "busy", "--"];
+        let mut program = world.run(options).args(["python3", "-c", SCRIPT]).keep_stdin().start();
+        let count =
+            || json(world.viewnet(["stack", "show", "busy", "--json"]).run())["notifications"].clone();
+        program.until("up");
+        let before = count();
+        assert!(before.to_string().contains("accept"), "counts nothing: {before}");
         program.tell("go");
         program.until("done");
         assert_eq!(count(), before, "notifications on the data path");

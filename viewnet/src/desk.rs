@@ -49,8 +49,8 @@ pub(crate) trait Door {
     fn answer(&self, id: u64, result: Result<i64, Errno>) -> Result<(), Errno>;
     /// Answers it with a new descriptor.
     fn install(&self, id: u64, fd: BorrowedFd<'_>, cloexec: bool) -> Result<i32, Errno>;
-    /// Puts a descriptor in the place of the one it was made on.
-    fn replace(&self, call: &Notification, fd: BorrowedFd<'_>) -> Result<(), Errno>;
+    /// Puts a descriptor in the place of the program's `number`.
+    fn replace(&self, call: &Notification, number: i32, fd: BorrowedFd<'_>) -> Result<(), Errno>;
     /// Lets the kernel run it.
     fn let_run(&self, id: u64) -> Result<(), Errno>;
 }
@@ -234,8 +234,10 @@ impl Calls {
         // A connect whose old descriptor could not be used again.
         if !matches!(answered.0, Ok(Done::Accepted { .. }))
             && let Some(fresh) = answered.1.take()
+            && let Some(number) = waiting.made.fd
         {
-            let _ = desk.door.replace(&waiting.made.call, fresh.as_fd());
+            // Of a socketcall the first argument is none.
+            let _ = desk.door.replace(&waiting.made.call, number, fresh.as_fd());
         }
         let given = match &answered.0 {
             Ok(Done::NotOurs) if waiting.give.untouched() => return Put::NotOurs(waiting.made.line),

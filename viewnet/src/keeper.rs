@@ -267,7 +267,6 @@ impl Keeper {
     }
 
     /// How long the server needs no turn, if that is known.
-    #[expect(clippy::disallowed_methods, reason = "the loop's one clock read")]
     fn until_turn(&self) -> Option<Duration> {
         let wait = self.server.poll_timeout()?.saturating_duration_since(std::time::Instant::now());
         // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.

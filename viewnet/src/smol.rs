@@ -209,8 +209,10 @@ impl SocketHost for Hosts {
         file: OwnedFd,
         call: SocketCall,
     ) -> Option<Answered> {
-        let relay = rustix::fs::fstat(&file).ok().and_then(|stat| self.inodes.get(&stat.st_ino).copied());
-        let Some(id) = relay else {
+        // As a rule there is none, and no need to ask for the inode.
+        let inode_of = |file: &OwnedFd| rustix::fs::fstat(file).ok().map(|stat| stat.st_ino);
+        let inode = if self.inodes.is_empty() { None } else { inode_of(&file) };
+        let Some(id) = inode.and_then(|inode| self.inodes.get(&inode).copied()) else {
             return match self.server.host() {
                 Some(host) => host.call(now, ticket, caller, file, call),
                 None => Some((Ok(Done::NotOurs), None)),

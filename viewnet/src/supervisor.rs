@@ -38,6 +38,7 @@ use crate::maker::{become_maker, take_turn};
 use crate::runtime::Runtime;
 use crate::smol::{Hosts, SmolId};
 use crate::stand_in::Charge;
+use crate::sys::seccomp;
 use crate::views::{OWN, Source, View, Views};
 
 /// How often we look whether a nested view still has processes.
@@ -161,6 +162,7 @@ impl Supervisor {
     /// Answers until nobody needs us.
     pub(crate) fn run(&mut self, listener: OwnedFd) -> nix::Result<()> {
         self.epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        seccomp::share_cpu(listener.as_fd());
         let mut listener = Some(listener);
         let mut ended = None;
         loop {

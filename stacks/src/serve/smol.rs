@@ -65,12 +65,20 @@ impl Smol {
         true
     }
 
-    /// Does what there is to do, and passes answers on.
-    pub(super) fn turn(&mut self) {
-        let Some(host) = &mut self.host else { return };
-        if let Err(why) = host.turn() {
+    /// Does what there is to do, and passes answers on. True: something had happened.
+    pub(super) fn turn(&mut self) -> bool {
+        let Some(host) = &mut self.host else { return false };
+        let busy = host.turn();
+        self.pass_on();
+        busy.unwrap_or_else(|why| {
             log::error!("the host of smol stacks: {}", why.desc());
-        }
+            false
+        })
+    }
+
+    /// Passes on the answers that there are.
+    fn pass_on(&mut self) {
+        let Some(host) = &mut self.host else { return };
         while let Some((ticket, answered)) = host.poll_done() {
             let number = Door::number_of(ticket);
             if number == 0 {
@@ -223,7 +231,7 @@ impl Server {
 
     /// The next parked call of this process's own that has its answer.
     pub fn poll_done(&mut self) -> Option<(Ticket, Answered)> {
-        self.smol.turn();
+        self.smol.pass_on();
         self.smol.done.pop_front()
     }
 }

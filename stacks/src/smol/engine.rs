@@ -122,6 +122,8 @@ pub struct Engine {
     /// Sockets that may have something to send.
     pub(super) ready: VecDeque<SocketId>,
     dirty: VecDeque<SocketId>,
+    /// Listeners and the children that wait for [`Engine::admit`]; none, if nobody asks.
+    pub(super) knocks: Option<VecDeque<(SocketId, SocketId)>>,
     /// Connections that no program has, TIME-WAITs apart.
     pub(super) orphans: usize,
     /// TIME-WAITs that no program has, oldest first, with those that have ended among them.
@@ -182,6 +184,7 @@ impl Engine {
             wheel: Wheel::new(now),
             ready: VecDeque::new(),
             dirty: VecDeque::new(),
+            knocks: None,
             orphans: 0,
             time_waits: VecDeque::new(),
             secret,
@@ -219,7 +222,10 @@ impl Engine {
 
     /// What it still owes peers for sockets that no program has.
     pub fn unfinished(&self) -> Unfinished {
-        if self.orphans > 0 { Unfinished::Sending } else { Unfinished::Nothing }
+        if self.orphans == 0 {
+            return Unfinished::Nothing;
+        }
+        self.sockets.iter().map(|(_, socket)| self.owed(socket)).max().unwrap_or(Unfinished::Nothing)
     }
 
     /// The tables, to look at.
@@ -347,6 +353,13 @@ impl Engine {
         self.drain_loopback(now);
     }
 
+    /// As [`Self::close`], of a socket with message boundaries whose program had gone before what waits arrived: its
+    /// senders are told that nobody was there.
+    pub fn close_late(&mut self, now: Instant, id: SocketId) {
+        self.refuse_datagrams(now, id);
+        self.drain_loopback(now);
+    }
+
     /// A trapped call. Never [`Done::NotOurs`]. `Accept`, and `Send` and `Receive` on streams, are the pump's
     /// and do not come here.
     ///
@@ -369,6 +382,29 @@ impl Engine {
     /// Next established connection of a listener, with the peer's `struct sockaddr`.
     pub fn accept(&mut self, now: Instant, listener: SocketId) -> Option<(SocketId, Vec<u8>)> {
         self.take_connection(now, listener)
+    }
+
+    /// From now on nobody is answered by a listener before [`Engine::admit`]: whoever holds the listener may have
+    /// gone without a word.
+    pub fn ask_listeners(&mut self) {
+        self.knocks.get_or_insert_default();
+    }
+
+    /// A listener, and the beginning of a connection that waits for [`Engine::admit`] or [`Engine::turn_away`].
+    pub fn poll_knock(&mut self) -> Option<(SocketId, SocketId)> {
+        self.knocks.as_mut()?.pop_front()
+    }
+
+    /// The listener is there: the handshake goes on.
+    pub fn admit(&mut self, child: SocketId) {
+        self.make_ready(child);
+    }
+
+    /// There is no listener any more: a reset says so.
+    pub fn turn_away(&mut self, now: Instant, listener: SocketId, child: SocketId) {
+        self.forget_embryo(listener, child);
+        self.abort_child(now, child);
+        self.drain_loopback(now);
     }
 
     /// So many of the connections that [`Engine::accept`] gave wait all the same: they count in the backlog.

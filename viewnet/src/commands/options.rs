@@ -20,7 +20,8 @@ pub(crate) struct StackOptions {
     pub(crate) kind: Option<KindName>,
 
     /// Add an interface: `[NAME=]LINK[,ip=ADDR/LEN][,gw=ADDR][,mtu=N][,mac=MAC][,route=…]`, where LINK is
-    /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]`, `switch:NAME[trunk 10,20-29 native 1]` or `none`
+    /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]`, `switch:NAME[trunk 10,20-29 native 1]` or `none`; on smol
+    /// stacks also `vde:PATH`, `tap:NAME`, `fd:N`, `pair:NAME`, and `,pcap=FILE` to record
     #[arg(long, value_name = "LINK")]
     pub(crate) link: Vec<String>,
 

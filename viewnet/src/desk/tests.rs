@@ -93,7 +93,7 @@ impl Door for Book {
         Ok(7)
     }
 
-    fn replace(&self, call: &Notification, _fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn replace(&self, call: &Notification, _number: i32, _fd: BorrowedFd<'_>) -> Result<(), Errno> {
         self.reach(call.id)
     }
 

@@ -44,9 +44,8 @@ impl Door for Listener<'_> {
         seccomp::add_fd_and_answer(self.0, id, fd, cloexec)
     }
 
-    fn replace(&self, call: &Notification, fd: BorrowedFd<'_>) -> Result<(), Errno> {
-        let over = call.args[0] as i32;
-        seccomp::replace_fd(self.0, call.id, fd, over, is_cloexec(call.tid, over))
+    fn replace(&self, call: &Notification, number: i32, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        seccomp::replace_fd(self.0, call.id, fd, number, is_cloexec(call.tid, number))
     }
 
     fn let_run(&self, id: u64) -> Result<(), Errno> {

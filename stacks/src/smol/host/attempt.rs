@@ -83,8 +83,11 @@ impl Hosted {
     fn dispatch(&mut self, now: Instant, parked: &mut Parked, shared: &mut Shared) -> Try {
         let (id, caller) = (parked.socket, parked.caller);
         let (engine, sockets) = self.parts();
-        if let Some(Socket { end: End::Datagram(datagram), .. }) = sockets.get_mut(&id) {
-            datagram.catch_up(now, id, &caller, engine, shared);
+        if let Some(socket) = sockets.get_mut(&id) {
+            give_address(socket, parked, shared)?;
+            if let End::Datagram(datagram) = &mut socket.end {
+                datagram.catch_up(now, id, &caller, engine, shared);
+            }
         }
         match parked.call {
             SocketCall::Accept { flags } => return self.accept(now, parked, flags, shared),
@@ -104,8 +107,8 @@ impl Hosted {
         match parked.call {
             SocketCall::Connect { .. } => connect(now, key, engine, socket, parked, shared),
             SocketCall::Listen { .. } => listen(now, key, engine, socket, parked, shared),
-            SocketCall::Shutdown { how } if matches!(socket.end, End::Listener(_)) => {
-                self.shut_listener(now, parked, how, shared)
+            SocketCall::Shutdown { .. } if matches!(socket.end, End::Listener(_)) => {
+                self.shut_listener(now, parked, shared)
             }
             SocketCall::Shutdown { how } => shutdown(now, engine, socket, parked, how),
             SocketCall::Send { .. } if !matches!(socket.end, End::Datagram(_)) => send(socket, parked),
@@ -149,14 +152,16 @@ impl Hosted {
             Err(Errno::EAGAIN) => return Ok(Tried::Wait(EpollFlags::empty())),
             other => other?,
         };
-        listener.taken(parked.socket, engine);
         let token = shared.token(&name).ok_or(Errno::ECONNABORTED)?;
         let Some(Place::Socket(_, id)) = shared.places.get(&token).copied() else {
-            return Err(Errno::ECONNABORTED);
+            // Only the mark of one that came back: see `mark_returned`.
+            return Ok(Tried::Wait(EpollFlags::empty()));
         };
+        listener.taken(parked.socket, engine);
         let accepted = sockets.get_mut(&id).ok_or(Errno::ECONNABORTED)?;
         accepted.inode = unix::inode(&program)?;
         accepted.caller = parked.caller;
+        accepted.listener = None;
         shared.inodes.insert(accepted.inode, (key, accepted.id));
         engine.set_inode(id, shown(accepted.inode));
         let peer = match engine.call(now, id, &parked.caller, &SocketCall::PeerName) {
@@ -170,24 +175,45 @@ impl Hosted {
 
 impl Hosted {
     /// shutdown(2) of a listener: nobody will accept what waits.
-    fn shut_listener(&mut self, now: Instant, parked: &Parked, how: i32, shared: &Shared) -> Try {
+    fn shut_listener(&mut self, now: Instant, parked: &Parked, shared: &mut Shared) -> Try {
         let (engine, _) = self.parts();
         let done = engine.call(now, parked.socket, &parked.caller, &parked.call)?;
         if engine.status(parked.socket).listening {
             return Ok(Tried::Done(done));
         }
-        let _ = how;
         while let Ok((_, name)) = unix::take(&parked.file, false) {
             let place = shared.token(&name).and_then(|token| shared.places.get(&token));
             if let Some(Place::Socket(_, id)) = place.copied() {
-                // Its end follows the program's, which is closed here.
                 self.parts().0.close(now, id, true);
+                self.forget(id, shared);
             }
         }
         // Those who poll it wake up.
         let _ = unix::shut(&parked.file, Shutdown::Both);
         Ok(Tried::Done(done))
     }
+}
+
+/// Gives a program's end an address before the call that makes it one to be found.
+fn give_address(socket: &mut Socket, parked: &Parked, shared: &Shared) -> Result<(), Errno> {
+    let messages = match socket.end {
+        End::Datagram(_) => true,
+        End::Idle => false,
+        _ => return Ok(()),
+    };
+    if socket.address.is_none() {
+        let (file, token) = (&parked.file, socket.token);
+        socket.address = match parked.call {
+            SocketCall::Connect { .. } if messages => Some(shared.linked_address(file, token)?),
+            SocketCall::Send { .. } | SocketCall::Receive { .. } if !messages => None,
+            SocketCall::Bind { .. }
+            | SocketCall::Listen { .. }
+            | SocketCall::Send { .. }
+            | SocketCall::Receive { .. } => Some(shared.address(file, token)?),
+            _ => None,
+        };
+    }
+    Ok(())
 }
 
 /// Whether a call may not wait.
@@ -235,15 +261,18 @@ fn connect(
     }
     match answer {
         Err(Errno::EINPROGRESS) => {
-            let mut program = parked.file.try_clone().map_err(|_| Errno::ENFILE)?;
-            if matches!(socket.end, End::Spent) {
-                // The kernel's end of a failed connection is spent: the program gets a fresh one in its place.
+            let pending = if !matches!(socket.end, End::Idle) {
+                // What was connected once cannot be again: the program gets a fresh end in its place.
                 let fresh = replace(key, socket, &parked.file, shared)?;
                 engine.set_inode(socket.id, shown(socket.inode));
-                program = fresh.try_clone().map_err(|_| Errno::ENFILE)?;
+                let mut pending = Pending::new(shared, socket.token, &fresh)?;
+                pending.keep(fresh.try_clone().map_err(|_| Errno::ENFILE)?);
                 parked.replacement = Some(fresh);
-            }
-            socket.end = End::Pending(Pending::new(&shared.rendezvous, program)?);
+                pending
+            } else {
+                Pending::new(shared, socket.token, &parked.file)?
+            };
+            socket.end = End::Pending(pending);
             Ok(Tried::Wait(EpollFlags::empty()))
         }
         Err(Errno::EALREADY) => {
@@ -264,16 +293,15 @@ fn connect(
 /// A fresh program's end for a socket, instead of `old`.
 fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Shared) -> Result<OwnedFd, Errno> {
     let token = shared.number(Place::Socket(key, socket.id));
-    let made = shared
-        .program_end(socket.kind, unix::is_nonblocking(old), token)
-        .and_then(|(fresh, address)| Ok((unix::inode(&fresh)?, fresh, address)));
-    let (inode, fresh, address) = made.inspect_err(|_| {
+    let made = unix::program_end(socket.kind, unix::is_nonblocking(old))
+        .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
+    let (inode, fresh) = made.inspect_err(|_| {
         shared.places.remove(&token);
     })?;
     shared.places.remove(&socket.token);
     shared.inodes.remove(&socket.inode);
     shared.inodes.insert(inode, (key, socket.id));
-    (socket.token, socket.inode, socket.address) = (token, inode, Some(address));
+    (socket.token, socket.inode, socket.address) = (token, inode, None);
     Ok(fresh)
 }
 
@@ -422,7 +450,15 @@ fn receive_datagram(
 ) -> Try {
     let SocketCall::Receive { flags, .. } = parked.call else { return Ok(Tried::Done(Done::Native)) };
     if flags & libc::MSG_ERRQUEUE != 0 {
-        return Ok(Tried::Done(engine.call(now, socket.id, &parked.caller, &parked.call)?));
+        let done = engine.call(now, socket.id, &parked.caller, &parked.call);
+        if let End::Datagram(datagram) = &mut socket.end
+            && engine.status(socket.id).error.is_none()
+            && datagram.calm()
+        {
+            // It was the last one: poll has nothing to say any more.
+            let _ = unix::take_error(&parked.file);
+        }
+        return Ok(Tried::Done(done?));
     }
     match read_datagram(socket, parked) {
         Err(Errno::EAGAIN) if engine.status(socket.id).readable > 0 => {

@@ -100,6 +100,11 @@ mod tests {
     use super::*;
     use crate::config::StackConfig;
 
+    #[expect(clippy::disallowed_methods, reason = "a test may read the clock")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     fn bounds(limit: &str, now: Instant) -> Bounds {
         let mut config = StackConfig::default();
         config.add_limit(limit).unwrap();
@@ -108,7 +113,7 @@ mod tests {
 
     #[test]
     fn packets_of_the_last_second_count() {
-        let start = Instant::now();
+        let start = now();
         let mut bounds = bounds("packets=100/s", start);
         for ms in (0..5000).step_by(10) {
             let now = start + Duration::from_millis(ms);
@@ -121,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_busy_while_is_no_harm_and_a_long_one_is() {
-        let start = Instant::now();
+        let start = now();
         let mut bounds = bounds("cpu=50%", start);
         let mut busy =
             |ms: u64| bounds.check(start + Duration::from_millis(ms), 0, Duration::from_millis(100), 0);
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn memory_counts_at_once() {
-        let start = Instant::now();
+        let start = now();
         let mut bounds = bounds("memory=64K", start);
         assert_eq!(bounds.check(start, 64 << 10, Duration::ZERO, 0), None);
         let why = bounds.check(start, (64 << 10) + 1, Duration::ZERO, 0).unwrap();

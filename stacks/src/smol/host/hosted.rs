@@ -70,6 +70,7 @@ impl Hosted {
     ) -> Result<Self, Refusal> {
         let now = plugs.clocks.0;
         let mut engine = Engine::new(config, seed, now)?;
+        engine.ask_listeners();
         let wall = plugs.clocks.1.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         engine.set_realtime(now, wall);
         let mut ports = Vec::new();
@@ -162,13 +163,20 @@ impl Hosted {
         let token = shared.number(Place::Socket(self.key, id));
         let made = (|| {
             let nonblocking = spec.kind & libc::SOCK_NONBLOCK != 0;
-            let (program, address) = shared.program_end(kind, nonblocking, token)?;
+            let program = unix::program_end(kind, nonblocking)?;
+            let mut address = None;
             let mut end = if stream { End::Idle } else { End::Datagram(Datagram::default()) };
             if let End::Datagram(datagram) = &mut end
                 && matches!(spec.domain, libc::AF_NETLINK | libc::AF_PACKET)
             {
                 // One peer each, the stack itself: native send(2) and write(2) must reach it.
-                datagram.link(&program, (token, &address), shared)?;
+                let address = address.insert(shared.linked_address(&program, token)?);
+                datagram.link(&program, (token, address), shared)?;
+            } else if spec.kind & TYPE_MASK == libc::SOCK_RAW
+                || !matches!(spec.protocol, 0 | libc::IPPROTO_UDP | libc::IPPROTO_TCP)
+            {
+                // It hears from now on.
+                address = Some(shared.address(&program, token)?);
             }
             let inode = unix::inode(&program)?;
             Ok((program, inode, end, address))
@@ -183,8 +191,8 @@ impl Hosted {
         shared.inodes.insert(inode, (self.key, id));
         self.engine().set_inode(id, shown(inode));
         self.unwatched.push_back(id);
-        let (caller, address, parked) = (*caller, Some(address), Vec::new());
-        let socket = Socket { id, token, kind, address, inode, caller, end, parked };
+        let (caller, listener, parked) = (*caller, None, Vec::new());
+        let socket = Socket { id, token, kind, address, inode, caller, listener, end, parked };
         self.sockets.insert(id, socket);
         Ok(program)
     }
@@ -253,8 +261,11 @@ impl Hosted {
         let mut woken = Vec::new();
         let mut work: Vec<SocketId> = ids.to_vec();
         self.unfinished = true;
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
+            // What comes back meanwhile shall not seem to have come at once.
+            let now = if round == 0 { now } else { super::now() };
             let more = self.receive(now, shared) | self.transmit(now);
+            let more = self.answer_knocks(now, shared) | more;
             while let Some(id) = self.engine().poll_dirty() {
                 work.push(id);
             }
@@ -280,6 +291,23 @@ impl Hosted {
         woken
     }
 
+    /// Lets listeners that are still there answer. True: some knocked.
+    fn answer_knocks(&mut self, now: Instant, shared: &mut Shared) -> bool {
+        let mut knocked = false;
+        while let Some((listener, child)) = self.engine().poll_knock() {
+            knocked = true;
+            // Who waits in accept(2) is there.
+            let waits = self.sockets.get(&listener).is_some_and(|socket| !socket.parked.is_empty());
+            if !waits && self.is_dead(listener) {
+                self.engine().turn_away(now, listener, child);
+                self.bury(now, listener, shared);
+            } else {
+                self.engine().admit(child);
+            }
+        }
+        knocked
+    }
+
     /// Puts the engine's frames on their ports. True: there would be more at once.
     fn transmit(&mut self, now: Instant) -> bool {
         let engine = self.state.as_mut().expect("a failed stack is not asked");
@@ -300,6 +328,7 @@ impl Hosted {
         let (engine, sockets) = self.parts();
         let Some(socket) = sockets.get_mut(&id) else { return false };
         let mut found = socket.service(now, engine, shared);
+        let listening = id;
         let caller = socket.caller;
         let mut offered = None;
         if let (End::Listener(listener), Some(address)) = (&mut socket.end, &socket.address) {
@@ -322,20 +351,38 @@ impl Hosted {
             shared.places.insert(token, Place::Socket(key, id));
             let end = End::Stream(Stream::new(ours));
             let (kind, parked) = (SocketType::STREAM, Vec::new());
-            sockets.insert(id, Socket { id, token, kind, address: None, inode: 0, caller, end, parked });
+            let (listener, address) = (Some(listening), None);
+            let socket = Socket { id, token, kind, address, inode: 0, caller, listener, end, parked };
+            sockets.insert(id, socket);
             found.moved = true;
         }
         if found.gone {
+            let listener = self.sockets.get(&id).and_then(|socket| socket.listener);
             self.forget(id, shared);
+            if let Some(listener) = listener {
+                // Nobody accepts it any more: this is how the end of a listener is heard of.
+                self.bury(now, listener, shared);
+            }
         }
-        found.moved
+        found.moved || found.gone
     }
 
     /// The program has no descriptor of it any more, and the engine knows.
-    fn forget(&mut self, id: SocketId, shared: &mut Shared) {
+    pub(super) fn forget(&mut self, id: SocketId, shared: &mut Shared) {
         if let Some(socket) = self.sockets.remove(&id) {
             shared.places.remove(&socket.token);
             shared.inodes.remove(&socket.inode);
+        }
+    }
+
+    /// A connection that was accepted came back (EMFILE, a signal): what stands in its place in the program's
+    /// queue makes the listener readable again. Without room there, others do.
+    pub(super) fn mark_returned(&mut self, listener: SocketId, shared: &mut Shared) {
+        if let Some(Socket { end: End::Listener(_), address: Some(address), .. }) =
+            self.sockets.get(&listener)
+        {
+            shared.next += 1;
+            let _ = unix::offer(address, &shared.name(shared.next));
         }
     }
 
@@ -372,8 +419,12 @@ impl Hosted {
         buried > 0
     }
 
+    fn is_dead(&self, id: SocketId) -> bool {
+        self.sockets.get(&id).is_some_and(|socket| !socket.is_alive())
+    }
+
     fn bury(&mut self, now: Instant, id: SocketId, shared: &mut Shared) -> bool {
-        let dead = self.sockets.get(&id).is_some_and(|socket| !socket.is_alive());
+        let dead = self.is_dead(id);
         if dead {
             self.engine().close(now, id, false);
             self.forget(id, shared);

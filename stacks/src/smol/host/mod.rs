@@ -178,6 +178,11 @@ impl Host {
 
     /// What a stack still owes others, when its programs have ended.
     pub fn unfinished(&mut self, key: StackKey) -> Unfinished {
+        let now = now();
+        let buried = self.guarded(key, |hosted, shared| hosted.look_for_all_orphans(now, shared));
+        if buried == Some(true) {
+            self.run(key, now, &[]);
+        }
         self.guarded(key, |hosted, _| hosted.unfinished()).unwrap_or(Unfinished::Nothing)
     }
 
@@ -194,11 +199,11 @@ impl Host {
         [stacks, self.parking.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// Takes events and moves what can be moved.
+    /// Takes events and moves what can be moved. True: there were events.
     ///
     /// # Errors
     /// Those of epoll_wait(2).
-    pub fn turn(&mut self) -> Result<(), Errno> {
+    pub fn turn(&mut self) -> Result<bool, Errno> {
         let mut events = [EpollEvent::empty(); BATCH];
         let count = match self.shared.epoll.wait(&mut events, EpollTimeout::ZERO) {
             Err(Errno::EINTR) => 0,
@@ -235,12 +240,13 @@ impl Host {
         for ticket in self.parking.expired(now) {
             self.time_out(ticket);
         }
-        Ok(())
+        Ok(count > 0)
     }
 
     /// Moves everything of one stack that can be moved, and answers the calls that waited for it.
     fn run(&mut self, key: StackKey, now: Instant, ids: &[SocketId]) {
         let woken = self.guarded(key, |hosted, shared| hosted.run(now, ids, shared)).unwrap_or_default();
+        let now = self::now();
         if let Some(Some(why)) = self.guarded(key, |hosted, _| hosted.exceeded(now)) {
             self.fail(key, &why);
         }
@@ -333,7 +339,10 @@ impl SocketHost for Host {
     }
 
     fn give_back(&mut self, ticket: Ticket, answered: Answered) {
-        self.parking.give_back(ticket, answered);
+        if let Some((key, id)) = self.parking.give_back(ticket, answered) {
+            self.guarded(key, |hosted, shared| hosted.mark_returned(id, shared));
+            self.run(key, now(), &[id]);
+        }
     }
 
     fn poll_done(&mut self) -> Option<(Ticket, Answered)> {
@@ -348,12 +357,14 @@ impl Host {
         let (id, sends) = (parked.socket, parked.sends());
         if parked.takes() {
             self.parking.note(ticket, (key, id));
-            if let Some(answered) = self.parking.take_returned((key, id), |kept| parked.fits(kept)) {
-                return Some(answered);
-            }
         }
-        let outcome = self.guarded(key, |hosted, shared| hosted.attempt(now, &mut parked, shared));
-        let answered = match outcome {
+        if parked.takes()
+            && !parked.accepts()
+            && let Some(answered) = self.parking.take_returned((key, id), |kept| parked.fits(kept))
+        {
+            return Some(answered);
+        }
+        let answered = match self.attempt(now, &mut parked) {
             None => Some((Err(Errno::ENETDOWN), None)),
             Some(Some(answered)) => Some(answered),
             Some(None) => {
@@ -368,6 +379,16 @@ impl Host {
         answered.or_else(|| self.parking.take_done(ticket))
     }
 
+    /// Tries a call. `None`: its stack has failed.
+    fn attempt(&mut self, now: Instant, parked: &mut Parked) -> Option<Option<Answered>> {
+        let outcome = self.guarded(parked.stack, |hosted, shared| hosted.attempt(now, parked, shared));
+        if parked.accepts() && matches!(outcome, Some(None | Some((Err(Errno::EAGAIN), _)))) {
+            let socket = (parked.stack, parked.socket);
+            return self.parking.take_returned(socket, |kept| parked.fits(kept)).map(Some).or(outcome);
+        }
+        outcome
+    }
+
     fn park(&mut self, ticket: Ticket, parked: Parked) {
         if let Some(hosted) = self.stacks.get_mut(&parked.stack) {
             hosted.remember_ticket(parked.socket, ticket);
@@ -379,7 +400,7 @@ impl Host {
     fn retry(&mut self, now: Instant, ticket: Ticket) {
         let Some(mut parked) = self.parking.remove(ticket, &mut self.shared) else { return };
         let (key, id) = (parked.stack, parked.socket);
-        match self.guarded(key, |hosted, shared| hosted.attempt(now, &mut parked, shared)) {
+        match self.attempt(now, &mut parked) {
             None => self.finish(ticket, (Err(Errno::ENETDOWN), None)),
             Some(Some(answered)) => {
                 if let Some(hosted) = self.stacks.get_mut(&key) {

@@ -80,6 +80,11 @@ impl Parked {
         matches!(self.call, SocketCall::Accept { .. } | SocketCall::Receive { .. })
     }
 
+    /// Whether it takes a connection.
+    pub(super) fn accepts(&self) -> bool {
+        matches!(self.call, SocketCall::Accept { .. })
+    }
+
     /// Whether an answer kept for an interrupted call does for this one.
     pub(super) fn fits(&self, (result, _): &Answered) -> bool {
         match (&self.call, result) {
@@ -174,14 +179,15 @@ impl Parking {
         self.recent.push_back((ticket, socket));
     }
 
-    /// Keeps an answer that could not be delivered for the socket's next call.
-    pub(super) fn give_back(&mut self, ticket: Ticket, answered: Answered) {
-        let known = self.recent.iter().find(|(recent, _)| *recent == ticket);
-        if let Some((_, socket)) = known
-            && (self.returned.len() < MAX_RETURNED || self.returned.contains_key(socket))
-        {
-            self.returned.entry(*socket).or_default().push_back(answered);
+    /// Keeps an answer that could not be delivered for the socket's next call. The listener, if it is a connection.
+    pub(super) fn give_back(&mut self, ticket: Ticket, answered: Answered) -> Option<Asked> {
+        let (_, socket) = self.recent.iter().find(|(recent, _)| *recent == ticket)?;
+        if self.returned.len() >= MAX_RETURNED && !self.returned.contains_key(socket) {
+            return None;
         }
+        let connection = matches!(answered.0, Ok(Done::Accepted { .. }));
+        self.returned.entry(*socket).or_default().push_back(answered);
+        connection.then_some(*socket)
     }
 
     /// An answer that an earlier call on the socket could not be given.

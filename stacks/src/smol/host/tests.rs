@@ -86,7 +86,7 @@ fn flood(world: &mut World, key: StackKey, count: usize) {
     for _ in 0..count {
         let Ok(udp) = world.host.socket(key, UDP, &NOBODY) else { return };
         let bind = SocketCall::Bind { address: localhost(0) };
-        let named = world.ask(&udp, bind).and(world.ask(&udp, SocketCall::LocalName)).unwrap();
+        let named = world.ask(&udp, bind).and_then(|_| world.ask(&udp, SocketCall::LocalName)).unwrap();
         let Ok(Done::Address(name)) = named else { return };
         for _ in 0..20 {
             let (to, data) = (Some(name.clone()), vec![0; 30_000]);

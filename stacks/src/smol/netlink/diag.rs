@@ -37,6 +37,8 @@ const MARK: u16 = 15;
 /// Length of `struct tcp_info` as of Linux 6.7.
 const TCP_INFO: usize = 248;
 
+/// TCP_INIT_CWND, in segments.
+const INITIAL_WINDOW: u32 = 10;
 /// TCP_INFINITE_SSTHRESH
 const INFINITE_SSTHRESH: u32 = 0x7fff_ffff;
 
@@ -240,6 +242,8 @@ fn message(socket: &DiagSocket, filter: &Filter, header: Header) -> Vec<u8> {
                 // tcp_get_info(): the backlog stands where segments in flight do.
                 bytes[24..28].copy_from_slice(&socket.receive_queue.to_ne_bytes());
                 bytes[28..32].copy_from_slice(&socket.send_queue.to_ne_bytes());
+                bytes[76..80].copy_from_slice(&INFINITE_SSTHRESH.to_ne_bytes());
+                bytes[80..84].copy_from_slice(&INITIAL_WINDOW.to_ne_bytes());
             }
             message.attribute(INFO, &bytes);
         }

@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
 
 use super::super::call::{Caller, SocketCall};
 use super::super::engine::{Engine, Received, SocketId};
@@ -44,6 +45,8 @@ pub(in super::super) struct Origin {
 struct Sender {
     number: u64,
     ours: OwnedFd,
+    /// Room in the program's end is told as an event.
+    awaited: bool,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,8 @@ struct Link {
     name: Vec<u8>,
     /// Of datagrams in the program's end, oldest first.
     origins: VecDeque<Origin>,
+    /// Room in the program's end is told as an event.
+    awaited: bool,
 }
 
 /// A socket with message boundaries.
@@ -65,15 +70,29 @@ pub(in super::super) struct Datagram {
     alarmed: bool,
     /// The program's end was full.
     full: bool,
+    /// Room was told though nobody waited for it.
+    needless: bool,
     /// A linked program may have written something.
     readable: bool,
 }
 
 impl Datagram {
     /// Something can be read or written again.
-    pub(super) fn handle_event(&mut self) {
+    pub(super) fn handle_event(&mut self, events: EpollFlags) {
+        self.needless |= !self.full && events.contains(EpollFlags::EPOLLOUT);
         self.full = false;
         self.readable = true;
+    }
+
+    /// Nobody waits for room any more.
+    fn forget_room(&mut self, token: u64, shared: &Shared) {
+        let link = self.link.iter_mut().map(|link| (&link.ours, &mut link.awaited));
+        let senders = self.senders.iter_mut().map(|sender| (&sender.ours, &mut sender.awaited));
+        for (ours, awaited) in link.chain(senders).filter(|(_, awaited)| **awaited) {
+            let _ = shared.await_room(ours, token, false);
+            *awaited = false;
+        }
+        self.needless = false;
     }
 
     /// Links the program's end to a socket of ours, by a duplicate.
@@ -83,13 +102,13 @@ impl Datagram {
         (token, address): (u64, &Address),
         shared: &Shared,
     ) -> Result<(), Errno> {
-        self.link = None;
+        (self.link, self.full) = (None, false);
         let name = sender_name(&shared.name(token), self.number());
         let ours = unix::sender(&name, address)?;
         unix::link(program, &name)?;
         shared.watch(&ours, token)?;
         self.senders.clear();
-        self.link = Some(Link { ours, name, origins: VecDeque::new() });
+        self.link = Some(Link { ours, name, origins: VecDeque::new(), awaited: false });
         self.alarmed = false;
         self.readable = true;
         Ok(())
@@ -98,6 +117,7 @@ impl Datagram {
     /// Lets the program's end loose again.
     pub(in super::super) fn unlink(&mut self, program: &OwnedFd) {
         if self.link.take().is_some() {
+            self.full = false;
             let _ = unix::unlink(program);
         }
     }
@@ -118,6 +138,9 @@ impl Datagram {
         shared: &mut Shared,
     ) -> Found {
         let mut found = Found::default();
+        if self.needless {
+            self.forget_room(token, shared);
+        }
         while !self.full && !found.gone {
             let mut give = |received: &Received<'_>| match self.give(received, (token, address), shared) {
                 Ok(()) => true,
@@ -146,7 +169,7 @@ impl Datagram {
         }
         self.alarmed = error;
         if found.gone {
-            engine.close(now, id, false);
+            engine.close_late(now, id);
         }
         found
     }
@@ -180,7 +203,7 @@ impl Datagram {
         shared: &Shared,
     ) -> Result<(), Errno> {
         if let Some(link) = &mut self.link {
-            unix::write(&link.ours, received.data)?;
+            offer((&link.ours, &mut link.awaited), received.data, token, shared)?;
             if link.origins.len() >= MAX_ORIGINS {
                 link.origins.pop_front();
             }
@@ -212,11 +235,12 @@ impl Datagram {
                 }
                 let ours = unix::sender(&sender_name(&shared.name(token), number), address)?;
                 shared.watch(&ours, token)?;
-                self.senders.push_back(Sender { number, ours });
+                self.senders.push_back(Sender { number, ours, awaited: false });
                 self.senders.len() - 1
             }
         };
-        unix::write(&self.senders[at].ours, received.data).map(drop)
+        let Sender { ours, awaited, .. } = &mut self.senders[at];
+        offer((ours, awaited), received.data, token, shared)
     }
 
     /// Takes all that a linked program has written: what it asks now comes behind that.
@@ -276,6 +300,20 @@ impl Datagram {
         let known = self.origins.iter().find(|(known, _)| Some(*known) == number);
         known.map(|(_, origin)| origin.clone()).unwrap_or_default()
     }
+}
+
+/// Writes a datagram to the program. If its end is full, we wait until it is not.
+fn offer(
+    (ours, awaited): (&OwnedFd, &mut bool),
+    data: &[u8],
+    token: u64,
+    shared: &Shared,
+) -> Result<(), Errno> {
+    let written = unix::write(ours, data).map(drop);
+    if written == Err(Errno::EAGAIN) && !*awaited {
+        *awaited = shared.await_room(ours, token, true).is_ok();
+    }
+    written
 }
 
 /// `NAME+NUMBER`: our sockets of a program's socket NAME.

@@ -6,8 +6,7 @@
 //! [`listener`] offers connections to accept(2). [`datagram`] is everything with message boundaries. Our ends
 //! are in the host's epoll set, edge-triggered: an event sets a flag, EAGAIN clears it, and
 //! [`Socket::service`] moves what flags and engine allow. The pump never keeps a duplicate of a program's
-//! descriptor but while a connection is being made or a call is parked: the program's close(2) must be the
-//! last one.
+//! descriptor but while a call is parked: the program's close(2) must be the last one.
 
 mod abandoned;
 pub(super) mod datagram;
@@ -31,6 +30,9 @@ use datagram::Datagram;
 use listener::Listener;
 use stream::{Pending, Stream, find_program_end};
 use unix::Address;
+
+/// What is always news of one of our ends.
+const WATCHED: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
 
 /// What the sockets of all stacks of a host share.
 #[derive(Debug)]
@@ -61,14 +63,14 @@ impl Shared {
         self.epoll.add(fd, EpollEvent::new(flags, token))
     }
 
-    /// A fresh program's end for the socket with this token.
-    pub(super) fn program_end(
-        &self,
-        kind: SocketType,
-        nonblocking: bool,
-        token: u64,
-    ) -> Result<(OwnedFd, Address), Errno> {
-        unix::program_end(kind, nonblocking, &self.folder, &format!(".{}-{token:x}", self.secret))
+    /// An address for a program's end that hears from anybody.
+    pub(super) fn address(&self, program: &OwnedFd, token: u64) -> Result<Address, Errno> {
+        Address::file(program, &self.folder, &format!(".{}-{token:x}", self.secret))
+    }
+
+    /// An address for one that is linked at once and then hears from us alone.
+    pub(super) fn linked_address(&self, program: &OwnedFd, token: u64) -> Result<Address, Errno> {
+        Address::name(program, self.name(token))
     }
 
     /// What the abstract names of our ends of the socket with this token begin with.
@@ -92,8 +94,14 @@ impl Shared {
 
     /// Watches one of our ends.
     pub(super) fn watch(&self, ours: &OwnedFd, token: u64) -> Result<(), Errno> {
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        self.epoll.add(ours, EpollEvent::new(flags, token))
+        self.epoll.add(ours, EpollEvent::new(WATCHED, token))
+    }
+
+    /// Whether room in one of our ends is news; room that is there already is told at once. As a rule it is
+    /// none: each of the program's reads would wake us.
+    pub(super) fn await_room(&self, ours: &OwnedFd, token: u64, awaited: bool) -> Result<(), Errno> {
+        let room = if awaited { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
+        self.epoll.modify(ours, &mut EpollEvent::new(WATCHED | room, token))
     }
 }
 
@@ -134,12 +142,14 @@ pub(super) struct Socket {
     pub(super) token: u64,
     /// The program's end: stream or datagram.
     pub(super) kind: SocketType,
-    /// Where it is found; an accepted one needs not be.
+    /// Where it is found, if it has to be: [`Shared::address`].
     pub(super) address: Option<Address>,
     /// The program's end, once it has been seen.
     pub(super) inode: u64,
     /// Who made it, or last made a call on it.
     pub(super) caller: Caller,
+    /// The listener that it waits at to be accepted.
+    pub(super) listener: Option<SocketId>,
     /// What is behind it.
     pub(super) end: End,
     /// Calls that wait for it.
@@ -158,12 +168,17 @@ pub(super) struct Found {
 impl Socket {
     /// Moves what can be moved.
     pub(super) fn service(&mut self, now: Instant, engine: &mut Engine, shared: &mut Shared) -> Found {
-        if let End::Pending(_) = self.end {
-            self.settle(now, engine, shared);
+        if let End::Pending(pending) = &self.end {
+            if pending.is_abandoned() {
+                engine.close(now, self.id, false);
+                return Found { gone: true, moved: true };
+            }
+            self.settle(engine);
         }
         match &mut self.end {
             End::Stream(stream) => {
                 let found = stream.service(now, self.id, &self.caller, engine);
+                stream.await_room(self.token, shared);
                 if stream.was_reset() {
                     self.spend();
                 }
@@ -176,9 +191,7 @@ impl Socket {
                 }
                 None => Found::default(),
             },
-            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => {
-                Found::default()
-            }
+            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => Found::default(),
         }
     }
 
@@ -186,23 +199,21 @@ impl Socket {
     pub(super) fn handle_event(&mut self, events: EpollFlags) {
         match &mut self.end {
             End::Stream(stream) => stream.handle_event(events),
-            End::Datagram(datagram) => datagram.handle_event(),
-            End::Idle | End::Pending(_) | End::Spent | End::Listener(_) => {}
+            End::Datagram(datagram) => datagram.handle_event(events),
+            End::Pending(pending) => pending.handle_event(events),
+            End::Idle | End::Spent | End::Listener(_) => {}
         }
     }
 
     /// A pending connection has come about, or has failed.
-    fn settle(&mut self, now: Instant, engine: &Engine, shared: &Shared) {
+    fn settle(&mut self, engine: &Engine) {
         let status = engine.status(self.id);
-        let _ = now;
         if status.error.is_some() {
             // Its junk is unread: the program's end becomes an errored one.
             self.end = End::Spent;
         } else if status.connected && !status.connecting {
             let End::Pending(pending) = std::mem::replace(&mut self.end, End::Spent) else { return };
-            if let Ok(ours) = pending.establish()
-                && shared.watch(&ours, self.token).is_ok()
-            {
+            if let Ok(ours) = pending.establish(&self.caller, self.inode) {
                 self.end = End::Stream(Stream::new(ours));
             }
         }

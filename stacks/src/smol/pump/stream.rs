@@ -26,23 +26,49 @@ use rustix::net::Shutdown;
 
 use super::super::call::{Caller, SocketCall};
 use super::super::engine::{Engine, SocketId};
-use super::Found;
 use super::abandoned::is_abandoned;
-use super::unix::{self, Rendezvous};
+use super::{Found, Shared, unix};
+
+/// Most processes looked at for a connection that is reset: each costs some ten microseconds and more.
+const MAX_FAMILY: usize = 64;
 
 /// A stream that looks as if it were connecting.
 #[derive(Debug)]
-pub(in super::super) struct Pending(unix::Pending);
+pub(in super::super) struct Pending {
+    ends: unix::Pending,
+    /// The program's end, if the program does not have it yet. Else we keep none: its close must be the last.
+    program: Option<OwnedFd>,
+    /// The program has closed its end.
+    hung_up: bool,
+}
 
 impl Pending {
-    /// Makes the program's end look so; the duplicate is kept until it is settled.
-    pub(in super::super) fn new(rendezvous: &Rendezvous, program: OwnedFd) -> Result<Self, Errno> {
-        unix::pend(rendezvous, program).map(Self)
+    /// Makes the program's end look so, and watches ours.
+    pub(in super::super) fn new(shared: &Shared, token: u64, program: &OwnedFd) -> Result<Self, Errno> {
+        let ends = unix::pend(&shared.rendezvous, program)?;
+        shared.watch(&ends.ours, token)?;
+        Ok(Self { ends, program: None, hung_up: false })
+    }
+
+    /// The program will get its end with the answer of its call.
+    pub(in super::super) fn keep(&mut self, program: OwnedFd) {
+        self.program = Some(program);
+    }
+
+    /// An event.
+    pub(super) fn handle_event(&mut self, events: EpollFlags) {
+        self.hung_up |= events.contains(EpollFlags::EPOLLHUP);
+    }
+
+    /// The program has closed its end: nobody waits for the connection.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.hung_up
     }
 
     /// The connection is there.
-    pub(super) fn establish(self) -> Result<OwnedFd, Errno> {
-        unix::establish(self.0)
+    pub(super) fn establish(self, caller: &Caller, inode: u64) -> Result<OwnedFd, Errno> {
+        let program = self.program.or_else(|| find_program_end(caller, inode));
+        unix::establish(self.ends, program.as_ref())
     }
 }
 
@@ -54,6 +80,12 @@ pub(in super::super) struct Stream {
     readable: bool,
     /// Our end may take something.
     writable: bool,
+    /// Room in our end is told as an event.
+    awaited: bool,
+    /// That event came though nobody waited for it.
+    needless: bool,
+    /// The program may have ended what it writes: that end is read, too.
+    ending: bool,
     /// The program has closed its end.
     hung_up: bool,
     /// The program has said that it will write no more; a byte of junk ends what it wrote.
@@ -77,6 +109,9 @@ impl Stream {
             ours,
             readable: true,
             writable: true,
+            awaited: false,
+            needless: false,
+            ending: true,
             hung_up: false,
             shut: false,
             finished: false,
@@ -90,8 +125,21 @@ impl Stream {
     /// An event.
     pub(super) fn handle_event(&mut self, events: EpollFlags) {
         self.readable |= events.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP);
-        self.writable |= events.contains(EpollFlags::EPOLLOUT);
+        self.ending |= events.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP);
+        if events.contains(EpollFlags::EPOLLOUT) {
+            self.needless = self.writable;
+            self.writable = true;
+        }
         self.hung_up |= events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+    }
+
+    /// Has us woken when there is room again, or no more. Room that came meanwhile is told at once.
+    pub(super) fn await_room(&mut self, token: u64, shared: &Shared) {
+        let wanted = !self.writable || self.awaited && !self.needless;
+        if wanted != self.awaited && shared.await_room(&self.ours, token, wanted).is_ok() {
+            self.awaited = wanted;
+        }
+        self.needless = false;
     }
 
     /// Bytes that the program wrote and the engine has not taken.
@@ -145,7 +193,8 @@ impl Stream {
             // Both directions are shut, which looks as a close does.
             self.hung_up = is_abandoned(&self.ours).unwrap_or(true);
         }
-        if self.hung_up && (ended || self.finished || status.error.is_some())
+        // Dissolved (AF_UNSPEC), it takes nothing any more.
+        if self.hung_up && (ended || self.finished || status.error.is_some() || !status.connected)
             || ended && !self.shut && self.has_hung_up()
         {
             self.unread |= unix::take_error(&self.ours) == Some(Errno::ECONNRESET) || status.readable > 0;
@@ -194,10 +243,10 @@ impl Stream {
         let (mut ended, mut dry, mut unread) = (false, false, false);
         // The byte of junk behind a shutdown stays.
         let mut left = if self.shut { unix::waiting(&self.ours).saturating_sub(1) } else { usize::MAX };
-        let ours = &self.ours;
+        let (ours, ending) = (&self.ours, &mut self.ending);
         let mut take = |room: &mut [u8]| {
             let length = room.len().min(left);
-            if length == 0 {
+            if length == 0 || dry {
                 return 0;
             }
             match unix::read(ours, &mut room[..length]) {
@@ -207,10 +256,12 @@ impl Stream {
                 }
                 Ok(count) => {
                     left -= count.min(left);
+                    // There was no more; what comes now is an event (epoll(7), question 9).
+                    dry = count < length && !*ending;
                     count
                 }
                 Err(Errno::EAGAIN) => {
-                    dry = true;
+                    (dry, *ending) = (true, false);
                     0
                 }
                 Err(errno) => {
@@ -252,20 +303,37 @@ impl Stream {
     }
 }
 
-/// A duplicate of the program's end, if the process that last used it still has it.
+/// A duplicate of the program's end, if the process that last used it still has it, or one of its children does (a
+/// server that forks for each connection).
 pub(super) fn find_program_end(caller: &Caller, inode: u64) -> Option<OwnedFd> {
+    let mut family = vec![caller.pid];
+    let mut at = 0;
+    while let Some(&pid) = family.get(at) {
+        if let Some(found) = find_program_end_in(pid, caller.fd, inode) {
+            return Some(found);
+        }
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        family.extend(children.split(' ').filter_map(|child| child.parse::<i32>().ok()));
+        family.truncate(MAX_FAMILY);
+        at += 1;
+    }
+    None
+}
+
+fn find_program_end_in(pid: i32, fd: i32, inode: u64) -> Option<OwnedFd> {
     use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-    let process = pidfd_open(Pid::from_raw(caller.pid)?, PidfdFlags::empty()).ok()?;
+    let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     let wanted = |fd: i32| {
         // A new socket has no number yet.
         let fd = Some(fd).filter(|fd| *fd >= 0)?;
         let copy = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok()?;
         unix::inode(&copy).is_ok_and(|found| found == inode).then_some(copy)
     };
-    wanted(caller.fd).or_else(|| {
+    wanted(fd).or_else(|| {
         // It has moved, by dup(2) for example: a look at all of them, by name, finds it.
         let name = format!("socket:[{inode}]");
-        let entries = std::fs::read_dir(format!("/proc/{}/fd", caller.pid)).ok()?;
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
         let named = |entry: &std::fs::DirEntry| {
             std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == name.as_str())
         };

@@ -9,9 +9,10 @@
 //! - *Half-closed*: the program's end is shut after one byte of junk, which stays unread to the end, so that
 //!   a reset can still be told.
 //!
-//! Every program's end has an [`Address`] that we alone can connect to: it is bound to a file in a folder of
-//! ours, and the file is removed at once; what remains is a descriptor of it. (Abstract names are there for all
-//! to see, /proc/net/unix, and for all to connect to.) The address tells whether the program still has the socket
+//! A program's end that others would have to find (a listener, a datagram socket that hears from anybody) has an
+//! [`Address`] that we alone can connect to: it is bound to a file in a folder of ours, and the file is removed at
+//! once; what remains is a descriptor of it. (Abstract names are there for all to see, /proc/net/unix, and for all
+//! to connect to.) That costs a file, so it is done when it is needed first. The address tells whether the program still has the socket
 //! ([`Address::is_alive`]): closing a socket without peer wakes nobody. Our own ends have abstract names; they
 //! are connected, so that nobody else can send to them.
 
@@ -42,33 +43,60 @@ pub(in super::super) fn errno(error: rustix::io::Errno) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }
 
-/// Where a socket can be connected to, by whoever has this.
+/// Where a program's end can be connected to.
 #[derive(Debug)]
-pub(in super::super) struct Address(OwnedFd);
+pub(in super::super) enum Address {
+    /// A file that was removed: only whoever has its descriptor can connect.
+    File(OwnedFd),
+    /// An abstract name: for ends that talk to one peer of ours, so that the kernel refuses everybody else.
+    Name(Vec<u8>),
+}
 
 impl Address {
     /// Binds a socket to a file called `name` in `folder` and removes the file.
-    fn bind(socket: &OwnedFd, folder: &OwnedFd, name: &str) -> Result<Self> {
+    pub(in super::super) fn file(socket: &OwnedFd, folder: &OwnedFd, name: &str) -> Result<Self> {
         // By way of the folder's descriptor: a socket's address has room for 107 bytes of path.
         let path = format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
         bind(socket, &SocketAddrUnix::new(path).map_err(errno)?).map_err(errno)?;
         let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(errno);
         let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
-        file.map(Self)
+        file.map(Self::File)
+    }
+
+    /// Binds a socket to an abstract name.
+    pub(in super::super) fn name(socket: &OwnedFd, name: Vec<u8>) -> Result<Self> {
+        bind(socket, &abstract_name(&name)?).map_err(errno)?;
+        Ok(Self::Name(name))
     }
 
     /// For connect(2).
-    fn path(&self) -> Result<SocketAddrUnix> {
-        SocketAddrUnix::new(format!("/proc/self/fd/{}", self.0.as_raw_fd())).map_err(errno)
+    fn target(&self) -> Result<SocketAddrUnix> {
+        match self {
+            Self::File(file) => {
+                SocketAddrUnix::new(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(errno)
+            }
+            Self::Name(name) => abstract_name(name),
+        }
     }
 
     /// Is the socket, of that type, still open?
     pub(in super::super) fn is_alive(&self, kind: SocketType) -> bool {
-        // To connect one of another type fails either way, and in its own way if there is a socket.
-        let other = if kind == SocketType::STREAM { SocketType::DGRAM } else { SocketType::STREAM };
-        let (Ok(probe), Ok(path)) = (our_end(other), self.path()) else { return true };
-        connect(&probe, &path).map_err(errno) != Err(Errno::ECONNREFUSED)
+        let (Ok(target), Ok(probe)) = (self.target(), our_end(probe_type(self, kind))) else { return true };
+        match self {
+            // To connect one of another type fails either way, and in its own way if there is a socket.
+            Self::File(_) => connect(&probe, &target).map_err(errno) != Err(Errno::ECONNREFUSED),
+            // The name is free if there is none.
+            Self::Name(_) => bind(&probe, &target).is_err(),
+        }
+    }
+}
+
+fn probe_type(address: &Address, kind: SocketType) -> SocketType {
+    match address {
+        Address::File(_) if kind == SocketType::STREAM => SocketType::DGRAM,
+        Address::File(_) => SocketType::STREAM,
+        Address::Name(_) => kind,
     }
 }
 
@@ -78,21 +106,15 @@ pub(in super::super) fn folder(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty()).map_err(errno)
 }
 
-/// A fresh socket of a program, and where we find it: `name` must be unique in `folder`.
-pub(in super::super) fn program_end(
-    kind: SocketType,
-    nonblocking: bool,
-    folder: &OwnedFd,
-    name: &str,
-) -> Result<(OwnedFd, Address)> {
+/// A fresh socket of a program, without an address.
+pub(in super::super) fn program_end(kind: SocketType, nonblocking: bool) -> Result<OwnedFd> {
     let flags = if nonblocking { SocketFlags::NONBLOCK } else { SocketFlags::empty() };
     let end = socket_with(AddressFamily::UNIX, kind, flags | SocketFlags::CLOEXEC, None).map_err(errno)?;
-    let address = Address::bind(&end, folder, name)?;
     if kind == SocketType::STREAM {
         // As small as can be, from the start: to shrink it later would wake those who wait to write.
         sockopt::set_socket_send_buffer_size(&end, 1).map_err(errno)?;
     }
-    Ok((end, address))
+    Ok(end)
 }
 
 fn abstract_name(name: &[u8]) -> Result<SocketAddrUnix> {
@@ -116,14 +138,14 @@ impl Rendezvous {
     /// One in that folder.
     pub(in super::super) fn new(folder: &OwnedFd, name: &str) -> Result<Self> {
         let listener = our_end(SocketType::STREAM)?;
-        let address = Address::bind(&listener, folder, name)?;
+        let address = Address::file(&listener, folder, name)?;
         listen(&listener, 16).map_err(errno)?;
         Ok(Self { listener, address })
     }
 
     /// Connects a program's end to us. Our end comes back.
     fn meet(&self, program: &impl AsFd) -> Result<OwnedFd> {
-        connect(program, &self.address.path()?).map_err(errno)?;
+        connect(program, &self.address.target()?).map_err(errno)?;
         loop {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let ours = accept_with(&self.listener, flags).map_err(errno)?;
@@ -142,27 +164,25 @@ impl Rendezvous {
 pub(in super::super) struct Pending {
     /// Our end.
     pub(super) ours: OwnedFd,
-    /// The program's end, until there is a connection.
-    program: OwnedFd,
     junk: usize,
 }
 
 /// Makes a program's end look like one in SYN_SENT.
-pub(in super::super) fn pend(rendezvous: &Rendezvous, program: OwnedFd) -> Result<Pending> {
-    let ours = rendezvous.meet(&program)?;
+pub(in super::super) fn pend(rendezvous: &Rendezvous, program: &impl AsFd) -> Result<Pending> {
+    let ours = rendezvous.meet(program)?;
     let mut junk = 0;
     for _ in 0..JUNK_WRITES {
-        match send(&program, &JUNK, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        match send(program, &JUNK, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(count) => junk += count,
             Err(_) => break,
         }
     }
-    Ok(Pending { ours, program, junk })
+    Ok(Pending { ours, junk })
 }
 
 /// The connection is there: the program's end becomes readable and writable. Our end comes back.
-pub(in super::super) fn establish(pending: Pending) -> Result<OwnedFd> {
-    let Pending { ours, program, mut junk } = pending;
+pub(in super::super) fn establish(pending: Pending, program: Option<&OwnedFd>) -> Result<OwnedFd> {
+    let Pending { ours, mut junk } = pending;
     let mut sink = vec![0; junk.min(JUNK.len())];
     while junk > 0 {
         let length = junk.min(sink.len());
@@ -171,7 +191,8 @@ pub(in super::super) fn establish(pending: Pending) -> Result<OwnedFd> {
             _ => break,
         }
     }
-    widen(&program)?;
+    // Whoever hides its end has a small buffer.
+    program.map_or(Ok(()), widen)?;
     narrow(&ours)?;
     Ok(ours)
 }
@@ -192,7 +213,7 @@ pub(in super::super) fn offer(listener: &Address, name: &[u8]) -> Result<OwnedFd
     let ours = our_end(SocketType::STREAM)?;
     bind(&ours, &abstract_name(name)?).map_err(errno)?;
     narrow(&ours)?;
-    connect(&ours, &listener.path()?).map_err(errno)?;
+    connect(&ours, &listener.target()?).map_err(errno)?;
     Ok(ours)
 }
 
@@ -220,7 +241,7 @@ pub(in super::super) fn sender(name: &[u8], to: &Address) -> Result<OwnedFd> {
     let ours = our_end(SocketType::DGRAM)?;
     bind(&ours, &abstract_name(name)?).map_err(errno)?;
     narrow(&ours)?;
-    connect(&ours, &to.path()?).map_err(errno)?;
+    connect(&ours, &to.target()?).map_err(errno)?;
     Ok(ours)
 }
 
@@ -238,7 +259,7 @@ pub(in super::super) fn unlink(program: &impl AsFd) -> Result<()> {
 /// writes): that is what happens when our socket, `name`, leaves it with something unread
 /// (net/unix/af_unix.c, unix_dgram_disconnected). Only a socket without peer can write to itself.
 pub(in super::super) fn alarm(ours: &impl AsFd, name: &[u8], to: &Address) -> Result<()> {
-    let to = to.path()?;
+    let to = to.target()?;
     rustix::net::connect_unspec(ours).map_err(errno)?;
     let options = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let written = rustix::net::sendto(ours, &[0], options, &abstract_name(name)?).map_err(errno);

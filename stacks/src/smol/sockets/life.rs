@@ -16,9 +16,12 @@ use nix::errno::Errno;
 use super::ports::Space;
 use super::tcp::{Phase, settings};
 use super::{Body, Ownership, Socket};
+use crate::kernel::orphans::Unfinished;
 use crate::smol::engine::{Engine, SocketId};
 use crate::smol::tcp::{ORPHAN_PATIENCE, State, Tcp};
 
+/// How many retransmissions in a row without an answer mean that the peer has gone (kernel/orphans.rs).
+const GONE_AFTER: u32 = 3;
 /// Connections without a program, at most (net.ipv4.tcp_max_orphans of a small machine).
 pub(crate) const MAX_ORPHANS: usize = 8192;
 /// TIME-WAITs, at most (net.ipv4.tcp_max_tw_buckets of a small machine).
@@ -46,6 +49,24 @@ impl Engine {
         self.arm(id, deadline);
         if up {
             self.offer_to_listener(now, id);
+        }
+    }
+
+    /// What is owed to a peer for a socket without a program, as the kernel's stacks judge it.
+    pub(crate) fn owed(&self, socket: &Socket) -> Unfinished {
+        let Body::Stream(stream) = &socket.body else { return Unfinished::Nothing };
+        let Some(connection) = stream.connection.as_ref().filter(|_| !socket.held && stream.parent.is_none())
+        else {
+            return Unfinished::Nothing;
+        };
+        match self.tcp.state(connection) {
+            State::FinWait1 | State::LastAck | State::Closing
+                if self.tcp.info(connection).backoff < GONE_AFTER =>
+            {
+                Unfinished::Sending
+            }
+            State::FinWait2 => Unfinished::Waiting,
+            _ => Unfinished::Nothing,
         }
     }
 

@@ -102,7 +102,7 @@ impl Engine {
         self.mark(id);
     }
 
-    fn abort_child(&mut self, now: Instant, id: SocketId) {
+    pub(crate) fn abort_child(&mut self, now: Instant, id: SocketId) {
         if let Some(stream) = self.sockets.get_mut(id).and_then(Socket::stream_mut)
             && let Some(connection) = stream.connection.as_mut().filter(|_| !stream.detached)
         {
@@ -171,6 +171,9 @@ impl Engine {
         self.ports.add(Space::Tcp, ends.local_port, child);
         if let Some(listener) = self.listener_mut(id) {
             listener.embryos.push_back(child);
+        }
+        if let Some(knocks) = &mut self.knocks {
+            return knocks.push_back((id, child));
         }
         self.make_ready(child);
         self.observe(now, child);

@@ -13,6 +13,7 @@ use super::{Body, Ownership, Socket};
 use crate::smol::call::Caller;
 use crate::smol::engine::{Engine, SocketId};
 use crate::smol::tables::{IfIndex, RouteKind, TABLE_LOCAL, TABLE_MAIN};
+use crate::smol::tcp::{State, Tcp};
 
 /// net.ipv4.ip_unprivileged_port_start
 const FIRST_FREE_PORT: u16 = 1024;
@@ -249,7 +250,9 @@ impl Engine {
             Body::Packet(_) => return Err(Errno::EOPNOTSUPP),
             Body::Netlink(netlink) => return Ok(netlink.peer_name()),
             Body::Stream(stream) => {
-                let live = stream.was_connected && !stream.detached;
+                let over = |connection| matches!(self.tcp.state(connection), State::TimeWait | State::Closed);
+                let over = stream.detached || stream.connection.as_ref().is_some_and(over);
+                let live = stream.was_connected && !over;
                 if !live || stream.listener.is_some() {
                     return Err(Errno::ENOTCONN);
                 }

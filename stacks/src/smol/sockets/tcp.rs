@@ -122,7 +122,8 @@ pub(crate) fn settings(
     (mtu, super_segments): (u32, bool),
     passive: bool,
 ) -> Settings {
-    let send_buffer = if options.send_buffer_chosen { options.send_buffer as usize } else { AUTOMATIC_BUFFER };
+    let send_buffer =
+        if options.send_buffer_chosen { options.send_buffer as usize } else { AUTOMATIC_BUFFER };
     let seconds = |n: u32| Duration::from_secs(n.into());
     Settings {
         mtu,
@@ -324,7 +325,8 @@ impl Engine {
             None => stream.was_connected && received == 0,
         };
         // SO_RCVLOWAT: fewer bytes are not shown, unless no more will come or can come (tcp_stream_is_readable).
-        let low = usize::try_from(socket.options.receive_low).unwrap_or(1).min(receive_buffer(&socket.options) / 2);
+        let low =
+            usize::try_from(socket.options.receive_low).unwrap_or(1).min(receive_buffer(&socket.options) / 2);
         let may_grow = live.is_some_and(|connection| {
             matches!(self.tcp.state(connection), State::Established | State::FinWait1 | State::FinWait2)
         });

@@ -1,5 +1,6 @@
 //! UDP (RFC 768; udp(7)).
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -13,12 +14,49 @@ use super::{Body, Socket};
 use crate::smol::engine::{Engine, SocketId};
 use crate::smol::net::{NetError, Packet, Rejection};
 
+/// IPPROTO_UDP
+const UDP: u8 = 17;
 /// Bytes of a header.
 const HEADER: usize = 8;
 /// Where the checksum is in it.
 const CHECKSUM: u16 = 6;
 /// Datagrams of one UDP_SEGMENT send (UDP_MAX_SEGMENTS).
 const MAX_SEGMENTS: usize = 128;
+
+/// The packet that a datagram came in, as far as anybody looks at it.
+fn packet_of(item: &Item) -> Option<Packet<'static>> {
+    let Sender::Inet(peer) = item.from else { return None };
+    let length = u16::try_from(HEADER + item.data.len()).unwrap_or(0);
+    let header = match (peer.address, item.to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let total = length.saturating_add(20).to_be_bytes();
+            let start = [0x45, item.tos, total[0], total[1], 0, 0, 0, 0, item.ttl, UDP, 0, 0];
+            [&start[..], &from.octets(), &to.octets()].concat()
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let first = (6 << 28 | u32::from(item.tos) << 20 | item.flow & 0xF_FFFF).to_be_bytes();
+            let [high, low] = length.to_be_bytes();
+            [&first[..], &[high, low, UDP, item.ttl], &from.octets(), &to.octets()].concat()
+        }
+        _ => return None,
+    };
+    let ports = [peer.port, item.to_port, length, 0].map(u16::to_be_bytes).concat();
+    Some(Packet {
+        link: item.link,
+        source: peer.address,
+        destination: item.to,
+        protocol: UDP,
+        header: header.into(),
+        payload: [&ports[..], &item.data].concat().into(),
+        ttl: item.ttl,
+        tos: item.tos,
+        flow_label: item.flow,
+        gso_size: item.segment,
+        checked: true,
+        group_frame: false,
+        mac: None,
+    })
+}
 
 impl Engine {
     /// A UDP datagram for us.
@@ -60,6 +98,23 @@ impl Engine {
             None => {
                 self.counters.no_socket += 1;
                 self.net.reject(now, packet, Rejection::PortUnreachable);
+            }
+        }
+    }
+
+    /// Closes a socket whose program had gone before the datagrams that still wait arrived: they find somebody else
+    /// or nobody, which their senders are told.
+    pub(crate) fn refuse_datagrams(&mut self, now: Instant, id: SocketId) {
+        let mut late = Vec::new();
+        if let Some(queue) = self.sockets.get_mut(id).filter(|s| s.is_udp()).and_then(Socket::queue_mut) {
+            while let Some(item) = queue.pop() {
+                late.push(item);
+            }
+        }
+        self.close_socket(now, id, false);
+        for item in late {
+            if let Some(packet) = packet_of(&item) {
+                self.udp_packet(now, &packet);
             }
         }
     }

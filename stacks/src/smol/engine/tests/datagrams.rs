@@ -462,3 +462,39 @@ fn a_filter_on_a_socket() {
     world.set(0, id, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, 1).unwrap();
     assert_eq!(world.set(0, id, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0), Err(Errno::EPERM));
 }
+
+#[test]
+fn who_writes_to_a_program_that_has_just_gone_is_told() {
+    for (family, at) in [(libc::AF_INET, "127.0.0.1:53"), (libc::AF_INET6, "[::1]:53")] {
+        let mut world = World::alone();
+        let server = world.socket(0, family, libc::SOCK_DGRAM, 0);
+        world.bind(0, server, at).unwrap();
+        let client = world.socket(0, family, libc::SOCK_DGRAM, 0);
+        world.connect(0, client, at).unwrap();
+        world.send_to(0, client, None, b"late").unwrap();
+        assert_eq!(world.engines[0].status(client).error, None);
+        world.engines[0].close_late(world.now, server);
+        assert_eq!(world.error(0, client), Some(Errno::ECONNREFUSED), "{at}");
+        // Read and closed in order, nobody is told anything.
+        let server = world.socket(0, family, libc::SOCK_DGRAM, 0);
+        world.bind(0, server, at).unwrap();
+        world.send_to(0, client, None, b"x").unwrap();
+        world.close(0, server);
+        assert_eq!(world.error(0, client), None, "{at}");
+    }
+}
+
+#[test]
+fn an_error_in_the_queue_says_when_it_came() {
+    let mut world = World::pair(1, Trouble::default());
+    let client = world.udp(0);
+    world.engines[0].set_realtime(world.now, Duration::from_secs(1_000_000));
+    world.set(0, client, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1).unwrap();
+    world.set(0, client, libc::IPPROTO_IP, libc::IP_RECVERR, 1).unwrap();
+    world.send_to(0, client, Some("10.0.0.2:9"), b"x").unwrap();
+    world.run(ms(50));
+    let message = world.receive_with(0, client, libc::MSG_ERRQUEUE).unwrap();
+    assert!(find(&message, libc::IPPROTO_IP, libc::IP_RECVERR).is_some());
+    let stamp = find(&message, libc::SOL_SOCKET, libc::SO_TIMESTAMP).unwrap();
+    assert_eq!(i64::from_ne_bytes(stamp[..8].try_into().unwrap()), 1_000_000);
+}

@@ -1,6 +1,7 @@
 //! TCP sockets.
 
 use super::*;
+use crate::kernel::orphans::Unfinished;
 
 #[test]
 fn a_connection_over_the_loopback() {
@@ -167,9 +168,12 @@ fn data_for_an_orphan_reset_it() {
 fn an_orphan_does_not_wait_for_ever() {
     let mut world = World::alone();
     let (client, server) = world.connected(0, 0, "127.0.0.1:80");
+    assert_eq!(world.engines[0].unfinished(), Unfinished::Nothing);
     world.close(0, server);
+    assert_eq!(world.engines[0].unfinished(), Unfinished::Sending);
     world.run(Duration::from_secs(59));
     assert_eq!(world.engines[0].sockets(), 2);
+    assert_eq!(world.engines[0].unfinished(), Unfinished::Waiting);
     world.run(Duration::from_secs(3));
     assert_eq!(world.engines[0].sockets(), 1, "FIN-WAIT-2 ended");
     assert!(world.engines[0].status(client).connected);
@@ -202,6 +206,58 @@ fn closing_a_listener_resets_what_nobody_accepted() {
     world.run(ms(10));
     assert_eq!(world.error(0, client), Some(Errno::ECONNRESET));
     assert_eq!(world.engines[0].sockets(), 1);
+}
+
+#[test]
+fn a_listener_is_asked_for_before_it_answers() {
+    let mut world = World::alone();
+    let server = world.server(0, "127.0.0.1:80");
+    world.engines[0].ask_listeners();
+    let (admitted, refused) = (world.tcp(0), world.tcp(0));
+    let _ = world.connect(0, admitted, "127.0.0.1:80");
+    world.run(ms(10));
+    assert!(world.engines[0].status(admitted).connecting);
+    let (listener, child) = world.engines[0].poll_knock().unwrap();
+    assert_eq!(listener, server);
+    world.engines[0].admit(child);
+    world.run(ms(10));
+    assert!(world.engines[0].status(admitted).connected);
+    let _ = world.connect(0, refused, "127.0.0.1:80");
+    world.run(ms(10));
+    let (listener, child) = world.engines[0].poll_knock().unwrap();
+    let now = world.now;
+    world.engines[0].turn_away(now, listener, child);
+    world.close(0, server);
+    world.run(ms(10));
+    assert_eq!(world.error(0, refused), Some(Errno::ECONNREFUSED));
+    assert_eq!(world.engines[0].poll_knock(), None);
+}
+
+#[test]
+fn few_bytes_are_not_shown_below_the_low_mark() {
+    let mut world = World::alone();
+    let (client, server) = world.connected(0, 0, "127.0.0.1:80");
+    let low = SocketCall::SetOption {
+        level: libc::SOL_SOCKET,
+        name: libc::SO_RCVLOWAT,
+        value: 5_i32.to_ne_bytes().to_vec(),
+    };
+    world.call(0, server, low).unwrap();
+    let write = |world: &mut World, bytes: &'static [u8]| {
+        let now = world.now;
+        let mut rest = bytes;
+        world.engines[0].send_with(now, client, &mut |room| {
+            let count = rest.len().min(room.len());
+            room[..count].copy_from_slice(&rest[..count]);
+            rest = &rest[count..];
+            count
+        });
+        world.run(ms(10));
+    };
+    write(&mut world, b"abc");
+    assert_eq!(world.engines[0].status(server).readable, 0);
+    write(&mut world, b"de");
+    assert_eq!(world.engines[0].status(server).readable, 5);
 }
 
 #[test]

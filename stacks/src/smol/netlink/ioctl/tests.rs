@@ -48,7 +48,10 @@ fn interfaces_are_shown() {
     assert_eq!(value(host, SIOCGIFBRDADDR, "eth0").unwrap()[..16], inet([0; 4]));
     assert_eq!(value(host, SIOCGIFADDR, "eth0:1"), Err(Errno::EADDRNOTAVAIL));
     assert_eq!(value(host, SIOCGIFMTU, "nope"), Err(Errno::ENODEV));
-    assert_eq!(value(host, 0x89ff, "eth0"), Err(Errno::ENOTTY));
+    assert_eq!(value(host, 0x89ff, "eth0"), Err(Errno::EOPNOTSUPP));
+    assert_eq!(value(host, 0x89ff, "nope"), Err(Errno::ENODEV));
+    assert_eq!(value(host, 0x8935, "lo"), Err(Errno::EINVAL));
+    assert_eq!(value(host, 0x89e0, "lo"), Err(Errno::ENOTTY));
     let name = call(host, SIOCGIFNAME, &request("", &2u32.to_ne_bytes())).unwrap();
     assert!(name.starts_with(b"eth0\0"));
     // Only sockets that speak IPv4 know of its addresses.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::super::Socket;
-use super::super::address::{self, Domain, Endpoint, emit};
+use super::super::address::{self, Endpoint, emit};
 use super::super::raw::IPV6_CHECKSUM;
 use super::{Row, answer, int, row};
 use crate::smol::call::Caller;
@@ -141,7 +141,6 @@ const TABLE: &[Row] = &[
     flag!(IPV6_AUTOFLOWLABEL, auto_label),
     shared!(IPV6_FREEBIND, free_bind),
     shared!(IPV6_TRANSPARENT, transparent),
-    Row { name: IPV6_ADDRFORM, get: |_| 0, set: set_form },
     flag!(IPV6_ROUTER_ALERT_ISOLATE, router_alert_isolate),
     Row { name: libc::IPV6_V6ONLY, get: |s| s.options.ip6.only.into(), set: set_only },
     Row { name: libc::IPV6_UNICAST_HOPS, get: |s| default_hops(s.options.ip6.hops), set: set_hops },
@@ -203,20 +202,6 @@ fn set_only(s: &mut Socket, n: i32) -> Result<(), Errno> {
         return Err(Errno::EINVAL);
     }
     s.options_mut().ip6.only = n != 0;
-    Ok(())
-}
-
-/// Turns a socket of IPv6 with an IPv4 peer into one of IPv4 (RFC 3493's old IPV6_ADDRFORM).
-fn set_form(s: &mut Socket, n: i32) -> Result<(), Errno> {
-    if n != libc::AF_INET || s.is_raw() {
-        return Err(Errno::ENOPROTOOPT);
-    }
-    let connected = s.stream().is_none_or(|stream| stream.was_connected && !stream.detached);
-    match s.peer {
-        Some(peer) if connected && peer.address.is_ipv4() => s.domain = Domain::V4,
-        Some(_) if connected => return Err(Errno::EADDRNOTAVAIL),
-        _ => return Err(Errno::ENOTCONN),
-    }
     Ok(())
 }
 

@@ -402,10 +402,8 @@ impl Engine {
             return self.bind_to_device(id, caller, value);
         }
         let number = int(value)?;
-        let rights = if caller.rights { Ok(()) } else { Err(Errno::EPERM) };
-        // What touches the machine and not only the stack is for who rules the machine (capable()).
-        let root = if caller.rights && caller.uid == 0 { Ok(()) } else { Err(Errno::EPERM) };
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
+        permit(socket, caller, name, number)?;
         match name {
             libc::SO_LINGER => {
                 let seconds = value.get(4..8).ok_or(Errno::EINVAL)?;
@@ -428,24 +426,12 @@ impl Engine {
                 socket.options_mut().stamping = number;
                 return Ok(());
             }
-            libc::SO_SNDBUFFORCE => {
-                root?;
-                return set_send_buffer(socket, number.max(0) as u32);
-            }
-            libc::SO_RCVBUFFORCE => {
-                root?;
-                return set_receive_buffer(socket, number.max(0) as u32);
-            }
-            libc::SO_MARK | SO_RESERVE_MEM => rights?,
-            libc::SO_PRIORITY if !(0..=FREE_PRIORITY).contains(&number) => rights?,
-            libc::SO_PREFER_BUSY_POLL if number != 0 => root?,
-            libc::SO_BUSY_POLL if number > socket.options.busy_poll => root?,
-            libc::SO_DEBUG if number != 0 => root.map_err(|_| Errno::EACCES)?,
+            libc::SO_SNDBUFFORCE => return set_send_buffer(socket, number.max(0) as u32),
+            libc::SO_RCVBUFFORCE => return set_receive_buffer(socket, number.max(0) as u32),
             libc::SO_PEEK_OFF if !socket.is_udp() && socket.stream().is_none() => {
                 return Err(Errno::EOPNOTSUPP);
             }
             libc::SO_BUSY_POLL_BUDGET => {
-                root?;
                 return u16::try_from(number).map(|_| ()).map_err(|_| Errno::EINVAL);
             }
             libc::SO_MAX_PACING_RATE => {
@@ -481,6 +467,21 @@ impl Engine {
         socket.options_mut().device = device;
         socket.path = None;
         Ok(())
+    }
+}
+
+/// Whether a caller may set an option to a number. EPERM, EACCES.
+fn permit(socket: &Socket, caller: &Caller, name: i32, number: i32) -> Result<(), Errno> {
+    // What touches the machine and not only the stack is for who rules the machine (capable()).
+    let root = caller.rights && caller.uid == 0;
+    match name {
+        libc::SO_SNDBUFFORCE | libc::SO_RCVBUFFORCE | libc::SO_BUSY_POLL_BUDGET if !root => Err(Errno::EPERM),
+        libc::SO_PREFER_BUSY_POLL if number != 0 && !root => Err(Errno::EPERM),
+        libc::SO_BUSY_POLL if number > socket.options.busy_poll && !caller.rights => Err(Errno::EPERM),
+        libc::SO_DEBUG if number != 0 && !root => Err(Errno::EACCES),
+        libc::SO_MARK | SO_RESERVE_MEM if !caller.rights => Err(Errno::EPERM),
+        libc::SO_PRIORITY if !(0..=FREE_PRIORITY).contains(&number) && !caller.rights => Err(Errno::EPERM),
+        _ => Ok(()),
     }
 }
 
