@@ -179,7 +179,15 @@ impl Server {
     pub fn new() -> nix::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let (stacks, connections) = (BTreeMap::new(), HashMap::new());
-        Ok(Self { epoll, next: smol::HOST, stacks, connections, shed: Shed::new(), smol: Smol::default(), hurried: 0 })
+        Ok(Self {
+            epoll,
+            next: smol::HOST,
+            stacks,
+            connections,
+            shed: Shed::new(),
+            smol: Smol::default(),
+            hurried: 0,
+        })
     }
 
     /// Serves a stack on its path.

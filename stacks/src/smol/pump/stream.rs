@@ -255,10 +255,12 @@ impl Stream {
                 }
                 Ok(count) => {
                     left -= count.min(left);
+                    // There was no more; what comes now is an event (epoll(7), question 9).
+                    dry = count < length && !*ending;
                     count
                 }
                 Err(Errno::EAGAIN) => {
-                    dry = true;
+                    (dry, *ending) = (true, false);
                     0
                 }
                 Err(errno) => {
