@@ -438,6 +438,8 @@ fn job_control_on_a_terminal() {
         terminal.until("status-130");
         terminal.type_keys("viewnet run -- sh -c 'echo star\"\"ted; sleep 100; echo never'\r");
         terminal.until("started");
+        // A shell that is just starting its child by vfork(2) cannot be stopped, natively either.
+        std::thread::sleep(Duration::from_millis(300));
         terminal.type_keys("\x1a");
         terminal.until("Stopped");
         terminal.until("ready> ");
@@ -461,6 +463,7 @@ fn job_control_on_a_terminal() {
         terminal.until("ready> ");
         terminal.type_keys("echo nest\"\"ed; sleep 100\r");
         terminal.until("nested");
+        std::thread::sleep(Duration::from_millis(300));
         terminal.type_keys("\x1a");
         terminal.until("Stopped");
         terminal.type_keys("kill -9 %1; sleep 0.5; wait; echo inn\"\"er; exit 7\r");
