@@ -157,6 +157,13 @@ impl Hosts {
         }
     }
 
+    /// Our programs have ended: what their last calls left behind goes.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(host) = self.server.host() {
+            host.abandon();
+        }
+    }
+
     /// How many others use a stack of our own.
     pub(crate) fn users(&self, stack: SmolId) -> usize {
         match stack {

@@ -171,7 +171,7 @@ impl Supervisor {
             if let (None, Some(charge)) = (&listener, &mut self.charge) {
                 charge.finish();
             }
-            if listener.is_none() && self.server.ids().all(|id| self.server.users(id) == 0) {
+            if listener.is_none() && self.users() == 0 {
                 if self.wind_up(*ended.get_or_insert_with(Instant::now)) {
                     return Ok(());
                 }
@@ -219,6 +219,16 @@ impl Supervisor {
         }
     }
 
+    /// How many other views use the stacks of this one.
+    fn users(&self) -> usize {
+        let kernel: usize = self.server.ids().map(|id| self.server.users(id)).sum();
+        let smol = self
+            .smol
+            .iter()
+            .flat_map(|smol| smol.host.own().into_iter().map(|id| smol.host.users(SmolId::Own(id))));
+        kernel + smol.sum::<usize>()
+    }
+
     /// How long nothing needs to be done: until `check`, or until the host of stacks wants its turn.
     fn patience(&self, check: Option<Duration>) -> EpollTimeout {
         let turn = self.smol.as_ref().and_then(|smol| smol.host.poll_timeout());
@@ -239,6 +249,7 @@ impl Supervisor {
         let mut smol: Vec<SmolId> = Vec::new();
         if let Some(Smol { host, .. }) = &mut self.smol {
             host.retire();
+            host.abandon();
             smol.extend(host.own().into_iter().map(SmolId::Own));
         }
         ids.into_iter().all(|id| self.is_done(id, since))

@@ -322,7 +322,11 @@ fn listen(
     // What was shut or spent cannot listen any more: the program gets a fresh end in its place.
     let fresh = match socket.end {
         End::Idle => None,
-        _ => Some(replace(key, socket, &parked.file, shared)?),
+        _ => {
+            let fresh = replace(key, socket, &parked.file, shared)?;
+            socket.address = Some(shared.address(&fresh, socket.token)?);
+            Some(fresh)
+        }
     };
     // The backlog is the engine's; here only a few wait at a time.
     rustix::net::listen(fresh.as_ref().unwrap_or(&parked.file), 16).map_err(unix::errno)?;

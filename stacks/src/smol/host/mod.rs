@@ -193,6 +193,13 @@ impl Host {
         }
     }
 
+    /// The programs of this process's own views have ended: what their last calls left behind goes, as each holds a
+    /// descriptor of a program open.
+    pub fn abandon(&mut self) {
+        self.cancel_all(0);
+        self.parking.forget_returned();
+    }
+
     /// When to call [`Host::turn`], if nothing happens first.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let stacks = self.deadlines.first().map(|(at, _)| *at);

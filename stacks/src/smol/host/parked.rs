@@ -190,6 +190,11 @@ impl Parking {
         connection.then_some(*socket)
     }
 
+    /// Drops the answers that nobody is left to take.
+    pub(super) fn forget_returned(&mut self) {
+        self.returned.clear();
+    }
+
     /// An answer that an earlier call on the socket could not be given.
     pub(super) fn take_returned(
         &mut self,
