@@ -98,15 +98,17 @@ fn everything_else_is_inherited_untouched() {
     each_user(|world| {
         let probe = world.install(&rust_probe("probe_facts"), "facts");
         let probe = probe.to_str().unwrap();
-        let script = format!(
-            "umask 027; ulimit -n 321; trap '' USR2 PIPE; exec 7</dev/null; \
-             for prefix in env 'viewnet run --'; do (exec $prefix {probe} a '' 'b c'); echo ----; done"
-        );
-        let outcome = world.cmd("bash").args(["-c", &script]).env("ODD", "x=y\n: z").run().ok();
-        let (native, view) = outcome.stdout.split_once("----\n").unwrap();
-        let report = compare("facts", native, view.trim_end_matches("----\n"), &[]);
-        assert!(report.is_clean(), "{}", report.failures());
-        assert!(native.contains("descriptors: [0, 1, 2, 7]"), "{native}");
+        for run in ["viewnet run", "viewnet run --stack smol", "viewnet run --stack smol --parent"] {
+            let script = format!(
+                "umask 027; ulimit -n 321; trap '' USR2 PIPE; exec 7</dev/null; \
+                 for prefix in env '{run} --'; do (exec $prefix {probe} a '' 'b c'); echo ----; done"
+            );
+            let outcome = world.cmd("bash").args(["-c", &script]).env("ODD", "x=y\n: z").run().ok();
+            let (native, view) = outcome.stdout.split_once("----\n").unwrap();
+            let report = compare("facts", native, view.trim_end_matches("----\n"), &[]);
+            assert!(report.is_clean(), "{run}: {}", report.failures());
+            assert!(native.contains("descriptors: [0, 1, 2, 7]"), "{native}");
+        }
     });
 }
 
@@ -398,6 +400,17 @@ fn as_the_programs_ancestor_it_does_what_the_program_does() {
             running.kill(Signal::SIGKILL);
             running.wait();
             nothing_left(&world, &format!("{stack}, its stand-in killed"));
+            let mut running = run("echo up $$; exec sleep 100").start();
+            running.until("\n");
+            let program = running.stdout().trim().rsplit(' ').next().unwrap().parse().unwrap();
+            kill(all_of_role(&world, "viewnet-view", 1)[0]);
+            let outcome = running.wait();
+            assert_eq!(outcome.status, Status::Exited(125));
+            let told =
+                format!("viewnet: cannot follow the program (pid {program}): its supervisor was killed; ");
+            assert!(outcome.stderr.starts_with(&told), "{}", outcome.stderr);
+            kill(nix::unistd::Pid::from_raw(program));
+            nothing_left(&world, &format!("{stack}, its supervisor killed"));
         }
         let mut shell = world.cmd("bash").args(["--norc", "--noprofile", "-i"]);
         shell.command.env("PS1", "ready> ").env("BASH_SILENCE_DEPRECATION_WARNING", "1");

@@ -241,19 +241,7 @@ if os.fork() == 0: b.send(b'child'); os._exit(0)
 os.wait()
 print('done', flush=True); sys.stdin.readline()
 ";
-    each_user(|world| {
-        let mut program = world.run(["--name", "busy", "--", "python3", "-c", SCRIPT]).keep_stdin().start();
-        let count =
-            || json(world.viewnet(["stack", "show", "busy", "--json"]).run())["notifications"].clone();
-        program.until("up");
-        let before = count();
-        assert!(before.to_string().contains("socket"), "counts nothing: {before}");
-        program.tell("go");
-        program.until("done");
-        assert_eq!(count(), before, "notifications on the data path");
-        program.tell("end");
-        program.wait().ok();
-    });
+    never_trapped("kernel", "socket", SCRIPT);
 }
 
 /// On a smol stack sendmsg, recvmsg and the calls that make and name sockets are trapped; these are not.
@@ -276,14 +264,20 @@ if os.fork() == 0: b.send(b'child'); os._exit(0)
 os.wait()
 print('done', flush=True); sys.stdin.readline()
 ";
+    never_trapped("smol", "accept", SCRIPT);
+}
+
+/// Runs a Python script that says `up`, waits for a line, and says `done`: between these, nothing may be trapped.
+/// Before, a call named `counted` was.
+fn never_trapped(kind: &str, counted: &str, script: &str) {
     each_user(|world| {
-        let options = ["--kind", "smol", "--name", "busy", "--"];
-        let mut program = world.run(options).args(["python3", "-c", SCRIPT]).keep_stdin().start();
+        let options = ["--kind", kind, "--name", "busy", "--", "python3", "-c", script];
+        let mut program = world.run(options).keep_stdin().start();
         let count =
             || json(world.viewnet(["stack", "show", "busy", "--json"]).run())["notifications"].clone();
         program.until("up");
         let before = count();
-        assert!(before.to_string().contains("accept"), "counts nothing: {before}");
+        assert!(before.to_string().contains(counted), "counts nothing: {before}");
         program.tell("go");
         program.until("done");
         assert_eq!(count(), before, "notifications on the data path");

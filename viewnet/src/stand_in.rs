@@ -172,8 +172,8 @@ const SIGNALS: u64 = 2;
 
 /// Does as the program does, until it ends.
 fn stand_in(mut news: UnixStream, mask: SigSet) -> ! {
-    let ended = follow(&mut news);
-    match ended {
+    let mut program = None;
+    match follow(&mut news, &mut program) {
         Ok(News::Exited(status)) => process::exit_now(status),
         Ok(News::Killed(number)) => {
             // By the same signal: whoever waits for us sees what it would have seen of the program.
@@ -185,8 +185,12 @@ fn stand_in(mut news: UnixStream, mask: SigSet) -> ! {
             }
             process::exit_now(128 + number)
         }
-        // The supervisor was killed; the program's trapped calls fail from now on, and we know no more of it.
         _ => {
+            let pid = program.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+            eprintln!(
+                "viewnet: cannot follow the program{pid}: its supervisor was killed; it goes on without network, \
+                 so end it"
+            );
             let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None);
             process::exit_now(i32::from(Exit::SetUp.number()))
         }
@@ -194,12 +198,11 @@ fn stand_in(mut news: UnixStream, mask: SigSet) -> ! {
 }
 
 /// Follows the program; returns how it ended.
-fn follow(news: &mut UnixStream) -> Result<News, Errno> {
+fn follow(news: &mut UnixStream, program: &mut Option<Pid>) -> Result<News, Errno> {
     let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(&*news, EpollEvent::new(EpollFlags::EPOLLIN, NEWS))?;
     epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
-    let mut program = None;
     loop {
         let mut events = [EpollEvent::empty(); 2];
         let count = match epoll.wait(&mut events, EpollTimeout::NONE) {
@@ -209,18 +212,18 @@ fn follow(news: &mut UnixStream) -> Result<News, Errno> {
         // Signals first: what the program did about one is news.
         if events[..count].iter().any(|event| event.data() == SIGNALS) {
             while let Ok(Some(signal)) = signals.read_signal() {
-                pass_on(signal.ssi_signo as i32, signal.ssi_code, program);
+                pass_on(signal.ssi_signo as i32, signal.ssi_code, *program);
             }
         }
         if events[..count].iter().any(|event| event.data() == NEWS) {
             let mut bytes = [0; MAX_NEWS];
             news.read_exact(&mut bytes).map_err(|_| Errno::EPIPE)?;
             match postcard::from_bytes(&bytes).map_err(|_| Errno::EPIPE)? {
-                News::Born(pid) => program = Some(Pid::from_raw(pid)),
+                News::Born(pid) => *program = Some(Pid::from_raw(pid)),
                 News::Stopped => {
                     // Whoever waits for us sees us stop; when we go on, so does the program.
                     let _ = raise(Signal::SIGSTOP);
-                    if let Some(program) = program {
+                    if let Some(program) = *program {
                         let _ = kill(program, Signal::SIGCONT);
                     }
                 }

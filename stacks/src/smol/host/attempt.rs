@@ -58,7 +58,7 @@ impl Hosted {
             }
             Ok(Tried::Wait(events)) => {
                 if !started {
-                    parked.deadline = self.patience(now, parked).map(|patience| now + patience);
+                    parked.deadline = self.patience(parked).map(|patience| now + patience);
                 }
                 parked.events = events;
                 None
@@ -67,16 +67,12 @@ impl Hosted {
         }
     }
 
-    /// How long a call may wait, by SO_RCVTIMEO and SO_SNDTIMEO.
-    fn patience(&mut self, now: Instant, parked: &Parked) -> Option<Duration> {
-        let name = match parked.call {
-            SocketCall::Connect { .. } | SocketCall::Send { .. } => libc::SO_SNDTIMEO,
-            _ => libc::SO_RCVTIMEO,
-        };
-        let ask = SocketCall::GetOption { level: libc::SOL_SOCKET, name, value: vec![0; 16] };
-        match self.parts().0.call(now, parked.socket, &parked.caller, &ask) {
-            Ok(Done::Bytes(bytes)) => duration_of(&bytes),
-            _ => None,
+    /// How long a call may wait.
+    fn patience(&mut self, parked: &Parked) -> Option<Duration> {
+        let options = self.parts().0.socket_options(parked.socket)?;
+        match parked.call {
+            SocketCall::Connect { .. } | SocketCall::Send { .. } => options.send_timeout,
+            _ => options.receive_timeout,
         }
     }
 
@@ -125,7 +121,7 @@ impl Hosted {
             }
             SocketCall::SetOption { .. } => {
                 let done = engine.call(now, id, &caller, &parked.call)?;
-                mirror_option(parked);
+                mirror_timeouts(engine, parked);
                 Ok(Tried::Done(done))
             }
             SocketCall::Ioctl { request, .. } => {
@@ -550,23 +546,19 @@ fn pending_error(now: Instant, engine: &mut Engine, socket: &mut Socket, parked:
     Ok(Tried::Done(done))
 }
 
-/// Options that native reads and writes have to honour.
-fn mirror_option(parked: &Parked) {
-    let SocketCall::SetOption { level: libc::SOL_SOCKET, name, value } = &parked.call else { return };
-    let timeout = match *name {
-        libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW => Timeout::Recv,
-        libc::SO_SNDTIMEO | SO_SNDTIMEO_NEW => Timeout::Send,
+/// Native reads and writes have to honour SO_RCVTIMEO and SO_SNDTIMEO.
+fn mirror_timeouts(engine: &Engine, parked: &Parked) {
+    let SocketCall::SetOption { level: libc::SOL_SOCKET, name, .. } = parked.call else { return };
+    let Some(options) = engine.socket_options(parked.socket) else { return };
+    let _ = match name {
+        libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW => {
+            set_socket_timeout(&parked.file, Timeout::Recv, options.receive_timeout)
+        }
+        libc::SO_SNDTIMEO | SO_SNDTIMEO_NEW => {
+            set_socket_timeout(&parked.file, Timeout::Send, options.send_timeout)
+        }
         _ => return,
     };
-    let _ = set_socket_timeout(&parked.file, timeout, duration_of(value));
-}
-
-/// A struct timeval; zero means none.
-fn duration_of(bytes: &[u8]) -> Option<Duration> {
-    let word = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(i64::from_ne_bytes);
-    let (seconds, micros) = (u64::try_from(word(0)?).ok()?, u64::try_from(word(8)?).ok()?);
-    let duration = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
-    (!duration.is_zero()).then_some(duration)
 }
 
 /// SIOCOUTQ counts what the engine has not taken yet, too.

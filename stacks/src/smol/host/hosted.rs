@@ -465,6 +465,7 @@ impl Hosted {
             tickets.append(&mut socket.parked);
             socket.break_off();
             shared.places.remove(&socket.token);
+            shared.orphan(socket.inode, self.key);
         }
         for plugged in self.ports.drain(..) {
             shared.places.remove(&plugged.token);

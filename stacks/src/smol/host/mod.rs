@@ -105,6 +105,7 @@ impl Host {
             next: 0,
             places: Default::default(),
             inodes: Default::default(),
+            orphaned: VecDeque::new(),
         };
         Ok(Self {
             shared,

@@ -14,6 +14,7 @@ pub(super) mod listener;
 pub(super) mod stream;
 pub(super) mod unix;
 
+use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -55,9 +56,25 @@ pub(super) struct Shared {
     pub(super) places: FxHashMap<u64, Place>,
     /// Whose program's end has an inode.
     pub(super) inodes: FxHashMap<u64, (StackKey, SocketId)>,
+    /// Those of stacks that have failed or gone, oldest first: their programs are still told so.
+    pub(super) orphaned: VecDeque<(u64, StackKey)>,
 }
 
+/// Most descriptors of stacks that are gone which are still known as such; the kernel answers on older ones.
+const MAX_ORPHANED: usize = 1 << 16;
+
 impl Shared {
+    /// The stack of a program's end has failed or gone.
+    pub(super) fn orphan(&mut self, inode: u64, stack: StackKey) {
+        self.orphaned.push_back((inode, stack));
+        if self.orphaned.len() > MAX_ORPHANED
+            && let Some((oldest, gone)) = self.orphaned.pop_front()
+            && self.inodes.get(&oldest).is_some_and(|(stack, _)| *stack == gone)
+        {
+            self.inodes.remove(&oldest);
+        }
+    }
+
     /// Watches a port.
     pub(super) fn watch_port(&self, fd: BorrowedFd<'_>, token: u64, flags: EpollFlags) -> Result<(), Errno> {
         self.epoll.add(fd, EpollEvent::new(flags, token))

@@ -44,46 +44,19 @@ pub(crate) mod wants {
     pub(crate) const FRAGSIZE: u16 = 256;
 }
 
-macro_rules! want {
-    ($name:expr, $bit:expr) => {
-        Row {
-            name: $name,
-            get: |s| i32::from(s.options.ip.wants & $bit != 0),
-            set: |s, n| {
-                let wants = &mut s.options_mut().ip.wants;
-                *wants = if n != 0 { *wants | $bit } else { *wants & !$bit };
-                Ok(())
-            },
-        }
-    };
-}
-
-macro_rules! flag {
-    ($name:expr, $field:ident) => {
-        Row {
-            name: $name,
-            get: |s| s.options.ip.$field.into(),
-            set: |s, n| {
-                s.options_mut().ip.$field = n != 0;
-                Ok(())
-            },
-        }
-    };
-}
-
 const TABLE: &[Row] = &[
-    want!(libc::IP_PKTINFO, wants::PKTINFO),
-    want!(libc::IP_RECVTTL, wants::TTL),
-    want!(libc::IP_RECVTOS, wants::TOS),
-    want!(libc::IP_RECVOPTS, wants::OPTS),
-    want!(libc::IP_RETOPTS, wants::RETOPTS),
-    want!(IP_PASSSEC, wants::PASSSEC),
-    want!(libc::IP_RECVORIGDSTADDR, wants::ORIGDSTADDR),
-    want!(IP_CHECKSUM, wants::CHECKSUM),
-    flag!(libc::IP_FREEBIND, free_bind),
-    flag!(libc::IP_BIND_ADDRESS_NO_PORT, late_port),
-    flag!(libc::IP_TRANSPARENT, transparent),
-    flag!(libc::IP_MULTICAST_LOOP, group_loop),
+    want!(libc::IP_PKTINFO, ip, wants::PKTINFO),
+    want!(libc::IP_RECVTTL, ip, wants::TTL),
+    want!(libc::IP_RECVTOS, ip, wants::TOS),
+    want!(libc::IP_RECVOPTS, ip, wants::OPTS),
+    want!(libc::IP_RETOPTS, ip, wants::RETOPTS),
+    want!(IP_PASSSEC, ip, wants::PASSSEC),
+    want!(libc::IP_RECVORIGDSTADDR, ip, wants::ORIGDSTADDR),
+    want!(IP_CHECKSUM, ip, wants::CHECKSUM),
+    flag!(libc::IP_FREEBIND, ip.free_bind),
+    flag!(libc::IP_BIND_ADDRESS_NO_PORT, ip.late_port),
+    flag!(libc::IP_TRANSPARENT, ip.transparent),
+    flag!(libc::IP_MULTICAST_LOOP, ip.group_loop),
     Row {
         name: IP_RECVFRAGSIZE,
         get: |s| i32::from(s.options.ip.wants & wants::FRAGSIZE != 0),

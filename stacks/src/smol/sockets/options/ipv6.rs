@@ -78,70 +78,29 @@ pub(crate) mod wants {
     pub(crate) const FRAGSIZE: u32 = 1 << 17;
 }
 
-macro_rules! want {
-    ($name:expr, $bit:expr) => {
-        Row {
-            name: $name,
-            get: |s| i32::from(s.options.ip6.wants & $bit != 0),
-            set: |s, n| {
-                let wants = &mut s.options_mut().ip6.wants;
-                *wants = if n != 0 { *wants | $bit } else { *wants & !$bit };
-                Ok(())
-            },
-        }
-    };
-}
-
-macro_rules! flag {
-    ($name:expr, $field:ident) => {
-        Row {
-            name: $name,
-            get: |s| s.options.ip6.$field.into(),
-            set: |s, n| {
-                s.options_mut().ip6.$field = n != 0;
-                Ok(())
-            },
-        }
-    };
-}
-
-/// The same flag as IPv4's.
-macro_rules! shared {
-    ($name:expr, $field:ident) => {
-        Row {
-            name: $name,
-            get: |s| s.options.ip.$field.into(),
-            set: |s, n| {
-                s.options_mut().ip.$field = n != 0;
-                Ok(())
-            },
-        }
-    };
-}
-
 /// Extension headers are not told; each wish for one is remembered in a bit of its own.
 const TABLE: &[Row] = &[
-    want!(libc::IPV6_RECVPKTINFO, wants::PKTINFO),
-    want!(libc::IPV6_RECVHOPLIMIT, wants::HOPLIMIT),
-    want!(libc::IPV6_RECVTCLASS, wants::TCLASS),
-    want!(IPV6_FLOWINFO, wants::FLOWINFO),
-    want!(IPV6_ORIGDSTADDR, wants::ORIGDSTADDR),
-    want!(IPV6_2292PKTINFO, wants::OLD_PKTINFO),
-    want!(IPV6_2292HOPLIMIT, wants::OLD_HOPLIMIT),
-    want!(IPV6_RECVHOPOPTS, wants::HEADERS),
-    want!(IPV6_RECVRTHDR, wants::HEADERS << 1),
-    want!(IPV6_RECVDSTOPTS, wants::HEADERS << 2),
-    want!(IPV6_2292HOPOPTS, wants::HEADERS << 3),
-    want!(IPV6_2292RTHDR, wants::HEADERS << 4),
-    want!(IPV6_2292DSTOPTS, wants::HEADERS << 5),
-    want!(IPV6_RECVPATHMTU, wants::PATHMTU),
-    want!(IPV6_RECVFRAGSIZE, wants::FRAGSIZE),
-    flag!(libc::IPV6_DONTFRAG, dont_fragment),
-    flag!(IPV6_FLOWINFO_SEND, flow_send),
-    flag!(IPV6_AUTOFLOWLABEL, auto_label),
-    shared!(IPV6_FREEBIND, free_bind),
-    shared!(IPV6_TRANSPARENT, transparent),
-    flag!(IPV6_ROUTER_ALERT_ISOLATE, router_alert_isolate),
+    want!(libc::IPV6_RECVPKTINFO, ip6, wants::PKTINFO),
+    want!(libc::IPV6_RECVHOPLIMIT, ip6, wants::HOPLIMIT),
+    want!(libc::IPV6_RECVTCLASS, ip6, wants::TCLASS),
+    want!(IPV6_FLOWINFO, ip6, wants::FLOWINFO),
+    want!(IPV6_ORIGDSTADDR, ip6, wants::ORIGDSTADDR),
+    want!(IPV6_2292PKTINFO, ip6, wants::OLD_PKTINFO),
+    want!(IPV6_2292HOPLIMIT, ip6, wants::OLD_HOPLIMIT),
+    want!(IPV6_RECVHOPOPTS, ip6, wants::HEADERS),
+    want!(IPV6_RECVRTHDR, ip6, wants::HEADERS << 1),
+    want!(IPV6_RECVDSTOPTS, ip6, wants::HEADERS << 2),
+    want!(IPV6_2292HOPOPTS, ip6, wants::HEADERS << 3),
+    want!(IPV6_2292RTHDR, ip6, wants::HEADERS << 4),
+    want!(IPV6_2292DSTOPTS, ip6, wants::HEADERS << 5),
+    want!(IPV6_RECVPATHMTU, ip6, wants::PATHMTU),
+    want!(IPV6_RECVFRAGSIZE, ip6, wants::FRAGSIZE),
+    flag!(libc::IPV6_DONTFRAG, ip6.dont_fragment),
+    flag!(IPV6_FLOWINFO_SEND, ip6.flow_send),
+    flag!(IPV6_AUTOFLOWLABEL, ip6.auto_label),
+    flag!(IPV6_FREEBIND, ip.free_bind),
+    flag!(IPV6_TRANSPARENT, ip.transparent),
+    flag!(IPV6_ROUTER_ALERT_ISOLATE, ip6.router_alert_isolate),
     Row { name: libc::IPV6_V6ONLY, get: |s| s.options.ip6.only.into(), set: set_only },
     Row { name: libc::IPV6_UNICAST_HOPS, get: |s| default_hops(s.options.ip6.hops), set: set_hops },
     Row {
@@ -154,7 +113,7 @@ const TABLE: &[Row] = &[
         get: |s| s.options.ip6.group_loop.into(),
         set: |s, n| bit(n).map(|on| s.options_mut().ip6.group_loop = on),
     },
-    flag!(IPV6_MULTICAST_ALL, group_all),
+    flag!(IPV6_MULTICAST_ALL, ip6.group_all),
     Row {
         name: IPV6_RECVERR_RFC4884,
         get: |s| s.options.ip6.receive_error_4884.into(),

@@ -11,6 +11,35 @@
 //! Options whose value in C is a pointer to more (SO_ATTACH_FILTER's `struct sock_fprog`) arrive with what it
 //! points to instead: the instructions.
 
+/// The row of an option that is on or off: a field of [`Options`], or of one of its parts.
+macro_rules! flag {
+    ($name:expr, $($field:ident).+) => {
+        Row {
+            name: $name,
+            get: |s| s.options.$($field).+.into(),
+            set: |s, n| {
+                s.options_mut().$($field).+ = n != 0;
+                Ok(())
+            },
+        }
+    };
+}
+
+/// The row of an option that asks for ancillary data: a bit of what that level wants.
+macro_rules! want {
+    ($name:expr, $level:ident, $bit:expr) => {
+        Row {
+            name: $name,
+            get: |s| i32::from(s.options.$level.wants & $bit != 0),
+            set: |s, n| {
+                let wants = &mut s.options_mut().$level.wants;
+                *wants = if n != 0 { *wants | $bit } else { *wants & !$bit };
+                Ok(())
+            },
+        }
+    };
+}
+
 pub(crate) mod ip;
 pub(crate) mod ipv6;
 pub(crate) mod membership;
@@ -304,27 +333,13 @@ pub(crate) fn answer(n: i32) -> Vec<u8> {
     n.to_ne_bytes().to_vec()
 }
 
-/// What the pump must know: how long the program is willing to wait, and for how much.
+/// How long the program is willing to wait: what the pump must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PumpOptions {
     /// SO_RCVTIMEO; absent: for ever.
     pub receive_timeout: Option<Duration>,
     /// SO_SNDTIMEO; absent: for ever.
     pub send_timeout: Option<Duration>,
-    /// SO_RCVLOWAT, in bytes.
-    pub receive_low: usize,
-    /// SO_OOBINLINE.
-    pub oob_inline: bool,
-    /// SO_SNDBUF, in bytes as getsockopt tells.
-    pub send_buffer: usize,
-    /// SO_RCVBUF, in bytes as getsockopt tells.
-    pub receive_buffer: usize,
-    /// SO_LINGER with its time.
-    pub linger: Option<Duration>,
-    /// SO_PEEK_OFF; negative: off.
-    pub peek_offset: i32,
-    /// Datagrams need their ancillary data: the program asked for some.
-    pub wants_control: bool,
 }
 
 impl Engine {
@@ -388,23 +403,7 @@ impl Engine {
     /// What the pump must know of a socket's options.
     pub fn socket_options(&self, id: SocketId) -> Option<PumpOptions> {
         let options = &self.sockets.get(id)?.options;
-        Some(PumpOptions {
-            receive_timeout: options.receive_timeout,
-            send_timeout: options.send_timeout,
-            receive_low: usize::try_from(options.receive_low).unwrap_or(1).max(1),
-            oob_inline: options.oob_inline,
-            send_buffer: options.send_buffer as usize,
-            receive_buffer: options.receive_buffer as usize,
-            linger: options.linger.map(|seconds| Duration::from_secs(seconds.into())),
-            peek_offset: options.peek_offset,
-            wants_control: options.stamp != Stamp::Off
-                || options.stamping != 0
-                || options.overflow_count
-                || options.receive_mark
-                || options.receive_priority
-                || options.ip.wants != 0
-                || options.ip6.wants != 0,
-        })
+        Some(PumpOptions { receive_timeout: options.receive_timeout, send_timeout: options.send_timeout })
     }
 
     /// Asked for a level they do not know, sockets of IPv4 say EOPNOTSUPP (ip_getsockopt), others ENOPROTOOPT.

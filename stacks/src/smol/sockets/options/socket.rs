@@ -55,19 +55,6 @@ const STAMPING: i32 = (1 << 19) - 1;
 /// SKF_AD_MAX
 const EXTENSIONS: i32 = 64;
 
-macro_rules! flag {
-    ($name:expr, $($field:ident).+) => {
-        Row {
-            name: $name,
-            get: |s| s.options.$($field).+.into(),
-            set: |s, n| {
-                s.options_mut().$($field).+ = n != 0;
-                Ok(())
-            },
-        }
-    };
-}
-
 const TABLE: &[Row] = &[
     flag!(libc::SO_DEBUG, debug),
     flag!(libc::SO_REUSEADDR, reuse_address),
