@@ -427,6 +427,63 @@ for round in range(3):
     });
 }
 
+/// The one thing that is left of a view whose programs have ended; plain namespaces are the referee.
+#[test]
+fn what_is_owed_keeps_a_view_as_it_keeps_a_namespace() {
+    const RECEIVE: &str = "
+import socket, sys
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20000); s.bind(('10.0.0.1', 80)); s.listen()
+print('up', flush=True); c = s.accept()[0]; sys.stdin.readline(); total = 0
+while data := c.recv(65536): total += len(data)
+c.close(); print('got', total, flush=True); sys.stdin.readline()";
+    const SEND: &str = "
+import socket
+s = socket.create_connection(('10.0.0.1', 80)); s.settimeout(0.3); total = 0
+try:
+    while True: total += s.send(b'x' * 65536)
+except TimeoutError: print('owed', total)";
+    // The sender's namespace is there as long as its end of the cable is.
+    const PLAIN: &str = "
+unshare --net sleep 100 & other=$!
+until [ $(readlink /proc/$other/ns/net) != $(readlink /proc/self/ns/net) ]; do sleep 0.01; done
+ip link add here type veth peer name there netns $other
+ip address add 10.0.0.1/24 dev here; ip link set here up; ip link set lo up
+in='nsenter --target '$other' --net'
+$in ip address add 10.0.0.2/24 dev there; $in ip link set there up
+coproc python3 -c \"$1\"; read -u ${COPROC[0]} up
+$in python3 -c \"$2\"; kill -9 $other
+sleep 2; ip link show here >/dev/null && echo stays
+echo >&${COPROC[1]}; read -u ${COPROC[0]} got; echo $got
+sleep 1; ip link show here >/dev/null || echo gone; echo >&${COPROC[1]}";
+    each_user(|world| {
+        let plain =
+            world.cmd("unshare").args(["--user", "--map-root-user", "--net", "bash", "-c", PLAIN, "bash"]);
+        let plain = plain.args([RECEIVE, SEND]).run().ok().stdout;
+        let owed = plain.lines().next().and_then(|line| line.strip_prefix("owed ")).expect(&plain);
+        assert_eq!(plain, format!("owed {owed}\nstays\ngot {owed}\ngone\n"));
+    });
+    each_kind(|world, kind| {
+        let view =
+            |ip, script| world.run(["--kind", kind, "--ip", ip, "--", "python3", "-c", script]).keep_stdin();
+        let mut receiver = view("10.0.0.1/24", RECEIVE).start();
+        receiver.until("up");
+        let before = world.supervisors().len();
+        let sender = view("10.0.0.2/24", SEND).run().ok().stdout;
+        let owed = sender.trim().strip_prefix("owed ").expect(&sender).to_owned();
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(world.supervisors().len() > before, "nobody is left to send what is owed");
+        receiver.tell("");
+        receiver.until(&format!("got {owed}\n"));
+        assert!(
+            wait_until(Duration::from_secs(1), || world.supervisors().len() == before),
+            "{:?}",
+            world.leftovers()
+        );
+        receiver.tell("");
+        receiver.wait().ok();
+    });
+}
+
 #[test]
 fn the_last_datagram_arrives() {
     const RECEIVE: &str = "
