@@ -63,9 +63,6 @@ const fn known(
 const URING: &str =
     "a ring makes sockets that seccomp never sees; EPERM is what kernel.io_uring_disabled=2 answers";
 
-const ASKED: &str =
-    "on an AF_UNIX socket an interface can be asked about (SIOCGIF*), not changed; use an AF_INET one";
-const WIRELESS: &str = "the kernel's i386 layer has an errno of its own for wireless requests";
 const UNIX: &str = "AF_UNIX sockets are the machine's, and so is the privilege these options need";
 
 /// Those of a view on a stack of that kind.
@@ -123,14 +120,6 @@ const COMMON: &[Difference] = &[
         "EAFNOSUPPORT",
         "a family whose sockets lead out of the view: refused",
     ),
-    known(When::Always, "interfaces", "unix dgram SIOCETHTOOL link", "*", "EOPNOTSUPP 0", ASKED),
-    known(When::Always, "interfaces", "unix stream SIOCETHTOOL link", "*", "EOPNOTSUPP 0", ASKED),
-    known(When::Always, "interfaces", "unix dgram SIOCSIFMTU", "ok", "EPERM", ASKED),
-    known(When::Always, "interfaces", "unix stream SIOCSIFMTU", "ok", "EPERM", ASKED),
-    known(When::Always, "interfaces", "unix dgram SIOCGIFMTU after", "ok 30000", "ok 65536", ASKED),
-    known(When::Always, "interfaces", "unix stream SIOCGIFMTU after", "ok 30000", "ok 65536", ASKED),
-    known(When::I386, "interfaces", "unix dgram SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
-    known(When::I386, "interfaces", "unix stream SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
 ];
 
 /// On a kernel stack.

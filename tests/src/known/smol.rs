@@ -2,7 +2,7 @@
 
 pub(super) mod tcp;
 
-use super::{Difference, WIRELESS, When, known};
+use super::{Difference, When, known};
 
 const PACKETS: &str =
     "the type that packet(7) has called obsolete since Linux 2.2: SOCK_RAW of AF_PACKET does the same";
@@ -75,11 +75,6 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     known(When::Always, "netlink", "its index", "some", "none", LINKS),
     known(When::Always, "netlink", "delete veth", "ok", "EINVAL", LINKS),
     known(When::Always, "interfaces", "netlink FIONREAD", "ENOTTY", "ok", COUNT),
-    known(When::I386, "interfaces", "inet dgram SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
-    known(When::I386, "interfaces", "inet stream SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
-    known(When::I386, "interfaces", "inet6 dgram SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
-    known(When::I386, "interfaces", "packet SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
-    known(When::I386, "interfaces", "netlink SIOCGIWNAME*", "EINVAL", "ENOTTY", WIRELESS),
     known(
         When::Always,
         "options",

@@ -149,9 +149,18 @@ fn interface_requests_on_other_sockets_are_the_kernels() {
         let answer = call("ioctl", Abi::Native, &[fd, 0x8933, BASE], &mut target, &mut thread);
         assert_eq!(answer.unwrap_err(), Stop::Native);
     }
-    // On a Unix socket, to change something is refused, and a bad pointer is a fault.
-    let set = call("ioctl", Abi::Native, &[1, 0x8914, BASE], &mut target, &mut thread);
-    assert_eq!(set.unwrap_err(), Stop::Fail(Errno::EPERM));
-    let fault = call("ioctl", Abi::Native, &[1, 0x8933, 0x10], &mut target, &mut thread);
-    assert_eq!(fault.unwrap_err(), Stop::Fail(Errno::EFAULT));
+    // On a Unix socket, a bad pointer is a fault, and to change something needs rights.
+    let mut ask = |request, address| {
+        call("ioctl", Abi::Native, &[1, request, address], &mut target, &mut thread).unwrap_err()
+    };
+    assert_eq!(ask(0x8933, 0x10), Stop::Fail(Errno::EFAULT));
+    assert_eq!(ask(0x8914, 0x10), Stop::Fail(Errno::EFAULT));
+    target.memory = vec![0; 40];
+    target.inspection.euid = 1001;
+    let mut ask =
+        |request| call("ioctl", Abi::Native, &[1, request, BASE], &mut target, &mut thread).unwrap_err();
+    assert_eq!(ask(0x8914), Stop::Fail(Errno::EPERM));
+    assert_eq!(ask(0x8b01), Stop::Fail(Errno::ENOTTY));
+    let wireless = call("ioctl", Abi::I386, &[1, 0x8b01, BASE], &mut target, &mut thread);
+    assert_eq!(wireless.unwrap_err(), Stop::Fail(Errno::EINVAL));
 }

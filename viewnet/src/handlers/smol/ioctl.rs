@@ -17,11 +17,14 @@ use crate::sys::ioctl::IFREQ;
 use crate::target::Target;
 
 /// sizeof(struct ifreq) of 32-bit x86.
-pub(crate) const IFREQ_32: usize = 32;
+const IFREQ_32: usize = 32;
 /// Most bytes of an interface list that we copy: 1,000 interfaces.
 const LIST_LIMIT: usize = 1000 * IFREQ;
-const SIOCGIFCONF: u32 = 0x8912;
-const SIOCETHTOOL: u32 = 0x8946;
+pub(crate) const SIOCGIFCONF: u32 = 0x8912;
+pub(crate) const SIOCETHTOOL: u32 = 0x8946;
+/// The requests of wireless devices, which have an errno of their own for programs of 32 bits where the kernel
+/// has no such devices (compat_wext_handle_ioctl of net/wext.h).
+const WIRELESS: std::ops::RangeInclusive<u32> = 0x8b00..=0x8bff;
 const SIOCGSKNS: u32 = 0x894c;
 /// SIOCADDRT, SIOCDELRT.
 const ROUTES: [u32; 2] = [0x890b, 0x890c];
@@ -98,6 +101,7 @@ pub(crate) fn question(call: &mut Call<'_>, request: u32) -> Result<Ask, Errno> 
     let ask = |argument, give| Ask::new(SocketCall::Ioctl { request, argument }, Give::Argument(give));
     Ok(match request {
         SIOCGIFCONF => return list(call, address),
+        _ if WIRELESS.contains(&request) && !wide => return Err(Errno::EINVAL),
         SIOCETHTOOL => return ethtool(call, address, ifreq),
         _ if NUMBERS.contains(&request) => ask(Vec::new(), Argument::Plain { address, room: 4 }),
         _ if STAMPS.contains(&request) && wide => ask(Vec::new(), Argument::Plain { address, room: 16 }),
