@@ -4,11 +4,8 @@ pub(super) mod tcp;
 
 use super::{Difference, When, known};
 
-const PACKETS: &str =
-    "the type that packet(7) has called obsolete since Linux 2.2: SOCK_RAW of AF_PACKET does the same";
 const LITE: &str = "UDP-Lite is not in; hardly any program knows it";
-const MULTIPATH: &str = "MPTCP is not in; programs go on with TCP, as on kernels without it";
-const WIDE: &str = "no packet has a protocol number above 255";
+const MULTIPATH: &str = "a smol stack has it whatever the kernel has";
 const RING: &str = "a ring is memory of the socket's, and an AF_UNIX descriptor has none to map; \
                     record with pcap=FILE on the link instead";
 const ZEROCOPY: &str =
@@ -33,16 +30,24 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         "ENODEV",
         "the descriptor is an AF_UNIX socket, which cannot be mapped; TCP's zero-copy receive needs it",
     ),
-    known(When::Always, "families", "family INET type PACKET", "ok*", "ESOCKTNOSUPPORT", PACKETS),
-    known(When::Always, "families", "family PACKET type PACKET", "ok*", "ESOCKTNOSUPPORT", PACKETS),
     known(When::Maybe, "families", "family 2 type 2 protocol 136", "ok*", "EPROTONOSUPPORT", LITE),
     known(When::Maybe, "families", "family 10 type 2 protocol 136", "ok*", "EPROTONOSUPPORT", LITE),
-    known(When::Always, "families", "family 2 type 3 protocol 256", "ok*", "EPROTONOSUPPORT", WIDE),
-    known(When::Always, "families", "family 10 type 3 protocol 256", "ok*", "EPROTONOSUPPORT", WIDE),
-    known(When::Always, "families", "family 2 type 3 protocol 262", "ok*", "EPROTONOSUPPORT", WIDE),
-    known(When::Always, "families", "family 10 type 3 protocol 262", "ok*", "EPROTONOSUPPORT", WIDE),
-    known(When::Maybe, "families", "family 2 type 1 protocol 262", "ok*", "EPROTONOSUPPORT", MULTIPATH),
-    known(When::Maybe, "families", "family 10 type 1 protocol 262", "ok*", "EPROTONOSUPPORT", MULTIPATH),
+    known(
+        When::Maybe,
+        "families",
+        "family 2 type 1 protocol 262",
+        "EPROTONOSUPPORT",
+        "ok domain 2 type 1 protocol 262 cloexec 0 nonblock 0",
+        MULTIPATH,
+    ),
+    known(
+        When::Maybe,
+        "families",
+        "family 10 type 1 protocol 262",
+        "EPROTONOSUPPORT",
+        "ok domain 10 type 1 protocol 262 cloexec 0 nonblock 0",
+        MULTIPATH,
+    ),
     known(When::Always, "udp", "send unconnected", "EDESTADDRREQ", "ENOTCONN", UNCONNECTED),
     known(When::Always, "udp", "v4 connected recv", "ECONNREFUSED", "ECONNRESET", REFUSED),
     known(When::Always, "udp", "v4 next send", "ECONNREFUSED", "ECONNRESET", REFUSED),

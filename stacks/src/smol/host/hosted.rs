@@ -21,7 +21,7 @@ use super::StackKey;
 use super::bounds::Bounds;
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
-use crate::stack::{InterfaceInfo, SocketSpec, TYPE_MASK};
+use crate::stack::{InterfaceInfo, SOCK_PACKET, SocketSpec, TYPE_MASK};
 
 /// Frames taken from a port before the sockets have their turn.
 const FRAMES: usize = 64;
@@ -168,12 +168,14 @@ impl Hosted {
             let mut end = if stream { End::Idle } else { End::Datagram(Datagram::default()) };
             if let End::Datagram(datagram) = &mut end
                 && matches!(spec.domain, libc::AF_NETLINK | libc::AF_PACKET)
+                && spec.kind & TYPE_MASK != SOCK_PACKET
             {
                 // One peer each, the stack itself: native send(2) and write(2) must reach it.
                 let address = address.insert(shared.linked_address(&program, token)?);
                 datagram.link(&program, (token, address), shared)?;
-            } else if spec.kind & TYPE_MASK == libc::SOCK_RAW
-                || !matches!(spec.protocol, 0 | libc::IPPROTO_UDP | libc::IPPROTO_TCP)
+            } else if !stream
+                && (spec.kind & TYPE_MASK != libc::SOCK_DGRAM
+                    || !matches!(spec.protocol, 0 | libc::IPPROTO_UDP))
             {
                 // It hears from now on.
                 address = Some(shared.address(&program, token)?);

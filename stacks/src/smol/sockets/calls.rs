@@ -14,7 +14,7 @@ use super::tcp::Stream;
 use super::{Body, Ownership, Socket};
 use crate::smol::call::{Caller, Done, SocketCall};
 use crate::smol::engine::{Engine, SocketId, Status};
-use crate::stack::{SocketSpec, TYPE_MASK};
+use crate::stack::{SOCK_PACKET, SocketSpec, TYPE_MASK};
 
 /// The first protocol number that is none (IPPROTO_MAX).
 const IPPROTO_MAX: i32 = 263;
@@ -43,6 +43,8 @@ impl Engine {
             return Err(Errno::EINVAL);
         }
         let mut socket = match spec.domain {
+            // "Uglymoron": the old name of packet sockets.
+            libc::AF_INET if kind == SOCK_PACKET => packet(kind, spec.protocol, caller)?,
             libc::AF_INET => inet(Domain::V4, kind, spec.protocol, caller)?,
             libc::AF_INET6 => inet(Domain::V6, kind, spec.protocol, caller)?,
             libc::AF_PACKET => packet(kind, spec.protocol, caller)?,
@@ -154,9 +156,12 @@ fn inet(domain: Domain, kind: i32, protocol: i32, caller: &Caller) -> Result<Soc
     options.ip.group_all = domain == Domain::V4;
     let datagrams = |kind| Body::Datagram(Box::new(Datagrams::new(kind)));
     let (protocol, body) = match (kind, protocol) {
-        (libc::SOCK_STREAM, libc::IPPROTO_IP | libc::IPPROTO_TCP) => {
+        (libc::SOCK_STREAM, libc::IPPROTO_IP | libc::IPPROTO_TCP | libc::IPPROTO_MPTCP) => {
             (options.send_buffer, options.receive_buffer) = (SEND_DEFAULT, RECEIVE_DEFAULT);
-            (libc::IPPROTO_TCP, Body::Stream(Stream::new(TcpOptions::default())))
+            // A socket of MPTCP is one of TCP as soon as its peer, or the host here, knows only that (RFC 8684
+            // clause 3.7).
+            let protocol = if protocol == libc::IPPROTO_IP { libc::IPPROTO_TCP } else { protocol };
+            (protocol, Body::Stream(Stream::new(TcpOptions::default())))
         }
         (libc::SOCK_DGRAM, libc::IPPROTO_IP | libc::IPPROTO_UDP) => {
             (libc::IPPROTO_UDP, datagrams(DatagramKind::Udp))
@@ -164,17 +169,18 @@ fn inet(domain: Domain, kind: i32, protocol: i32, caller: &Caller) -> Result<Soc
         (libc::SOCK_DGRAM, protocol) if protocol == icmp => (protocol, datagrams(DatagramKind::Ping)),
         (libc::SOCK_RAW, libc::IPPROTO_IP) => return Err(Errno::EPROTONOSUPPORT),
         (libc::SOCK_RAW, _) if !caller.rights => return Err(Errno::EPERM),
-        (libc::SOCK_RAW, protocol @ 1..=255) => {
+        // Numbers from 256 on are in no packet: such a socket receives nothing.
+        (libc::SOCK_RAW, protocol) => {
             let whole = protocol == libc::IPPROTO_RAW;
             (options.ip.header_included, options.ip6.header_included) = (whole, whole);
             // INET_PROTOSW_REUSE
             options.reuse_address = true;
             (protocol, datagrams(DatagramKind::Raw))
         }
-        (libc::SOCK_STREAM | libc::SOCK_DGRAM | libc::SOCK_RAW, _) => return Err(Errno::EPROTONOSUPPORT),
+        (libc::SOCK_STREAM | libc::SOCK_DGRAM, _) => return Err(Errno::EPROTONOSUPPORT),
         _ => return Err(Errno::ESOCKTNOSUPPORT),
     };
-    let mut socket = Socket::new(domain, kind, protocol as u8, caller.uid, Arc::new(options), body);
+    let mut socket = Socket::new(domain, kind, protocol as u16, caller.uid, Arc::new(options), body);
     if kind == libc::SOCK_RAW {
         // inet_num of a raw socket is its protocol, and getsockname(2) shows it.
         socket.port = protocol as u16;
@@ -188,7 +194,7 @@ fn packet(kind: i32, protocol: i32, caller: &Caller) -> Result<Socket, Errno> {
         return Err(Errno::EPERM);
     }
     let cooked = match kind {
-        libc::SOCK_RAW => false,
+        libc::SOCK_RAW | SOCK_PACKET => false,
         libc::SOCK_DGRAM => true,
         _ => return Err(Errno::ESOCKTNOSUPPORT),
     };

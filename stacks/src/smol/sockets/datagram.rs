@@ -349,6 +349,7 @@ fn name(socket: &Socket, item: &Item, out: &mut Vec<u8>) {
     match &item.from {
         Sender::Inet(endpoint) => write(socket.domain, endpoint, out),
         Sender::Link(ll) => write_ll(ll, out),
+        Sender::Device(pkt) => out.extend_from_slice(pkt),
     }
 }
 

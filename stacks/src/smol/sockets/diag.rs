@@ -54,7 +54,7 @@ fn show(tcp: &Machine, now: Instant, _id: SocketId, socket: &Socket) -> DiagSock
     };
     let mut shown = DiagSocket {
         family: socket.domain.family() as u8,
-        protocol: if socket.is_raw() { libc::IPPROTO_RAW as u8 } else { socket.protocol },
+        protocol: if socket.is_raw() { libc::IPPROTO_RAW as u8 } else { socket.protocol as u8 },
         state: if socket.peer.is_some() { State::Established } else { State::Closed } as u8,
         local: (v6(socket.local), socket.port),
         peer: (v6(peer.0), peer.1),

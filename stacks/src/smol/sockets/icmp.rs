@@ -105,7 +105,7 @@ impl Engine {
         message.extend_from_slice(&data[HEADER..]);
         let path = self.way(id, out)?;
         let socket = self.sockets.get(id).ok_or(Errno::EBADF)?;
-        let mut datagram = datagram(domain, &socket.options, socket.protocol, out);
+        let mut datagram = datagram(domain, &socket.options, socket.protocol as u8, out);
         match domain {
             Domain::V4 => {
                 let sum = checksum(&message).to_be_bytes();

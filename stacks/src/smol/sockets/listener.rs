@@ -156,7 +156,7 @@ impl Engine {
         stream.parent = Some(id);
         stream.phase = Phase::Connected;
         let mut child =
-            Box::new(Socket::new(domain, kind, libc::IPPROTO_TCP as u8, uid, options, Body::Stream(stream)));
+            Box::new(Socket::new(domain, kind, libc::IPPROTO_TCP as u16, uid, options, Body::Stream(stream)));
         child.held = false;
         child.chosen_address = chosen_address;
         child.local = ends.local;

@@ -30,6 +30,7 @@ pub(crate) mod queue;
 pub(crate) mod raw;
 pub(crate) mod send;
 pub(crate) mod slots;
+pub(crate) mod spkt;
 pub(crate) mod table;
 pub(crate) mod tcp;
 pub(crate) mod udp;
@@ -54,8 +55,8 @@ use super::wheel::Timer;
 pub(crate) struct Socket {
     /// AF_INET or AF_INET6; of no meaning for the others.
     pub(crate) domain: Domain,
-    /// IPPROTO_*; a netlink family; unused by packet sockets.
-    pub(crate) protocol: u8,
+    /// IPPROTO_*, some of which no packet can have; a netlink family; unused by packet sockets.
+    pub(crate) protocol: u16,
     /// SOCK_*
     pub(crate) kind: i32,
     /// Whose it is.
@@ -131,7 +132,7 @@ impl Socket {
     pub(crate) fn new(
         domain: Domain,
         kind: i32,
-        protocol: u8,
+        protocol: u16,
         uid: u32,
         options: Arc<Options>,
         body: Body,

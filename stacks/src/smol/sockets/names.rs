@@ -234,6 +234,7 @@ impl Engine {
     pub(crate) fn local_name(&self, id: SocketId) -> Result<Vec<u8>, Errno> {
         let socket = self.sockets.get(id).ok_or(Errno::EBADF)?;
         match &socket.body {
+            Body::Packet(packet) if socket.is_spkt() => return Ok(self.spkt_name(packet)),
             Body::Packet(packet) => return Ok(self.packet_name(packet)),
             Body::Netlink(netlink) => return Ok(netlink.local_name()),
             Body::Stream(_) | Body::Datagram(_) => {}

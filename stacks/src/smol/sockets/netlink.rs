@@ -95,7 +95,7 @@ impl Engine {
         let inner = netlink::Socket::new(protocol)?;
         let netlink = NetlinkSocket { inner, pid: caller.pid, rights: caller.rights, connected: false };
         let body = Body::Netlink(Box::new(netlink));
-        Ok(Socket::new(Domain::V4, kind, protocol as u8, caller.uid, Arc::default(), body))
+        Ok(Socket::new(Domain::V4, kind, protocol as u16, caller.uid, Arc::default(), body))
     }
 
     /// Works on a netlink socket with the stack in view.

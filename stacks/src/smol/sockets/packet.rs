@@ -19,7 +19,7 @@ use super::address::{self, LinkLayer, emit_ll, family};
 use super::bpf::View;
 use super::cmsg::Control;
 use super::queue::{Auxiliary, Item, Queue, Sender};
-use super::{Body, Socket};
+use super::{Body, Socket, spkt};
 use crate::smol::call::Done;
 use crate::smol::engine::{Engine, SocketId};
 use crate::smol::net::Packet;
@@ -30,7 +30,7 @@ pub(crate) const ETHERNET: usize = 14;
 /// Where its type is.
 const TYPE: usize = 12;
 /// Bytes of a tag.
-const TAG: usize = 4;
+pub(crate) const TAG: usize = 4;
 /// ETH_P_*
 const ALL: u16 = libc::ETH_P_ALL as u16;
 const IPV4: u16 = libc::ETH_P_IP as u16;
@@ -203,6 +203,7 @@ impl Engine {
     fn tap_one(&mut self, now: Instant, id: SocketId, seen: &Seen<'_>) {
         let random = self.secret.draw() as u32;
         let Some(socket) = self.sockets.get_mut(id) else { return };
+        let old = socket.is_spkt();
         let filter = socket.options.filter.clone();
         let Body::Packet(packet) = &mut socket.body else { return };
         let wanted = packet.protocol == ALL
@@ -230,9 +231,13 @@ impl Engine {
             }
         }
         packet.packets = packet.packets.wrapping_add(1);
+        let from = match self.net.tables.links.get(&seen.link) {
+            Some(link) if old => Sender::Device(spkt::sender(link, seen.protocol)),
+            _ => Sender::Link(sender(seen)),
+        };
         let item = Item {
             data: Vec::new(),
-            from: Sender::Link(sender(seen)),
+            from,
             to: std::net::Ipv4Addr::UNSPECIFIED.into(),
             to_port: 0,
             link: seen.link,
@@ -255,14 +260,18 @@ impl Engine {
 
     /// bind(2): to an interface and a protocol.
     pub(crate) fn bind_packet(&mut self, id: SocketId, bytes: &[u8]) -> Result<(), Errno> {
-        let ll = address::parse_ll(bytes)?;
-        if family(bytes) != Some(libc::AF_PACKET) {
-            return Err(Errno::EINVAL);
-        }
-        let link = match u32::try_from(ll.link) {
-            Ok(0) => None,
-            Ok(index) => Some(self.net.tables.links.get(&IfIndex(index)).ok_or(Errno::ENODEV)?),
-            Err(_) => return Err(Errno::ENODEV),
+        let (link, protocol) = if self.sockets.get(id).is_some_and(Socket::is_spkt) {
+            (self.spkt_device(bytes)?.0, 0)
+        } else {
+            let ll = address::parse_ll(bytes)?;
+            if family(bytes) != Some(libc::AF_PACKET) {
+                return Err(Errno::EINVAL);
+            }
+            (u32::try_from(ll.link).map_err(|_| Errno::ENODEV)?, ll.protocol)
+        };
+        let link = match link {
+            0 => None,
+            index => Some(self.net.tables.links.get(&IfIndex(index)).ok_or(Errno::ENODEV)?),
         };
         let (index, down) = (link.map(|link| link.index), link.is_some_and(|link| !link.up));
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
@@ -271,8 +280,8 @@ impl Engine {
         }
         let Body::Packet(packet) = &mut socket.body else { return Err(Errno::EOPNOTSUPP) };
         packet.link = index;
-        if ll.protocol != 0 {
-            packet.protocol = ll.protocol;
+        if protocol != 0 {
+            packet.protocol = protocol;
         }
         self.mark(id);
         Ok(())
@@ -300,6 +309,9 @@ impl Engine {
         data: &[u8],
     ) -> Result<Done, Errno> {
         let socket = self.sockets.get_mut(id).ok_or(Errno::EBADF)?;
+        if socket.is_spkt() {
+            return self.send_spkt(now, to, data);
+        }
         if let Some(error) = socket.take_error() {
             return Err(error);
         }
@@ -388,7 +400,7 @@ impl Engine {
 }
 
 /// ARPHRD_*
-fn hardware(link: &Link) -> u16 {
+pub(crate) fn hardware(link: &Link) -> u16 {
     if link.kind == LinkKind::Loopback { libc::ARPHRD_LOOPBACK } else { libc::ARPHRD_ETHER }
 }
 

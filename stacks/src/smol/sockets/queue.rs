@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::address::{Endpoint, LinkLayer};
+use super::spkt::PKT_LEN;
 use crate::smol::tables::IfIndex;
 use crate::smol::tally::Tally;
 
@@ -23,6 +24,8 @@ pub(crate) enum Sender {
     Inet(Endpoint),
     /// By a link.
     Link(LinkLayer),
+    /// By a link, as a struct sockaddr_pkt has it.
+    Device([u8; PKT_LEN]),
 }
 
 /// What a packet socket tells beside the frame (struct tpacket_auxdata).

@@ -31,14 +31,14 @@ const IPV4_HEADER: usize = 20;
 
 /// Raw sockets by protocol.
 #[derive(Debug, Default)]
-pub(crate) struct Raws(BTreeMap<u8, Vec<SocketId>>);
+pub(crate) struct Raws(BTreeMap<u16, Vec<SocketId>>);
 
 impl Raws {
-    pub(crate) fn add(&mut self, protocol: u8, id: SocketId) {
+    pub(crate) fn add(&mut self, protocol: u16, id: SocketId) {
         self.0.entry(protocol).or_default().push(id);
     }
 
-    pub(crate) fn remove(&mut self, protocol: u8, id: SocketId) {
+    pub(crate) fn remove(&mut self, protocol: u16, id: SocketId) {
         if let Some(ids) = self.0.get_mut(&protocol) {
             ids.retain(|other| *other != id);
             if ids.is_empty() {
@@ -47,7 +47,7 @@ impl Raws {
         }
     }
 
-    fn of(&self, protocol: u8) -> &[SocketId] {
+    fn of(&self, protocol: u16) -> &[SocketId] {
         self.0.get(&protocol).map_or(&[], Vec::as_slice)
     }
 }
@@ -74,7 +74,7 @@ fn refuses(socket: &Socket, kind: u8) -> bool {
 impl Engine {
     /// A packet for raw sockets; whether there was one.
     pub(crate) fn raw_packet(&mut self, now: Instant, packet: &Packet<'_>) -> bool {
-        let ids = self.raws.of(packet.protocol);
+        let ids = self.raws.of(packet.protocol.into());
         if ids.is_empty() {
             return false;
         }
@@ -114,7 +114,7 @@ impl Engine {
 
     /// An ICMP error about a packet of a raw socket (raw_err).
     pub(crate) fn raw_error(&mut self, now: Instant, error: &NetError, quoted: &[u8]) {
-        let ids = self.raws.of(error.protocol);
+        let ids = self.raws.of(error.protocol.into());
         let fit = |id: &SocketId| {
             self.sockets
                 .get(*id)
@@ -180,7 +180,8 @@ impl Engine {
         }
         let protocol = match (socket.domain, out.peer.port) {
             (Domain::V6, port @ 1..=255) => port as u8,
-            _ => socket.protocol,
+            // A header has eight bits of it.
+            _ => socket.protocol as u8,
         };
         let mut datagram = datagram(socket.domain, &socket.options, protocol, out);
         if socket.domain == Domain::V6 {

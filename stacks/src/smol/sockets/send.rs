@@ -286,9 +286,10 @@ fn judge_destination(socket: &Socket, bytes: &[u8]) -> Result<Endpoint, Errno> {
     match datagrams.kind {
         DatagramKind::Udp if endpoint.port == 0 => Err(Errno::EINVAL),
         DatagramKind::Raw if socket.domain == Domain::V6 => {
-            let own = u16::from(socket.protocol);
+            let own = socket.protocol;
             let wrong = endpoint.port != 0 && endpoint.port != own && own != libc::IPPROTO_RAW as u16;
-            if wrong || endpoint.port > 255 { Err(Errno::EINVAL) } else { Ok(endpoint) }
+            let protocol = if endpoint.port == 0 { own } else { endpoint.port };
+            if wrong || protocol > 255 { Err(Errno::EINVAL) } else { Ok(endpoint) }
         }
         _ => Ok(endpoint),
     }

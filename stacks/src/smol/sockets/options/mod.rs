@@ -355,6 +355,7 @@ impl Engine {
         let room = value.len();
         let bytes = match level {
             libc::SOL_SOCKET => self.get_socket_option(id, name, value)?,
+            _ if self.sockets.get(id).is_some_and(Socket::is_spkt) => return Err(Errno::EOPNOTSUPP),
             libc::IPPROTO_IP if self.has_ip(id) => self.get_ip_option(now, id, name, value)?,
             libc::IPPROTO_IPV6 if self.is_inet6(id) => self.get_ipv6_option(now, id, name, value)?,
             libc::IPPROTO_TCP if self.is_stream(id) => self.get_tcp_option(now, id, name, value)?,
@@ -379,6 +380,7 @@ impl Engine {
     ) -> Result<Done, Errno> {
         match level {
             libc::SOL_SOCKET => self.set_socket_option(id, caller, name, value)?,
+            _ if self.sockets.get(id).is_some_and(Socket::is_spkt) => return Err(Errno::EOPNOTSUPP),
             libc::IPPROTO_IP if self.has_ip(id) => self.set_ip_option(now, id, caller, name, value)?,
             libc::IPPROTO_IPV6 if self.is_inet6(id) => self.set_ipv6_option(now, id, caller, name, value)?,
             libc::IPPROTO_TCP if self.is_stream(id) => self.set_tcp_option(now, id, caller, name, value)?,
