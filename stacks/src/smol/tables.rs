@@ -22,6 +22,7 @@ mod links;
 mod neighbours;
 mod owned;
 mod routes;
+mod veth;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -33,10 +34,11 @@ use nix::errno::Errno;
 use crate::config::Mac;
 
 pub use routes::RouteMatch;
+pub use veth::NewLink;
 
 /// The loopback's index.
 pub const LOOPBACK: IfIndex = IfIndex(1);
-/// Most interfaces of a stack: what a configuration may hold, and as many VLANs on them.
+/// Most interfaces of a stack: what a configuration may hold, and as many more that programs make.
 pub const MAX_LINKS: usize = 1024;
 /// Most addresses of a stack: adding one costs time in proportion to those of its link.
 pub const MAX_ADDRESSES: usize = 1024;
@@ -160,6 +162,13 @@ pub enum LinkKind {
         /// 1 to 4094.
         vid: u16,
     },
+    /// One end of a cable within the stack.
+    Veth {
+        /// The other end.
+        peer: IfIndex,
+    },
+    /// Takes frames and forgets them.
+    Dummy,
 }
 
 /// What an interface counted.

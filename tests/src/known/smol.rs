@@ -17,7 +17,6 @@ const UNCONNECTED: &str =
     "send(2) without address goes to the kernel, and this is what AF_UNIX says without a peer";
 const REFUSED: &str = "the program learns that its peer refused, but read(2) and send(2) without address have AF_UNIX's errno for it; \
                        recvmsg(2), recvfrom(2) with address and SO_ERROR have the right one";
-const LINKS: &str = "interfaces come with the view; VLANs can be made, links of other kinds cannot";
 const COUNT: &str = "FIONREAD goes to the kernel, and an AF_UNIX socket has an answer where netlink has none";
 
 /// The table of smol stacks.
@@ -76,9 +75,6 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     known(When::Always, "packet", "raw ring map", "ok", "ENODEV", RING),
     known(When::Always, "packet", "dgram ring", "ok", "EINVAL", RING),
     known(When::Always, "packet", "dgram ring map", "ok", "ENODEV", RING),
-    known(When::Always, "netlink", "new veth", "ok", "EOPNOTSUPP", LINKS),
-    known(When::Always, "netlink", "its index", "some", "none", LINKS),
-    known(When::Always, "netlink", "delete veth", "ok", "EINVAL", LINKS),
     known(When::Always, "interfaces", "netlink FIONREAD", "ENOTTY", "ok", COUNT),
     known(
         When::Always,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Engine;
-use crate::smol::net::{Delivery, NetError, Packet, Rejection};
+use crate::smol::net::{Crossing, Delivery, NetError, Packet, Rejection};
 
 /// Packets to ourselves that are delivered before anything else gets its turn. Answers to them wait there too,
 /// so the bound is against two sockets of one stack that keep each other busy (echo to chargen).
@@ -13,11 +13,26 @@ impl Engine {
     /// Delivers what we sent to ourselves.
     pub(super) fn drain_loopback(&mut self, now: Instant) {
         for _ in 0..LOOPS {
-            let Some(delivery) = self.net.poll_loopback(now) else { break };
-            self.deliver(now, delivery);
+            if let Some(delivery) = self.net.poll_loopback(now) {
+                self.deliver(now, delivery);
+            } else if let Some(crossing) = self.net.poll_crossing() {
+                self.cross(now, &crossing);
+            } else {
+                break;
+            }
         }
         while let Some((error, quoted)) = self.net.poll_error() {
             self.network_error(now, &error, &quoted);
+        }
+    }
+
+    /// A frame that stays within the stack: packet sockets see it leave, and arrive at the other end.
+    fn cross(&mut self, now: Instant, crossing: &Crossing) {
+        self.tap_outgoing(now, crossing.from, &crossing.header, &crossing.frame);
+        if let Some(to) = crossing.to {
+            self.tap_incoming(now, to, &crossing.header, &crossing.frame);
+            let delivery = self.net.handle_frame(now, to, &crossing.header, &crossing.frame);
+            self.deliver(now, delivery);
         }
     }
 

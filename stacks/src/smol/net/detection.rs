@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use super::Net;
 use super::ndp::ALL_NODES;
 use super::timers::Timer;
-use crate::smol::tables::{Address, IfIndex, LinkKind};
+use crate::smol::tables::{Address, IfIndex};
 
 /// Before the first question, at most (MAX_RTR_SOLICITATION_DELAY), so that machines started together differ.
 const MAX_DELAY: Duration = Duration::from_secs(1);
@@ -22,6 +22,9 @@ const MAX_DELAY: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_secs(1);
 /// Questions (DupAddrDetectTransmits).
 const QUESTIONS: u8 = 1;
+
+/// Links on which nobody is asked or told (addrconf_dad_begin).
+const UNASKED: u32 = (libc::IFF_LOOPBACK | libc::IFF_NOARP) as u32;
 
 /// An address under suspicion.
 #[derive(Debug)]
@@ -38,10 +41,10 @@ impl Net {
     /// An address is new or different, or its interface is.
     pub(super) fn consider(&mut self, now: Instant, link: IfIndex, address: IpAddr) {
         let Some(device) = self.tables.links.get(&link) else { return };
-        let (running, loopback) = (device.is_running(), device.kind == LinkKind::Loopback);
+        let (running, unasked) = (device.is_running(), device.flags() & UNASKED != 0);
         let Some(flags) = self.flags_of(link, address).map(|flags| *flags) else { return };
         let IpAddr::V6(address) = address else {
-            if running && !loopback {
+            if running && !unasked {
                 self.announce_once(now, link, address);
             }
             return;
@@ -50,7 +53,7 @@ impl Net {
         if !running || flags & libc::IFA_F_DADFAILED != 0 {
             return;
         }
-        if tentative && (loopback || flags & libc::IFA_F_NODAD != 0) {
+        if tentative && (unasked || flags & libc::IFA_F_NODAD != 0) {
             self.accept(now, link, address);
         } else if tentative && !self.detections.0.contains_key(&(link, address)) {
             let [a, b, c, d, e, f, ..] = self.random.next().to_be_bytes();
@@ -58,7 +61,7 @@ impl Net {
             self.detections.0.insert((link, address), detection);
             let due = now + self.random.delay(MAX_DELAY);
             self.timers.set(Timer::Detection(link, address), due);
-        } else if !tentative && !loopback {
+        } else if !tentative && !unasked {
             self.announce_once(now, link, IpAddr::V6(address));
         }
     }
@@ -107,7 +110,7 @@ impl Net {
         self.abandon(link, IpAddr::V6(address));
         self.conclude(link, address, true);
         let device = self.tables.links.get(&link);
-        if device.is_some_and(|device| device.kind != LinkKind::Loopback) {
+        if device.is_some_and(|device| device.flags() & UNASKED == 0) {
             self.announce_once(now, link, IpAddr::V6(address));
         }
     }

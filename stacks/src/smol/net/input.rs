@@ -53,7 +53,7 @@ impl Net {
     ) -> Delivery<'f> {
         self.arm_trim(now);
         let Some(device) = self.tables.links.get_mut(&link) else { return Delivery::None };
-        if !device.up || device.kind != LinkKind::Ethernet {
+        if !device.up || !matches!(device.kind, LinkKind::Ethernet | LinkKind::Veth { .. }) {
             device.counters.rx_dropped += 1;
             return Delivery::None;
         }

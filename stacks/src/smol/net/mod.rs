@@ -47,6 +47,7 @@ mod routes;
 mod source;
 mod timers;
 mod upper;
+mod veth;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -60,6 +61,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use self::timers::Timer;
 use super::tables::{Address, Change, IfIndex, LinkKind, Tables};
 use crate::config::Mac;
+
+pub use veth::Crossing;
 
 /// Room before a segment in a reserved slot: Ethernet with two tags, IPv6, and IPv6 options, in bytes.
 pub const HEADROOM: usize = 128;
@@ -232,6 +235,7 @@ pub struct Net {
     /// [`Timer::Trim`] is set.
     trimming: bool,
     loopback: loopback::Loopback,
+    crossings: veth::Crossings,
     neighbours: neighbours::Neighbours,
     detections: detection::Detections,
     /// Addresses that the link was told of.
@@ -264,6 +268,7 @@ impl Net {
             arena: arena::Arena::default(),
             trimming: false,
             loopback: loopback::Loopback::default(),
+            crossings: veth::Crossings::default(),
             neighbours: neighbours::Neighbours::default(),
             detections: detection::Detections::default(),
             announced: FxHashSet::default(),

@@ -251,7 +251,7 @@ impl Net {
         let mac = if way.group {
             Some(group_mac(way.next_hop))
         } else {
-            self.neighbour_mac(now, way.link, way.next_hop)
+            self.neighbour_mac(now, way.link, way.next_hop).or_else(|| self.unasked_mac(way.link))
         };
         if let Some(mac) = mac {
             self.emit_ip(way.link, mac, at, header);
@@ -298,12 +298,14 @@ impl Net {
     }
 
     /// The link whose frames carry those of `link`; `tag` is told each VLAN on the way, the innermost first.
-    fn under(&self, link: IfIndex, mut tag: impl FnMut(u16)) -> Option<IfIndex> {
+    fn under(&self, link: IfIndex, mut tag: impl FnMut(u16)) -> Option<(IfIndex, LinkKind)> {
         let mut at = link;
         for _ in 0..=MAX_TAGS {
             let device = self.tables.links.get(&at).filter(|device| device.is_running())?;
             match device.kind {
-                LinkKind::Ethernet => return Some(at),
+                kind @ (LinkKind::Ethernet | LinkKind::Veth { .. } | LinkKind::Dummy) => {
+                    return Some((at, kind));
+                }
                 LinkKind::Loopback => return None,
                 LinkKind::Vlan { parent, vid } => {
                     tag(vid);
@@ -315,9 +317,22 @@ impl Net {
     }
 
     /// A finished frame of `link` leaves by `bottom`; without one it is lost.
-    fn push(&mut self, link: IfIndex, bottom: Option<IfIndex>, header: VnetHdr, at: Range<usize>) {
+    fn push(
+        &mut self,
+        link: IfIndex,
+        bottom: Option<(IfIndex, LinkKind)>,
+        header: VnetHdr,
+        at: Range<usize>,
+    ) {
         let len = at.len() as u64;
-        let sent = bottom.is_some();
+        let sent = match bottom {
+            None => false,
+            Some((bottom, LinkKind::Ethernet)) => {
+                self.arena.push(bottom, header, at);
+                true
+            }
+            Some((bottom, kind)) => self.cross(bottom, kind, header, at),
+        };
         let count = |counters: &mut LinkCounters| {
             if sent {
                 counters.tx_packets += 1;
@@ -327,11 +342,10 @@ impl Net {
             }
         };
         self.count(link, count);
-        if let Some(bottom) = bottom {
-            if bottom != link {
-                self.count(bottom, count);
-            }
-            self.arena.push(bottom, header, at);
+        if let Some((bottom, _)) = bottom
+            && bottom != link
+        {
+            self.count(bottom, count);
         }
     }
 

@@ -231,6 +231,8 @@ fn ethtool(argument: &[u8], tables: &Tables) -> Result<Vec<u8>, Errno> {
             info.fill(0);
             let driver: &[u8] = match link.kind {
                 LinkKind::Vlan { .. } => b"802.1Q VLAN Support",
+                LinkKind::Veth { .. } => b"veth",
+                LinkKind::Dummy => b"dummy",
                 LinkKind::Ethernet | LinkKind::Loopback => b"viewnet",
             };
             info[..driver.len()].copy_from_slice(driver);

@@ -156,6 +156,13 @@ impl Engine {
         self.tap(now, link, kind, header.needs_csum(), frame);
     }
 
+    /// Shows a frame that leaves to whoever wants it.
+    pub(crate) fn tap_outgoing(&mut self, now: Instant, link: IfIndex, header: &VnetHdr, frame: &[u8]) {
+        if !self.taps.is_empty() {
+            self.tap(now, link, OUTGOING, header.needs_csum(), frame);
+        }
+    }
+
     /// Hands the frames that leave to `sink` and shows them to whoever wants them.
     pub(crate) fn transmit_tapped(&mut self, now: Instant, sink: &mut dyn FnMut(IfIndex, &VnetHdr, &[u8])) {
         let mut copies: Vec<(IfIndex, bool, Vec<u8>)> = Vec::new();

@@ -22,9 +22,11 @@ const MAX_TAGS: usize = 2;
 const QUEUE_LENGTH: u32 = 1000;
 
 impl Link {
-    /// An interface as Linux makes one: down; the loopback alone has something at its other end.
+    /// An interface as Linux makes one: down; the loopback and dummies alone run as soon as they are up.
     pub fn new(index: IfIndex, name: &str, kind: LinkKind, mac: Mac) -> Self {
         let loopback = kind == LinkKind::Loopback;
+        // Nothing can be at the other end of a dummy, nor be missing there.
+        let carrier = loopback || kind == LinkKind::Dummy;
         Self {
             index,
             name: name.to_owned(),
@@ -32,7 +34,7 @@ impl Link {
             mac,
             mtu: if loopback { LOOPBACK_MTU } else { 1500 },
             up: false,
-            carrier: loopback,
+            carrier,
             promiscuous: 0,
             allmulti: 0,
             queue_length: QUEUE_LENGTH,
@@ -48,7 +50,10 @@ impl Link {
     pub fn flags(&self) -> u32 {
         let mut flags = match self.kind {
             LinkKind::Loopback => libc::IFF_LOOPBACK,
-            LinkKind::Ethernet | LinkKind::Vlan { .. } => libc::IFF_BROADCAST | libc::IFF_MULTICAST,
+            LinkKind::Dummy => libc::IFF_BROADCAST | libc::IFF_NOARP,
+            LinkKind::Ethernet | LinkKind::Vlan { .. } | LinkKind::Veth { .. } => {
+                libc::IFF_BROADCAST | libc::IFF_MULTICAST
+            }
         };
         if self.up {
             flags |= libc::IFF_UP;
@@ -88,7 +93,7 @@ impl Tables {
         let mut link = Link::new(index, name, kind, mac);
         match kind {
             LinkKind::Loopback => return Err(Errno::EOPNOTSUPP.into()),
-            LinkKind::Ethernet => {}
+            LinkKind::Ethernet | LinkKind::Veth { .. } | LinkKind::Dummy => {}
             LinkKind::Vlan { parent, vid } => {
                 if !(1..=4094).contains(&vid) {
                     return Err(Refused::new(Errno::ERANGE, "Invalid VLAN id"));
@@ -115,8 +120,15 @@ impl Tables {
         Ok(index)
     }
 
-    /// Removes an interface with all that belongs to it, its subinterfaces first. ENODEV, EOPNOTSUPP.
+    /// Removes an interface with all that belongs to it, its subinterfaces first, and the other end of a pair. ENODEV,
+    /// EOPNOTSUPP.
     pub fn remove_link(&mut self, index: IfIndex) -> Result<(), Refused> {
+        let other = self.other_end(index);
+        self.take_away(index)?;
+        other.map_or(Ok(()), |other| self.take_away(other))
+    }
+
+    fn take_away(&mut self, index: IfIndex) -> Result<(), Refused> {
         if self.link(index)?.kind == LinkKind::Loopback {
             return Err(Errno::EOPNOTSUPP.into());
         }
@@ -178,6 +190,7 @@ impl Tables {
         } else {
             self.bring_down(index)?;
         }
+        self.set_carrier_of_pair(index)?;
         for vlan in self.vlans_of(index) {
             let carrier = self.link(index)?.is_running();
             self.set_carrier(vlan, carrier)?;
@@ -346,10 +359,15 @@ impl Tables {
 
     /// The first `ethN`-like name that is free; `pattern` has a `%d` for the number.
     pub fn free_name(&self, pattern: &str) -> Option<String> {
+        self.free_name_beside(pattern, "")
+    }
+
+    /// As [`Tables::free_name`], and not `other`, which is about to be taken.
+    pub fn free_name_beside(&self, pattern: &str, other: &str) -> Option<String> {
         let (front, back) = pattern.split_once("%d")?;
-        (0..=MAX_LINKS)
+        (0..=MAX_LINKS + 1)
             .map(|n| format!("{front}{n}{back}"))
-            .find(|name| name.len() <= MAX_NAME && self.link_by_name(name).is_none())
+            .find(|name| name.len() <= MAX_NAME && name != other && self.link_by_name(name).is_none())
     }
 
     /// Something is at the other end of an Ethernet link that is up: groups, and its link-local address.

@@ -338,6 +338,26 @@ fn a_subinterface_lives_with_its_parent() {
 }
 
 #[test]
+fn a_pair_lives_and_dies_together() {
+    let mut tables = Tables::new();
+    let end = |name| NewLink { index: 0, name, mac: None };
+    let one = tables.add_veth(&end("vp0"), &end("vp1")).unwrap();
+    let other = tables.link_by_name("vp1").unwrap().index;
+    assert_eq!((other, one), (IfIndex(2), IfIndex(3)));
+    assert_eq!(tables.add_veth(&end("vp0"), &end("vp9")).unwrap_err().errno, Errno::EEXIST);
+    assert!(tables.link_by_name("vp9").is_none());
+    tables.set_up(one, true).unwrap();
+    assert!(!tables.links[&one].carrier && !tables.links[&other].carrier);
+    tables.set_up(other, true).unwrap();
+    assert!(tables.links[&one].is_running() && tables.links[&other].is_running());
+    assert_eq!(tables.addresses_of(one).count(), 1);
+    tables.set_up(one, false).unwrap();
+    assert!(!tables.links[&other].carrier);
+    tables.remove_link(other).unwrap();
+    assert_eq!(tables.links.len(), 1);
+}
+
+#[test]
 fn ipv6_needs_1280_bytes() {
     let mut tables = running();
     tables.set_mtu(ETH0, 1279).unwrap();
@@ -460,6 +480,14 @@ fn operate(tables: &mut Tables, operation: (u8, u8, u8)) {
     let net = if what & 0x80 == 0 { v4 } else { v6 };
     let mode = Mode { create: b & 1 != 0, exclusive: b & 2 != 0, replace: b & 4 != 0, append: b & 8 != 0 };
     let _ = match what & 0x0f {
+        0 if b & 3 == 0 => {
+            let (one, other) = (format!("p{a}"), format!("p{b}"));
+            let end = |name| NewLink { index: 0, name, mac: None };
+            tables.add_veth(&end(&one), &end(&other)).map(drop)
+        }
+        0 if b & 3 == 1 => {
+            tables.add_dummy(&NewLink { index: 0, name: &format!("d{a}"), mac: Some(MAC) }).map(drop)
+        }
         0 => tables.add_link(0, &format!("eth{a}"), LinkKind::Ethernet, MAC).map(drop),
         1 => {
             let kind = LinkKind::Vlan { parent: link, vid: u16::from(b) };
@@ -514,6 +542,9 @@ proptest! {
                 if let LinkKind::Vlan { parent, .. } = link.kind {
                     prop_assert!(!link.up || tables.links[&parent].up);
                     prop_assert!(link.mtu <= tables.links[&parent].mtu);
+                }
+                if let LinkKind::Veth { peer } = link.kind {
+                    prop_assert_eq!(tables.links[&peer].kind, LinkKind::Veth { peer: link.index });
                 }
             }
         }

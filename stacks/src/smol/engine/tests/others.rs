@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::smol::sockets::cmsg::records;
+use crate::smol::tables::NewLink;
 
 const ETH_P_ALL: i32 = (libc::ETH_P_ALL as u16).to_be() as i32;
 
@@ -40,6 +41,37 @@ fn packet_sockets_see_frames_both_ways() {
     assert_eq!(world.set(0, tap, libc::SOL_PACKET, libc::PACKET_RX_RING, 0), Err(Errno::EINVAL));
     world.close(0, tap);
     assert!(world.engines[0].taps.is_empty());
+}
+
+#[test]
+fn what_enters_one_end_of_a_pair_leaves_the_other() {
+    let mut world = World::pair(1, Trouble::default());
+    let end = |name| NewLink { index: 0, name, mac: None };
+    let tables = &mut world.engines[0].net.tables;
+    let one = tables.add_veth(&end("vp0"), &end("vp1")).unwrap();
+    let other = tables.link_by_name("vp1").unwrap().index;
+    let dummy = tables.add_dummy(&end("dm0")).unwrap();
+    for link in [one, other, dummy] {
+        tables.set_up(link, true).unwrap();
+    }
+    let protocol = i32::from(0x88b5u16.to_be());
+    let hear = world.socket(0, libc::AF_PACKET, libc::SOCK_RAW, protocol);
+    let watch = world.socket(0, libc::AF_PACKET, libc::SOCK_RAW, ETH_P_ALL);
+    world.call(0, hear, SocketCall::Bind { address: link_address(other.0 as i32, 0) }).unwrap();
+    world.call(0, watch, SocketCall::Bind { address: link_address(dummy.0 as i32, 0) }).unwrap();
+    let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[0x88, 0xb5], b"experiment"].concat();
+    for link in [one, dummy] {
+        let to = Some(link_address(link.0 as i32, 0));
+        let send = SocketCall::Send { to, control: vec![], data: frame.clone(), flags: 0 };
+        world.call(0, hear, send).unwrap();
+    }
+    world.run(ms(50));
+    let message = world.receive(0, hear).unwrap();
+    assert_eq!((&message.data, message.from[10]), (&frame, 1));
+    assert!(world.receive(0, hear).is_err());
+    let experiments = std::iter::from_fn(|| world.receive(0, watch).ok()).filter(|m| m.data == frame);
+    assert_eq!(experiments.map(|message| message.from[10]).collect::<Vec<_>>(), [4]);
+    assert_eq!(world.engines[0].net.tables.links[&other].counters.rx_packets > 0, true);
 }
 
 #[test]

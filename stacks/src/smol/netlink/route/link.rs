@@ -4,22 +4,22 @@ use std::time::Instant;
 
 use libc::{
     IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_BROADCAST, IFLA_CARRIER, IFLA_CARRIER_CHANGES, IFLA_EXT_MASK,
-    IFLA_GROUP, IFLA_GSO_MAX_SEGS, IFLA_GSO_MAX_SIZE, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA,
-    IFLA_INFO_KIND, IFLA_LINK, IFLA_LINKINFO, IFLA_LINKMODE, IFLA_MAP, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD,
-    IFLA_NET_NS_PID, IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, IFLA_OPERSTATE, IFLA_PROMISCUITY, IFLA_PROTINFO,
-    IFLA_PROTO_DOWN, IFLA_QDISC, IFLA_STATS, IFLA_STATS64, IFLA_TXQLEN, RTM_NEWLINK,
+    IFLA_GROUP, IFLA_GSO_MAX_SEGS, IFLA_GSO_MAX_SIZE, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK,
+    IFLA_LINKINFO, IFLA_LINKMODE, IFLA_MAP, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFLA_NET_NS_PID,
+    IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, IFLA_OPERSTATE, IFLA_PROMISCUITY, IFLA_PROTINFO, IFLA_PROTO_DOWN,
+    IFLA_QDISC, IFLA_STATS, IFLA_STATS64, IFLA_TXQLEN, RTM_NEWLINK,
 };
 use nix::errno::Errno;
 
 use super::super::World;
 use super::super::reply::{Answer, Answered, Asked, List, Sink, fill_from};
 use super::super::wire::{Attributes, Header, Message, u32_at};
+use super::newlink::{create, describe, info_kind, other, own_mac};
 use super::{fixed, index};
-use crate::config::Mac;
 use crate::smol::tables::{IfIndex, Link, LinkKind, Refused, Tables};
 
 /// Length of `struct ifinfomsg`.
-const INFO: usize = 16;
+pub(super) const INFO: usize = 16;
 /// ARPHRD_ETHER, ARPHRD_LOOPBACK
 const TYPES: [u16; 2] = [libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK];
 const IFLA_CARRIER_UP_COUNT: u16 = 47;
@@ -28,12 +28,6 @@ const IFLA_MIN_MTU: u16 = 50;
 const IFLA_MAX_MTU: u16 = 51;
 const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_ALLMULTI: u16 = 61;
-/// Attributes inside IFLA_INFO_DATA of a VLAN.
-const IFLA_VLAN_ID: u16 = 1;
-const IFLA_VLAN_FLAGS: u16 = 2;
-const IFLA_VLAN_PROTOCOL: u16 = 5;
-/// 802.1Q's EtherType, the only tag here.
-const ETH_P_8021Q: u16 = 0x8100;
 /// Attributes inside IFLA_AF_SPEC.
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_FLAGS: u16 = 1;
@@ -147,56 +141,10 @@ pub(super) fn delete(asked: &Asked<'_>, tables: &mut Tables) -> Result<(), Refus
     let attributes = Attributes::behind(asked.request.payload, INFO);
     let found = find(asked, &attributes, tables)?.ok_or(Errno::EINVAL)??;
     match tables.link(found)?.kind {
-        LinkKind::Vlan { .. } => tables.remove_link(found),
+        LinkKind::Vlan { .. } | LinkKind::Veth { .. } | LinkKind::Dummy => tables.remove_link(found),
         // Its plug is not the program's to remove.
         LinkKind::Ethernet | LinkKind::Loopback => Err(Errno::EOPNOTSUPP.into()),
     }
-}
-
-fn create(asked: &Asked<'_>, attributes: &Attributes<'_>, tables: &mut Tables) -> Result<(), Refused> {
-    let info = attributes.nest(IFLA_LINKINFO);
-    let kind = info.map(|info| info.text(IFLA_INFO_KIND)).transpose()?.flatten();
-    let (Some(info), Some("vlan")) = (info, kind) else {
-        return Err(Refused::new(Errno::EOPNOTSUPP, "Unknown device type"));
-    };
-    let data = info
-        .nest(IFLA_INFO_DATA)
-        .ok_or_else(|| Refused::new(Errno::EINVAL, "VLAN properties not specified"))?;
-    if data.u16(IFLA_VLAN_PROTOCOL)?.is_some_and(|p| u16::from_be(p) != ETH_P_8021Q) {
-        return Err(Refused::new(Errno::EPROTONOSUPPORT, "Invalid VLAN protocol"));
-    }
-    let vid = data.u16(IFLA_VLAN_ID)?.ok_or_else(|| Refused::new(Errno::EINVAL, "VLAN id not specified"))?;
-    let parent =
-        attributes.u32(IFLA_LINK)?.ok_or_else(|| Refused::new(Errno::EINVAL, "link not specified"))?;
-    let parent =
-        tables.link(IfIndex(parent)).map_err(|_| Refused::new(Errno::ENODEV, "link does not exist"))?;
-    let (parent, parent_mtu) = (parent.index, parent.mtu);
-    let mac = own_mac(attributes)?;
-    let mtu = attributes.u32(IFLA_MTU)?;
-    if mtu.is_some_and(|mtu| mtu > parent_mtu) {
-        return Err(Errno::ERANGE.into());
-    }
-    let name = attributes.text(IFLA_IFNAME)?.unwrap_or("vlan%d");
-    let name = tables.free_name(name).unwrap_or_else(|| name.to_owned());
-    let fixed = fixed(asked, INFO)?;
-    let wanted = u32_at(fixed, 4).unwrap_or_default();
-    let kind = LinkKind::Vlan { parent, vid };
-    let index = tables.add_link(wanted, &name, kind, mac.unwrap_or(Mac([0; 6])))?;
-    let rest = || {
-        if let Some(mtu) = mtu {
-            tables.set_mtu(index, mtu)?;
-        }
-        if let Some(length) = attributes.u32(IFLA_TXQLEN)? {
-            tables.set_queue_length(index, length)?;
-        }
-        change_flags_of(fixed, index, tables)
-    };
-    let result = { rest }();
-    if result.is_err() {
-        // It was made a moment ago, so it can go.
-        let _ = tables.remove_link(index);
-    }
-    result
 }
 
 /// do_setlink(): one setting after the other; those before one that is refused stay made.
@@ -246,13 +194,8 @@ fn change(
     Ok(())
 }
 
-fn own_mac(attributes: &Attributes<'_>) -> Result<Option<Mac>, Refused> {
-    // Another length is another kind of link's address.
-    attributes.mac(IFLA_ADDRESS).map(|mac| mac.map(Mac)).map_err(|_| Errno::EINVAL.into())
-}
-
 /// `ifi_flags` under `ifi_change`, of which 0 means all (rtnl_dev_get_flags).
-fn change_flags_of(fixed: &[u8], index: IfIndex, tables: &mut Tables) -> Result<(), Refused> {
+pub(super) fn change_flags_of(fixed: &[u8], index: IfIndex, tables: &mut Tables) -> Result<(), Refused> {
     let flags = u32_at(fixed, 8).unwrap_or_default();
     let mask = u32_at(fixed, 12).unwrap_or_default();
     if flags == 0 && mask == 0 {
@@ -276,18 +219,10 @@ pub(in crate::smol::netlink) fn change_flags(
     Ok(())
 }
 
-/// IFLA_INFO_KIND; an Ethernet link has none, as a card.
-fn info_kind(link: &Link) -> Option<&'static str> {
-    matches!(link.kind, LinkKind::Vlan { .. }).then_some("vlan")
-}
-
 fn oper_state(link: &Link, tables: &Tables) -> u8 {
-    let lower_down = match link.kind {
-        LinkKind::Vlan { parent, .. } => !tables.links.get(&parent).is_some_and(Link::is_running),
-        _ => false,
-    };
+    let lower_down = other(link).is_some_and(|other| !tables.links.get(&other).is_some_and(Link::is_running));
     match link.kind {
-        LinkKind::Loopback if link.up => OPER_UNKNOWN,
+        LinkKind::Loopback | LinkKind::Dummy if link.up => OPER_UNKNOWN,
         _ if link.is_running() => OPER_UP,
         _ if link.up && lower_down => OPER_LOWER_LAYER_DOWN,
         _ => OPER_DOWN,
@@ -333,18 +268,7 @@ pub(super) fn message(link: &Link, tables: &Tables, header: Header) -> Vec<u8> {
     // The old form has 32 bits per number, and one number fewer.
     let old = counters.iter().take(24).flat_map(|n| (*n as u32).to_ne_bytes()).collect::<Vec<_>>();
     message.attribute(IFLA_STATS, &old);
-    if let LinkKind::Vlan { parent, vid } = link.kind {
-        message.nest(IFLA_LINKINFO, |info| {
-            info.text(IFLA_INFO_KIND, "vlan");
-            info.nest(IFLA_INFO_DATA, |data| {
-                data.attribute(IFLA_VLAN_ID, &vid.to_ne_bytes());
-                // VLAN_FLAG_REORDER_HDR, as `struct ifla_vlan_flags` with its mask.
-                data.attribute(IFLA_VLAN_FLAGS, &[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
-                data.attribute(IFLA_VLAN_PROTOCOL, &ETH_P_8021Q.to_be_bytes());
-            });
-        });
-        message.u32(IFLA_LINK, parent.0);
-    }
+    describe(link, &mut message);
     message.text(IFLA_QDISC, "noqueue");
     message.nest(IFLA_AF_SPEC, |spec| {
         spec.nest(libc::AF_INET as u16, |v4| {
@@ -365,8 +289,8 @@ fn message_v6(link: &Link, tables: &Tables, header: Header) -> Vec<u8> {
     message.text(IFLA_IFNAME, &link.name);
     message.attribute(IFLA_ADDRESS, &link.mac.0);
     message.u32(IFLA_MTU, link.mtu);
-    if let LinkKind::Vlan { parent, .. } = link.kind {
-        message.u32(IFLA_LINK, parent.0);
+    if let Some(other) = other(link) {
+        message.u32(IFLA_LINK, other.0);
     }
     message.u8(IFLA_OPERSTATE, oper_state(link, tables));
     message.nest(IFLA_PROTINFO, |v6| inet6(link, tables, v6));
@@ -412,6 +336,7 @@ fn statistics(link: &Link) -> [u64; 25] {
 mod tests {
     use super::super::super::wire::u16_at;
     use super::*;
+    use crate::config::Mac;
 
     #[test]
     fn the_fixed_part_is_as_long_as_linux_has_it() {

@@ -8,6 +8,7 @@ mod address;
 mod link;
 mod misc;
 mod neighbour;
+mod newlink;
 mod notice;
 mod routes;
 
