@@ -82,7 +82,7 @@ macro_rules! probes {
 }
 
 probes! {
-    c: families tcp_connect tcp_data tcp_listen udp icmp packet netlink links options interfaces names unix
+    c: families tcp_connect tcp_data tcp_listen udp lite icmp packet netlink links options interfaces names unix
        descriptors children threads signals bindrace ownns uring foreign badptr;
     i386: families tcp_connect udp interfaces netlink badptr signals;
     rust: probe_std probe_poll;

@@ -113,6 +113,8 @@ pub struct Engine {
     /// TCP connections by flow, listeners by place.
     pub(super) streams: Table,
     pub(super) datagrams: Table,
+    /// Those of UDP-Lite.
+    pub(super) lites: Table,
     /// ICMP datagram sockets by ident.
     pub(super) pings: Table,
     pub(super) raws: Raws,
@@ -177,6 +179,7 @@ impl Engine {
             sockets: Slots::default(),
             streams: Table::new(key),
             datagrams: Table::new(key),
+            lites: Table::new(key),
             pings: Table::new(key),
             raws: Raws::default(),
             taps: Taps::default(),

@@ -4,8 +4,7 @@ pub(super) mod tcp;
 
 use super::{Difference, When, known};
 
-const LITE: &str = "UDP-Lite is not in; hardly any program knows it";
-const MULTIPATH: &str = "a smol stack has it whatever the kernel has";
+const OWN: &str = "a smol stack has it whatever the kernel has";
 const RING: &str = "a ring is memory of the socket's, and an AF_UNIX descriptor has none to map; \
                     record with pcap=FILE on the link instead";
 const ZEROCOPY: &str =
@@ -29,15 +28,29 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         "ENODEV",
         "the descriptor is an AF_UNIX socket, which cannot be mapped; TCP's zero-copy receive needs it",
     ),
-    known(When::Maybe, "families", "family 2 type 2 protocol 136", "ok*", "EPROTONOSUPPORT", LITE),
-    known(When::Maybe, "families", "family 10 type 2 protocol 136", "ok*", "EPROTONOSUPPORT", LITE),
+    known(
+        When::Maybe,
+        "families",
+        "family 2 type 2 protocol 136",
+        "EPROTONOSUPPORT",
+        "ok domain 2 type 2 protocol 136 cloexec 0 nonblock 0",
+        OWN,
+    ),
+    known(
+        When::Maybe,
+        "families",
+        "family 10 type 2 protocol 136",
+        "EPROTONOSUPPORT",
+        "ok domain 10 type 2 protocol 136 cloexec 0 nonblock 0",
+        OWN,
+    ),
     known(
         When::Maybe,
         "families",
         "family 2 type 1 protocol 262",
         "EPROTONOSUPPORT",
         "ok domain 2 type 1 protocol 262 cloexec 0 nonblock 0",
-        MULTIPATH,
+        OWN,
     ),
     known(
         When::Maybe,
@@ -45,7 +58,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         "family 10 type 1 protocol 262",
         "EPROTONOSUPPORT",
         "ok domain 10 type 1 protocol 262 cloexec 0 nonblock 0",
-        MULTIPATH,
+        OWN,
     ),
     known(When::Always, "udp", "send unconnected", "EDESTADDRREQ", "ENOTCONN", UNCONNECTED),
     known(When::Always, "udp", "v4 connected recv", "ECONNREFUSED", "ECONNRESET", REFUSED),

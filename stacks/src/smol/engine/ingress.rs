@@ -52,7 +52,7 @@ impl Engine {
         let raw = self.raw_packet(now, packet);
         match i32::from(packet.protocol) {
             libc::IPPROTO_TCP => self.tcp_packet(now, packet),
-            libc::IPPROTO_UDP => self.udp_packet(now, packet),
+            libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE => self.udp_packet(now, packet),
             libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => self.ping_packet(now, packet),
             libc::IPPROTO_IGMP => {}
             _ if raw => {}
@@ -67,7 +67,7 @@ impl Engine {
     fn network_error(&mut self, now: Instant, error: &NetError, quoted: &[u8]) {
         match i32::from(error.protocol) {
             libc::IPPROTO_TCP => self.tcp_error(now, error, quoted),
-            libc::IPPROTO_UDP => self.udp_error(now, error, quoted),
+            libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE => self.udp_error(now, error, quoted),
             libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => self.ping_error(now, error, quoted),
             _ => {}
         }

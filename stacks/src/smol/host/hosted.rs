@@ -175,7 +175,7 @@ impl Hosted {
                 datagram.link(&program, (token, address), shared)?;
             } else if !stream
                 && (spec.kind & TYPE_MASK != libc::SOCK_DGRAM
-                    || !matches!(spec.protocol, 0 | libc::IPPROTO_UDP))
+                    || !matches!(spec.protocol, 0 | libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE))
             {
                 // It hears from now on.
                 address = Some(shared.address(&program, token)?);

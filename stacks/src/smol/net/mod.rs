@@ -62,6 +62,7 @@ use self::timers::Timer;
 use super::tables::{Address, Change, IfIndex, LinkKind, Tables};
 use crate::config::Mac;
 
+pub(in crate::smol) use output::pseudo_sum;
 pub use veth::Crossing;
 
 /// Room before a segment in a reserved slot: Ethernet with two tags, IPv6, and IPv6 options, in bytes.

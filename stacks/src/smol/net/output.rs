@@ -519,12 +519,14 @@ pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 /// IPPROTO_*
 pub(super) const ICMPV6: u8 = 58;
+/// IPPROTO_*
+pub(super) const UDP_LITE: u8 = 136;
 
 /// TCP's flag of RFC 3168.
 const CWR: u8 = 0x80;
 
 /// The sum of the pseudo-header; ICMP over IPv4 has none.
-pub(super) fn pseudo_sum(source: IpAddr, destination: IpAddr, protocol: u8, len: usize) -> u64 {
+pub(in crate::smol) fn pseudo_sum(source: IpAddr, destination: IpAddr, protocol: u8, len: usize) -> u64 {
     match (source, destination) {
         (IpAddr::V4(_), _) if protocol == ICMP => 0,
         (IpAddr::V4(source), IpAddr::V4(destination)) => {

@@ -1,7 +1,7 @@
 //! Whole packets for us: checksums, and who gets them.
 //!
 //! # Theory of operation
-//! TCP, UDP and ICMP packets are given on only if their checksum is right, or was vouched for: by the port that
+//! TCP, UDP, UDP-Lite and ICMP packets are given on only if their checksum is right, or was vouched for: by the port that
 //! left it partial (virtio-net), or because the packet never left this stack. ICMP and group management act here
 //! and go on all the same, as raw and ICMP sockets want them.
 
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use switch::offload::checksum::{fold, sum};
 
-use super::output::{ICMP, ICMPV6, TCP, UDP, pseudo_sum};
+use super::output::{ICMP, ICMPV6, TCP, UDP, UDP_LITE, pseudo_sum};
 use super::{Delivery, Net, Packet};
 
 /// IPPROTO_IGMP
@@ -39,6 +39,24 @@ impl Net {
     }
 }
 
+/// Looks at a UDP-Lite datagram: its checksum covers as much as it says and cannot be absent (RFC 3828 clause 3.1).
+fn lite_is_sound(packet: &mut Packet<'_>) -> bool {
+    let bytes: &[u8] = &packet.payload;
+    let Some(header) = bytes.first_chunk::<UDP_HEADER>() else { return false };
+    let covered = match usize::from(u16::from_be_bytes([header[4], header[5]])) {
+        0 => bytes.len(),
+        covered => covered,
+    };
+    let Some(covered) = bytes.get(..covered).filter(|covered| covered.len() >= UDP_HEADER) else {
+        return false;
+    };
+    if !packet.checked {
+        let pseudo = pseudo_sum(packet.source, packet.destination, packet.protocol, bytes.len());
+        packet.checked = header[6..] != [0, 0] && fold(pseudo + sum(covered)) == 0xFFFF;
+    }
+    packet.checked
+}
+
 /// Looks at lengths and checksum of the protocols that we know; cuts off what is behind a UDP datagram.
 fn is_sound(packet: &mut Packet<'_>) -> bool {
     let v4 = packet.source.is_ipv4();
@@ -47,6 +65,7 @@ fn is_sound(packet: &mut Packet<'_>) -> bool {
         UDP => UDP_HEADER,
         ICMP if v4 => 8,
         ICMPV6 if !v4 => 4,
+        UDP_LITE => return lite_is_sound(packet),
         _ => return true,
     };
     if packet.payload.len() < minimum {

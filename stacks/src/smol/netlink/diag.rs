@@ -58,7 +58,7 @@ pub struct DiagTimer {
 pub struct DiagSocket {
     /// AF_INET or AF_INET6.
     pub family: u8,
-    /// IPPROTO_TCP, IPPROTO_UDP or IPPROTO_RAW.
+    /// IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE or IPPROTO_RAW.
     pub protocol: u8,
     /// TCP_* state; a datagram socket is ESTABLISHED if connected, else CLOSE.
     pub state: u8,
@@ -146,7 +146,9 @@ pub(super) fn answer(asked: &Asked<'_>, world: &dyn World) -> Answered {
     if payload.len() < REQUEST {
         return Err(Errno::EINVAL.into());
     }
-    if ![libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_RAW].contains(&i32::from(protocol)) {
+    if ![libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_UDPLITE, libc::IPPROTO_RAW]
+        .contains(&i32::from(protocol))
+    {
         return Err(Errno::ENOENT.into());
     }
     let protocol_in_full = Attributes::behind(payload, REQUEST).u32(REQ_PROTOCOL)?;

@@ -166,6 +166,7 @@ fn inet(domain: Domain, kind: i32, protocol: i32, caller: &Caller) -> Result<Soc
         (libc::SOCK_DGRAM, libc::IPPROTO_IP | libc::IPPROTO_UDP) => {
             (libc::IPPROTO_UDP, datagrams(DatagramKind::Udp))
         }
+        (libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE) => (protocol, datagrams(DatagramKind::Udp)),
         (libc::SOCK_DGRAM, protocol) if protocol == icmp => (protocol, datagrams(DatagramKind::Ping)),
         (libc::SOCK_RAW, libc::IPPROTO_IP) => return Err(Errno::EPROTONOSUPPORT),
         (libc::SOCK_RAW, _) if !caller.rights => return Err(Errno::EPERM),

@@ -10,6 +10,7 @@ use super::address::{self, Domain, Endpoint, family, needs_scope, write, write_l
 use super::cmsg::{Control, describe, realtime};
 use super::connect::{adopt_scope, somebody};
 use super::errors::QueuedError;
+use super::lite::Coverage;
 use super::names::Kind;
 use super::queue::{Item, Queue, Sender};
 use super::send::Cork;
@@ -22,7 +23,7 @@ use crate::smol::net::Wish;
 /// Which sort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DatagramKind {
-    /// UDP.
+    /// UDP, and UDP-Lite.
     Udp,
     /// ICMP echo by ident.
     Ping,
@@ -53,6 +54,8 @@ pub(crate) struct Datagrams {
     pub(crate) refused_types: [u32; 8],
     /// IPV6_CHECKSUM; −1: off.
     pub(crate) checksum: i32,
+    /// UDP-Lite's.
+    pub(crate) coverage: Coverage,
     /// It is in the table of connected sockets.
     pub(crate) in_flows: bool,
 }
@@ -71,6 +74,7 @@ impl Datagrams {
             no_check6: (false, false),
             refused_types: [0; 8],
             checksum: -1,
+            coverage: Coverage::default(),
             in_flows: false,
         }
     }
@@ -162,10 +166,12 @@ impl Engine {
     fn enter_flows(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get_mut(id) else { return };
         let flow = socket.peer.map(|peer| Flow::new(socket.local, socket.port, &peer));
+        let lite = socket.is_lite();
         if let (Some(flow), Body::Datagram(datagrams)) = (flow, &mut socket.body)
             && datagrams.kind == DatagramKind::Udp
         {
-            datagrams.in_flows = self.datagrams.add_flow(flow, id);
+            let table = if lite { &mut self.lites } else { &mut self.datagrams };
+            datagrams.in_flows = table.add_flow(flow, id);
         }
     }
 
@@ -173,10 +179,12 @@ impl Engine {
     pub(crate) fn leave_flows(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get_mut(id) else { return };
         let flow = socket.peer.map(|peer| Flow::new(socket.local, socket.port, &peer));
+        let lite = socket.is_lite();
         if let (Some(flow), Body::Datagram(datagrams)) = (flow, &mut socket.body)
             && std::mem::take(&mut datagrams.in_flows)
         {
-            self.datagrams.remove_flow(&flow, id);
+            let table = if lite { &mut self.lites } else { &mut self.datagrams };
+            table.remove_flow(&flow, id);
         }
     }
 

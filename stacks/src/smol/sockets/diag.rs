@@ -29,7 +29,7 @@ pub(crate) fn list(
         let known = match &socket.body {
             Body::Stream(stream) => i32::from(protocol) == libc::IPPROTO_TCP && is_shown(stream),
             Body::Datagram(datagrams) => match datagrams.kind {
-                DatagramKind::Udp => i32::from(protocol) == libc::IPPROTO_UDP,
+                DatagramKind::Udp => u16::from(protocol) == socket.protocol,
                 DatagramKind::Ping => i32::from(protocol) == i32::from(socket.protocol),
                 DatagramKind::Raw => i32::from(protocol) == libc::IPPROTO_RAW,
             },

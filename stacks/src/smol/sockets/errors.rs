@@ -62,7 +62,7 @@ impl Engine {
         let Some(socket) = self.sockets.get_mut(id) else { return };
         let port = quoted.get(2..4).map_or(0, |p| u16::from_be_bytes([p[0], p[1]]));
         let (header, port) = match i32::from(error.protocol) {
-            libc::IPPROTO_UDP => (8, port),
+            libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE => (8, port),
             libc::IPPROTO_TCP => (20, port),
             _ => (0, 0),
         };

@@ -21,6 +21,7 @@ pub(crate) mod ioctl;
 pub(crate) mod keyed;
 pub(crate) mod life;
 pub(crate) mod listener;
+pub(crate) mod lite;
 pub(crate) mod names;
 pub(crate) mod netlink;
 pub(crate) mod options;

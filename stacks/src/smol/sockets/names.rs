@@ -174,6 +174,7 @@ impl Engine {
     pub(crate) fn space_of(&self, id: SocketId) -> Space {
         match self.sockets.get(id).map(|socket| &socket.body) {
             Some(Body::Datagram(datagrams)) if datagrams.kind == DatagramKind::Ping => Space::Ping,
+            Some(Body::Datagram(_)) if self.sockets.get(id).is_some_and(Socket::is_lite) => Space::Lite,
             Some(Body::Datagram(_)) => Space::Udp,
             _ => Space::Tcp,
         }
@@ -213,6 +214,7 @@ impl Engine {
             return;
         }
         match socket.datagrams().map(|datagrams| datagrams.kind) {
+            Some(DatagramKind::Udp) if socket.is_lite() => self.lites.add(local, port, id),
             Some(DatagramKind::Udp) => self.datagrams.add(local, port, id),
             Some(DatagramKind::Ping) => self.pings.add(local, port, id),
             _ => {}
@@ -224,6 +226,7 @@ impl Engine {
         let Some(socket) = self.sockets.get(id) else { return };
         let (local, port) = (socket.local, socket.port);
         match socket.datagrams().map(|datagrams| datagrams.kind) {
+            Some(DatagramKind::Udp) if socket.is_lite() => self.lites.remove(local, port, id),
             Some(DatagramKind::Udp) => self.datagrams.remove(local, port, id),
             Some(DatagramKind::Ping) => self.pings.remove(local, port, id),
             _ => {}

@@ -33,6 +33,8 @@ pub(crate) enum Space {
     Tcp,
     /// UDP ports.
     Udp,
+    /// UDP-Lite ports.
+    Lite,
     /// Idents of ICMP datagram sockets.
     Ping,
 }
@@ -139,7 +141,7 @@ fn may_share(space: Space, (socket, claim): (&Socket, Claim), other: &Socket, st
     let share = socket.options.reuse_port && other.options.reuse_port;
     match space {
         Space::Ping => reuse,
-        Space::Udp => reuse || (share && same_owner && !strict),
+        Space::Udp | Space::Lite => reuse || (share && same_owner && !strict),
         Space::Tcp if reuse && !other.is_listening() => !strict,
         Space::Tcp => share && !strict && (same_owner || other.is_time_wait()),
     }

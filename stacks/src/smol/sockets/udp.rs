@@ -1,4 +1,4 @@
-//! UDP (RFC 768; udp(7)).
+//! UDP (RFC 768; udp(7)), and what UDP-Lite has in common with it.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -6,10 +6,11 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::address::Endpoint;
+use super::lite::LITE;
 use super::names::Kind;
 use super::queue::{Auxiliary, Item, Sender};
 use super::send::{Outgoing, datagram};
-use super::table::{Ends, Flow, udp_score};
+use super::table::{Ends, Flow, Table, udp_score};
 use super::{Body, Socket};
 use crate::smol::engine::{Engine, SocketId};
 use crate::smol::net::{NetError, Packet, Rejection};
@@ -24,19 +25,19 @@ const CHECKSUM: u16 = 6;
 const MAX_SEGMENTS: usize = 128;
 
 /// The packet that a datagram came in, as far as anybody looks at it.
-fn packet_of(item: &Item) -> Option<Packet<'static>> {
+fn packet_of(item: &Item, protocol: u8) -> Option<Packet<'static>> {
     let Sender::Inet(peer) = item.from else { return None };
     let length = u16::try_from(HEADER + item.data.len()).unwrap_or(0);
     let header = match (peer.address, item.to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let total = length.saturating_add(20).to_be_bytes();
-            let start = [0x45, item.tos, total[0], total[1], 0, 0, 0, 0, item.ttl, UDP, 0, 0];
+            let start = [0x45, item.tos, total[0], total[1], 0, 0, 0, 0, item.ttl, protocol, 0, 0];
             [&start[..], &from.octets(), &to.octets()].concat()
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             let first = (6 << 28 | u32::from(item.tos) << 20 | item.flow & 0xF_FFFF).to_be_bytes();
             let [high, low] = length.to_be_bytes();
-            [&first[..], &[high, low, UDP, item.ttl], &from.octets(), &to.octets()].concat()
+            [&first[..], &[high, low, protocol, item.ttl], &from.octets(), &to.octets()].concat()
         }
         _ => return None,
     };
@@ -45,7 +46,7 @@ fn packet_of(item: &Item) -> Option<Packet<'static>> {
         link: item.link,
         source: peer.address,
         destination: item.to,
-        protocol: UDP,
+        protocol,
         header: header.into(),
         payload: [&ports[..], &item.data].concat().into(),
         ttl: item.ttl,
@@ -68,6 +69,8 @@ impl Engine {
         };
         let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
         let length = usize::from(word(4));
+        // UDP-Lite has something else there; a datagram is as long as its packet (RFC 3828 clause 3.1).
+        let length = if packet.protocol == LITE { 0 } else { length };
         // A super-segment's length is the first datagram's or none (net/ipv4/udp_offload.c).
         let end = if packet.gso_size != 0 || length == 0 { bytes.len() } else { length };
         if end < HEADER || end > bytes.len() {
@@ -93,7 +96,7 @@ impl Engine {
         if self.is_for_many(packet) {
             return self.udp_to_many(packet, &ends, &item, data);
         }
-        match self.udp_receiver(&ends) {
+        match self.udp_receiver(packet.protocol, &ends) {
             Some(id) => self.udp_deliver(id, packet, item, data),
             None => {
                 self.counters.no_socket += 1;
@@ -106,6 +109,7 @@ impl Engine {
     /// or nobody, which their senders are told.
     pub(crate) fn refuse_datagrams(&mut self, now: Instant, id: SocketId) {
         let mut late = Vec::new();
+        let protocol = self.sockets.get(id).map_or(UDP, |socket| socket.protocol as u8);
         if let Some(queue) = self.sockets.get_mut(id).filter(|s| s.is_udp()).and_then(Socket::queue_mut) {
             while let Some(item) = queue.pop() {
                 late.push(item);
@@ -113,20 +117,24 @@ impl Engine {
         }
         self.close_socket(now, id, false);
         for item in late {
-            if let Some(packet) = packet_of(&item) {
+            if let Some(packet) = packet_of(&item, protocol) {
                 self.udp_packet(now, &packet);
             }
         }
     }
 
+    fn udp_table(&self, protocol: u8) -> &Table {
+        if protocol == LITE { &self.lites } else { &self.datagrams }
+    }
+
     /// Whose datagram.
-    fn udp_receiver(&self, ends: &Ends) -> Option<SocketId> {
+    fn udp_receiver(&self, protocol: u8, ends: &Ends) -> Option<SocketId> {
         let flow = Flow::new(ends.local, ends.local_port, &ends.peer);
-        let connected = self
-            .datagrams
+        let table = self.udp_table(protocol);
+        let connected = table
             .flow(&flow)
             .filter(|id| self.sockets.get(*id).is_some_and(|socket| socket.takes_link(ends.link)));
-        connected.or_else(|| self.datagrams.find(&self.sockets, &self.secret, ends, udp_score))
+        connected.or_else(|| table.find(&self.sockets, &self.secret, ends, udp_score))
     }
 
     /// To a group, or to everybody.
@@ -145,7 +153,7 @@ impl Engine {
                     && (!group || socket.takes_group(packet.link, packet.destination, packet.source))
             })
         };
-        let ids: Vec<SocketId> = self.datagrams.all(ends).filter(wanted).collect();
+        let ids: Vec<SocketId> = self.udp_table(packet.protocol).all(ends).filter(wanted).collect();
         for id in ids {
             self.udp_deliver(id, packet, item.clone(), data);
         }
@@ -156,7 +164,9 @@ impl Engine {
         let Some(socket) = self.sockets.get(id) else { return };
         let least =
             if packet.source.is_ipv4() { socket.options.ip.min_ttl } else { socket.options.ip6.min_hops };
-        if packet.ttl < least || !self.passes_filter(id, packet) {
+        let covered = packet.protocol != LITE
+            || socket.datagrams().is_some_and(|datagrams| datagrams.is_covered(&packet.payload));
+        if !covered || packet.ttl < least || !self.passes_filter(id, packet) {
             return;
         }
         let size = usize::from(packet.gso_size);
@@ -197,13 +207,16 @@ impl Engine {
             if unchecked {
                 return Err(Errno::EINVAL);
             }
+            if socket.is_lite() {
+                return Err(Errno::EIO);
+            }
         }
         // An IPv4 packet counts its header in its length, an IPv6 packet does not.
         if data.len() + HEADER + if v4 { 20 } else { 0 } > usize::from(u16::MAX) {
             return self.judge_sent(id, out, &path, Err(Errno::EMSGSIZE));
         }
-        let mut datagram = datagram(socket.domain, &socket.options, libc::IPPROTO_UDP as u8, out);
-        datagram.checksum_at = (!unchecked).then_some(CHECKSUM);
+        let mut datagram = datagram(socket.domain, &socket.options, socket.protocol as u8, out);
+        datagram.checksum_at = (!unchecked && !socket.is_lite()).then_some(CHECKSUM);
         if size != 0 && data.len() > size {
             datagram.gso_size = size as u16;
         }
@@ -212,6 +225,9 @@ impl Engine {
         header[..2].copy_from_slice(&socket.port.to_be_bytes());
         header[2..4].copy_from_slice(&out.peer.port.to_be_bytes());
         header[4..6].copy_from_slice(&length.to_be_bytes());
+        if socket.is_lite() {
+            datagrams.cover(&mut header, data, &path, out.peer.address);
+        }
         let sent = self.net.send(now, &path, &datagram, &[&header, data]);
         self.judge_sent(id, out, &path, sent)
     }
@@ -222,7 +238,7 @@ impl Engine {
         let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
         let peer = Endpoint::heard(error.destination, port(2), error.link, 0);
         let ends = Ends { local: error.source, local_port: port(0), peer, link: error.link };
-        if let Some(id) = self.udp_receiver(&ends) {
+        if let Some(id) = self.udp_receiver(error.protocol, &ends) {
             self.datagram_error(now, id, error, quoted);
         }
     }

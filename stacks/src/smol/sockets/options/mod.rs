@@ -359,7 +359,7 @@ impl Engine {
             libc::IPPROTO_IP if self.has_ip(id) => self.get_ip_option(now, id, name, value)?,
             libc::IPPROTO_IPV6 if self.is_inet6(id) => self.get_ipv6_option(now, id, name, value)?,
             libc::IPPROTO_TCP if self.is_stream(id) => self.get_tcp_option(now, id, name, value)?,
-            libc::IPPROTO_UDP if self.is_udp(id) => self.get_udp_option(id, name)?,
+            libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE if self.is_udp(id) => self.get_udp_option(id, name)?,
             libc::IPPROTO_ICMPV6 | libc::SOL_RAW if self.is_raw(id) => {
                 self.get_raw_option(id, level, name, room)?
             }
@@ -384,7 +384,9 @@ impl Engine {
             libc::IPPROTO_IP if self.has_ip(id) => self.set_ip_option(now, id, caller, name, value)?,
             libc::IPPROTO_IPV6 if self.is_inet6(id) => self.set_ipv6_option(now, id, caller, name, value)?,
             libc::IPPROTO_TCP if self.is_stream(id) => self.set_tcp_option(now, id, caller, name, value)?,
-            libc::IPPROTO_UDP if self.is_udp(id) => self.set_udp_option(now, id, name, value)?,
+            libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE if self.is_udp(id) => {
+                self.set_udp_option(now, id, name, value)?
+            }
             libc::IPPROTO_ICMPV6 | libc::SOL_RAW if self.is_raw(id) => {
                 self.set_raw_option(id, level, name, value)?;
             }

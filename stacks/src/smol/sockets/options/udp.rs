@@ -1,4 +1,4 @@
-//! IPPROTO_UDP (udp(7); net/ipv4/udp.c, udp_lib_setsockopt).
+//! IPPROTO_UDP and IPPROTO_UDPLITE, which are one (udp(7); net/ipv4/udp.c, udp_lib_setsockopt).
 
 use std::time::Instant;
 
@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use super::super::Socket;
 use super::super::cmsg::{UDP_GRO, UDP_SEGMENT};
+use super::super::lite::{RECV_CSCOV, SEND_CSCOV};
 use super::{answer, int};
 use crate::smol::engine::{Engine, SocketId};
 
@@ -27,6 +28,8 @@ impl Engine {
             UDP_NO_CHECK6_RX => datagrams.no_check6.1.into(),
             UDP_SEGMENT => datagrams.segment.into(),
             UDP_GRO => datagrams.coalesced.into(),
+            SEND_CSCOV => datagrams.coverage.send.unwrap_or(0).into(),
+            RECV_CSCOV => datagrams.coverage.receive.unwrap_or(0).into(),
             _ => return Err(Errno::ENOPROTOOPT),
         };
         Ok(answer(n))
@@ -40,6 +43,7 @@ impl Engine {
         value: &[u8],
     ) -> Result<(), Errno> {
         let number = int(value)?;
+        let lite = self.sockets.get(id).is_some_and(Socket::is_lite);
         let datagrams = self.sockets.get_mut(id).and_then(Socket::datagrams_mut).ok_or(Errno::EBADF)?;
         match name {
             UDP_CORK => {
@@ -56,6 +60,7 @@ impl Engine {
             UDP_NO_CHECK6_RX => datagrams.no_check6.1 = number != 0,
             UDP_SEGMENT => datagrams.segment = u16::try_from(number).map_err(|_| Errno::EINVAL)?,
             UDP_GRO => datagrams.coalesced = number != 0,
+            SEND_CSCOV | RECV_CSCOV => datagrams.set_coverage(lite, name, number)?,
             _ => return Err(Errno::ENOPROTOOPT),
         }
         Ok(())
