@@ -129,7 +129,13 @@ static void multipath(int family)
 	say("%s MPTCP_INFO: %s", who, en(getsockopt(fd, 284 /* SOL_MPTCP */, 1, info, &len)));
 	len = sizeof(info);
 	say("%s MPTCP_INFO of the peer: %s", who, en(getsockopt(peer, 284, 1, info, &len)));
-	option(fd, who, IPPROTO_TCP, TCP_MAXSEG, 1000), option(fd, who, IPPROTO_TCP, TCP_QUICKACK, 0);
+	int before = 0, after = 1, wish = 1000;
+	len = 4;
+	getsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &before, &len);
+	e = en(setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &wish, 4));
+	getsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &after, &len);
+	say("%s TCP_MAXSEG of a connection: %s %s", who, e, before == after ? "without effect" : "in effect");
+	option(fd, who, IPPROTO_TCP, TCP_QUICKACK, 0);
 	option(fd, who, IPPROTO_TCP, TCP_USER_TIMEOUT, 1000), option(fd, who, IPPROTO_TCP, 999, 0);
 	close(peer);
 	say("%s end: %s", who, result(recv(fd, got, sizeof(got), 0)));

@@ -111,7 +111,10 @@ impl Tcp for Machine {
     }
 
     fn set(&mut self, _now: Instant, connection: &mut Connection, settings: &Settings) {
-        connection.settings = settings.clone();
+        // TCP_MAXSEG is for the SYN: afterwards it changes nothing (tcp_connect_init).
+        let max_segment =
+            if connection.begun { connection.settings.max_segment } else { settings.max_segment };
+        connection.settings = Settings { max_segment, ..settings.clone() };
         connection.apply();
         connection.narrow();
         connection.stir();
