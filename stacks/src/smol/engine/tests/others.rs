@@ -71,7 +71,7 @@ fn what_enters_one_end_of_a_pair_leaves_the_other() {
     assert!(world.receive(0, hear).is_err());
     let experiments = std::iter::from_fn(|| world.receive(0, watch).ok()).filter(|m| m.data == frame);
     assert_eq!(experiments.map(|message| message.from[10]).collect::<Vec<_>>(), [4]);
-    assert_eq!(world.engines[0].net.tables.links[&other].counters.rx_packets > 0, true);
+    assert!(world.engines[0].net.tables.links[&other].counters.rx_packets > 0);
 }
 
 #[test]
