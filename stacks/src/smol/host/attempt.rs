@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_oobinline, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::super::call::{Answered, Done, Message, SocketCall};
@@ -25,6 +25,8 @@ const MAX_RECEIVE: usize = 256 << 10;
 /// The 64-bit layouts' numbers of the time options, asm-generic/socket.h.
 const SO_RCVTIMEO_NEW: i32 = 66;
 const SO_SNDTIMEO_NEW: i32 = 67;
+/// asm-generic/sockios.h
+const SIOCATMARK: u32 = 0x8905;
 
 /// What came of a try.
 enum Tried {
@@ -121,8 +123,11 @@ impl Hosted {
             }
             SocketCall::SetOption { .. } => {
                 let done = engine.call(now, id, &caller, &parked.call)?;
-                mirror_timeouts(engine, parked);
+                mirror_options(engine, parked);
                 Ok(Tried::Done(done))
+            }
+            SocketCall::Ioctl { request: SIOCATMARK, .. } if !matches!(socket.end, End::Datagram(_)) => {
+                Ok(Tried::Done(Done::Native))
             }
             SocketCall::Ioctl { request, .. } => {
                 let done = engine.call(now, id, &caller, &parked.call)?;
@@ -160,6 +165,7 @@ impl Hosted {
         accepted.listener = None;
         shared.inodes.insert(accepted.inode, (key, accepted.id));
         engine.set_inode(id, shown(accepted.inode));
+        inherit_options(engine, id, &program);
         let peer = match engine.call(now, id, &parked.caller, &SocketCall::PeerName) {
             Ok(Done::Address(peer)) => peer,
             // It was reset meanwhile; what it said before can still be read.
@@ -364,21 +370,29 @@ fn shutdown(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Par
 /// send(2) and friends on a stream.
 fn send(socket: &Socket, parked: &mut Parked) -> Try {
     let SocketCall::Send { to, data, flags, .. } = &parked.call else { return Ok(Tried::Done(Done::Native)) };
-    if flags & libc::MSG_OOB != 0 {
-        return Err(Errno::EOPNOTSUPP);
-    }
+    let urgent = flags & libc::MSG_OOB != 0;
     if flags & libc::MSG_FASTOPEN != 0 {
         // As with net.ipv4.tcp_fastopen = 0; who is connected is told so (tcp_sendmsg_fastopen).
         return Err(if matches!(socket.end, End::Stream(_)) { Errno::EISCONN } else { Errno::EOPNOTSUPP });
     }
     if !matches!(socket.end, End::Stream(_)) {
-        return if to.is_some() { Err(Errno::EPIPE) } else { Ok(Tried::Done(Done::Native)) };
+        let idle = matches!(socket.end, End::Idle | End::Listener(_));
+        return if to.is_some() || urgent && idle {
+            Err(Errno::EPIPE)
+        } else {
+            Ok(Tried::Done(Done::Native))
+        };
+    }
+    if urgent && data.is_empty() {
+        // AF_UNIX takes it for one byte too few.
+        return Ok(Tried::Done(Done::Value(0)));
     }
     if to.is_none() {
         return Ok(Tried::Done(Done::Native));
     }
     // The address of a connected stream is not looked at; the kernel would refuse it on AF_UNIX.
-    let options = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let mut options = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    options.set(SendFlags::OOB, urgent);
     match rustix::net::send(&parked.file, &data[parked.sent..], options).map_err(unix::errno) {
         Ok(count) if parked.sent + count == data.len() => Ok(Tried::Done(Done::Value(data.len() as i64))),
         Ok(count) => {
@@ -404,13 +418,14 @@ fn receive(engine: &Engine, socket: &Socket, parked: &mut Parked) -> Try {
     if flags & libc::MSG_ERRQUEUE != 0 {
         return Err(Errno::EAGAIN);
     }
-    if flags & libc::MSG_OOB != 0 {
+    let urgent = flags & libc::MSG_OOB != 0;
+    if urgent && matches!(socket.end, End::Idle) {
         return Err(Errno::EINVAL);
     }
     if matches!(socket.end, End::Idle | End::Listener(_)) {
         return Err(Errno::ENOTCONN);
     }
-    if !named && flags & libc::MSG_TRUNC == 0 {
+    if !named && (urgent || flags & libc::MSG_TRUNC == 0) {
         return Ok(Tried::Done(Done::Native));
     }
     let _ = engine;
@@ -418,10 +433,11 @@ fn receive(engine: &Engine, socket: &Socket, parked: &mut Parked) -> Try {
     let mut buffer = vec![0; wanted];
     let mut options = RecvFlags::DONTWAIT;
     options.set(RecvFlags::PEEK, flags & libc::MSG_PEEK != 0);
+    options.set(RecvFlags::OOB, urgent);
     match rustix::net::recv(&parked.file, &mut buffer[..], options).map_err(unix::errno) {
         Ok((count, _)) => {
             parked.progress.extend_from_slice(&buffer[..count]);
-            let whole = flags & libc::MSG_WAITALL != 0 && count > 0 && count < wanted;
+            let whole = flags & libc::MSG_WAITALL != 0 && !urgent && count > 0 && count < wanted;
             if whole && flags & libc::MSG_PEEK == 0 && !must_not_wait(parked) {
                 return Ok(Tried::Wait(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP));
             }
@@ -437,7 +453,8 @@ fn receive(engine: &Engine, socket: &Socket, parked: &mut Parked) -> Try {
     let length = data.len();
     // MSG_TRUNC on a stream throws the bytes away (tcp(7)).
     let data = if flags & libc::MSG_TRUNC != 0 { Vec::new() } else { data };
-    Ok(Tried::Done(Done::Received(Message { data, length, ..Message::default() })))
+    let flags = flags & libc::MSG_OOB;
+    Ok(Tried::Done(Done::Received(Message { data, length, flags, ..Message::default() })))
 }
 
 /// recv(2) and friends on a socket with message boundaries.
@@ -546,8 +563,8 @@ fn pending_error(now: Instant, engine: &mut Engine, socket: &mut Socket, parked:
     Ok(Tried::Done(done))
 }
 
-/// Native reads and writes have to honour SO_RCVTIMEO and SO_SNDTIMEO.
-fn mirror_timeouts(engine: &Engine, parked: &Parked) {
+/// Native reads and writes have to honour SO_RCVTIMEO, SO_SNDTIMEO and SO_OOBINLINE.
+fn mirror_options(engine: &Engine, parked: &Parked) {
     let SocketCall::SetOption { level: libc::SOL_SOCKET, name, .. } = parked.call else { return };
     let Some(options) = engine.socket_options(parked.socket) else { return };
     let _ = match name {
@@ -557,8 +574,23 @@ fn mirror_timeouts(engine: &Engine, parked: &Parked) {
         libc::SO_SNDTIMEO | SO_SNDTIMEO_NEW => {
             set_socket_timeout(&parked.file, Timeout::Send, options.send_timeout)
         }
+        libc::SO_OOBINLINE => set_socket_oobinline(&parked.file, options.oob_inline),
         _ => return,
     };
+}
+
+/// A connection has the options of its listener.
+fn inherit_options(engine: &Engine, id: SocketId, program: &OwnedFd) {
+    let Some(options) = engine.socket_options(id) else { return };
+    if options.receive_timeout.is_some() {
+        let _ = set_socket_timeout(program, Timeout::Recv, options.receive_timeout);
+    }
+    if options.send_timeout.is_some() {
+        let _ = set_socket_timeout(program, Timeout::Send, options.send_timeout);
+    }
+    if options.oob_inline {
+        let _ = set_socket_oobinline(program, true);
+    }
 }
 
 /// SIOCOUTQ counts what the engine has not taken yet, too.

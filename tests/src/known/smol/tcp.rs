@@ -7,7 +7,6 @@ const REFUSED: &str =
 const REFUSAL: &str = "read has one error for a failed connect, that of AF_UNIX; SO_ERROR and a second connect say which it was";
 const RESET: &str = "AF_UNIX looks for the peer before it looks for a pending error: the first write after a reset \
                      gets what the second one would; read, poll and SO_ERROR tell of the reset";
-const URGENT: &str = "the stack has no urgent data: a peer's arrive in line, as with SO_OOBINLINE";
 const ZEROCOPY: &str = "bytes go through the stack by copy, and nobody would say when they are done with";
 const LISTENER: &str = "reads, writes and poll run on an AF_UNIX listener, which answers in its own words";
 const ANSWERED: &str = "the kernel makes a call anew (SA_RESTART) if a signal comes within the microseconds in which its \
@@ -74,12 +73,6 @@ pub(in crate::known) const DIFFERENCES: &[Difference] = &[
         "second write EPIPE sigpipes 2",
         RESET,
     ),
-    known(When::Always, "tcp_data", "oob", "3", "EOPNOTSUPP", URGENT),
-    known(When::Always, "tcp_data", "oob poll", "PRI", "none", URGENT),
-    known(When::Always, "tcp_data", "oob recv", "1 !", "EINVAL -", URGENT),
-    known(When::Always, "tcp_data", "oob stops read", "6", "4", URGENT),
-    known(When::Always, "tcp_data", "oob at mark after", "1", "0", URGENT),
-    known(When::Always, "tcp_data", "SIGURG", "came", "never", URGENT),
     known(When::Always, "tcp_data", "zerocopy", "ok", "EOPNOTSUPP", ZEROCOPY),
     known(When::Always, "tcp_data", "zerocopy completion", "ERR", "none", ZEROCOPY),
     known(When::Always, "tcp_data", "zerocopy errqueue", "0", "EAGAIN", ZEROCOPY),
