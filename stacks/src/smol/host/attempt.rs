@@ -14,9 +14,8 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::super::call::{Answered, Done, Message, SocketCall};
 use super::super::engine::{Engine, SocketId};
-use super::super::pump::stream::Pending;
 use super::super::pump::{End, Place, Shared, Socket, unix};
-use super::StackKey;
+use super::connecting::{connect, listen};
 use super::hosted::{Hosted, shown};
 use super::parked::Parked;
 
@@ -29,14 +28,14 @@ const SO_SNDTIMEO_NEW: i32 = 67;
 const SIOCATMARK: u32 = 0x8905;
 
 /// What came of a try.
-enum Tried {
+pub(super) enum Tried {
     Done(Done),
     Descriptor(Done, OwnedFd),
     /// It has to wait: for the socket, and for these events of the descriptor.
     Wait(EpollFlags),
 }
 
-type Try = Result<Tried, Errno>;
+pub(super) type Try = Result<Tried, Errno>;
 
 impl Hosted {
     /// Tries a call. `None`: it has to wait.
@@ -219,7 +218,7 @@ fn give_address(socket: &mut Socket, parked: &Parked, shared: &Shared) -> Result
 }
 
 /// Whether a call may not wait.
-fn must_not_wait(parked: &Parked) -> bool {
+pub(super) fn must_not_wait(parked: &Parked) -> bool {
     let flags = match parked.call {
         SocketCall::Send { flags, .. } | SocketCall::Receive { flags, .. } => flags,
         _ => 0,
@@ -234,107 +233,6 @@ fn would_block(parked: &Parked) -> Errno {
         SocketCall::Connect { .. } => Errno::EALREADY,
         _ => Errno::EAGAIN,
     }
-}
-
-/// connect(2). In a parked call `sent` says that it did not begin the connection.
-fn connect(
-    now: Instant,
-    key: StackKey,
-    engine: &mut Engine,
-    socket: &mut Socket,
-    parked: &mut Parked,
-    shared: &mut Shared,
-) -> Try {
-    let answer = engine.call(now, socket.id, &parked.caller, &parked.call);
-    if let End::Datagram(datagram) = &mut socket.end {
-        let done = answer?;
-        let SocketCall::Connect { address } = &parked.call else { return Ok(Tried::Done(done)) };
-        // Netlink and packet sockets are linked for good.
-        let family = address.get(..2).map(|f| i32::from(u16::from_ne_bytes([f[0], f[1]])));
-        match family {
-            Some(libc::AF_UNSPEC) => datagram.unlink(&parked.file),
-            Some(libc::AF_INET | libc::AF_INET6) => {
-                let address = socket.address.as_ref().ok_or(Errno::EINVAL)?;
-                datagram.link(&parked.file, (socket.token, address), shared)?;
-            }
-            _ => {}
-        }
-        return Ok(Tried::Done(done));
-    }
-    match answer {
-        Err(Errno::EINPROGRESS) => {
-            let pending = if !matches!(socket.end, End::Idle) {
-                // What was connected once cannot be again: the program gets a fresh end in its place.
-                let fresh = replace(key, socket, &parked.file, shared)?;
-                engine.set_inode(socket.id, shown(socket.inode));
-                let mut pending = Pending::new(shared, socket.token, &fresh)?;
-                pending.keep(fresh.try_clone().map_err(|_| Errno::ENFILE)?);
-                parked.replacement = Some(fresh);
-                pending
-            } else {
-                Pending::new(shared, socket.token, &parked.file)?
-            };
-            socket.end = End::Pending(pending);
-            Ok(Tried::Wait(EpollFlags::empty()))
-        }
-        Err(Errno::EALREADY) => {
-            parked.sent = usize::from(!parked.started);
-            Ok(Tried::Wait(EpollFlags::empty()))
-        }
-        Ok(done) => Ok(Tried::Done(done)),
-        Err(errno) => {
-            if matches!(socket.end, End::Spent) {
-                // The error is told here: the descriptor has nothing more to say about it.
-                let _ = unix::take_error(&parked.file);
-            }
-            Err(errno)
-        }
-    }
-}
-
-/// A fresh program's end for a socket, instead of `old`.
-fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Shared) -> Result<OwnedFd, Errno> {
-    let token = shared.number(Place::Socket(key, socket.id));
-    let made = unix::program_end(socket.kind, unix::is_nonblocking(old))
-        .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
-    let (inode, fresh) = made.inspect_err(|_| {
-        shared.places.remove(&token);
-    })?;
-    shared.places.remove(&socket.token);
-    shared.inodes.remove(&socket.inode);
-    shared.inodes.insert(inode, (key, socket.id));
-    (socket.token, socket.inode, socket.address) = (token, inode, None);
-    Ok(fresh)
-}
-
-/// listen(2)
-fn listen(
-    now: Instant,
-    key: StackKey,
-    engine: &mut Engine,
-    socket: &mut Socket,
-    parked: &mut Parked,
-    shared: &mut Shared,
-) -> Try {
-    let again = engine.status(socket.id).listening;
-    let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
-    if again || matches!(socket.end, End::Datagram(_)) {
-        return Ok(Tried::Done(done));
-    }
-    // What was shut or spent cannot listen any more: the program gets a fresh end in its place.
-    let fresh = match socket.end {
-        End::Idle => None,
-        _ => {
-            let fresh = replace(key, socket, &parked.file, shared)?;
-            socket.address = Some(shared.address(&fresh, socket.token)?);
-            Some(fresh)
-        }
-    };
-    // The backlog is the engine's; here only a few wait at a time.
-    rustix::net::listen(fresh.as_ref().unwrap_or(&parked.file), 16).map_err(unix::errno)?;
-    socket.end = End::Listener(Default::default());
-    parked.replacement = fresh;
-    Ok(Tried::Done(done))
 }
 
 /// shutdown(2)

@@ -12,6 +12,7 @@
 
 mod attempt;
 mod bounds;
+mod connecting;
 mod hosted;
 mod parked;
 #[cfg(test)]
@@ -339,10 +340,8 @@ impl SocketHost for Host {
     }
 
     fn cancel(&mut self, ticket: Ticket) {
-        if let Some(parked) = self.parking.remove(ticket, &mut self.shared)
-            && let Some(hosted) = self.stacks.get_mut(&parked.stack)
-        {
-            hosted.forget_ticket(parked.socket, ticket);
+        if let Some(parked) = self.parking.remove(ticket, &mut self.shared) {
+            self.leave(ticket, &parked);
         }
     }
 
@@ -408,6 +407,7 @@ impl Host {
     fn retry(&mut self, now: Instant, ticket: Ticket) {
         let Some(mut parked) = self.parking.remove(ticket, &mut self.shared) else { return };
         let (key, id) = (parked.stack, parked.socket);
+        let connects = matches!(parked.call, SocketCall::Connect { .. });
         match self.attempt(now, &mut parked) {
             None => self.finish(ticket, (Err(Errno::ENETDOWN), None)),
             Some(Some(answered)) => {
@@ -415,6 +415,10 @@ impl Host {
                     hosted.forget_ticket(id, ticket);
                 }
                 self.finish(ticket, answered);
+                if connects {
+                    // What the peer has said already is the program's now.
+                    self.run(key, now, &[id]);
+                }
             }
             Some(None) => self.parking.insert(ticket, parked, &mut self.shared),
         }
@@ -423,15 +427,22 @@ impl Host {
     /// A parked call has waited as long as its socket's options let it.
     fn time_out(&mut self, ticket: Ticket) {
         let Some(parked) = self.parking.remove(ticket, &mut self.shared) else { return };
-        if let Some(hosted) = self.stacks.get_mut(&parked.stack) {
-            hosted.forget_ticket(parked.socket, ticket);
-        }
+        self.leave(ticket, &parked);
         let errno = match parked.call {
             // SO_SNDTIMEO on connect(2): the connection is still being made.
             SocketCall::Connect { .. } => Errno::EINPROGRESS,
             _ => Errno::EAGAIN,
         };
         self.finish(ticket, (Err(errno), None));
+    }
+
+    /// A parked call is not to be answered any more.
+    fn leave(&mut self, ticket: Ticket, parked: &Parked) {
+        let now = now();
+        self.guarded(parked.stack, |hosted, shared| {
+            hosted.forget_ticket(parked.socket, ticket);
+            hosted.leave(now, parked, shared);
+        });
     }
 
     fn finish(&mut self, ticket: Ticket, answered: Answered) {

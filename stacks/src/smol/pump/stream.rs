@@ -143,6 +143,13 @@ impl Stream {
         }
     }
 
+    /// One over a program's end that nothing was done with yet.
+    pub(in super::super) fn meet(program: &OwnedFd, token: u64, shared: &Shared) -> Result<Self, Errno> {
+        let ours = unix::join(&shared.rendezvous, program)?;
+        shared.watch(&ours, token)?;
+        Ok(Self::new(ours))
+    }
+
     /// An event.
     pub(super) fn handle_event(&mut self, events: EpollFlags) {
         self.readable |= events.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP);

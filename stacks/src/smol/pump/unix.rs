@@ -161,6 +161,14 @@ impl Rendezvous {
     }
 }
 
+/// Connects a program's end to us. Our end comes back.
+pub(in super::super) fn join(rendezvous: &Rendezvous, program: &OwnedFd) -> Result<OwnedFd> {
+    let ours = rendezvous.meet(program)?;
+    widen(program)?;
+    narrow(&ours)?;
+    Ok(ours)
+}
+
 /// A program's end, connected to us but looking as if it were still connecting.
 #[derive(Debug)]
 pub(in super::super) struct Pending {

@@ -7,6 +7,7 @@ const REFUSED: &str =
 const REFUSAL: &str = "read has one error for a failed connect, that of AF_UNIX; SO_ERROR and a second connect say which it was";
 const RESET: &str = "AF_UNIX looks for the peer before it looks for a pending error: the first write after a reset \
                      gets what the second one would; read, poll and SO_ERROR tell of the reset";
+const URGENT: &str = "AF_UNIX calls a lone urgent byte something to read, and a read passes it by as one of TCP does";
 const ZEROCOPY: &str = "bytes go through the stack by copy, and nobody would say when they are done with";
 const LISTENER: &str = "reads, writes and poll run on an AF_UNIX listener, which answers in its own words";
 const ANSWERED: &str = "the kernel makes a call anew (SA_RESTART) if a signal comes within the microseconds in which its \
@@ -15,22 +16,6 @@ const TRAPPED: &str = "a trapped call waits for the supervisor for a moment, and
 
 /// The table.
 pub(in crate::known) const DIFFERENCES: &[Difference] = &[
-    known(
-        When::Always,
-        "tcp_connect",
-        "v4 refused blocking",
-        "ECONNREFUSED poll OUT|HUP so_error 0",
-        "ECONNREFUSED poll IN|OUT|HUP|RDHUP so_error 0",
-        REFUSED,
-    ),
-    known(
-        When::Always,
-        "tcp_connect",
-        "v6 refused blocking",
-        "ECONNREFUSED poll OUT|HUP so_error 0",
-        "ECONNREFUSED poll IN|OUT|HUP|RDHUP so_error 0",
-        REFUSED,
-    ),
     known(When::Always, "tcp_connect", "v4 refused nonblocking*", "ENOTCONN", "0", REFUSED),
     known(When::Always, "tcp_connect", "v6 refused nonblocking*", "ENOTCONN", "0", REFUSED),
     known(
@@ -73,6 +58,7 @@ pub(in crate::known) const DIFFERENCES: &[Difference] = &[
         "second write EPIPE sigpipes 2",
         RESET,
     ),
+    known(When::Always, "tcp_data", "urgent alone", "poll OUT|PRI", "poll IN|OUT|PRI", URGENT),
     known(When::Always, "tcp_data", "zerocopy", "ok", "EOPNOTSUPP", ZEROCOPY),
     known(When::Always, "tcp_data", "zerocopy completion", "ERR", "none", ZEROCOPY),
     known(When::Always, "tcp_data", "zerocopy errqueue", "0", "EAGAIN", ZEROCOPY),
