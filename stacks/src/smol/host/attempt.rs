@@ -227,7 +227,7 @@ pub(super) fn must_not_wait(parked: &Parked) -> bool {
 }
 
 /// What a call gives in place of waiting.
-fn would_block(parked: &Parked) -> Errno {
+pub(super) fn would_block(parked: &Parked) -> Errno {
     match parked.call {
         SocketCall::Connect { .. } if parked.sent == 0 => Errno::EINPROGRESS,
         SocketCall::Connect { .. } => Errno::EALREADY,

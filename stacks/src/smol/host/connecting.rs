@@ -62,7 +62,7 @@ pub(super) fn connect(
             Ok(Tried::Wait(EpollFlags::empty()))
         }
         Err(Errno::EALREADY) => {
-            parked.sent = usize::from(!parked.started);
+            parked.sent |= usize::from(!parked.started);
             Ok(Tried::Wait(EpollFlags::empty()))
         }
         Ok(done) => {

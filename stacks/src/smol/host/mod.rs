@@ -36,6 +36,7 @@ use super::pump::{Place, Shared, unix};
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SocketSpec};
+use attempt::would_block;
 use hosted::Hosted;
 use parked::{Parked, Parking};
 
@@ -428,11 +429,8 @@ impl Host {
     fn time_out(&mut self, ticket: Ticket) {
         let Some(parked) = self.parking.remove(ticket, &mut self.shared) else { return };
         self.leave(ticket, &parked);
-        let errno = match parked.call {
-            // SO_SNDTIMEO on connect(2): the connection is still being made.
-            SocketCall::Connect { .. } => Errno::EINPROGRESS,
-            _ => Errno::EAGAIN,
-        };
+        // SO_SNDTIMEO on connect(2): the connection is still being made.
+        let errno = would_block(&parked);
         self.finish(ticket, (Err(errno), None));
     }
 

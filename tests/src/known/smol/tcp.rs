@@ -7,7 +7,8 @@ const REFUSED: &str =
 const REFUSAL: &str = "read has one error for a failed connect, that of AF_UNIX; SO_ERROR and a second connect say which it was";
 const RESET: &str = "AF_UNIX looks for the peer before it looks for a pending error: the first write after a reset \
                      gets what the second one would; read, poll and SO_ERROR tell of the reset";
-const URGENT: &str = "AF_UNIX calls a lone urgent byte something to read, and a read passes it by as one of TCP does";
+const URGENT: &str =
+    "AF_UNIX calls a lone urgent byte something to read, and a read passes it by as one of TCP does";
 const ZEROCOPY: &str = "bytes go through the stack by copy, and nobody would say when they are done with";
 const LISTENER: &str = "reads, writes and poll run on an AF_UNIX listener, which answers in its own words";
 const ANSWERED: &str = "the kernel makes a call anew (SA_RESTART) if a signal comes within the microseconds in which its \
