@@ -3,7 +3,7 @@
 use crate::known::{Difference, When, known};
 
 const REFUSED: &str =
-    "behind a failed connect is an AF_UNIX socket whose peer has gone, and read and poll say so";
+    "behind a failed connect that did not wait is an AF_UNIX socket whose peer has gone, and read says so";
 const REFUSAL: &str = "read has one error for a failed connect, that of AF_UNIX; SO_ERROR and a second connect say which it was";
 const RESET: &str = "AF_UNIX looks for the peer before it looks for a pending error: the first write after a reset \
                      gets what the second one would; read, poll and SO_ERROR tell of the reset";
