@@ -343,6 +343,7 @@ impl SocketHost for Host {
     fn cancel(&mut self, ticket: Ticket) {
         if let Some(parked) = self.parking.remove(ticket, &mut self.shared) {
             self.leave(ticket, &parked);
+            self.parking.interrupt(ticket, parked);
         }
     }
 
@@ -363,6 +364,9 @@ impl Host {
     fn begin(&mut self, now: Instant, ticket: Ticket, mut parked: Parked) -> Option<Answered> {
         let key = parked.stack;
         let (id, sends) = (parked.socket, parked.sends());
+        if self.parking.is_made_anew(ticket, &parked) {
+            return Some((Err(Errno::EINTR), None));
+        }
         if parked.takes() {
             self.parking.note(ticket, (key, id));
         }

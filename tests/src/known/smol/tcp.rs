@@ -99,14 +99,6 @@ pub(in crate::known) const DIFFERENCES: &[Difference] = &[
         TRAPPED,
     ),
     known(
-        When::Always,
-        "signals",
-        "restart blocked accept",
-        "EINTR ticks 1",
-        "EAGAIN ticks 1",
-        "the kernel makes a trapped call anew where one with SO_RCVTIMEO would end: it waits again",
-    ),
-    known(
         When::Maybe,
         "bindrace",
         "fin",
