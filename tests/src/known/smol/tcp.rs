@@ -67,14 +67,6 @@ pub(in crate::known) const DIFFERENCES: &[Difference] = &[
     known(When::Always, "tcp_listen", "recv on listener", "ENOTCONN", "EINVAL", LISTENER),
     known(When::Always, "tcp_listen", "shutdown listener poll", "OUT|HUP", "IN|HUP|RDHUP", LISTENER),
     known(
-        When::Always,
-        "tcp_listen",
-        "accept of nothing without room",
-        "EMFILE",
-        "EAGAIN",
-        "only who has a connection to give looks whether there is a descriptor for it",
-    ),
-    known(
         When::Maybe,
         "signals",
         "1 ms restart #2",
