@@ -177,7 +177,7 @@ impl Parking {
     pub(super) fn interrupt(&mut self, ticket: Ticket, parked: Parked) {
         let untouched = matches!(parked.call, SocketCall::Connect { .. }) || parked.sent == 0;
         self.interrupted =
-            (parked.deadline.is_some() && untouched && parked.progress.is_empty()).then(|| Interrupted {
+            (parked.deadline.is_some() && untouched && parked.progress.is_empty()).then_some(Interrupted {
                 origin: ticket.0 >> 32,
                 pid: parked.caller.pid,
                 socket: (parked.stack, parked.socket),

@@ -17,7 +17,6 @@ const SIOCINQ: u32 = 0x541b;
 const SIOCOUTQ: u32 = 0x5411;
 /// Bytes not even sent.
 const SIOCOUTQNSD: u32 = 0x894b;
-/// At the urgent mark.
 
 impl Engine {
     /// ioctl(2)
