@@ -237,6 +237,16 @@ static void urgency(void)
 	need(shutdown(s[0], SHUT_WR));
 	say("urgent after shutdown: %s", result(send(s[0], "!", 1, MSG_OOB | MSG_NOSIGNAL)));
 	close(s[0]), close(s[1]);
+	tcp_pair(s);
+	need(setsockopt(s[1], SOL_SOCKET, SO_OOBINLINE, &on, 4));
+	for (int i = 0; i < 500; i++)
+		need(send(s[0], "!", 1, MSG_OOB));
+	need(shutdown(s[0], SHUT_WR));
+	int all = 0;
+	while ((n = recv(s[1], b, 8, 0)) > 0)
+		all += n;
+	say("urgent many: %d then %s", all, result(n));
+	close(s[0]), close(s[1]);
 	int fd = need(socket(AF_INET, SOCK_STREAM, 0));
 	say("urgent unconnected: send %s", result(send(fd, "!", 1, MSG_OOB | MSG_NOSIGNAL)));
 	say("urgent unconnected: recv %s", result(recv(fd, b, 1, MSG_OOB)));

@@ -38,6 +38,9 @@ use super::{Found, Shared, unix};
 /// Most processes looked at for a connection that is reset: each costs some ten microseconds and more.
 const MAX_FAMILY: usize = 64;
 
+/// Most urgent bytes taken in a row: each costs some system calls, and a program can write them as fast.
+const URGENT_AT_ONCE: usize = 16;
+
 /// A stream that looks as if it were connecting.
 #[derive(Debug)]
 pub(in super::super) struct Pending {
@@ -258,8 +261,8 @@ impl Stream {
         let mut ahead = urgent;
         let mut give = |piece: &[u8]| {
             let length = ahead.map_or(piece.len(), |ahead| piece.len().min(ahead.max(1)));
-            let written = match ahead {
-                Some(0) => unix::write_urgent(ours, piece[0]),
+            let written = match (ahead, piece.first()) {
+                (Some(0), Some(byte)) => unix::write_urgent(ours, *byte),
                 _ => unix::write(ours, &piece[..length]),
             };
             match written {
@@ -283,13 +286,15 @@ impl Stream {
 
     /// From the program to the engine. True if the program will write no more and all of it was taken.
     fn take(&mut self, now: Instant, id: SocketId, engine: &mut Engine, found: &mut Found) -> bool {
-        loop {
+        for _ in 0..URGENT_AT_ONCE {
             let (ended, urgent) = self.take_some(now, id, engine, found);
             if !urgent {
                 return ended;
             }
             engine.urge(id);
         }
+        // The rest has its turn when the peer has acknowledged these.
+        false
     }
 
     /// As [`Self::take`], up to an urgent byte: whether that was the last one.
