@@ -83,6 +83,52 @@ static void waiting(struct sockaddr *sa, socklen_t len, const char *name)
 	close(fd);
 }
 
+static void on_alarm(int sig)
+{
+	(void)sig;
+}
+
+/* Blocking connects to a listener without room, which a signal or SO_SNDTIMEO ends: they go on without the call. */
+static void given_up(void)
+{
+	struct sigaction sa = { .sa_handler = on_alarm };
+	struct itimerval soon = { { 0, 0 }, { 0, 50000 } };
+	struct timeval tv = { 0, 50000 };
+	sigaction(SIGALRM, &sa, NULL);
+	for (int how = 0; how < 4; how++) {
+		static const char *hows[] = { "timeout", "signal", "refused timeout", "refused signal" };
+		int port, l = listener(&port, 0), first = need(socket(AF_INET, SOCK_STREAM, 0));
+		struct sockaddr_in a = v4("127.0.0.1", port);
+		need(connect(first, SA(a)));
+		int fd = need(socket(AF_INET, SOCK_STREAM, 0));
+		if (how % 2)
+			setitimer(ITIMER_REAL, &soon, NULL);
+		else
+			need(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)));
+		int rc = connect(fd, SA(a));
+		say("given up by %s: connect %s poll %s so_error %s", hows[how], en(rc), polled(fd, 0), so_error(fd));
+		if (how == 0) {
+			rc = connect(fd, SA(a));
+			say("given up by %s: again %s", hows[how], en(rc));
+		}
+		if (how < 2) {
+			int accepted = need(accept(l, NULL, NULL));
+			close(accepted);
+		} else
+			close(l);
+		say("given up by %s: then %s", hows[how], polled_for(fd, POLLOUT | POLLIN, 5000));
+		if (how < 2)
+			say("given up by %s: write %s", hows[how], result(send(fd, "x", 1, MSG_NOSIGNAL)));
+		else
+			say("given up by %s: so_error %s", hows[how], so_error(fd));
+		rc = connect(fd, SA(a));
+		say("given up by %s: last %s", hows[how], en(rc));
+		if (how < 2)
+			close(l);
+		close(first), close(fd);
+	}
+}
+
 int main(void)
 {
 	int port, l = listener(&port, 64);
@@ -134,7 +180,6 @@ int main(void)
 	say("v6 no route: %s", en(connect(fd, SA(doc))));
 	close(fd);
 
-	/* A blocking connect in one thread, SO_SNDTIMEO against a full backlog is timing: left out on purpose. */
 	fd = need(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
 	struct linger hard = { 1, 0 };
 	need(setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard)));
@@ -149,5 +194,6 @@ int main(void)
 	ssize_t n = send(self, "s", 1, 0), m = recv(self, &c, 1, 0);
 	say("to itself data: %s %s %c", result(n), result(m), c);
 	close(l), close(l6), close(fd), close(self);
+	given_up();
 	return 0;
 }

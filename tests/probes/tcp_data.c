@@ -190,6 +190,82 @@ static void timeouts(void)
 	close(s[0]), close(s[1]), close(l);
 }
 
+static int at_mark(int fd)
+{
+	int n = -1;
+	ioctl(fd, SIOCATMARK, &n);
+	return n;
+}
+
+static void urgency(void)
+{
+	int s[2], on = 1;
+	char b[8];
+	struct iovec io = { b, 8 };
+	struct msghdr m = { .msg_iov = &io, .msg_iovlen = 1 };
+	tcp_pair(s);
+	say("urgent nothing: %s", result(send(s[0], "", 0, MSG_OOB)));
+	say("urgent none: recv %s", result(recv(s[1], b, 1, MSG_OOB)));
+	need(send(s[0], "!", 1, MSG_OOB));
+	polled_for(s[1], POLLPRI, 2000);
+	say("urgent alone: poll %s", polled(s[1], 0));
+	say("urgent alone: at mark %d", at_mark(s[1]));
+	ssize_t n = recvmsg(s[1], &m, MSG_OOB | MSG_PEEK);
+	say("urgent alone: peek %s flags %#x", result(n), m.msg_flags);
+	say("urgent alone: read %s", result(recv(s[1], b, 8, MSG_DONTWAIT)));
+	say("urgent alone: passed %s", result(recv(s[1], b, 1, MSG_OOB)));
+	need(send(s[0], "ab!", 3, MSG_OOB));
+	polled_for(s[1], POLLPRI, 2000);
+	need(send(s[0], "cd", 2, 0));
+	usleep(20000);
+	n = recv(s[1], b, 8, 0);
+	say("urgent passed by: read %s at mark %d", result(n), at_mark(s[1]));
+	n = recv(s[1], b, 8, 0);
+	say("urgent passed by: read on %s at mark %d %.2s", result(n), at_mark(s[1]), b);
+	say("urgent passed by: recv %s", result(recv(s[1], b, 1, MSG_OOB)));
+	say("urgent inline: %s", en(setsockopt(s[1], SOL_SOCKET, SO_OOBINLINE, &on, 4)));
+	need(send(s[0], "ab!", 3, MSG_OOB));
+	polled_for(s[1], POLLPRI, 2000);
+	need(send(s[0], "cd", 2, 0));
+	usleep(20000);
+	say("urgent inline: recv %s", result(recv(s[1], b, 1, MSG_OOB)));
+	n = recv(s[1], b, 8, 0);
+	say("urgent inline: read %s at mark %d", result(n), at_mark(s[1]));
+	n = recv(s[1], b, 1, 0);
+	say("urgent inline: read on %s at mark %d %c", result(n), at_mark(s[1]), b[0]);
+	say("urgent inline: rest %s", result(recv(s[1], b, 8, 0)));
+	need(shutdown(s[0], SHUT_WR));
+	say("urgent after shutdown: %s", result(send(s[0], "!", 1, MSG_OOB | MSG_NOSIGNAL)));
+	close(s[0]), close(s[1]);
+	tcp_pair(s);
+	need(setsockopt(s[1], SOL_SOCKET, SO_OOBINLINE, &on, 4));
+	for (int i = 0; i < 500; i++)
+		need(send(s[0], "!", 1, MSG_OOB));
+	need(shutdown(s[0], SHUT_WR));
+	int all = 0;
+	while ((n = recv(s[1], b, 8, 0)) > 0)
+		all += n;
+	say("urgent many: %d then %s", all, result(n));
+	close(s[0]), close(s[1]);
+	int fd = need(socket(AF_INET, SOCK_STREAM, 0));
+	say("urgent unconnected: send %s", result(send(fd, "!", 1, MSG_OOB | MSG_NOSIGNAL)));
+	say("urgent unconnected: recv %s", result(recv(fd, b, 1, MSG_OOB)));
+	say("urgent unconnected: at mark %d", at_mark(fd));
+	close(fd);
+	int port, l = listener(&port, 1), c = need(socket(AF_INET, SOCK_STREAM, 0));
+	struct sockaddr_in a = v4("127.0.0.1", port);
+	struct timeval tv = { 0, 30000 };
+	need(setsockopt(l, SOL_SOCKET, SO_OOBINLINE, &on, 4));
+	need(setsockopt(l, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
+	need(connect(c, SA(a)));
+	int accepted = need(accept(l, NULL, NULL));
+	need(send(c, "!", 1, MSG_OOB));
+	polled_for(accepted, POLLPRI, 2000);
+	say("urgent inherited: inline %s", result(recv(accepted, b, 8, 0)));
+	say("urgent inherited: timeout %s", result(recv(accepted, b, 8, 0)));
+	close(l), close(c), close(accepted);
+}
+
 static volatile sig_atomic_t urgent, io;
 static void on_signal(int sig)
 {
@@ -224,6 +300,7 @@ int main(void)
 	resets();
 	flags();
 	timeouts();
+	urgency();
 	asynchronous();
 	say("descriptors left: %d", open_fds() - 3);
 	return 0;

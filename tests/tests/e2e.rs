@@ -34,7 +34,7 @@ on_each_kind! {
     two_nginx_on_port_80_reached_from_a_third_view python_http_server_and_curl redis_and_its_benchmark
     static_go_client_and_server busybox_static iperf3_tcp_udp_and_v6 node_and_bash_dev_tcp socat_and_nc
     names_from_a_server_in_a_view ping_traceroute_and_tcpdump ip_and_ss_show_and_change_the_view sshd_in_a_view
-    a_daemon_started_in_a_view_serves_on
+    a_daemon_started_in_a_view_serves_on urgent_data
 }
 
 /// Views on one switch.
@@ -215,6 +215,86 @@ fn socat_and_nc(kinds: Kinds) {
         .says("OVER FOUR")
         .says("DATAGRAM");
     lan.client(2, "nc -z 10.0.0.1 7 && echo open; nc -z 10.0.0.1 8 || echo closed").says("open\nclosed");
+    end(server);
+}
+
+/// Each side sends urgent bytes in the middle of others and tells the other's apart, in line and not.
+const URGENT: &str = r#"
+import fcntl, select, signal, socket, struct, sys
+
+def at_mark(s):
+    answer = fcntl.ioctl(s, 0x8905, bytes(4))
+    return struct.unpack("i", answer)[0]
+
+def wait(s, event):
+    p = select.poll()
+    p.register(s, event)
+    assert p.poll(10000), "nothing came"
+
+def say(s):
+    assert whole(s, 1) == b"?"
+    s.sendall(b"a" * 100000)
+    s.send(b"bc!", socket.MSG_OOB)
+    s.sendall(b"d" * 100000)
+
+def whole(s, length):
+    # Up to a mark, however it comes.
+    got = b""
+    while len(got) < length:
+        wait(s, select.POLLIN)
+        piece = s.recv(length - len(got))
+        assert piece, "ended"
+        got += piece
+    return got
+
+def hear(s, inline):
+    came = []
+    if not inline:
+        signal.signal(signal.SIGURG, lambda *_: came.append(1))
+        fcntl.fcntl(s, fcntl.F_SETOWN, __import__("os").getpid())
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, inline)
+    s.sendall(b"?")
+    assert whole(s, 100002) == b"a" * 100000 + b"bc"
+    wait(s, select.POLLPRI)
+    assert at_mark(s)
+    if inline:
+        assert s.recv(1) == b"!"
+    else:
+        assert came, "no SIGURG"
+        assert s.recv(10, socket.MSG_OOB) == b"!"
+    assert whole(s, 100000) == b"d" * 100000
+    assert not at_mark(s)
+
+def talk(s, first):
+    for inline in 0, 1, 0:
+        if first:
+            say(s)
+            hear(s, inline)
+        else:
+            hear(s, inline)
+            say(s)
+
+if sys.argv[1] == "serve":
+    listener = socket.create_server(("", 7), backlog=9)
+    while True:
+        s, _ = listener.accept()
+        talk(s, False)
+else:
+    for _ in range(200):
+        try:
+            s = socket.create_connection(("10.0.0.1", 7))
+            break
+        except OSError:
+            select.select([], [], [], 0.1)
+    talk(s, True)
+    print("all told apart")
+"#;
+
+fn urgent_data(kinds: Kinds) {
+    let lan = Lan::new(kinds);
+    let program = lan.world.write("urgent.py", URGENT);
+    let server = lan.serve(1, &format!("exec python3 {} serve", program.display()));
+    lan.client(2, &format!("python3 {} call", program.display())).says("all told apart");
     end(server);
 }
 

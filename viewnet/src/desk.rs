@@ -181,6 +181,10 @@ impl Calls {
     }
 
     fn ask(&mut self, desk: &mut Desk<'_>, waiting: Waiting, file: OwnedFd, question: SocketCall) -> Put {
+        // Linux takes the number before it looks for a connection.
+        if matches!(question, SocketCall::Accept { .. }) && !desk.target.has_room() {
+            return self.finish(desk, waiting, Err(Errno::EMFILE));
+        }
         self.last += 1;
         let ticket = Ticket(self.last);
         match desk.stack.call(desk.now, ticket, &waiting.made.who, file, question) {

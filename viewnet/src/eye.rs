@@ -26,6 +26,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use serde::{Deserialize, Serialize};
 
+use crate::sys::process::descriptor_limit;
 use crate::target::{Inspection, Target};
 use look::Home;
 
@@ -294,6 +295,14 @@ impl Target for Seen<'_> {
             Reading::Domain(domain) => Ok(domain),
             _ => Err(Errno::EIO),
         }
+    }
+
+    fn has_room(&mut self) -> bool {
+        let Ok(limit) = descriptor_limit(self.tid) else { return true };
+        let last = i32::try_from(limit.saturating_sub(1)).unwrap_or(i32::MAX);
+        // Where the last number is free, nobody need count.
+        let used = self.eye.duplicate(self.tid, last, self.now).map(drop);
+        used == Err(Errno::EBADF) || look::descriptors(self.tid).is_none_or(|count| count < limit)
     }
 
     fn is_host_resolver(&mut self, path: &[u8]) -> Result<bool, Errno> {

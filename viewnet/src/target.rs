@@ -59,6 +59,8 @@ pub(crate) trait Target {
 
     /// AF_* of one of its sockets; ENOTSOCK and EBADF as they come.
     fn domain(&mut self, fd: i32) -> Result<i32, Errno>;
+    /// Whether it has a number for one more descriptor. True also if nobody may look.
+    fn has_room(&mut self) -> bool;
     /// Whether a Unix socket path, as this program sees it, is one through which the host resolves names.
     fn is_host_resolver(&mut self, path: &[u8]) -> Result<bool, Errno>;
 }
@@ -79,6 +81,8 @@ mod pretend {
         /// AF_* by descriptor.
         pub(crate) sockets: Vec<i32>,
         pub(crate) resolvers: Vec<&'static str>,
+        /// All numbers of descriptors are taken.
+        pub(crate) full: bool,
     }
 
     /// Where [`Pretend::memory`] begins.
@@ -96,7 +100,7 @@ mod pretend {
                 ancestors: Vec::new(),
             };
             let resolvers = vec!["/run/nscd/socket"];
-            Self { inspection, memory: Vec::new(), sockets: Vec::new(), resolvers }
+            Self { inspection, memory: Vec::new(), sockets: Vec::new(), resolvers, full: false }
         }
     }
 
@@ -146,6 +150,10 @@ mod pretend {
 
         fn domain(&mut self, fd: i32) -> Result<i32, Errno> {
             self.sockets.get(fd as usize).copied().ok_or(Errno::EBADF)
+        }
+
+        fn has_room(&mut self) -> bool {
+            !self.full
         }
 
         fn is_host_resolver(&mut self, path: &[u8]) -> Result<bool, Errno> {

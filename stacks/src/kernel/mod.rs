@@ -15,7 +15,7 @@ pub mod namespace;
 mod netlink;
 pub mod orphans;
 mod plug;
-mod sys;
+pub(crate) mod sys;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

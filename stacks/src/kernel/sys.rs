@@ -1,4 +1,4 @@
-//! The unsafe room of the kernel stack: one system call per function.
+//! The unsafe room of the kernel stack, with what the smol stack asks of the kernel: one system call per function.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -7,6 +7,9 @@ use nix::errno::Errno;
 
 /// NS_GET_USERNS, ioctl_ns(2): the user namespace that owns a namespace.
 const NS_GET_USERNS: libc::c_ulong = 0xb701;
+
+/// SIOCATMARK, asm-generic/sockios.h: whether the next byte is the urgent one.
+const SIOCATMARK: libc::c_ulong = 0x8905;
 
 /// socket(2) with the three numbers as the program gave them.
 ///
@@ -28,4 +31,12 @@ pub(super) fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd
     let fd = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) })?;
     // SAFETY: the kernel just gave us this descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether the next byte to be read from a stream is the urgent one. On kernels that know none, it is not.
+pub(crate) fn is_at_mark(socket: BorrowedFd<'_>) -> bool {
+    let mut answer: libc::c_int = 0;
+    // SAFETY: the request writes one int, to `answer`.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCATMARK, &raw mut answer) };
+    done == 0 && answer != 0
 }

@@ -62,6 +62,8 @@ pub struct Status {
     pub connected: bool,
     /// A listener.
     pub listening: bool,
+    /// A stream: how many of the bytes for the program lie before the urgent one, if that is among them.
+    pub urgent: Option<usize>,
     /// The peer has sent everything and all of it was taken, or the program shut its receiving side.
     pub receive_finished: bool,
     /// A pending error, SO_ERROR; stays until the program takes it. On a stream: the connection is gone.
@@ -423,6 +425,11 @@ impl Engine {
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> usize {
         self.stream_send(now, id, fill)
+    }
+
+    /// The last byte that [`Engine::send_with`] got is urgent (MSG_OOB).
+    pub fn urge(&mut self, id: SocketId) {
+        self.stream_urge(id);
     }
 
     /// Lets `take` read a stream's received bytes, a contiguous piece at a time; 0 ends.

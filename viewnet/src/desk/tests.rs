@@ -292,6 +292,16 @@ fn a_thread_waits_in_one_call_only() {
     assert_eq!(office.stack.cancelled.len(), 1, "nothing waits");
 }
 
+#[test]
+fn accept_takes_the_number_before_it_looks_for_a_connection() {
+    let mut office = Office::new([Some(accepted())]);
+    office.target.full = true;
+    assert_eq!(over(&office.put(&call(1), accept())), Shown::Fails(Errno::EMFILE));
+    assert!(office.stack.asked.is_empty());
+    office.target.full = false;
+    assert_eq!(over(&office.put(&call(2), accept())), Shown::Value(7));
+}
+
 /// A recvmmsg(2) for two messages of a byte.
 fn several(office: &mut Office) -> Ask {
     use crate::handlers::smol::TABLE;

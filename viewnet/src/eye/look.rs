@@ -123,6 +123,11 @@ pub(super) fn duplicate(process: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd, Err
         .map_err(|e| Errno::from_raw(e.raw_os_error()))
 }
 
+/// How many descriptors a thread has.
+pub(super) fn descriptors(tid: i32) -> Option<u64> {
+    fs::read_dir(format!("/proc/{tid}/fd")).ok().map(|entries| entries.count() as u64)
+}
+
 /// AF_* of a socket.
 pub(super) fn domain(socket: BorrowedFd<'_>) -> Result<i32, Errno> {
     let domain =

@@ -61,6 +61,17 @@ pub(crate) fn raise_limits() {
     }
 }
 
+/// RLIMIT_NOFILE of a process: below that its descriptors are numbered.
+///
+/// # Errors
+/// EPERM if it is another user's.
+pub(crate) fn descriptor_limit(pid: i32) -> Result<u64, Errno> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: nothing is set, and the limit is written to `limit`.
+    Errno::result(unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit) })?;
+    Ok(limit.rlim_cur)
+}
+
 /// Which side of a fork we are on.
 pub(crate) enum Fork {
     /// The old process, and the new one's id.

@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_oobinline, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::super::call::{Answered, Done, Message, SocketCall};
 use super::super::engine::{Engine, SocketId};
-use super::super::pump::stream::Pending;
 use super::super::pump::{End, Place, Shared, Socket, unix};
-use super::StackKey;
+use super::connecting::{connect, listen};
 use super::hosted::{Hosted, shown};
 use super::parked::Parked;
 
@@ -25,16 +24,18 @@ const MAX_RECEIVE: usize = 256 << 10;
 /// The 64-bit layouts' numbers of the time options, asm-generic/socket.h.
 const SO_RCVTIMEO_NEW: i32 = 66;
 const SO_SNDTIMEO_NEW: i32 = 67;
+/// asm-generic/sockios.h
+const SIOCATMARK: u32 = 0x8905;
 
 /// What came of a try.
-enum Tried {
+pub(super) enum Tried {
     Done(Done),
     Descriptor(Done, OwnedFd),
     /// It has to wait: for the socket, and for these events of the descriptor.
     Wait(EpollFlags),
 }
 
-type Try = Result<Tried, Errno>;
+pub(super) type Try = Result<Tried, Errno>;
 
 impl Hosted {
     /// Tries a call. `None`: it has to wait.
@@ -121,8 +122,11 @@ impl Hosted {
             }
             SocketCall::SetOption { .. } => {
                 let done = engine.call(now, id, &caller, &parked.call)?;
-                mirror_timeouts(engine, parked);
+                mirror_options(engine, parked);
                 Ok(Tried::Done(done))
+            }
+            SocketCall::Ioctl { request: SIOCATMARK, .. } if !matches!(socket.end, End::Datagram(_)) => {
+                Ok(Tried::Done(Done::Native))
             }
             SocketCall::Ioctl { request, .. } => {
                 let done = engine.call(now, id, &caller, &parked.call)?;
@@ -160,6 +164,7 @@ impl Hosted {
         accepted.listener = None;
         shared.inodes.insert(accepted.inode, (key, accepted.id));
         engine.set_inode(id, shown(accepted.inode));
+        inherit_options(engine, id, &program);
         let peer = match engine.call(now, id, &parked.caller, &SocketCall::PeerName) {
             Ok(Done::Address(peer)) => peer,
             // It was reset meanwhile; what it said before can still be read.
@@ -213,7 +218,7 @@ fn give_address(socket: &mut Socket, parked: &Parked, shared: &Shared) -> Result
 }
 
 /// Whether a call may not wait.
-fn must_not_wait(parked: &Parked) -> bool {
+pub(super) fn must_not_wait(parked: &Parked) -> bool {
     let flags = match parked.call {
         SocketCall::Send { flags, .. } | SocketCall::Receive { flags, .. } => flags,
         _ => 0,
@@ -222,113 +227,12 @@ fn must_not_wait(parked: &Parked) -> bool {
 }
 
 /// What a call gives in place of waiting.
-fn would_block(parked: &Parked) -> Errno {
+pub(super) fn would_block(parked: &Parked) -> Errno {
     match parked.call {
         SocketCall::Connect { .. } if parked.sent == 0 => Errno::EINPROGRESS,
         SocketCall::Connect { .. } => Errno::EALREADY,
         _ => Errno::EAGAIN,
     }
-}
-
-/// connect(2). In a parked call `sent` says that it did not begin the connection.
-fn connect(
-    now: Instant,
-    key: StackKey,
-    engine: &mut Engine,
-    socket: &mut Socket,
-    parked: &mut Parked,
-    shared: &mut Shared,
-) -> Try {
-    let answer = engine.call(now, socket.id, &parked.caller, &parked.call);
-    if let End::Datagram(datagram) = &mut socket.end {
-        let done = answer?;
-        let SocketCall::Connect { address } = &parked.call else { return Ok(Tried::Done(done)) };
-        // Netlink and packet sockets are linked for good.
-        let family = address.get(..2).map(|f| i32::from(u16::from_ne_bytes([f[0], f[1]])));
-        match family {
-            Some(libc::AF_UNSPEC) => datagram.unlink(&parked.file),
-            Some(libc::AF_INET | libc::AF_INET6) => {
-                let address = socket.address.as_ref().ok_or(Errno::EINVAL)?;
-                datagram.link(&parked.file, (socket.token, address), shared)?;
-            }
-            _ => {}
-        }
-        return Ok(Tried::Done(done));
-    }
-    match answer {
-        Err(Errno::EINPROGRESS) => {
-            let pending = if !matches!(socket.end, End::Idle) {
-                // What was connected once cannot be again: the program gets a fresh end in its place.
-                let fresh = replace(key, socket, &parked.file, shared)?;
-                engine.set_inode(socket.id, shown(socket.inode));
-                let mut pending = Pending::new(shared, socket.token, &fresh)?;
-                pending.keep(fresh.try_clone().map_err(|_| Errno::ENFILE)?);
-                parked.replacement = Some(fresh);
-                pending
-            } else {
-                Pending::new(shared, socket.token, &parked.file)?
-            };
-            socket.end = End::Pending(pending);
-            Ok(Tried::Wait(EpollFlags::empty()))
-        }
-        Err(Errno::EALREADY) => {
-            parked.sent = usize::from(!parked.started);
-            Ok(Tried::Wait(EpollFlags::empty()))
-        }
-        Ok(done) => Ok(Tried::Done(done)),
-        Err(errno) => {
-            if matches!(socket.end, End::Spent) {
-                // The error is told here: the descriptor has nothing more to say about it.
-                let _ = unix::take_error(&parked.file);
-            }
-            Err(errno)
-        }
-    }
-}
-
-/// A fresh program's end for a socket, instead of `old`.
-fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Shared) -> Result<OwnedFd, Errno> {
-    let token = shared.number(Place::Socket(key, socket.id));
-    let made = unix::program_end(socket.kind, unix::is_nonblocking(old))
-        .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
-    let (inode, fresh) = made.inspect_err(|_| {
-        shared.places.remove(&token);
-    })?;
-    shared.places.remove(&socket.token);
-    shared.inodes.remove(&socket.inode);
-    shared.inodes.insert(inode, (key, socket.id));
-    (socket.token, socket.inode, socket.address) = (token, inode, None);
-    Ok(fresh)
-}
-
-/// listen(2)
-fn listen(
-    now: Instant,
-    key: StackKey,
-    engine: &mut Engine,
-    socket: &mut Socket,
-    parked: &mut Parked,
-    shared: &mut Shared,
-) -> Try {
-    let again = engine.status(socket.id).listening;
-    let done = engine.call(now, socket.id, &parked.caller, &parked.call)?;
-    if again || matches!(socket.end, End::Datagram(_)) {
-        return Ok(Tried::Done(done));
-    }
-    // What was shut or spent cannot listen any more: the program gets a fresh end in its place.
-    let fresh = match socket.end {
-        End::Idle => None,
-        _ => {
-            let fresh = replace(key, socket, &parked.file, shared)?;
-            socket.address = Some(shared.address(&fresh, socket.token)?);
-            Some(fresh)
-        }
-    };
-    // The backlog is the engine's; here only a few wait at a time.
-    rustix::net::listen(fresh.as_ref().unwrap_or(&parked.file), 16).map_err(unix::errno)?;
-    socket.end = End::Listener(Default::default());
-    parked.replacement = fresh;
-    Ok(Tried::Done(done))
 }
 
 /// shutdown(2)
@@ -364,21 +268,29 @@ fn shutdown(now: Instant, engine: &mut Engine, socket: &mut Socket, parked: &Par
 /// send(2) and friends on a stream.
 fn send(socket: &Socket, parked: &mut Parked) -> Try {
     let SocketCall::Send { to, data, flags, .. } = &parked.call else { return Ok(Tried::Done(Done::Native)) };
-    if flags & libc::MSG_OOB != 0 {
-        return Err(Errno::EOPNOTSUPP);
-    }
+    let urgent = flags & libc::MSG_OOB != 0;
     if flags & libc::MSG_FASTOPEN != 0 {
         // As with net.ipv4.tcp_fastopen = 0; who is connected is told so (tcp_sendmsg_fastopen).
         return Err(if matches!(socket.end, End::Stream(_)) { Errno::EISCONN } else { Errno::EOPNOTSUPP });
     }
     if !matches!(socket.end, End::Stream(_)) {
-        return if to.is_some() { Err(Errno::EPIPE) } else { Ok(Tried::Done(Done::Native)) };
+        let idle = matches!(socket.end, End::Idle | End::Listener(_));
+        return if to.is_some() || urgent && idle {
+            Err(Errno::EPIPE)
+        } else {
+            Ok(Tried::Done(Done::Native))
+        };
+    }
+    if urgent && data.is_empty() {
+        // AF_UNIX takes it for one byte too few.
+        return Ok(Tried::Done(Done::Value(0)));
     }
     if to.is_none() {
         return Ok(Tried::Done(Done::Native));
     }
     // The address of a connected stream is not looked at; the kernel would refuse it on AF_UNIX.
-    let options = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let mut options = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    options.set(SendFlags::OOB, urgent);
     match rustix::net::send(&parked.file, &data[parked.sent..], options).map_err(unix::errno) {
         Ok(count) if parked.sent + count == data.len() => Ok(Tried::Done(Done::Value(data.len() as i64))),
         Ok(count) => {
@@ -404,13 +316,14 @@ fn receive(engine: &Engine, socket: &Socket, parked: &mut Parked) -> Try {
     if flags & libc::MSG_ERRQUEUE != 0 {
         return Err(Errno::EAGAIN);
     }
-    if flags & libc::MSG_OOB != 0 {
+    let urgent = flags & libc::MSG_OOB != 0;
+    if urgent && matches!(socket.end, End::Idle) {
         return Err(Errno::EINVAL);
     }
     if matches!(socket.end, End::Idle | End::Listener(_)) {
         return Err(Errno::ENOTCONN);
     }
-    if !named && flags & libc::MSG_TRUNC == 0 {
+    if !named && (urgent || flags & libc::MSG_TRUNC == 0) {
         return Ok(Tried::Done(Done::Native));
     }
     let _ = engine;
@@ -418,10 +331,11 @@ fn receive(engine: &Engine, socket: &Socket, parked: &mut Parked) -> Try {
     let mut buffer = vec![0; wanted];
     let mut options = RecvFlags::DONTWAIT;
     options.set(RecvFlags::PEEK, flags & libc::MSG_PEEK != 0);
+    options.set(RecvFlags::OOB, urgent);
     match rustix::net::recv(&parked.file, &mut buffer[..], options).map_err(unix::errno) {
         Ok((count, _)) => {
             parked.progress.extend_from_slice(&buffer[..count]);
-            let whole = flags & libc::MSG_WAITALL != 0 && count > 0 && count < wanted;
+            let whole = flags & libc::MSG_WAITALL != 0 && !urgent && count > 0 && count < wanted;
             if whole && flags & libc::MSG_PEEK == 0 && !must_not_wait(parked) {
                 return Ok(Tried::Wait(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP));
             }
@@ -437,7 +351,8 @@ fn receive(engine: &Engine, socket: &Socket, parked: &mut Parked) -> Try {
     let length = data.len();
     // MSG_TRUNC on a stream throws the bytes away (tcp(7)).
     let data = if flags & libc::MSG_TRUNC != 0 { Vec::new() } else { data };
-    Ok(Tried::Done(Done::Received(Message { data, length, ..Message::default() })))
+    let flags = flags & libc::MSG_OOB;
+    Ok(Tried::Done(Done::Received(Message { data, length, flags, ..Message::default() })))
 }
 
 /// recv(2) and friends on a socket with message boundaries.
@@ -546,8 +461,8 @@ fn pending_error(now: Instant, engine: &mut Engine, socket: &mut Socket, parked:
     Ok(Tried::Done(done))
 }
 
-/// Native reads and writes have to honour SO_RCVTIMEO and SO_SNDTIMEO.
-fn mirror_timeouts(engine: &Engine, parked: &Parked) {
+/// Native reads and writes have to honour SO_RCVTIMEO, SO_SNDTIMEO and SO_OOBINLINE.
+fn mirror_options(engine: &Engine, parked: &Parked) {
     let SocketCall::SetOption { level: libc::SOL_SOCKET, name, .. } = parked.call else { return };
     let Some(options) = engine.socket_options(parked.socket) else { return };
     let _ = match name {
@@ -557,8 +472,23 @@ fn mirror_timeouts(engine: &Engine, parked: &Parked) {
         libc::SO_SNDTIMEO | SO_SNDTIMEO_NEW => {
             set_socket_timeout(&parked.file, Timeout::Send, options.send_timeout)
         }
+        libc::SO_OOBINLINE => set_socket_oobinline(&parked.file, options.oob_inline),
         _ => return,
     };
+}
+
+/// A connection has the options of its listener.
+fn inherit_options(engine: &Engine, id: SocketId, program: &OwnedFd) {
+    let Some(options) = engine.socket_options(id) else { return };
+    if options.receive_timeout.is_some() {
+        let _ = set_socket_timeout(program, Timeout::Recv, options.receive_timeout);
+    }
+    if options.send_timeout.is_some() {
+        let _ = set_socket_timeout(program, Timeout::Send, options.send_timeout);
+    }
+    if options.oob_inline {
+        let _ = set_socket_oobinline(program, true);
+    }
 }
 
 /// SIOCOUTQ counts what the engine has not taken yet, too.

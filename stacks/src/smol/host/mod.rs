@@ -12,6 +12,7 @@
 
 mod attempt;
 mod bounds;
+mod connecting;
 mod hosted;
 mod parked;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use super::pump::{Place, Shared, unix};
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SocketSpec};
+use attempt::would_block;
 use hosted::Hosted;
 use parked::{Parked, Parking};
 
@@ -339,10 +341,9 @@ impl SocketHost for Host {
     }
 
     fn cancel(&mut self, ticket: Ticket) {
-        if let Some(parked) = self.parking.remove(ticket, &mut self.shared)
-            && let Some(hosted) = self.stacks.get_mut(&parked.stack)
-        {
-            hosted.forget_ticket(parked.socket, ticket);
+        if let Some(parked) = self.parking.remove(ticket, &mut self.shared) {
+            self.leave(ticket, &parked);
+            self.parking.interrupt(ticket, parked);
         }
     }
 
@@ -363,6 +364,9 @@ impl Host {
     fn begin(&mut self, now: Instant, ticket: Ticket, mut parked: Parked) -> Option<Answered> {
         let key = parked.stack;
         let (id, sends) = (parked.socket, parked.sends());
+        if self.parking.is_made_anew(ticket, &parked) {
+            return Some((Err(Errno::EINTR), None));
+        }
         if parked.takes() {
             self.parking.note(ticket, (key, id));
         }
@@ -408,6 +412,7 @@ impl Host {
     fn retry(&mut self, now: Instant, ticket: Ticket) {
         let Some(mut parked) = self.parking.remove(ticket, &mut self.shared) else { return };
         let (key, id) = (parked.stack, parked.socket);
+        let connects = matches!(parked.call, SocketCall::Connect { .. });
         match self.attempt(now, &mut parked) {
             None => self.finish(ticket, (Err(Errno::ENETDOWN), None)),
             Some(Some(answered)) => {
@@ -415,6 +420,10 @@ impl Host {
                     hosted.forget_ticket(id, ticket);
                 }
                 self.finish(ticket, answered);
+                if connects {
+                    // What the peer has said already is the program's now.
+                    self.run(key, now, &[id]);
+                }
             }
             Some(None) => self.parking.insert(ticket, parked, &mut self.shared),
         }
@@ -423,15 +432,19 @@ impl Host {
     /// A parked call has waited as long as its socket's options let it.
     fn time_out(&mut self, ticket: Ticket) {
         let Some(parked) = self.parking.remove(ticket, &mut self.shared) else { return };
-        if let Some(hosted) = self.stacks.get_mut(&parked.stack) {
-            hosted.forget_ticket(parked.socket, ticket);
-        }
-        let errno = match parked.call {
-            // SO_SNDTIMEO on connect(2): the connection is still being made.
-            SocketCall::Connect { .. } => Errno::EINPROGRESS,
-            _ => Errno::EAGAIN,
-        };
+        self.leave(ticket, &parked);
+        // SO_SNDTIMEO on connect(2): the connection is still being made.
+        let errno = would_block(&parked);
         self.finish(ticket, (Err(errno), None));
+    }
+
+    /// A parked call is not to be answered any more.
+    fn leave(&mut self, ticket: Ticket, parked: &Parked) {
+        let now = now();
+        self.guarded(parked.stack, |hosted, shared| {
+            hosted.forget_ticket(parked.socket, ticket);
+            hosted.leave(now, parked, shared);
+        });
     }
 
     fn finish(&mut self, ticket: Ticket, answered: Answered) {

@@ -113,6 +113,18 @@ pub(super) struct Parking {
     recent: VecDeque<(Ticket, Asked)>,
     /// Answers that could not be delivered, by socket.
     returned: HashMap<Asked, VecDeque<Answered>>,
+    /// The call interrupted last, if it had a limit of time.
+    interrupted: Option<Interrupted>,
+}
+
+/// A call as it was made: by whom, on what, and which.
+#[derive(Debug, PartialEq)]
+struct Interrupted {
+    /// The upper half of its ticket: where it came from.
+    origin: u64,
+    pid: i32,
+    socket: Asked,
+    call: SocketCall,
 }
 
 /// A socket that was asked something.
@@ -158,6 +170,27 @@ impl Parking {
     /// When the first of them has waited long enough.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// A call was interrupted by a signal. With SA_RESTART the kernel makes it anew, but Linux's sockets do not have
+    /// that done to calls with a limit of time (signal(7)): see [`Self::is_made_anew`].
+    pub(super) fn interrupt(&mut self, ticket: Ticket, parked: Parked) {
+        let untouched = matches!(parked.call, SocketCall::Connect { .. }) || parked.sent == 0;
+        self.interrupted =
+            (parked.deadline.is_some() && untouched && parked.progress.is_empty()).then_some(Interrupted {
+                origin: ticket.0 >> 32,
+                pid: parked.caller.pid,
+                socket: (parked.stack, parked.socket),
+                call: parked.call,
+            });
+    }
+
+    /// Whether a call is one with a limit of time, made anew: it ends with EINTR. A program that makes it again by
+    /// itself, at once, cannot be told from that and hears of the signal twice.
+    pub(super) fn is_made_anew(&mut self, ticket: Ticket, parked: &Parked) -> bool {
+        let Some(last) = self.interrupted.take_if(|last| last.origin == ticket.0 >> 32) else { return false };
+        (last.pid, last.socket) == (parked.caller.pid, (parked.stack, parked.socket))
+            && last.call == parked.call
     }
 
     /// Those that have waited long enough.

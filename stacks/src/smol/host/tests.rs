@@ -202,3 +202,29 @@ fn too_many_packets_end_a_stack() {
     assert_eq!(world.host.failure(bounded), Some("it passed more packets than its limit of 50/s"));
     assert_eq!(world.host.failure(free), None);
 }
+
+#[test]
+fn a_call_with_a_limit_of_time_is_not_made_anew() {
+    let mut world = World::new();
+    let key = world.stack(&[]);
+    let (listener, client, _server) = world.connection(key);
+    let accept = SocketCall::Accept { flags: 0 };
+    let interrupt = |world: &mut World| {
+        assert_eq!(world.ask(&listener, accept.clone()), None, "it waits");
+        let ticket = Ticket(world.tickets);
+        world.host.cancel(ticket);
+    };
+    interrupt(&mut world);
+    interrupt(&mut world);
+    let limit = SocketCall::SetOption {
+        level: libc::SOL_SOCKET,
+        name: libc::SO_RCVTIMEO,
+        value: [60u64.to_ne_bytes(), [0; 8]].concat(),
+    };
+    world.call(&listener, limit).unwrap();
+    interrupt(&mut world);
+    assert_eq!(world.call(&listener, accept.clone()), Err(Errno::EINTR));
+    interrupt(&mut world);
+    world.call(&client, SocketCall::LocalName).unwrap();
+    interrupt(&mut world);
+}

@@ -33,7 +33,8 @@ use stream::{Pending, Stream, find_program_end};
 use unix::Address;
 
 /// What is always news of one of our ends.
-const WATCHED: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
+const WATCHED: EpollFlags =
+    EpollFlags::EPOLLIN.union(EpollFlags::EPOLLPRI).union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
 
 /// What the sockets of all stacks of a host share.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! | the program | our end sees | the engine is told |
 //! | --- | --- | --- |
 //! | writes | bytes | the bytes |
+//! | sends a byte with MSG_OOB | that byte at the mark | the byte, and that it is urgent |
 //! | shutdown(SHUT_WR) | bytes, one byte of junk that stays, RDHUP | shutdown, once all but the junk is read |
 //! | close() | bytes, then HUP | the bytes, then close |
 //! | close() with bytes unread | HUP, and ECONNRESET from the kernel | close with unread bytes: a reset |
@@ -11,11 +12,16 @@
 //! | the engine | our end does | the program sees |
 //! | --- | --- | --- |
 //! | bytes | writes them | bytes |
+//! | an urgent byte | writes it with MSG_OOB | SIGURG, POLLPRI, the mark |
 //! | the peer's FIN, all bytes given | shutdown(SHUT_WR) | end of file |
 //! | reset, timeout | closes with a byte unread | ECONNRESET |
 //!
 //! When both sides have finished, the kernel says HUP although the program has its end still: then we ask whether it
 //! has ([`is_abandoned`]).
+//!
+//! AF_UNIX streams have urgent data themselves (CONFIG_AF_UNIX_OOB), in TCP's words: one urgent byte at its place, at
+//! which reads stop. So a read begins at that byte or does not meet it, and it is enough to ask before a read whether
+//! it does. [`Mark`] says when that need not be asked.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -31,6 +37,9 @@ use super::{Found, Shared, unix};
 
 /// Most processes looked at for a connection that is reset: each costs some ten microseconds and more.
 const MAX_FAMILY: usize = 64;
+
+/// Most urgent bytes taken in a row: each costs some system calls, and a program can write them as fast.
+const URGENT_AT_ONCE: usize = 16;
 
 /// A stream that looks as if it were connecting.
 #[derive(Debug)]
@@ -72,12 +81,26 @@ impl Pending {
     }
 }
 
+/// Where an urgent byte of the program's may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// Anywhere.
+    Unknown,
+    /// Not in front: something else was there when the kernel last said that there is something, and what is urgent
+    /// has come behind it.
+    Behind,
+    /// There is one: reads stop at it, and then there is more.
+    Ahead,
+}
+
 /// A connected stream.
 #[derive(Debug)]
 pub(in super::super) struct Stream {
     ours: OwnedFd,
     /// The program may have written something.
     readable: bool,
+    /// Something urgent, perhaps.
+    mark: Mark,
     /// Our end may take something.
     writable: bool,
     /// Room in our end is told as an event.
@@ -108,6 +131,7 @@ impl Stream {
         Self {
             ours,
             readable: true,
+            mark: Mark::Unknown,
             writable: true,
             awaited: false,
             needless: false,
@@ -122,9 +146,21 @@ impl Stream {
         }
     }
 
+    /// One over a program's end that nothing was done with yet.
+    pub(in super::super) fn meet(program: &OwnedFd, token: u64, shared: &Shared) -> Result<Self, Errno> {
+        let ours = unix::join(&shared.rendezvous, program)?;
+        shared.watch(&ours, token)?;
+        Ok(Self::new(ours))
+    }
+
     /// An event.
     pub(super) fn handle_event(&mut self, events: EpollFlags) {
         self.readable |= events.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP);
+        if events.contains(EpollFlags::EPOLLPRI) {
+            self.mark = Mark::Ahead;
+        } else if events.contains(EpollFlags::EPOLLIN) {
+            self.mark = Mark::Behind;
+        }
         self.ending |= events.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP);
         if events.contains(EpollFlags::EPOLLOUT) {
             self.needless = self.writable;
@@ -180,7 +216,7 @@ impl Stream {
         let mut found = Found::default();
         let status = engine.status(id);
         if self.writable && status.readable > 0 {
-            found.moved |= self.give(now, id, engine);
+            found.moved |= self.give(now, id, status.urgent, engine);
         }
         let ended = self.readable && status.room > 0 && self.take(now, id, engine, &mut found);
         let status = engine.status(id);
@@ -219,35 +255,71 @@ impl Stream {
     }
 
     /// From the engine to the program.
-    fn give(&mut self, now: Instant, id: SocketId, engine: &mut Engine) -> bool {
+    fn give(&mut self, now: Instant, id: SocketId, urgent: Option<usize>, engine: &mut Engine) -> bool {
         let (ours, writable) = (&self.ours, &mut self.writable);
-        let mut give = |piece: &[u8]| match unix::write(ours, piece) {
-            Ok(count) => {
-                if count < piece.len() {
-                    *writable = false;
+        // How many bytes lie before the urgent one.
+        let mut ahead = urgent;
+        let mut give = |piece: &[u8]| {
+            let length = ahead.map_or(piece.len(), |ahead| piece.len().min(ahead.max(1)));
+            let written = match (ahead, piece.first()) {
+                (Some(0), Some(byte)) => unix::write_urgent(ours, *byte),
+                _ => unix::write(ours, &piece[..length]),
+            };
+            match written {
+                Ok(count) => {
+                    if count < length {
+                        *writable = false;
+                    }
+                    ahead = ahead.and_then(|ahead| ahead.checked_sub(count));
+                    count
                 }
-                count
+                Err(Errno::EAGAIN) => {
+                    *writable = false;
+                    0
+                }
+                // The program has shut its receiving side, or has gone: nobody will read this.
+                Err(_) => piece.len(),
             }
-            Err(Errno::EAGAIN) => {
-                *writable = false;
-                0
-            }
-            // The program has shut its receiving side, or has gone: nobody will read this.
-            Err(_) => piece.len(),
         };
         engine.receive_with(now, id, &mut give) > 0
     }
 
     /// From the program to the engine. True if the program will write no more and all of it was taken.
     fn take(&mut self, now: Instant, id: SocketId, engine: &mut Engine, found: &mut Found) -> bool {
-        let (mut ended, mut dry, mut unread) = (false, false, false);
+        for _ in 0..URGENT_AT_ONCE {
+            let (ended, urgent) = self.take_some(now, id, engine, found);
+            if !urgent {
+                return ended;
+            }
+            engine.urge(id);
+        }
+        // The rest has its turn when the peer has acknowledged these.
+        false
+    }
+
+    /// As [`Self::take`], up to an urgent byte: whether that was the last one.
+    fn take_some(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        engine: &mut Engine,
+        found: &mut Found,
+    ) -> (bool, bool) {
+        let (mut ended, mut dry, mut unread, mut urgent) = (false, false, false, false);
         // The byte of junk behind a shutdown stays.
         let mut left = if self.shut { unix::waiting(&self.ours).saturating_sub(1) } else { usize::MAX };
-        let (ours, ending) = (&self.ours, &mut self.ending);
+        let (ours, ending, mark) = (&self.ours, &mut self.ending, &mut self.mark);
         let mut take = |room: &mut [u8]| {
-            let length = room.len().min(left);
-            if length == 0 || dry {
+            let mut length = room.len().min(left);
+            if length == 0 || dry || urgent {
                 return 0;
+            }
+            let marked = *mark != Mark::Behind && unix::reach_mark(ours);
+            if marked {
+                length = 1;
+            }
+            if marked || *mark == Mark::Behind {
+                *mark = Mark::Unknown;
             }
             match unix::read(ours, &mut room[..length]) {
                 Ok(0) => {
@@ -256,8 +328,9 @@ impl Stream {
                 }
                 Ok(count) => {
                     left -= count.min(left);
+                    urgent = marked;
                     // There was no more; what comes now is an event (epoll(7), question 9).
-                    dry = count < length && !*ending;
+                    dry = count < length && !*ending && *mark != Mark::Ahead;
                     count
                 }
                 Err(Errno::EAGAIN) => {
@@ -276,7 +349,7 @@ impl Stream {
             self.readable = false;
         }
         self.unread |= unread;
-        ended
+        (ended, urgent)
     }
 
     fn has_hung_up(&self) -> bool {

@@ -26,6 +26,8 @@ use rustix::net::{
     bind, connect, listen, recv, send, shutdown, socket_with, sockopt,
 };
 
+use crate::kernel::sys::is_at_mark;
+
 /// What a program's end may hold towards us once connected: the sweet spot of throughput, in bytes. The
 /// kernel doubles it, and bounds it by net.core.wmem_max.
 const PROGRAM_BUFFER: usize = 1 << 20;
@@ -157,6 +159,14 @@ impl Rendezvous {
             }
         }
     }
+}
+
+/// Connects a program's end to us. Our end comes back.
+pub(in super::super) fn join(rendezvous: &Rendezvous, program: &OwnedFd) -> Result<OwnedFd> {
+    let ours = rendezvous.meet(program)?;
+    widen(program)?;
+    narrow(&ours)?;
+    Ok(ours)
 }
 
 /// A program's end, connected to us but looking as if it were still connecting.
@@ -307,9 +317,24 @@ pub(in super::super) fn drain(ours: &impl AsFd) {
     while read(ours, &mut sink).is_ok_and(|count| count > 0) {}
 }
 
+/// Whether the next byte that the program wrote is an urgent one, which then is read as any other.
+pub(in super::super) fn reach_mark(ours: &impl AsFd) -> bool {
+    is_at_mark(ours.as_fd()) && sockopt::set_socket_oobinline(ours, true).is_ok()
+}
+
 /// Writes to the program.
 pub(in super::super) fn write(ours: &impl AsFd, bytes: &[u8]) -> Result<usize> {
     send(ours, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(errno)
+}
+
+/// Writes an urgent byte to the program.
+pub(in super::super) fn write_urgent(ours: &impl AsFd, byte: u8) -> Result<usize> {
+    let options = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    match send(ours, &[byte], options | SendFlags::OOB).map_err(errno) {
+        // A kernel that knows none: as with SO_OOBINLINE.
+        Err(Errno::EOPNOTSUPP) => write(ours, &[byte]),
+        sent => sent,
+    }
 }
 
 /// Whether a descriptor's file does not wait (O_NONBLOCK).

@@ -17,8 +17,6 @@ const SIOCINQ: u32 = 0x541b;
 const SIOCOUTQ: u32 = 0x5411;
 /// Bytes not even sent.
 const SIOCOUTQNSD: u32 = 0x894b;
-/// At the urgent mark.
-const SIOCATMARK: u32 = 0x8905;
 
 impl Engine {
     /// ioctl(2)
@@ -32,9 +30,7 @@ impl Engine {
     ) -> Result<Done, Errno> {
         let socket = self.sockets.get(id).ok_or(Errno::EBADF)?;
         let number = match (&socket.body, request) {
-            (Body::Stream(_), SIOCINQ | SIOCOUTQ | SIOCOUTQNSD | SIOCATMARK) => {
-                self.stream_ioctl(socket, request)?
-            }
+            (Body::Stream(_), SIOCINQ | SIOCOUTQ | SIOCOUTQNSD) => self.stream_ioctl(socket, request)?,
             (Body::Datagram(_) | Body::Packet(_), SIOCOUTQ) => 0,
             (Body::Datagram(_) | Body::Packet(_), SIOCINQ) => {
                 let next = socket.queue().and_then(|queue| queue.front());
@@ -47,9 +43,6 @@ impl Engine {
 
     fn stream_ioctl(&self, socket: &Socket, request: u32) -> Result<i32, Errno> {
         let Some(stream) = socket.stream() else { return Err(Errno::ENOTTY) };
-        if request == SIOCATMARK {
-            return Ok(0);
-        }
         if stream.listener.is_some() {
             return Err(Errno::EINVAL);
         }

@@ -4,8 +4,8 @@
 //! A [`Stream`] owns at most one connection of the machine behind [`crate::smol::tcp`], and is what remains of
 //! it: SS_* state, options, and on a listener the queues (`listener.rs`); its life after that is in `life.rs`.
 //!
-//! MSG_OOB: the machine has no urgent pointer (urgent bytes arrive in line, as with SO_OOBINLINE), so sending
-//! is EOPNOTSUPP, and SIOCATMARK says no.
+//! Urgent bytes lie in line, as with SO_OOBINLINE; the machine knows which is one. What MSG_OOB and SIOCATMARK make
+//! of that is said where the program's bytes are.
 
 use std::time::{Duration, Instant};
 
@@ -330,7 +330,8 @@ impl Engine {
         let may_grow = live.is_some_and(|connection| {
             matches!(self.tcp.state(connection), State::Established | State::FinWait1 | State::FinWait2)
         });
-        let readable = if received < low && may_grow { 0 } else { received };
+        let urgent = connection.and_then(|connection| self.tcp.urgent(connection));
+        let readable = if received < low && may_grow && urgent.is_none() { 0 } else { received };
         let room = match live {
             Some(connection) if !socket.shut_send && stream.was_connected => self.tcp.send_room(connection),
             _ => 0,
@@ -341,6 +342,7 @@ impl Engine {
             connecting: live.is_some() && !stream.was_connected,
             connected: stream.was_connected,
             listening: false,
+            urgent,
             receive_finished: drained || (socket.shut_receive && received == 0),
             error: socket.error,
         }
@@ -366,6 +368,17 @@ impl Engine {
             self.make_ready(id);
         }
         sent
+    }
+
+    /// The last byte of the program for the peer is urgent.
+    pub(crate) fn stream_urge(&mut self, id: SocketId) {
+        let Some(Body::Stream(stream)) = self.sockets.get_mut(id).map(|socket| &mut socket.body) else {
+            return;
+        };
+        if let Some(connection) = stream.connection.as_mut().filter(|_| !stream.detached) {
+            self.tcp.urge(connection);
+            self.make_ready(id);
+        }
     }
 
     /// Bytes of the peer for the program.

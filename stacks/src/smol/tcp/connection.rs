@@ -66,6 +66,8 @@ pub(super) struct Sending {
     pub(super) board: Scoreboard,
     /// Behind what was on its way when a loss was noticed; until that is acknowledged, more may be lost.
     pub(super) recover: Option<u32>,
+    /// Behind the last urgent byte, until that is acknowledged (SND.UP).
+    pub(super) urgent: Option<u32>,
 }
 
 /// The receiving half.
@@ -89,6 +91,8 @@ pub(super) struct Receiving {
     pub(super) fin: Option<u32>,
     /// It was reached.
     pub(super) finished: bool,
+    /// The last urgent byte, until it is taken (RCV.UP).
+    pub(super) urgent: Option<u32>,
     /// The peer pushed what it sent last.
     pub(super) pushed: bool,
     /// What we send acknowledges what we receive; no need to do that by itself (Linux's pingpong mode).
@@ -228,7 +232,8 @@ impl Connection {
 
     /// Passes settings on to smoltcp.
     pub(super) fn apply(&mut self) {
-        let (no_delay, settings) = (self.settings.no_delay, &self.settings);
+        // Urgent data wait for nothing (tcp_nagle_test()).
+        let (no_delay, settings) = (self.settings.no_delay || self.sending.urgent.is_some(), &self.settings);
         let congestion = inner_congestion(settings.congestion);
         let Some(body) = &mut self.body else { return };
         body.with(|socket| {
@@ -347,6 +352,7 @@ impl Connection {
         }
         if sum > 0 {
             self.receiving.start = self.receiving.start.wrapping_add(sum as u32);
+            self.forget_urgent();
             self.note_read();
             self.stir();
             self.shed();
@@ -450,6 +456,7 @@ impl Connection {
             ack: self.receiving.next,
             flags: Flags::ACK,
             window: self.window(),
+            urgent: self.urgent_pointer(self.sending.max),
             timestamps: self.stamp(clock_ms),
             sacks: &self.receiving.sacks[..count],
             ..Bare::default()

@@ -88,7 +88,7 @@ impl Connection {
         let length = if let Some((seq, ack)) = self.due.reset.take() {
             let flags = if ack { Flags::RST.with(Flags::ACK) } else { Flags::RST };
             let ack = if ack { self.receiving.next } else { 0 };
-            Bare { seq, ack, flags, window: 0, sacks: &[], ..self.acknowledgement(clock) }
+            Bare { seq, ack, flags, window: 0, urgent: None, sacks: &[], ..self.acknowledgement(clock) }
                 .emit(&mut out[at..])
         } else if std::mem::take(&mut self.due.syn) {
             self.say_syn(tools, now, &mut out[at..])
@@ -98,7 +98,8 @@ impl Connection {
             self.acknowledgement(clock).emit(&mut out[at..])
         } else if std::mem::take(&mut self.due.probe) {
             let seq = self.sending.una.wrapping_sub(1);
-            Bare { seq, sacks: &[], ..self.acknowledgement(clock) }.emit(&mut out[at..])
+            let urgent = self.urgent_pointer(seq);
+            Bare { seq, urgent, sacks: &[], ..self.acknowledgement(clock) }.emit(&mut out[at..])
         } else {
             return None;
         };
@@ -132,6 +133,7 @@ impl Connection {
             ack: if answer { self.receiving.next } else { 0 },
             flags: if answer { Flags::SYN.with(Flags::ACK) } else { Flags::SYN },
             window: self.syn.window,
+            urgent: None,
             mss: Some(self.mss_limit()),
             scale: self.syn.scale,
             sack_permitted: self.syn.sack,
@@ -190,6 +192,9 @@ impl Connection {
             self.receiving.answering |= data > 0 && heard;
             self.note_sent(now, seq, seq.wrapping_add(takes));
         }
+        if let Some(pointer) = self.urgent_pointer(segment.seq()) {
+            segment.set_urgent(pointer);
+        }
         self.receiving.acknowledged = ack;
         segment.set_window(self.window());
         segment.set_ports(self.ports);
@@ -244,7 +249,8 @@ impl Connection {
     fn is_corked(&mut self, now: Instant) -> bool {
         let queued = self.body.as_ref().map_or(0, |body| body.socket().send_queue());
         let unsent = queued.saturating_sub(self.in_flight() as usize);
-        if !self.settings.cork || unsent == 0 || unsent >= usize::from(self.mss()) || self.send_room() == 0 {
+        let held = self.settings.cork && self.sending.urgent.is_none();
+        if !held || unsent == 0 || unsent >= usize::from(self.mss()) || self.send_room() == 0 {
             self.timers.uncork_at = None;
             return false;
         }

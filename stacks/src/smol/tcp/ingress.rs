@@ -281,6 +281,7 @@ impl Connection {
             self.timers.reopened(now);
         }
         self.note_fin(segment);
+        self.note_urgent(segment);
         let (seq, payload) = self.cut(segment);
         if !payload.is_empty() {
             self.receiving.pushed = segment.flags.has(Flags::PSH);
@@ -449,6 +450,7 @@ impl Connection {
     pub(super) fn advance(&mut self, now: Instant, ack: u32) {
         self.counts.bytes_acked += u64::from(ack.wrapping_sub(self.sending.una));
         self.sending.una = ack;
+        self.note_urgent_taken();
         self.timers.acknowledged(now, ack, ack == self.sending.max);
     }
 

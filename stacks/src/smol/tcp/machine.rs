@@ -155,6 +155,14 @@ impl Tcp for Machine {
         connection.receive_with(take)
     }
 
+    fn urge(&mut self, connection: &mut Connection) {
+        connection.urge();
+    }
+
+    fn urgent(&self, connection: &Connection) -> Option<usize> {
+        connection.urgent()
+    }
+
     fn is_drained(&self, connection: &Connection) -> bool {
         connection.is_drained()
     }
@@ -269,6 +277,8 @@ impl Tools {
 
 /// Which interface it needs. A corked one gets whole segments only, so it makes them one by one.
 fn kind(connection: &Connection) -> (u16, bool) {
-    let super_segments = connection.settings.super_segments && !connection.settings.cork;
+    // The pointer is each segment's own, so urgent data go in single ones (tcp_write_xmit()), too.
+    let single = connection.settings.cork || connection.sending.urgent.is_some();
+    let super_segments = connection.settings.super_segments && !single;
     (connection.sending.narrow.unwrap_or(WIDEST), super_segments)
 }

@@ -18,6 +18,7 @@ mod slab;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod urgent;
 mod wire;
 
 use std::fmt::Debug;
@@ -241,6 +242,12 @@ pub trait Tcp: Debug {
         connection: &mut Self::Connection,
         take: &mut dyn FnMut(&[u8]) -> usize,
     ) -> usize;
+
+    /// The last byte that [`Tcp::send_with`] got is urgent.
+    fn urge(&mut self, connection: &mut Self::Connection);
+
+    /// How many received bytes lie before the urgent one, if it is among them.
+    fn urgent(&self, connection: &Self::Connection) -> Option<usize>;
 
     /// The peer has sent everything (its FIN came) and all of it was taken.
     fn is_drained(&self, connection: &Self::Connection) -> bool;

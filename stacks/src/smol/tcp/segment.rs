@@ -9,6 +9,8 @@ use smoltcp::wire::{TcpOption, TcpPacket, TcpSeqNumber};
 pub(super) const HEADER: usize = 20;
 /// Bytes of the longest header.
 pub(super) const LONGEST_HEADER: usize = 60;
+/// The control bit URG, which says that there is an urgent pointer.
+const URG: u8 = 0x20;
 /// Largest window scale (RFC 7323 clause 2.3).
 const MOST_SCALE: u8 = 14;
 /// NOP, NOP, timestamps: how nearly every segment's options begin (RFC 7323 appendix A).
@@ -69,6 +71,8 @@ pub(super) struct Incoming<'a> {
     pub(super) ack: u32,
     pub(super) flags: Flags,
     pub(super) window: u16,
+    /// The urgent pointer, if it means something.
+    pub(super) urgent: Option<u16>,
     pub(super) mss: Option<u16>,
     pub(super) scale: Option<u8>,
     pub(super) sack_permitted: bool,
@@ -86,6 +90,7 @@ impl<'a> Incoming<'a> {
             ack: packet.ack_number().0.cast_unsigned(),
             flags: Flags::of(segment[13]),
             window: packet.window_len(),
+            urgent: (segment[13] & URG != 0).then(|| packet.urgent_at()),
             mss: None,
             scale: None,
             sack_permitted: false,
@@ -132,6 +137,7 @@ pub(super) struct Bare<'a> {
     pub(super) ack: u32,
     pub(super) flags: Flags,
     pub(super) window: u16,
+    pub(super) urgent: Option<u16>,
     pub(super) mss: Option<u16>,
     pub(super) scale: Option<u8>,
     pub(super) sack_permitted: bool,
@@ -182,8 +188,8 @@ impl Bare<'_> {
         packet.set_header_len(whole as u8);
         packet.set_window_len(self.window);
         packet.set_checksum(0);
-        packet.set_urgent_at(0);
-        out[13] = self.flags.0;
+        packet.set_urgent_at(self.urgent.unwrap_or(0));
+        out[13] = self.flags.0 | if self.urgent.is_some() { URG } else { 0 };
         out[HEADER..whole].copy_from_slice(&options[..length]);
         whole
     }
@@ -234,6 +240,11 @@ impl<'a> Outgoing<'a> {
         self.bytes[14..16].copy_from_slice(&window.to_be_bytes());
     }
 
+    pub(super) fn set_urgent(&mut self, pointer: u16) {
+        self.bytes[13] |= URG;
+        self.bytes[18..20].copy_from_slice(&pointer.to_be_bytes());
+    }
+
     /// Overwrites the timestamps, smoltcp's only option on a segment that is no SYN, in the order that every
     /// receiver has a short way for.
     pub(super) fn set_timestamps(&mut self, (value, echo): (u32, u32)) {
@@ -263,6 +274,7 @@ mod tests {
             ack: 77,
             flags: Flags::SYN.with(Flags::ACK),
             window: 1000,
+            urgent: Some(9),
             mss: Some(1460),
             scale: Some(7),
             sack_permitted: true,
@@ -273,7 +285,7 @@ mod tests {
         let length = bare.emit(&mut out);
         let parsed = Incoming::parse(&out[..length]).unwrap();
         assert_eq!((parsed.seq, parsed.ack, parsed.window), (0xffff_fff0, 77, 1000));
-        assert_eq!((parsed.mss, parsed.scale), (Some(1460), Some(7)));
+        assert_eq!((parsed.urgent, parsed.mss, parsed.scale), (Some(9), Some(1460), Some(7)));
         assert!(parsed.sack_permitted);
         assert_eq!(parsed.timestamps, Some((1, 2)));
         assert!(parsed.flags.has(Flags::SYN.with(Flags::ACK)) && parsed.payload.is_empty());

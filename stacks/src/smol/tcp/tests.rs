@@ -3,6 +3,7 @@
 mod basic;
 mod guard;
 mod simulation;
+mod urgent;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -3,11 +3,12 @@
 use crate::known::{Difference, When, known};
 
 const REFUSED: &str =
-    "behind a failed connect is an AF_UNIX socket whose peer has gone, and read and poll say so";
+    "behind a failed connect that did not wait is an AF_UNIX socket whose peer has gone, and read says so";
 const REFUSAL: &str = "read has one error for a failed connect, that of AF_UNIX; SO_ERROR and a second connect say which it was";
 const RESET: &str = "AF_UNIX looks for the peer before it looks for a pending error: the first write after a reset \
                      gets what the second one would; read, poll and SO_ERROR tell of the reset";
-const URGENT: &str = "the stack has no urgent data: a peer's arrive in line, as with SO_OOBINLINE";
+const URGENT: &str =
+    "AF_UNIX calls a lone urgent byte something to read, and a read passes it by as one of TCP does";
 const ZEROCOPY: &str = "bytes go through the stack by copy, and nobody would say when they are done with";
 const LISTENER: &str = "reads, writes and poll run on an AF_UNIX listener, which answers in its own words";
 const ANSWERED: &str = "the kernel makes a call anew (SA_RESTART) if a signal comes within the microseconds in which its \
@@ -16,22 +17,6 @@ const TRAPPED: &str = "a trapped call waits for the supervisor for a moment, and
 
 /// The table.
 pub(in crate::known) const DIFFERENCES: &[Difference] = &[
-    known(
-        When::Always,
-        "tcp_connect",
-        "v4 refused blocking",
-        "ECONNREFUSED poll OUT|HUP so_error 0",
-        "ECONNREFUSED poll IN|OUT|HUP|RDHUP so_error 0",
-        REFUSED,
-    ),
-    known(
-        When::Always,
-        "tcp_connect",
-        "v6 refused blocking",
-        "ECONNREFUSED poll OUT|HUP so_error 0",
-        "ECONNREFUSED poll IN|OUT|HUP|RDHUP so_error 0",
-        REFUSED,
-    ),
     known(When::Always, "tcp_connect", "v4 refused nonblocking*", "ENOTCONN", "0", REFUSED),
     known(When::Always, "tcp_connect", "v6 refused nonblocking*", "ENOTCONN", "0", REFUSED),
     known(
@@ -74,26 +59,13 @@ pub(in crate::known) const DIFFERENCES: &[Difference] = &[
         "second write EPIPE sigpipes 2",
         RESET,
     ),
-    known(When::Always, "tcp_data", "oob", "3", "EOPNOTSUPP", URGENT),
-    known(When::Always, "tcp_data", "oob poll", "PRI", "none", URGENT),
-    known(When::Always, "tcp_data", "oob recv", "1 !", "EINVAL -", URGENT),
-    known(When::Always, "tcp_data", "oob stops read", "6", "4", URGENT),
-    known(When::Always, "tcp_data", "oob at mark after", "1", "0", URGENT),
-    known(When::Always, "tcp_data", "SIGURG", "came", "never", URGENT),
+    known(When::Always, "tcp_data", "urgent alone", "poll OUT|PRI", "poll IN|OUT|PRI", URGENT),
     known(When::Always, "tcp_data", "zerocopy", "ok", "EOPNOTSUPP", ZEROCOPY),
     known(When::Always, "tcp_data", "zerocopy completion", "ERR", "none", ZEROCOPY),
     known(When::Always, "tcp_data", "zerocopy errqueue", "0", "EAGAIN", ZEROCOPY),
     known(When::Always, "tcp_listen", "send on listener", "EPIPE", "ENOTCONN", LISTENER),
     known(When::Always, "tcp_listen", "recv on listener", "ENOTCONN", "EINVAL", LISTENER),
     known(When::Always, "tcp_listen", "shutdown listener poll", "OUT|HUP", "IN|HUP|RDHUP", LISTENER),
-    known(
-        When::Always,
-        "tcp_listen",
-        "accept of nothing without room",
-        "EMFILE",
-        "EAGAIN",
-        "only who has a connection to give looks whether there is a descriptor for it",
-    ),
     known(
         When::Maybe,
         "signals",
@@ -117,14 +89,6 @@ pub(in crate::known) const DIFFERENCES: &[Difference] = &[
         "interrupted never",
         "interrupted at times",
         TRAPPED,
-    ),
-    known(
-        When::Always,
-        "signals",
-        "restart blocked accept",
-        "EINTR ticks 1",
-        "EAGAIN ticks 1",
-        "the kernel makes a trapped call anew where one with SO_RCVTIMEO would end: it waits again",
     ),
     known(
         When::Maybe,

@@ -333,13 +333,15 @@ pub(crate) fn answer(n: i32) -> Vec<u8> {
     n.to_ne_bytes().to_vec()
 }
 
-/// How long the program is willing to wait: what the pump must know.
+/// What native reads and writes of the program go by: what its end must know, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PumpOptions {
     /// SO_RCVTIMEO; absent: for ever.
     pub receive_timeout: Option<Duration>,
     /// SO_SNDTIMEO; absent: for ever.
     pub send_timeout: Option<Duration>,
+    /// SO_OOBINLINE
+    pub oob_inline: bool,
 }
 
 impl Engine {
@@ -407,7 +409,11 @@ impl Engine {
     /// What the pump must know of a socket's options.
     pub fn socket_options(&self, id: SocketId) -> Option<PumpOptions> {
         let options = &self.sockets.get(id)?.options;
-        Some(PumpOptions { receive_timeout: options.receive_timeout, send_timeout: options.send_timeout })
+        Some(PumpOptions {
+            receive_timeout: options.receive_timeout,
+            send_timeout: options.send_timeout,
+            oob_inline: options.oob_inline,
+        })
     }
 
     /// Asked for a level they do not know, sockets of IPv4 say EOPNOTSUPP (ip_getsockopt), others ENOPROTOOPT.
