@@ -124,6 +124,8 @@ pub struct Engine {
     /// Sockets that may have something to send.
     pub(super) ready: VecDeque<SocketId>,
     dirty: VecDeque<SocketId>,
+    /// Streams whose connections may be warm, in the order in which they became so, or were looked at.
+    warm: VecDeque<SocketId>,
     /// Listeners and the children that wait for [`Engine::admit`]; none, if nobody asks.
     pub(super) knocks: Option<VecDeque<(SocketId, SocketId)>>,
     /// Connections that no program has, TIME-WAITs apart.
@@ -187,6 +189,7 @@ impl Engine {
             wheel: Wheel::new(now),
             ready: VecDeque::new(),
             dirty: VecDeque::new(),
+            warm: VecDeque::new(),
             knocks: None,
             orphans: 0,
             time_waits: VecDeque::new(),
