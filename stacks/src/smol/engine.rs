@@ -37,7 +37,7 @@ use super::sockets::slots::Slots;
 use super::sockets::table::Table;
 use super::tables::{IfIndex, Tables};
 use super::tally::Tally;
-use super::tcp::Machine;
+use super::tcp::{Machine, Tcp};
 use super::wheel::Wheel;
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
@@ -289,12 +289,13 @@ impl Engine {
         self.net.handle_timeout(now);
         self.settle_tables(now);
         self.expire(now);
+        self.tcp.release(now);
         self.drain_loopback(now);
     }
 
     /// When to call [`Engine::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.net.poll_timeout(), self.wheel.next()].into_iter().flatten().min()
+        [self.net.poll_timeout(), self.wheel.next(), self.tcp.poll_release()].into_iter().flatten().min()
     }
 
     /// Hands frames to `sink`. Returns whether more would come at once: the work of one call is bounded.

@@ -279,7 +279,7 @@ impl Connection {
         if self.timers.discard_at.is_some_and(|at| at <= now) {
             self.timers.discard_at = None;
             if self.is_idle() && self.is_fresh(now) {
-                self.sleep(tools);
+                self.sleep();
             } else if let (true, Some(body)) = (self.is_empty(), &mut self.body) {
                 body.discard();
             }
@@ -378,7 +378,7 @@ impl Connection {
     /// When there is something to do if nothing happens first.
     pub(super) fn next_deadline(&mut self, tools: &mut Tools, now: Instant) -> Option<Instant> {
         if self.timers.discard_at.is_none()
-            && (self.is_idle() || self.body.as_ref().is_some_and(|body| body.is_touched()) && self.is_empty())
+            && (self.is_idle() || self.body.as_ref().is_some_and(|body| body.touched() > 0) && self.is_empty())
         {
             self.timers.discard_at = Some(now + DISCARD_AFTER);
         }

@@ -156,6 +156,14 @@ impl Tcp for Machine {
         connection.rest(&mut self.tools, now)
     }
 
+    fn poll_release(&self) -> Option<Instant> {
+        self.tools.pool.poll_release()
+    }
+
+    fn release(&mut self, now: Instant) {
+        self.tools.pool.release(now);
+    }
+
     fn send_with(
         &mut self,
         now: Instant,

@@ -231,6 +231,12 @@ pub trait Tcp: Debug {
     /// Lets go of what others can use, if that loses nothing. Returns whether it did.
     fn rest(&mut self, now: Instant, connection: &mut Self::Connection) -> bool;
 
+    /// When to call [`Tcp::release`].
+    fn poll_release(&self) -> Option<Instant>;
+
+    /// Gives memory back that no connection has needed for a while.
+    fn release(&mut self, now: Instant);
+
     /// Lets `fill` write into free room of the send buffer, a contiguous piece at a time; it says how many
     /// bytes it wrote, 0 ends. Returns the sum.
     fn send_with(

@@ -1,9 +1,10 @@
 //! Bodies without a connection: smoltcp sockets with their rings, for the next connection that has something to do.
 //!
 //! The one that was given back last is taken first: its memory is in the caches, and has its pages. So many
-//! connections, of which few are busy at a time, share the memory of those few.
+//! connections, of which few are busy at a time, share the memory of those few. Those that nobody took for a while go.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use super::Congestion;
 use super::slab::{Body, Slab};
@@ -12,6 +13,10 @@ use super::slab::{Body, Slab};
 const MOST_WAITING: usize = 256;
 /// Bodies looked at for one with rings of the right size; nearly all connections of a stack have the same.
 const LOOKED_AT: usize = 8;
+/// Bytes of pages that one may keep while it waits, all together 16 MiB.
+const MOST_TOUCHED: usize = 64 << 10;
+/// How long nobody takes those that go.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What smoltcp keeps of a connection for good, in its words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +55,9 @@ pub(super) struct Pool {
     // Boxed, as they move from hand to hand.
     #[expect(clippy::vec_box, reason = "a body moves between connections without being copied")]
     waiting: Vec<Box<Body>>,
+    /// The fewest that waited at a time, since `release_at` was set.
+    unused: usize,
+    release_at: Option<Instant>,
 }
 
 impl fmt::Debug for Pool {
@@ -69,20 +77,38 @@ impl Pool {
         let rings = (rings.0 as usize, rings.1 as usize);
         let found = self.waiting.iter().rev().take(LOOKED_AT).position(|body| body.rings() == rings);
         match found {
-            Some(back) => self.waiting.swap_remove(self.waiting.len() - 1 - back),
+            Some(back) => {
+                let body = self.waiting.remove(self.waiting.len() - 1 - back);
+                self.unused = self.unused.min(self.waiting.len());
+                body
+            }
             None => Box::new(Body::new(&self.slab, rings.0, rings.1)),
         }
     }
 
     /// A body that nobody needs now.
-    pub(super) fn give_back(&mut self, body: Box<Body>) {
-        if self.waiting.len() < MOST_WAITING {
+    pub(super) fn give_back(&mut self, now: Instant, body: Box<Body>) {
+        if self.waiting.len() < MOST_WAITING && body.touched() <= MOST_TOUCHED {
             self.waiting.push(body);
+            self.release_at.get_or_insert(now + PATIENCE);
         }
     }
 
-    /// It has been quiet for a while: what waits goes back to the kernel.
-    pub(super) fn clear(&mut self) {
-        self.waiting = Vec::new();
+    /// When to call [`Pool::release`].
+    pub(super) fn poll_release(&self) -> Option<Instant> {
+        self.release_at
+    }
+
+    /// Those that nobody has needed for a while go back to the kernel.
+    pub(super) fn release(&mut self, now: Instant) {
+        if self.release_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.waiting.drain(..self.unused);
+        self.unused = self.waiting.len();
+        self.release_at = (self.unused > 0).then(|| now + PATIENCE);
+        if self.unused == 0 {
+            self.waiting = Vec::new();
+        }
     }
 }

@@ -82,28 +82,25 @@ impl Connection {
             window: self.sending.inner_window,
             room,
         });
-        tools.pool.give_back(body);
+        tools.pool.give_back(now, body);
         self.note_unsaid();
         self.wake = self.next_deadline(tools, now);
         self.quiet = true;
         true
     }
 
-    /// It was idle for long, and others may be, too: the memory goes.
-    pub(super) fn sleep(&mut self, tools: &mut Tools) {
+    /// It was idle for long: the memory goes.
+    pub(super) fn sleep(&mut self) {
         self.widen_whole();
         self.body = None;
         self.note_unsaid();
-        tools.pool.clear();
     }
 
-    /// The ring is empty: all of it is the window.
+    /// The ring is empty: all of it is the window, and the next acknowledgement says so.
     fn widen_whole(&mut self) {
         let scale = self.receiving.scale;
         let whole = (self.rings.0 >> scale).min(u32::from(u16::MAX)) << scale;
-        if self.widen(self.receiving.next.wrapping_add(whole)) {
-            self.due.acks = self.due.acks.max(1);
-        }
+        self.widen(self.receiving.next.wrapping_add(whole));
     }
 
     /// smoltcp would have acknowledged it; now we do.

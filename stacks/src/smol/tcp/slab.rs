@@ -307,9 +307,9 @@ impl Body {
         }
     }
 
-    /// Whether [`Body::discard`] would free anything.
-    pub(super) fn is_touched(&self) -> bool {
-        [&self.receive, &self.send].into_iter().flatten().any(|slot| slot.touched > 0)
+    /// Bytes of pages that [`Body::discard`] would free.
+    pub(super) fn touched(&self) -> usize {
+        [&self.receive, &self.send].into_iter().flatten().map(|slot| pages(slot.touched)).sum()
     }
 
     /// Gives the rings' pages back: whatever is in them is lost, so only when both are empty.
