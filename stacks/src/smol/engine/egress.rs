@@ -66,11 +66,17 @@ impl Engine {
                     }
                 }
                 Said::Nothing => {
+                    let mut news = false;
                     if let Some(stream) = self.sockets.get_mut(id).and_then(|socket| socket.stream_mut()) {
                         stream.ready = false;
+                        let warm = stream.connection.as_ref().is_some_and(|it| self.tcp.is_warm(it));
+                        news = warm && !stream.warm;
+                        stream.warm |= warm;
                     }
                     self.observe(now, id);
-                    self.note_warm(now, id);
+                    if news {
+                        self.note_warm(now, id);
+                    }
                 }
             }
         }
@@ -82,11 +88,6 @@ impl Engine {
     /// A connection had something to do. Beyond [`WARM`], the one for which that is longest ago rests, or is left for
     /// later if it is still busy: a clock with one hand.
     fn note_warm(&mut self, now: Instant, id: SocketId) {
-        let Some(stream) = self.sockets.get_mut(id).and_then(|socket| socket.stream_mut()) else { return };
-        if stream.warm || stream.connection.as_ref().is_none_or(|it| !self.tcp.is_warm(it)) {
-            return;
-        }
-        stream.warm = true;
         self.warm.push_back(id);
         for _ in 0..LOOKED_AT {
             if self.warm.len() <= WARM {

@@ -130,12 +130,14 @@ impl Ports {
         *counter = counter.wrapping_add(2);
         let first = u32::from(!even_first) ^ (low & 1);
         let around = count + (count & 1);
-        let leap = 2 * ((hash >> 40) as u32 % around | 1);
+        let leap = 2 * (((hash >> 40) as u32 % around) | 1);
         let tries = [(LEAPS.min(count), leap), (around / 2, 2)];
         tries
             .into_iter()
             .flat_map(move |(tries, step)| [(tries, step, first), (tries, step, first ^ 1)])
-            .flat_map(move |(tries, step, parity)| (0..tries).map(move |n| (start + step * n) % around + parity))
+            .flat_map(move |(tries, step, parity)| {
+                (0..tries).map(move |n| (start + step * n) % around + parity)
+            })
             .filter(move |offset| *offset < count)
             .map(move |offset| (low + offset) as u16)
     }

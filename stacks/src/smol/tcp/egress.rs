@@ -378,7 +378,8 @@ impl Connection {
     /// When there is something to do if nothing happens first.
     pub(super) fn next_deadline(&mut self, tools: &mut Tools, now: Instant) -> Option<Instant> {
         if self.timers.discard_at.is_none()
-            && (self.is_idle() || self.body.as_ref().is_some_and(|body| body.touched() > 0) && self.is_empty())
+            && (self.is_idle()
+                || self.body.as_ref().is_some_and(|body| body.touched() > 0) && self.is_empty())
         {
             self.timers.discard_at = Some(now + DISCARD_AFTER);
         }

@@ -28,7 +28,8 @@ const STAMPS_OUTDATED: Duration = Duration::from_secs(24 * 86_400);
 /// Most acknowledgements that wait at a time: three make the peer send again at once, more say nothing new.
 const MOST_ACKS: u8 = 16;
 /// How long an acknowledgement waits for data to go with it: smoltcp's own delay.
-const INNER_ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(ACK_DELAY.as_millis() as u64);
+const INNER_ACK_DELAY: smoltcp::time::Duration =
+    smoltcp::time::Duration::from_millis(ACK_DELAY.as_millis() as u64);
 
 /// Duplicate acknowledgements that tell a loss (RFC 5681 clause 3.2).
 const DUPLICATES: u32 = 3;

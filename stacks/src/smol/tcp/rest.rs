@@ -111,10 +111,15 @@ impl Connection {
     }
 
     /// Takes a body, to receive or to send.
+    #[inline]
     pub(super) fn wake_up(&mut self, tools: &mut Tools, now: Instant) {
-        if self.body.is_some() || self.phase != Phase::Open {
-            return;
+        if self.body.is_none() && self.phase == Phase::Open {
+            self.take_body(tools, now);
         }
+    }
+
+    #[cold]
+    fn take_body(&mut self, tools: &mut Tools, now: Instant) {
         let shape = self.shape();
         let mut body = tools.pool.take(self.rings);
         match body.rest.take().filter(|rest| rest.shape == shape) {

@@ -145,7 +145,16 @@ impl Slab {
             shelf.free -= 1;
             // SAFETY: the index is below the number of slots, so the address lies in the mapping.
             let base = unsafe { start.add(index as usize * size) };
-            return Some(Slot { slab: self.clone(), class, region, index, base, ring: size, touched: 0, written: 0 });
+            return Some(Slot {
+                slab: self.clone(),
+                class,
+                region,
+                index,
+                base,
+                ring: size,
+                touched: 0,
+                written: 0,
+            });
         }
     }
 }

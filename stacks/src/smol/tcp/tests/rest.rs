@@ -36,7 +36,8 @@ impl Crowd {
             let [ours, theirs] = settings(n);
             let mut first = crowd.machines[0].connect(now, &ends, &ours);
             let syn = crowd.machines[0].poll_segment(now, &mut first, &mut crowd.out, HEADROOM).unwrap();
-            let second = crowd.machines[1].accept(now, &turned(&ends), &theirs, &crowd.out[syn.range]).unwrap();
+            let second =
+                crowd.machines[1].accept(now, &turned(&ends), &theirs, &crowd.out[syn.range]).unwrap();
             crowd.pairs.push([first, second]);
             crowd.expected.push(Default::default());
             crowd.settle(usize::from(n));
