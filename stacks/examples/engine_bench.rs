@@ -147,9 +147,9 @@ fn requests(connections: usize, count: usize) {
     let mut pair = Pair::new(true);
     let mut ends = Vec::with_capacity(connections);
     let start = cpu();
-    let listeners: Vec<_> = (0..connections.div_ceil(10_000)).map(|n| pair.listen(80 + n as u16)).collect();
+    let listeners: Vec<_> = (0..connections.div_ceil(25_000)).map(|n| pair.listen(80 + n as u16)).collect();
     for n in 0..connections {
-        let which = n / 10_000;
+        let which = n / 25_000;
         ends.push(pair.connect(listeners[which], 80 + which as u16));
     }
     let set_up = (cpu() - start).as_nanos() as f64 / connections as f64;

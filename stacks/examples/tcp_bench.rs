@@ -44,7 +44,8 @@ fn bulk(mtu: u32, super_segments: bool) -> (f64, f64, usize) {
     let (mut sent, mut got, mut frames) = (0, 0, 0);
     let before = cpu_ns();
     while got < TRANSFER {
-        sent += bench.client.send_with(&mut pair[0], &mut |room| {
+        let now = bench.now;
+        sent += bench.client.send_with(now, &mut pair[0], &mut |room| {
             let length = room.len().min(source.len()).min(TRANSFER - sent);
             room[..length].copy_from_slice(&source[..length]);
             length
@@ -155,7 +156,7 @@ impl Bench {
             first
         };
         let mut byte = false;
-        self.client.send_with(&mut pair[0], &mut |room| {
+        self.client.send_with(self.now, &mut pair[0], &mut |room| {
             if byte {
                 0
             } else {
@@ -166,7 +167,7 @@ impl Bench {
         self.exchange(pair);
         self.server.receive_with(&mut pair[1], &mut |bytes| bytes.len());
         let mut byte = false;
-        self.server.send_with(&mut pair[1], &mut |room| {
+        self.server.send_with(self.now, &mut pair[1], &mut |room| {
             if byte {
                 0
             } else {

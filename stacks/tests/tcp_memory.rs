@@ -23,7 +23,7 @@ fn an_idle_connection_costs_two_kilobytes_at_most_even_after_it_was_used() {
     }
     let fresh = resident() - before;
     for pair in &mut pairs {
-        let sent = machines[0].send_with(&mut pair[0], &mut |room| room.len().min(10_000));
+        let sent = machines[0].send_with(now, &mut pair[0], &mut |room| room.len().min(10_000));
         assert!(sent >= 10_000);
         exchange(&mut machines, now, pair, &mut out);
         assert!(machines[1].received(&pair[1]) > 0);

@@ -37,7 +37,7 @@ use super::sockets::slots::Slots;
 use super::sockets::table::Table;
 use super::tables::{IfIndex, Tables};
 use super::tally::Tally;
-use super::tcp::Machine;
+use super::tcp::{Machine, Tcp};
 use super::wheel::Wheel;
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
@@ -126,6 +126,8 @@ pub struct Engine {
     /// Sockets that may have something to send.
     pub(super) ready: VecDeque<SocketId>,
     dirty: VecDeque<SocketId>,
+    /// Streams whose connections may be warm, in the order in which they became so, or were looked at.
+    warm: VecDeque<SocketId>,
     /// Listeners and the children that wait for [`Engine::admit`]; none, if nobody asks.
     pub(super) knocks: Option<VecDeque<(SocketId, SocketId)>>,
     /// Connections that no program has, TIME-WAITs apart.
@@ -189,6 +191,7 @@ impl Engine {
             wheel: Wheel::new(now),
             ready: VecDeque::new(),
             dirty: VecDeque::new(),
+            warm: VecDeque::new(),
             knocks: None,
             orphans: 0,
             time_waits: VecDeque::new(),
@@ -288,12 +291,13 @@ impl Engine {
         self.net.handle_timeout(now);
         self.settle_tables(now);
         self.expire(now);
+        self.tcp.release(now);
         self.drain_loopback(now);
     }
 
     /// When to call [`Engine::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.net.poll_timeout(), self.wheel.next()].into_iter().flatten().min()
+        [self.net.poll_timeout(), self.wheel.next(), self.tcp.poll_release()].into_iter().flatten().min()
     }
 
     /// Hands frames to `sink`. Returns whether more would come at once: the work of one call is bounded.

@@ -21,7 +21,12 @@ use crate::smol::tcp::Tcp;
 const SEGMENTS: usize = 48;
 /// Segments after which frames leave: as many super-segments as stay in a CPU's cache (256 KiB) are copied to a
 /// port at half the price.
-const WARM: usize = 4;
+const BATCH: usize = 4;
+/// Connections that keep what only busy ones need although they are idle: some hundred kilobytes, as much as stays in
+/// a CPU's cache.
+const WARM: usize = 128;
+/// Connections looked at, per one that becomes warm, for one that can rest.
+const LOOKED_AT: usize = 2;
 /// Where the checksum is in a TCP header.
 const TCP_CHECKSUM: u16 = 16;
 /// net.ipv4.ip_default_ttl, and the default hop limit.
@@ -56,21 +61,49 @@ impl Engine {
                 Said::Something => {
                     left -= 1;
                     self.ready.push_back(id);
-                    if left.is_multiple_of(WARM) {
+                    if left.is_multiple_of(BATCH) {
                         self.hand_out(now, sink);
                     }
                 }
                 Said::Nothing => {
+                    let mut news = false;
                     if let Some(stream) = self.sockets.get_mut(id).and_then(|socket| socket.stream_mut()) {
                         stream.ready = false;
+                        let warm = stream.connection.as_ref().is_some_and(|it| self.tcp.is_warm(it));
+                        news = warm && !stream.warm;
+                        stream.warm |= warm;
                     }
                     self.observe(now, id);
+                    if news {
+                        self.note_warm(now, id);
+                    }
                 }
             }
         }
         self.drain_loopback(now);
         self.hand_out(now, sink);
         !self.ready.is_empty()
+    }
+
+    /// A connection had something to do. Beyond [`WARM`], the one for which that is longest ago rests, or is left for
+    /// later if it is still busy: a clock with one hand.
+    fn note_warm(&mut self, now: Instant, id: SocketId) {
+        self.warm.push_back(id);
+        for _ in 0..LOOKED_AT {
+            if self.warm.len() <= WARM {
+                break;
+            }
+            let Some(oldest) = self.warm.pop_front() else { break };
+            let Some(stream) = self.sockets.get_mut(oldest).and_then(|socket| socket.stream_mut()) else {
+                continue;
+            };
+            if stream.ready || stream.connection.as_mut().is_some_and(|it| !self.tcp.rest(now, it)) {
+                self.warm.push_back(oldest);
+            } else {
+                stream.warm = false;
+                self.observe(now, oldest);
+            }
+        }
     }
 
     /// Frames that are ready leave.

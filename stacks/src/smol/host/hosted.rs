@@ -1,18 +1,18 @@
 //! One stack of a host: its engine, its ports and its sockets.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use msocket::line::Refusal;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
+use rustc_hash::FxHashMap;
 use rustix::net::SocketType;
 
 use super::super::call::{Caller, Ticket};
 use super::super::engine::{Engine, SocketId};
 use super::super::port::{Plugs, Port};
-use super::super::pump::datagram::Datagram;
 use super::super::pump::listener::Offered;
 use super::super::pump::stream::Stream;
 use super::super::pump::{End, Place, Shared, Socket, unix};
@@ -35,7 +35,8 @@ const PROBES: usize = 2;
 pub(super) struct Hosted {
     key: StackKey,
     state: Result<Engine, String>,
-    pub(super) sockets: HashMap<SocketId, Socket>,
+    /// Boxed: the table has places to spare.
+    pub(super) sockets: FxHashMap<SocketId, Box<Socket>>,
     /// Sockets without a peer, whose end nobody tells us of; looked at in turn.
     unwatched: VecDeque<SocketId>,
     deadline: Option<Instant>,
@@ -89,7 +90,7 @@ impl Hosted {
         Ok(Self {
             key,
             state: Ok(engine),
-            sockets: HashMap::new(),
+            sockets: FxHashMap::default(),
             unwatched: VecDeque::new(),
             deadline: None,
             unfinished: true,
@@ -120,7 +121,7 @@ impl Hosted {
     }
 
     /// Engine and sockets at once.
-    pub(super) fn parts(&mut self) -> (&mut Engine, &mut HashMap<SocketId, Socket>) {
+    pub(super) fn parts(&mut self) -> (&mut Engine, &mut FxHashMap<SocketId, Box<Socket>>) {
         (self.state.as_mut().expect("a failed stack is not asked"), &mut self.sockets)
     }
 
@@ -165,7 +166,7 @@ impl Hosted {
             let nonblocking = spec.kind & libc::SOCK_NONBLOCK != 0;
             let program = unix::program_end(kind, nonblocking)?;
             let mut address = None;
-            let mut end = if stream { End::Idle } else { End::Datagram(Datagram::default()) };
+            let mut end = if stream { End::Idle } else { End::Datagram(Box::default()) };
             if let End::Datagram(datagram) = &mut end
                 && matches!(spec.domain, libc::AF_NETLINK | libc::AF_PACKET)
                 && spec.kind & TYPE_MASK != SOCK_PACKET
@@ -195,7 +196,7 @@ impl Hosted {
         self.unwatched.push_back(id);
         let (caller, listener, parked) = (*caller, None, Vec::new());
         let socket = Socket { id, token, kind, address, inode, caller, listener, end, parked };
-        self.sockets.insert(id, socket);
+        self.sockets.insert(id, Box::new(socket));
         Ok(program)
     }
 
@@ -355,7 +356,7 @@ impl Hosted {
             let (kind, parked) = (SocketType::STREAM, Vec::new());
             let (listener, address) = (Some(listening), None);
             let socket = Socket { id, token, kind, address, inode: 0, caller, listener, end, parked };
-            sockets.insert(id, socket);
+            sockets.insert(id, Box::new(socket));
             found.moved = true;
         }
         if found.gone {
@@ -381,7 +382,7 @@ impl Hosted {
     /// queue makes the listener readable again. Without room there, others do.
     pub(super) fn mark_returned(&mut self, listener: SocketId, shared: &mut Shared) {
         if let Some(Socket { end: End::Listener(_), address: Some(address), .. }) =
-            self.sockets.get(&listener)
+            self.sockets.get(&listener).map(Box::as_ref)
         {
             shared.next += 1;
             let _ = unix::offer(address, &shared.name(shared.next));

@@ -148,7 +148,7 @@ pub(super) enum End {
     /// A listener.
     Listener(Listener),
     /// Messages.
-    Datagram(Datagram),
+    Datagram(Box<Datagram>),
 }
 
 /// A socket.

@@ -7,7 +7,10 @@
 //! neither listens) or both have SO_REUSEPORT and one owner. Ports that nobody asked for come from 32768 to
 //! 60999, in the order of RFC 6056 algorithm 4: a secret hash of the other ends says where to begin, and a
 //! counter by another hash of them where it goes on; connections begin with the even ones and bind() with the
-//! odd ones, so that they meet late. Linux: Documentation/networking/ip-sysctl.rst, ip_local_port_range.
+//! odd ones, so that they meet late. If the first one is taken, some others are tried here and there, first of the one
+//! sort and then of the other, before all are in turn: among ports that were taken in order, the next one would be
+//! taken as well. So a port is found in a few steps until nearly all are taken.
+//! Linux: Documentation/networking/ip-sysctl.rst, ip_local_port_range.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -25,6 +28,8 @@ use crate::smol::engine::SocketId;
 pub(crate) const EPHEMERAL: RangeInclusive<u16> = 32_768..=60_999;
 /// Counters of algorithm 4 (Linux has 2^16 of them; fewer only means that they are shared more).
 const COUNTERS: usize = 256;
+/// Ports of one sort tried here and there: if four in five are taken, that fails once in 35 times.
+const LEAPS: u32 = 16;
 
 /// The protocols that have ports of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,7 +115,7 @@ impl Ports {
         first.is_some_and(|socket| socket.ownership == Ownership::Given)
     }
 
-    /// The ports of `range` in the order in which to try them. `hash`: a secret hash of what distinguishes this
+    /// The ports of `range` in the order in which to try them, some of them twice. `hash`: a secret hash of what distinguishes this
     /// one from others that may have the same port.
     pub(crate) fn order(
         &mut self,
@@ -124,10 +129,14 @@ impl Ports {
         let start = ((hash as u32).wrapping_add((*counter).into()) % count) & !1;
         *counter = counter.wrapping_add(2);
         let first = u32::from(!even_first) ^ (low & 1);
-        [first, first ^ 1]
+        let around = count + (count & 1);
+        let leap = 2 * (((hash >> 40) as u32 % around) | 1);
+        let tries = [(LEAPS.min(count), leap), (around / 2, 2)];
+        tries
             .into_iter()
-            .flat_map(move |parity| {
-                (0..count.div_ceil(2)).map(move |n| (start + 2 * n) % (count + (count & 1)) + parity)
+            .flat_map(move |(tries, step)| [(tries, step, first), (tries, step, first ^ 1)])
+            .flat_map(move |(tries, step, parity)| {
+                (0..tries).map(move |n| (start + step * n) % around + parity)
             })
             .filter(move |offset| *offset < count)
             .map(move |offset| (low + offset) as u16)
@@ -176,16 +185,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_port_is_tried_once() {
+    fn every_port_is_tried() {
         let mut ports = Ports::new(Key::new([1, 2]));
         let secret = Secret::new([3, 4]);
         for range in [EPHEMERAL, 40_001..=40_001, 40_001..=40_004, 40_000..=40_006] {
             for even in [true, false] {
-                let mut seen: Vec<u16> = ports.order(range.clone(), secret.of(&7u32), even).collect();
-                seen.sort_unstable();
+                let seen: BTreeSet<u16> = ports.order(range.clone(), secret.of(&7u32), even).collect();
                 assert!(seen.iter().copied().eq(range.clone()), "{range:?} {even}");
             }
         }
+    }
+
+    #[test]
+    fn a_free_port_is_found_soon_until_nearly_all_are_taken() {
+        let mut ports = Ports::new(Key::new([1, 2]));
+        let secret = Secret::new([3, 4]);
+        let (hash, all) = (secret.of(&7u32), EPHEMERAL.count());
+        let mut taken = BTreeSet::new();
+        let mut take = |count: usize| {
+            let mut steps = 0;
+            for _ in 0..count {
+                let order = ports.order(EPHEMERAL, hash, true).inspect(|_| steps += 1);
+                let port = order.into_iter().find(|port| !taken.contains(port)).expect("some are free");
+                taken.insert(port);
+            }
+            steps / count
+        };
+        assert_eq!(take(all / 2), 1);
+        let more = take(all * 2 / 5);
+        assert!(more <= 2 * LEAPS as usize, "{more}");
+        take(all / 10);
     }
 
     #[test]

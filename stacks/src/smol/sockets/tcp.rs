@@ -57,6 +57,8 @@ pub(crate) struct Stream {
     pub(crate) queued: bool,
     /// It is in the list of those that may have something to send.
     pub(crate) ready: bool,
+    /// It is in the list of those whose connections may be warm.
+    pub(crate) warm: bool,
     /// It was established at some time.
     pub(crate) was_connected: bool,
     /// It is in the list of TIME-WAITs without a program.
@@ -79,6 +81,7 @@ impl Stream {
             parent: None,
             queued: false,
             ready: false,
+            warm: false,
             was_connected: false,
             time_wait: false,
             detached: false,
@@ -363,7 +366,7 @@ impl Engine {
             return 0;
         }
         let Some(connection) = &mut stream.connection else { return 0 };
-        let sent = self.tcp.send_with(connection, fill);
+        let sent = self.tcp.send_with(now, connection, fill);
         if sent > 0 {
             self.make_ready(id);
         }

@@ -9,14 +9,17 @@ use std::time::Instant;
 use nix::errno::Errno;
 use smoltcp::socket::tcp::{CongestionControl, State as Inner};
 
+use super::pool::Pool;
 use super::scoreboard::Scoreboard;
 use super::segment::{Bare, Flags, SACK_BLOCKS};
-use super::slab::{Body, Slab};
+use super::slab::Body;
 use super::timers::Timers;
 use super::{Congestion, Ends, Info, Settings, State};
 
 /// Smallest ring, in bytes: Linux's SOCK_MIN_RCVBUF, rounded.
 const LEAST_RING: usize = 2048;
+/// Largest: Linux's tcp_rmem and tcp_wmem end at 6 and 4 MiB; SO_RCVBUFFORCE goes further.
+pub(super) const MOST_RING: usize = 64 << 20;
 /// MSS of a peer that names none (RFC 9293 clause 3.7.1).
 const DEFAULT_MSS: (u16, u16) = (536, 1220);
 /// Smallest MSS that we believe (Linux's TCP_MIN_SND_MSS).
@@ -68,6 +71,10 @@ pub(super) struct Sending {
     pub(super) recover: Option<u32>,
     /// Behind the last urgent byte, until that is acknowledged (SND.UP).
     pub(super) urgent: Option<u32>,
+    /// Nothing was sent again, and never more than the initial window was on its way, since smoltcp was new to it.
+    pub(super) calm: bool,
+    /// The peer's window as smoltcp was told last.
+    pub(super) inner_window: u16,
 }
 
 /// The receiving half.
@@ -85,6 +92,10 @@ pub(super) struct Receiving {
     pub(super) edge: u32,
     /// Behind the last byte that lies in the ring, in order or not.
     pub(super) furthest: u32,
+    /// To add to smoltcp's to get the peer's.
+    pub(super) shift_by: u32,
+    /// What smoltcp would take at least.
+    pub(super) inner_edge: u32,
     /// Our window scale.
     pub(super) scale: u8,
     /// Where the peer's FIN is.
@@ -145,8 +156,10 @@ pub(super) struct Counts {
 
 /// One connection.
 pub struct Connection {
-    /// smoltcp's part; gone when nothing is left to be done by it.
-    pub(super) body: Option<Body>,
+    /// smoltcp's part; gone when nothing is left to be done by it, and while there is nothing to do (`rest`).
+    pub(super) body: Option<Box<Body>>,
+    /// Bytes of its rings: to receive, to send.
+    pub(super) rings: (u32, u32),
     pub(super) settings: Settings,
     pub(super) ports: (u16, u16),
     /// Bytes of an IP header.
@@ -197,21 +210,24 @@ impl fmt::Debug for Connection {
 
 impl Connection {
     /// A connection that has said nothing yet.
-    pub(super) fn new(slab: &Slab, ends: &Ends, settings: &Settings, isn: u32, offset: u32) -> Self {
-        let rings = (settings.receive_buffer.max(LEAST_RING), settings.send_buffer.max(LEAST_RING));
-        let mut body = Body::new(slab, rings.0, rings.1);
+    pub(super) fn new(pool: &mut Pool, ends: &Ends, settings: &Settings, isn: u32, offset: u32) -> Self {
+        let ring = |bytes: usize| bytes.clamp(LEAST_RING, MOST_RING) as u32;
+        let mut body = pool.take((ring(settings.receive_buffer), ring(settings.send_buffer)));
+        body.renew();
+        let rings = body.rings();
         body.with(|socket| {
             socket.set_tsval_generator(settings.timestamps.then_some(|| 0));
             socket.set_congestion_control(inner_congestion(settings.congestion));
         });
         let mut connection = Self {
             body: Some(body),
+            rings: (rings.0 as u32, rings.1 as u32),
             settings: settings.clone(),
             ports: (ends.local_port, ends.peer_port),
             ip_header: if ends.local.is_ipv4() { 20 } else { 40 },
             phase: Phase::Handshake,
             error: None,
-            sending: Sending { isn, una: isn, max: isn, ..Sending::default() },
+            sending: Sending { isn, una: isn, max: isn, calm: true, ..Sending::default() },
             receiving: Receiving::default(),
             stamps: Stamps { offset, ..Stamps::default() },
             timers: Timers::default(),
@@ -272,7 +288,11 @@ impl Connection {
 
     /// smoltcp's idea of the state.
     pub(super) fn inner(&self) -> Inner {
-        self.body.as_ref().map_or(Inner::Closed, |body| body.socket().state())
+        match &self.body {
+            Some(body) => body.socket().state(),
+            None if self.phase == Phase::Open => Inner::Established,
+            None => Inner::Closed,
+        }
     }
 
     pub(super) fn state(&self) -> State {
@@ -297,7 +317,9 @@ impl Connection {
     }
 
     pub(super) fn send_room(&self) -> usize {
-        let Some(body) = &self.body else { return 0 };
+        let Some(body) = &self.body else {
+            return if self.phase == Phase::Open { self.rings.1 as usize } else { 0 };
+        };
         let socket = body.socket();
         if self.finish_later || self.phase != Phase::Open || !socket.may_send() {
             return 0;
@@ -494,7 +516,7 @@ impl Connection {
     }
 }
 
-fn inner_congestion(congestion: Congestion) -> CongestionControl {
+pub(super) fn inner_congestion(congestion: Congestion) -> CongestionControl {
     match congestion {
         Congestion::Cubic => CongestionControl::Cubic,
         Congestion::Reno => CongestionControl::Reno,

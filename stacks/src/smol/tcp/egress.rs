@@ -22,8 +22,7 @@ use super::wire::{DRESS, REPLY, Wire};
 
 /// What makes any timer of smoltcp's run out: its longest is a minute.
 const A_MINUTE_US: i64 = 61_000_000;
-/// How long the rings of an idle connection keep their pages: a page fault costs less than a microsecond, so
-/// this only keeps busy connections from paying it.
+/// How long an idle connection keeps its body and the rings' pages.
 const DISCARD_AFTER: Duration = Duration::from_secs(2);
 /// What is sent so soon after something was received is an answer to it (TCP_ATO_MIN).
 const ANSWER: Duration = Duration::from_millis(40);
@@ -51,7 +50,7 @@ impl Connection {
         if let Some(segment) = self.poll_own(tools, now, out, at) {
             return Some(segment);
         }
-        if self.phase == Phase::Open {
+        if self.phase == Phase::Open && self.body.is_some() {
             let mut silent = 0;
             for _ in 0..MOST_SWALLOWED {
                 if self.is_corked(now) {
@@ -174,8 +173,10 @@ impl Connection {
             return false;
         }
         let takes = data as u32 + flags.length();
-        let ack = segment.ack();
-        let widened = self.widen(ack.wrapping_add(u32::from(segment.window()) << self.receiving.scale));
+        let ack = segment.ack().wrapping_add(self.receiving.shift_by);
+        let edge = ack.wrapping_add(u32::from(segment.window()) << self.receiving.scale);
+        self.receiving.inner_edge = edge;
+        let widened = self.widen(edge);
         if takes == 0 {
             if ack == self.receiving.acknowledged && !widened {
                 return false;
@@ -196,6 +197,7 @@ impl Connection {
             segment.set_urgent(pointer);
         }
         self.receiving.acknowledged = ack;
+        segment.set_ack(ack);
         segment.set_window(self.window());
         segment.set_ports(self.ports);
         if segment.header_len() > HEADER {
@@ -210,8 +212,7 @@ impl Connection {
     /// window doubles (tcp_cleanup_rbuf()).
     pub(super) fn widen(&mut self, edge: u32) -> bool {
         let gain = edge.wrapping_sub(self.receiving.edge);
-        let capacity = self.body.as_ref().map_or(0, |body| body.socket().recv_capacity());
-        let least = u32::from(self.mss_limit()).min(capacity as u32 / 2);
+        let least = u32::from(self.mss_limit()).min(self.rings.0 / 2);
         if self.receiving.finished || !before(self.receiving.edge, edge) || gain < least {
             return false;
         }
@@ -225,6 +226,7 @@ impl Connection {
         if before(from, self.sending.max) {
             self.counts.retransmits += 1;
             self.timers.timed = None;
+            self.sending.calm = false;
             if from == self.sending.una && self.timers.backoff == 0 {
                 self.sending.recover.get_or_insert(self.sending.max);
             }
@@ -242,6 +244,7 @@ impl Connection {
         let limited = queued as u32 > in_flight + mss && in_flight + mss < self.send_window();
         if limited || in_flight as usize > self.cwnd {
             self.cwnd = in_flight as usize;
+            self.sending.calm = false;
         }
     }
 
@@ -275,9 +278,15 @@ impl Connection {
         if self.keep_alive_at().is_some_and(|at| at <= now) {
             self.expire_keep_alive(now);
         }
+        if self.unsaid_at().is_some_and(|at| at <= now) {
+            self.timers.ack_at = None;
+            self.due.acks = self.due.acks.max(1);
+        }
         if self.timers.discard_at.is_some_and(|at| at <= now) {
             self.timers.discard_at = None;
-            if let (true, Some(body)) = (self.is_idle(), &mut self.body) {
+            if self.is_idle() && self.is_fresh(now) {
+                self.sleep();
+            } else if let (true, Some(body)) = (self.is_empty(), &mut self.body) {
                 body.discard();
             }
         }
@@ -360,18 +369,23 @@ impl Connection {
     }
 
     /// Nothing in the rings, in order or not.
-    fn is_idle(&self) -> bool {
+    fn is_empty(&self) -> bool {
         let Some(body) = &self.body else { return false };
         body.socket().send_queue() == 0
             && body.socket().recv_queue() == 0
             && !before(self.receiving.next, self.receiving.furthest)
     }
 
+    /// When to acknowledge what smoltcp would have acknowledged.
+    fn unsaid_at(&self) -> Option<Instant> {
+        self.timers.ack_at.filter(|_| self.receiving.acknowledged != self.receiving.next)
+    }
+
     /// When there is something to do if nothing happens first.
-    fn next_deadline(&mut self, tools: &mut Tools, now: Instant) -> Option<Instant> {
+    pub(super) fn next_deadline(&mut self, tools: &mut Tools, now: Instant) -> Option<Instant> {
         if self.timers.discard_at.is_none()
-            && self.body.as_ref().is_some_and(|body| body.is_touched())
-            && self.is_idle()
+            && (self.is_idle()
+                || self.body.as_ref().is_some_and(|body| body.touched() > 0) && self.is_empty())
         {
             self.timers.discard_at = Some(now + DISCARD_AFTER);
         }
@@ -382,7 +396,8 @@ impl Connection {
             inner,
             self.timers.retransmit_at,
             self.timers.time_wait_until,
-            self.timers.discard_at,
+            self.timers.discard_at.filter(|_| self.body.is_some()),
+            self.unsaid_at(),
             self.patience_ends(),
             self.keep_alive_at(),
         ]

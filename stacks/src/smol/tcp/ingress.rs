@@ -15,6 +15,7 @@ use smoltcp::socket::tcp::State as Inner;
 
 use super::connection::{Connection, Phase};
 use super::machine::Tools;
+use super::rest::ACK_DELAY;
 use super::segment::{Bare, Flags, Incoming, SACK_BLOCKS, before, later};
 use super::wire::LONGEST_SEGMENT;
 
@@ -26,8 +27,9 @@ const TIME_WAIT: Duration = Duration::from_secs(60);
 const STAMPS_OUTDATED: Duration = Duration::from_secs(24 * 86_400);
 /// Most acknowledgements that wait at a time: three make the peer send again at once, more say nothing new.
 const MOST_ACKS: u8 = 16;
-/// smoltcp's delay of acknowledgements.
-const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
+/// How long an acknowledgement waits for data to go with it: smoltcp's own delay.
+const INNER_ACK_DELAY: smoltcp::time::Duration =
+    smoltcp::time::Duration::from_millis(ACK_DELAY.as_millis() as u64);
 
 /// Duplicate acknowledgements that tell a loss (RFC 5681 clause 3.2).
 const DUPLICATES: u32 = 3;
@@ -136,22 +138,23 @@ impl Connection {
     fn establish(&mut self, tools: &mut Tools, now: Instant) {
         self.phase = Phase::Open;
         self.due.syn = false;
-        self.raise(tools, now);
+        // In smoltcp's words it is about to promise as much.
+        self.receiving.inner_edge = self.receiving.next.wrapping_add(self.rings.0);
+        self.cwnd = INNER_CWND;
+        if self.counts.retransmits <= 1 {
+            self.raise(tools, now);
+        }
         if std::mem::take(&mut self.finish_later) {
             self.finish();
         }
     }
 
-    /// Raises smoltcp's congestion window from its 2 KiB to ten segments (RFC 6928), unless SYNs were lost.
+    /// Raises smoltcp's congestion window from its 2 KiB to ten segments (RFC 6928).
     /// A window grows as data is acknowledged; so some is queued, bytes that nobody wrote and nobody will
     /// send, and acknowledged, a segment at a time.
-    fn raise(&mut self, tools: &mut Tools, now: Instant) {
+    pub(super) fn raise(&mut self, tools: &mut Tools, now: Instant) {
         self.cwnd = INNER_CWND;
-        if self.counts.retransmits > 1 {
-            return;
-        }
-        let mss = u32::from(self.sending.mss);
-        let target = (INITIAL_SEGMENTS * mss).min(u32::from(u16::MAX).max(self.send_window())) as usize;
+        let (mss, target) = (u32::from(self.sending.mss), self.initial_window());
         while self.cwnd < target
             && let Some(body) = &mut self.body
         {
@@ -165,6 +168,12 @@ impl Connection {
                 return;
             }
         }
+    }
+
+    /// Ten segments, in bytes, if the peer's window is as large.
+    pub(super) fn initial_window(&self) -> usize {
+        let segments = INITIAL_SEGMENTS * u32::from(self.sending.mss);
+        segments.min(u32::from(u16::MAX).max(self.send_window())) as usize
     }
 
     /// In every state with a peer that is known (RFC 9293 clause 3.10.7.4).
@@ -294,7 +303,10 @@ impl Connection {
             // Something was lost; smoltcp sees it in acknowledgements that say nothing else.
             self.hear(tools, now, self.receiving.next, una, &[]);
         }
-        if !payload.is_empty() || news || again || before(una, segment.ack) {
+        if !payload.is_empty() {
+            self.wake_up(tools, now);
+        }
+        if self.body.is_some() && (!payload.is_empty() || news || again || before(una, segment.ack)) {
             let ack = later(segment.ack, una);
             self.hear(tools, now, seq, ack, payload);
             if before(una, ack) {
@@ -368,7 +380,7 @@ impl Connection {
     }
 
     /// Says it to smoltcp, and learns what that made of it.
-    fn hear(&mut self, tools: &mut Tools, now: Instant, seq: u32, ack: u32, payload: &[u8]) {
+    pub(super) fn hear(&mut self, tools: &mut Tools, now: Instant, seq: u32, ack: u32, payload: &[u8]) {
         let end = seq.wrapping_add(payload.len() as u32);
         if !payload.is_empty() {
             // More than a segment is acknowledged at once, also if it comes as one (tcp_ack_snd_check()).
@@ -376,7 +388,7 @@ impl Connection {
             let at_once = self.settings.quick_ack || (idle && payload.len() > usize::from(self.mss()));
             if let Some(body) = &mut self.body {
                 body.touch_receive(payload.len());
-                body.with(|socket| socket.set_ack_delay((!at_once).then_some(ACK_DELAY)));
+                body.with(|socket| socket.set_ack_delay((!at_once).then_some(INNER_ACK_DELAY)));
             }
         }
         let header = Bare {
@@ -386,6 +398,7 @@ impl Connection {
             window: self.window_to_say(ack),
             ..Bare::default()
         };
+        self.sending.inner_window = header.window;
         let next = self.receiving.next;
         let reply = tools.feed(now, self, &header, payload);
         self.measure();
@@ -397,7 +410,9 @@ impl Connection {
             self.forget_sacks();
         }
         if let Some((ack, window)) = reply {
-            self.widen(ack.wrapping_add(u32::from(window) << self.receiving.scale));
+            let edge = ack.wrapping_add(u32::from(window) << self.receiving.scale);
+            self.receiving.inner_edge = edge;
+            self.widen(edge);
             self.acknowledge();
             if next == self.receiving.next {
                 self.receiving.furthest = later(self.receiving.furthest, end);
@@ -448,7 +463,11 @@ impl Connection {
 
     /// The peer acknowledged up to `ack`.
     pub(super) fn advance(&mut self, now: Instant, ack: u32) {
-        self.counts.bytes_acked += u64::from(ack.wrapping_sub(self.sending.una));
+        let bytes = ack.wrapping_sub(self.sending.una);
+        self.counts.bytes_acked += u64::from(bytes);
+        if let Some(body) = &mut self.body {
+            body.used += bytes as usize;
+        }
         self.sending.una = ack;
         self.note_urgent_taken();
         self.timers.acknowledged(now, ack, ack == self.sending.max);
@@ -460,6 +479,7 @@ impl Connection {
             self.establish(tools, now);
         }
         if self.receiving.fin == Some(self.receiving.next) && !self.receiving.finished {
+            self.wake_up(tools, now);
             let header = Bare {
                 seq: self.receiving.next,
                 ack: self.sending.una.wrapping_sub(self.sending.shift_by),

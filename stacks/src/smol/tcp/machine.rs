@@ -9,7 +9,7 @@
 //! own (`wire`), its rings in memory that costs nothing while empty (`slab`).
 //!
 //! Each connection has its own clock towards smoltcp, ours or later: skipping time makes smoltcp repeat data
-//! when we say so. The `Interface`s, which smoltcp needs to be called at all, are shared: their only state
+//! when we say so. An idle connection has no smoltcp socket at all (`rest`). The `Interface`s, which smoltcp needs to be called at all, are shared: their only state
 //! that matters is the longest packet.
 
 use std::time::{Duration, Instant};
@@ -21,8 +21,8 @@ use smoltcp::time::Instant as InnerInstant;
 pub use super::connection::Connection;
 use super::connection::Phase;
 use super::isn::Secret;
+use super::pool::Pool;
 use super::segment::{Bare, Flags, Incoming};
-use super::slab::Slab;
 use super::wire::{DRESS, REPLY, Wire, dress, interface};
 use super::{Ends, Info, Segment, Settings, State, Tcp};
 
@@ -37,7 +37,6 @@ const WIDEST: u16 = u16::MAX;
 #[derive(Debug)]
 pub struct Machine {
     secret: Secret,
-    slab: Slab,
     tools: Tools,
 }
 
@@ -47,18 +46,24 @@ impl Machine {
         let secret = Secret::new(&seed);
         let inner_seed =
             u64::from_le_bytes([seed[0], seed[8], seed[16], seed[24], seed[5], seed[13], seed[21], seed[29]]);
-        let tools = Tools { interfaces: Vec::new(), packet: Vec::new(), epoch: now, seed: inner_seed };
-        Self { secret, slab: Slab::default(), tools }
+        let tools = Tools {
+            pool: Pool::default(),
+            interfaces: Vec::new(),
+            packet: Vec::new(),
+            epoch: now,
+            seed: inner_seed,
+        };
+        Self { secret, tools }
     }
 
     /// Bytes in the rings of all connections, in whole pages.
     pub fn memory(&self) -> usize {
-        self.slab.bytes()
+        self.tools.pool.bytes()
     }
 
-    fn connection(&self, now: Instant, ends: &Ends, settings: &Settings) -> Connection {
+    fn connection(&mut self, now: Instant, ends: &Ends, settings: &Settings) -> Connection {
         let isn = self.secret.initial_sequence(ends, now.saturating_duration_since(self.tools.epoch));
-        Connection::new(&self.slab, ends, settings, isn, self.secret.stamp_offset(ends))
+        Connection::new(&mut self.tools.pool, ends, settings, isn, self.secret.stamp_offset(ends))
     }
 }
 
@@ -143,7 +148,29 @@ impl Tcp for Machine {
         connection.send_room()
     }
 
-    fn send_with(&mut self, connection: &mut Connection, fill: &mut dyn FnMut(&mut [u8]) -> usize) -> usize {
+    fn is_warm(&self, connection: &Connection) -> bool {
+        connection.body.is_some()
+    }
+
+    fn rest(&mut self, now: Instant, connection: &mut Connection) -> bool {
+        connection.rest(&mut self.tools, now)
+    }
+
+    fn poll_release(&self) -> Option<Instant> {
+        self.tools.pool.poll_release()
+    }
+
+    fn release(&mut self, now: Instant) {
+        self.tools.pool.release(now);
+    }
+
+    fn send_with(
+        &mut self,
+        now: Instant,
+        connection: &mut Connection,
+        fill: &mut dyn FnMut(&mut [u8]) -> usize,
+    ) -> usize {
+        connection.wake_up(&mut self.tools, now);
         connection.send_with(fill)
     }
 
@@ -172,7 +199,8 @@ impl Tcp for Machine {
         sequence.wrapping_sub(sending.una) <= sending.max.wrapping_sub(sending.una)
     }
 
-    fn finish(&mut self, _now: Instant, connection: &mut Connection) {
+    fn finish(&mut self, now: Instant, connection: &mut Connection) {
+        connection.wake_up(&mut self.tools, now);
         connection.finish();
     }
 
@@ -188,6 +216,7 @@ impl Tcp for Machine {
 /// What all connections of a machine work with.
 #[derive(Debug)]
 pub(super) struct Tools {
+    pub(super) pool: Pool,
     /// By MSS and whether super-segments may be made.
     interfaces: Vec<((u16, bool), Box<Inner>)>,
     /// A packet for smoltcp, its memory kept.
@@ -221,7 +250,9 @@ impl Tools {
     ) -> Option<(u32, u16)> {
         let inner_now = self.inner(now, connection.ahead_us);
         let mut packet = std::mem::take(&mut self.packet);
-        let header = Bare { ports: (super::wire::PORTS.1, super::wire::PORTS.0), ..*header };
+        let shift_by = connection.receiving.shift_by;
+        let seq = header.seq.wrapping_sub(shift_by);
+        let header = Bare { ports: (super::wire::PORTS.1, super::wire::PORTS.0), seq, ..*header };
         dress(&mut packet, &header, payload);
         let mut reply = [0; REPLY];
         let mut wire = Wire::new(&mut reply);
@@ -233,7 +264,7 @@ impl Tools {
         let sent = wire.sent;
         self.packet = packet;
         let reply = Incoming::parse(&reply[DRESS..sent?])?;
-        (!reply.flags.has(Flags::RST)).then_some((reply.ack, reply.window))
+        (!reply.flags.has(Flags::RST)).then_some((reply.ack.wrapping_add(shift_by), reply.window))
     }
 
     /// Lets smoltcp send.

@@ -12,6 +12,8 @@ mod egress;
 mod ingress;
 mod isn;
 mod machine;
+mod pool;
+mod rest;
 mod scoreboard;
 mod segment;
 mod slab;
@@ -224,10 +226,23 @@ pub trait Tcp: Debug {
     /// Free room in the send buffer, in bytes; 0 unless data may be sent now.
     fn send_room(&self, connection: &Self::Connection) -> usize;
 
+    /// It has more than an idle connection needs, and may have less after [`Tcp::rest`].
+    fn is_warm(&self, connection: &Self::Connection) -> bool;
+
+    /// Lets go of what others can use, if that loses nothing. Returns whether it did.
+    fn rest(&mut self, now: Instant, connection: &mut Self::Connection) -> bool;
+
+    /// When to call [`Tcp::release`].
+    fn poll_release(&self) -> Option<Instant>;
+
+    /// Gives memory back that no connection has needed for a while.
+    fn release(&mut self, now: Instant);
+
     /// Lets `fill` write into free room of the send buffer, a contiguous piece at a time; it says how many
     /// bytes it wrote, 0 ends. Returns the sum.
     fn send_with(
         &mut self,
+        now: Instant,
         connection: &mut Self::Connection,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> usize;

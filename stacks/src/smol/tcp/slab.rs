@@ -10,6 +10,7 @@
 //!
 //! [`Body`] is a smoltcp socket together with the slots of its rings, so that neither outlives the other: the
 //! socket's lifetime `'static` is a promise of this file, kept by never handing it out by value.
+//! Bodies without a connection wait in a [`Pool`](super::pool::Pool).
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -21,12 +22,14 @@ use smoltcp::socket::tcp::{Socket, SocketBuffer};
 use smoltcp::time::Instant;
 
 use super::super::tally::Tally;
+use super::connection::MOST_RING;
+use super::pool::Rest;
 use super::wire::{HERE, PORTS, THERE, Wire};
 
 /// Smallest slot, in bytes: a page.
 const LEAST_SLOT: usize = 4096;
-/// Largest slot, in bytes: Linux's tcp_rmem and tcp_wmem end at 6 and 4 MiB; SO_RCVBUFFORCE goes further.
-const MOST_SLOT: usize = 64 << 20;
+/// Largest slot, in bytes.
+const MOST_SLOT: usize = MOST_RING;
 /// Sizes of slots: powers of two from the least to the most.
 const CLASSES: usize = 15;
 /// Bytes of a region, unless one slot is as large: few mappings (vm.max_map_count is 65,530), and a stack with
@@ -103,6 +106,8 @@ struct Slot {
     region: usize,
     index: u32,
     base: NonNull<u8>,
+    /// Bytes of the ring in it.
+    ring: usize,
     /// From where on no byte was written since it was last empty of pages.
     touched: usize,
     /// Where the last byte was written, if the ring began at the front when it was last empty.
@@ -140,7 +145,16 @@ impl Slab {
             shelf.free -= 1;
             // SAFETY: the index is below the number of slots, so the address lies in the mapping.
             let base = unsafe { start.add(index as usize * size) };
-            return Some(Slot { slab: self.clone(), class, region, index, base, touched: 0, written: 0 });
+            return Some(Slot {
+                slab: self.clone(),
+                class,
+                region,
+                index,
+                base,
+                ring: size,
+                touched: 0,
+                written: 0,
+            });
         }
     }
 }
@@ -217,6 +231,10 @@ pub(super) struct Body {
     handle: SocketHandle,
     receive: Option<Slot>,
     send: Option<Slot>,
+    /// What it knows of the connection that it was last used for, if another may have it as it is.
+    pub(super) rest: Option<Rest>,
+    /// Bytes acknowledged and received since it was new, to know when it is worn.
+    pub(super) used: usize,
 }
 
 impl fmt::Debug for Body {
@@ -233,7 +251,21 @@ impl Body {
         let (send_ring, send) = ring(slab, send);
         let mut set = SocketSet::new(vec![SocketStorage::EMPTY]);
         let handle = set.add(Socket::new(receive_ring, send_ring));
-        Self { set, handle, receive, send }
+        Self { set, handle, receive, send, rest: None, used: 0 }
+    }
+
+    /// Makes it as new, on the same rings.
+    pub(super) fn renew(&mut self) {
+        drop(self.set.remove(self.handle));
+        let receive = self.receive.as_ref().map_or_else(fallback, slice);
+        let send = self.send.as_ref().map_or_else(fallback, slice);
+        self.handle = self.set.add(Socket::new(receive, send));
+        (self.rest, self.used) = (None, 0);
+    }
+
+    /// Bytes of its rings.
+    pub(super) fn rings(&self) -> (usize, usize) {
+        (self.socket().recv_capacity(), self.socket().send_capacity())
     }
 
     /// The socket, to look at.
@@ -270,6 +302,7 @@ impl Body {
 
     /// So many bytes come into the receive ring, which goes round and round.
     pub(super) fn touch_receive(&mut self, bytes: usize) {
+        self.used += bytes;
         if let Some(slot) = &mut self.receive {
             slot.touch(bytes, false);
         }
@@ -283,9 +316,9 @@ impl Body {
         }
     }
 
-    /// Whether [`Body::discard`] would free anything.
-    pub(super) fn is_touched(&self) -> bool {
-        [&self.receive, &self.send].into_iter().flatten().any(|slot| slot.touched > 0)
+    /// Bytes of pages that [`Body::discard`] would free.
+    pub(super) fn touched(&self) -> usize {
+        [&self.receive, &self.send].into_iter().flatten().map(|slot| pages(slot.touched)).sum()
     }
 
     /// Gives the rings' pages back: whatever is in them is lost, so only when both are empty.
@@ -298,15 +331,25 @@ impl Body {
 
 /// A ring of `bytes`, and the slot it lies in.
 fn ring(slab: &Slab, bytes: usize) -> (SocketBuffer<'static>, Option<Slot>) {
-    let bytes = bytes.min(MOST_SLOT);
-    let Some(slot) = slab.take(bytes) else {
+    let Some(mut slot) = slab.take(bytes) else {
         log::warn!("smol: no memory to map for a TCP buffer of {bytes} bytes, taking {FALLBACK_RING}");
-        return (SocketBuffer::new(vec![0; FALLBACK_RING]), None);
+        return (fallback(), None);
     };
-    // SAFETY: the slot is `slot.bytes()` long, zeroed by the kernel and nobody else's until it is dropped,
+    slot.ring = bytes;
+    (slice(&slot), Some(slot))
+}
+
+/// A ring from the heap.
+fn fallback() -> SocketBuffer<'static> {
+    SocketBuffer::new(vec![0; FALLBACK_RING])
+}
+
+/// The ring in a slot. There is one at a time: the last one is dropped before the next is made.
+fn slice(slot: &Slot) -> SocketBuffer<'static> {
+    // SAFETY: the slot is `slot.bytes()` long, zeroed by the kernel at first and nobody else's until it is dropped,
     // which `Body` does after the socket that has this reference.
-    let slice = unsafe { std::slice::from_raw_parts_mut(slot.base.as_ptr(), bytes.min(slot.bytes())) };
-    (SocketBuffer::new(slice), Some(slot))
+    let slice = unsafe { std::slice::from_raw_parts_mut(slot.base.as_ptr(), slot.ring.min(slot.bytes())) };
+    SocketBuffer::new(slice)
 }
 
 #[cfg(test)]

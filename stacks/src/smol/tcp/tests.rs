@@ -2,6 +2,7 @@
 
 mod basic;
 mod guard;
+mod rest;
 mod simulation;
 mod urgent;
 
@@ -89,6 +90,7 @@ struct End {
     ends: Ends,
     settings: Settings,
     connection: Option<Connection>,
+    now: Instant,
 }
 
 impl End {
@@ -106,7 +108,7 @@ impl End {
 
     fn send(&mut self, mut data: &[u8]) -> usize {
         let connection = self.connection.as_mut().unwrap();
-        self.machine.send_with(connection, &mut |room| {
+        self.machine.send_with(self.now, connection, &mut |room| {
             let length = room.len().min(data.len());
             room[..length].copy_from_slice(&data[..length]);
             data = &data[length..];
@@ -149,6 +151,7 @@ impl Pair {
             ends,
             settings,
             connection: None,
+            now,
         };
         let mut pair = Self {
             now,
@@ -192,6 +195,7 @@ impl Pair {
     /// Everything that an end has to send goes on the link.
     fn drain(&mut self, from: usize) {
         let mut budget = 10_000;
+        self.ends[from].now = self.now;
         loop {
             let end = &mut self.ends[from];
             let Some(connection) = &mut end.connection else { return };

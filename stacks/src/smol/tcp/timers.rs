@@ -84,7 +84,9 @@ pub(super) struct Timers {
     pub(super) probed_at: Option<Instant>,
     /// TIME-WAIT ends.
     pub(super) time_wait_until: Option<Instant>,
-    /// The rings' pages may go.
+    /// What smoltcp would acknowledge is acknowledged without it.
+    pub(super) ack_at: Option<Instant>,
+    /// The memory may go.
     pub(super) discard_at: Option<Instant>,
     /// TCP_CORK lets go.
     pub(super) uncork_at: Option<Instant>,
