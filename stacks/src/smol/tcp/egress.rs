@@ -203,7 +203,11 @@ impl Connection {
     /// smoltcp allows the peer up to `edge`. We say so only if that makes room for a whole segment (silly
     /// window syndrome, RFC 9293 clause 3.8.6.2.2). Returns whether it is worth a segment of its own: the
     /// window doubles (tcp_cleanup_rbuf()).
+    ///
+    /// What scaling rounds off makes smoltcp's own edge go back and forth, and it drops what lies behind: so we
+    /// promise that much less.
     pub(super) fn widen(&mut self, edge: u32) -> bool {
+        let edge = edge.wrapping_sub((1 << self.receiving.scale) - 1);
         let gain = edge.wrapping_sub(self.receiving.edge);
         let capacity = self.body.as_ref().map_or(0, |body| body.socket().recv_capacity());
         let least = u32::from(self.mss_limit()).min(capacity as u32 / 2);
