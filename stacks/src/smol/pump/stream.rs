@@ -220,22 +220,26 @@ impl Stream {
 
     /// From the engine to the program.
     fn give(&mut self, now: Instant, id: SocketId, engine: &mut Engine) -> bool {
-        let (ours, writable) = (&self.ours, &mut self.writable);
-        let mut give = |piece: &[u8]| match unix::write(ours, piece) {
+        engine.receive_with(now, id, &mut |piece| self.hand_over(piece)) > 0
+    }
+
+    /// To the program, as much as it takes at once.
+    pub(in super::super) fn hand_over(&mut self, piece: &[u8]) -> usize {
+        if !self.writable {
+            return 0;
+        }
+        match unix::write(&self.ours, piece) {
             Ok(count) => {
-                if count < piece.len() {
-                    *writable = false;
-                }
+                self.writable = count == piece.len();
                 count
             }
             Err(Errno::EAGAIN) => {
-                *writable = false;
+                self.writable = false;
                 0
             }
             // The program has shut its receiving side, or has gone: nobody will read this.
             Err(_) => piece.len(),
-        };
-        engine.receive_with(now, id, &mut give) > 0
+        }
     }
 
     /// From the program to the engine. True if the program will write no more and all of it was taken.

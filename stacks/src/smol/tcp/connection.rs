@@ -81,6 +81,8 @@ pub(super) struct Receiving {
     pub(super) acknowledged: u32,
     /// Behind the last one that we ever allowed.
     pub(super) edge: u32,
+    /// To add to smoltcp's sequence numbers to get the peer's: bytes that went past smoltcp.
+    pub(super) shift_by: u32,
     /// Behind the last byte that lies in the ring, in order or not.
     pub(super) furthest: u32,
     /// Our window scale.

@@ -172,7 +172,7 @@ impl Connection {
             return false;
         }
         let takes = data as u32 + flags.length();
-        let ack = segment.ack();
+        let ack = segment.ack().wrapping_add(self.receiving.shift_by);
         let widened = self.widen(ack.wrapping_add(u32::from(segment.window()) << self.receiving.scale));
         if takes == 0 {
             if ack == self.receiving.acknowledged && !widened {
@@ -191,6 +191,7 @@ impl Connection {
             self.note_sent(now, seq, seq.wrapping_add(takes));
         }
         self.receiving.acknowledged = ack;
+        segment.set_ack(ack);
         segment.set_window(self.window());
         segment.set_ports(self.ports);
         if segment.header_len() > HEADER {

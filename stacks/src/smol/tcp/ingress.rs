@@ -29,6 +29,9 @@ const MOST_ACKS: u8 = 16;
 /// smoltcp's delay of acknowledgements.
 const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
 
+/// Data shorter than this is not lent: to copy it costs little, and its acknowledgement may wait.
+const LEAST_LENT: usize = 8 << 10;
+
 /// Duplicate acknowledgements that tell a loss (RFC 5681 clause 3.2).
 const DUPLICATES: u32 = 3;
 /// smoltcp's initial congestion window, in bytes.
@@ -281,10 +284,15 @@ impl Connection {
             self.timers.reopened(now);
         }
         self.note_fin(segment);
-        let (seq, payload) = self.cut(segment);
+        let (seq, mut payload) = self.cut(segment);
         if !payload.is_empty() {
             self.receiving.pushed = segment.flags.has(Flags::PSH);
             self.timers.data_at = Some(now);
+        }
+        let lent = tools.lends && self.may_lend(segment, payload);
+        if lent {
+            tools.lent = payload.len();
+            payload = &[];
         }
         let again = segment.payload.is_empty() && !segment.flags.has(Flags::FIN) && !stale;
         let max = self.sending.max;
@@ -301,10 +309,43 @@ impl Connection {
                 self.recover(tools, now);
             }
         }
-        if payload.is_empty() && !segment.payload.is_empty() {
+        if payload.is_empty() && !segment.payload.is_empty() && !lent {
             self.acknowledge();
         }
         self.follow(tools, now);
+    }
+
+    /// Long data that comes next, and nothing waits before or behind it.
+    fn may_lend(&self, segment: &Incoming<'_>, data: &[u8]) -> bool {
+        data.len() >= LEAST_LENT
+            && data.len() == segment.payload.len()
+            && segment.seq == self.receiving.next
+            && self.receiving.furthest == self.receiving.next
+            && self.received() == 0
+            && !segment.flags.has(Flags::FIN)
+            && matches!(self.inner(), Inner::Established | Inner::FinWait1 | Inner::FinWait2)
+    }
+
+    /// The program has the first `taken` of the bytes that were lent to it: smoltcp's sequence numbers stay where
+    /// they are, and so does its window, while the peer's go on. smoltcp gets the rest.
+    pub(super) fn settle(&mut self, tools: &mut Tools, now: Instant, lent: &[u8], taken: usize) {
+        let (past, rest) = lent.split_at(taken.min(lent.len()));
+        let (count, receiving) = (past.len() as u32, &mut self.receiving);
+        receiving.shift_by = receiving.shift_by.wrapping_add(count);
+        receiving.start = receiving.start.wrapping_add(count);
+        receiving.next = receiving.next.wrapping_add(count);
+        receiving.furthest = receiving.next;
+        receiving.edge = receiving.edge.wrapping_add(count);
+        self.counts.bytes_received += u64::from(count);
+        if count > 0 {
+            // More than a segment, as a rule: see `hear`.
+            self.due.acks = self.due.acks.max(1);
+        }
+        if !rest.is_empty() {
+            self.hear(tools, now, self.receiving.next, self.sending.una, rest);
+        }
+        self.follow(tools, now);
+        self.stir();
     }
 
     /// A loss was noticed, and not all that was on its way then is acknowledged: the next segment is lost, too

@@ -230,6 +230,10 @@ impl<'a> Outgoing<'a> {
         self.bytes[4..8].copy_from_slice(&seq.to_be_bytes());
     }
 
+    pub(super) fn set_ack(&mut self, ack: u32) {
+        self.bytes[8..12].copy_from_slice(&ack.to_be_bytes());
+    }
+
     pub(super) fn set_window(&mut self, window: u16) {
         self.bytes[14..16].copy_from_slice(&window.to_be_bytes());
     }

@@ -35,7 +35,7 @@ impl Rogue {
     /// It connects to us; no timestamps, window scale 7.
     fn connect(settings: Settings) -> Self {
         let now = beginning();
-        let end = End { machine: Machine::new([3; 32], now), ends: ends(), settings, connection: None };
+        let end = End::new(now, ends(), settings, 3);
         let mut rogue =
             Self { end, now, seq: 0xffff_ff00, ack: 0, window: 1000, out: vec![0; 65_535 + HEADROOM] };
         rogue.say_syn();
@@ -456,8 +456,7 @@ fn time_wait_answers_and_makes_way_for_a_new_connection() {
 #[test]
 fn a_syn_that_comes_again_is_answered_again() {
     let now = beginning();
-    let end =
-        End { machine: Machine::new([3; 32], now), ends: ends(), settings: settings(), connection: None };
+    let end = End::new(now, ends(), settings(), 3);
     let mut rogue = Rogue { end, now, seq: 7, ack: 0, window: 1000, out: vec![0; 65_535 + HEADROOM] };
     rogue.say_syn();
     let first = rogue.hear();
