@@ -10,13 +10,15 @@ use nix::errno::Errno;
 use smoltcp::socket::tcp::{CongestionControl, State as Inner};
 
 use super::scoreboard::Scoreboard;
-use super::segment::{Bare, Flags, SACK_BLOCKS};
+use super::segment::{Bare, Flags, SACK_BLOCKS, before};
 use super::slab::{Body, Slab};
 use super::timers::Timers;
 use super::{Congestion, Ends, Info, Settings, State};
 
 /// Smallest ring, in bytes: Linux's SOCK_MIN_RCVBUF, rounded.
 const LEAST_RING: usize = 2048;
+/// Bytes that may wait for a program that has not shown yet how fast it reads.
+const FIRST_LIMIT: u32 = 1 << 20;
 /// MSS of a peer that names none (RFC 9293 clause 3.7.1).
 const DEFAULT_MSS: (u16, u16) = (536, 1220);
 /// Smallest MSS that we believe (Linux's TCP_MIN_SND_MSS).
@@ -81,6 +83,11 @@ pub(super) struct Receiving {
     pub(super) acknowledged: u32,
     /// Behind the last one that we ever allowed.
     pub(super) edge: u32,
+    /// Behind the last one that smoltcp would take.
+    pub(super) allowed: u32,
+    /// Most bytes that may wait for the program; it grows as the program keeps up (Linux's receive buffer
+    /// auto-tuning).
+    pub(super) limit: u32,
     /// To add to smoltcp's sequence numbers to get the peer's: bytes that went past smoltcp.
     pub(super) shift_by: u32,
     /// Behind the last byte that lies in the ring, in order or not.
@@ -210,7 +217,7 @@ impl Connection {
             phase: Phase::Handshake,
             error: None,
             sending: Sending { isn, una: isn, max: isn, ..Sending::default() },
-            receiving: Receiving::default(),
+            receiving: Receiving { limit: FIRST_LIMIT, ..Receiving::default() },
             stamps: Stamps { offset, ..Stamps::default() },
             timers: Timers::default(),
             due: Due { syn: true, ..Due::default() },
@@ -349,11 +356,31 @@ impl Connection {
         }
         if sum > 0 {
             self.receiving.start = self.receiving.start.wrapping_add(sum as u32);
+            if self.received() == 0 {
+                self.grow(sum);
+            }
             self.note_read();
             self.stir();
             self.shed();
         }
         sum
+    }
+
+    /// The program took `count` bytes, all there were: more may wait for it.
+    pub(super) fn grow(&mut self, count: usize) {
+        let limit = self.receiving.limit.saturating_add(count as u32);
+        self.receiving.limit = limit.min(self.capacity().max(FIRST_LIMIT));
+    }
+
+    /// Bytes of the receive ring.
+    pub(super) fn capacity(&self) -> u32 {
+        self.body.as_ref().map_or(0, |body| body.socket().recv_capacity() as u32)
+    }
+
+    /// The window's edge: what smoltcp would take, and no more than may wait for the program.
+    pub(super) fn farthest_edge(&self) -> u32 {
+        let most = self.receiving.start.wrapping_add(self.receiving.limit);
+        if before(most, self.receiving.allowed) { most } else { self.receiving.allowed }
     }
 
     /// The program read what the peer had pushed. If it does not answer, the peer may wait for an

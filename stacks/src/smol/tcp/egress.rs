@@ -209,9 +209,10 @@ impl Connection {
     /// promise that much less.
     pub(super) fn widen(&mut self, edge: u32) -> bool {
         let edge = edge.wrapping_sub((1 << self.receiving.scale) - 1);
+        self.receiving.allowed = later(self.receiving.allowed, edge);
+        let edge = self.farthest_edge();
         let gain = edge.wrapping_sub(self.receiving.edge);
-        let capacity = self.body.as_ref().map_or(0, |body| body.socket().recv_capacity());
-        let least = u32::from(self.mss_limit()).min(capacity as u32 / 2);
+        let least = u32::from(self.mss_limit()).min(self.capacity() / 2);
         if self.receiving.finished || !before(self.receiving.edge, edge) || gain < least {
             return false;
         }

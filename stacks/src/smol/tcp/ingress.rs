@@ -139,6 +139,12 @@ impl Connection {
     fn establish(&mut self, tools: &mut Tools, now: Instant) {
         self.phase = Phase::Open;
         self.due.syn = false;
+        // smoltcp takes the window of its SYN for a scaled one.
+        let scale = self.receiving.scale;
+        let window = (u32::from(self.syn.window) << scale).min(self.capacity());
+        let window = window.saturating_sub((1 << scale) - 1);
+        let first = self.receiving.isn.wrapping_add(1);
+        self.receiving.allowed = later(self.receiving.edge, first.wrapping_add(window));
         self.raise(tools, now);
         if std::mem::take(&mut self.finish_later) {
             self.finish();
@@ -336,7 +342,12 @@ impl Connection {
         receiving.next = receiving.next.wrapping_add(count);
         receiving.furthest = receiving.next;
         receiving.edge = receiving.edge.wrapping_add(count);
+        receiving.allowed = receiving.allowed.wrapping_add(count);
         self.counts.bytes_received += u64::from(count);
+        if rest.is_empty() {
+            self.grow(past.len());
+            self.receiving.edge = later(self.receiving.edge, self.farthest_edge());
+        }
         if count > 0 {
             // More than a segment, as a rule: see `hear`.
             self.due.acks = self.due.acks.max(1);
