@@ -14,6 +14,9 @@
 //! | the peer's FIN, all bytes given | shutdown(SHUT_WR) | end of file |
 //! | reset, timeout | closes with a byte unread | ECONNRESET |
 //!
+//! Long data goes to our end from the frame that brought it ([`Stream::hand_over`]), if none waits before it; the engine
+//! keeps what our end does not take.
+//!
 //! When both sides have finished, the kernel says HUP although the program has its end still: then we ask whether it
 //! has ([`is_abandoned`]).
 

@@ -84,7 +84,7 @@ pub(super) struct Receiving {
     /// Behind the last one that we ever allowed.
     pub(super) edge: u32,
     /// Behind the last one that smoltcp would take.
-    pub(super) allowed: u32,
+    pub(super) inner_edge: u32,
     /// Most bytes that may wait for the program; it grows as the program keeps up (Linux's receive buffer
     /// auto-tuning).
     pub(super) limit: u32,
@@ -359,6 +359,9 @@ impl Connection {
             if self.received() == 0 {
                 self.grow(sum);
             }
+            if self.phase == Phase::Open && self.open_window() {
+                self.due.acks = self.due.acks.max(1);
+            }
             self.note_read();
             self.stir();
             self.shed();
@@ -380,7 +383,7 @@ impl Connection {
     /// The window's edge: what smoltcp would take, and no more than may wait for the program.
     pub(super) fn farthest_edge(&self) -> u32 {
         let most = self.receiving.start.wrapping_add(self.receiving.limit);
-        if before(most, self.receiving.allowed) { most } else { self.receiving.allowed }
+        if before(most, self.receiving.inner_edge) { most } else { self.receiving.inner_edge }
     }
 
     /// The program read what the peer had pushed. If it does not answer, the peer may wait for an

@@ -201,15 +201,20 @@ impl Connection {
         true
     }
 
-    /// smoltcp allows the peer up to `edge`. We say so only if that makes room for a whole segment (silly
-    /// window syndrome, RFC 9293 clause 3.8.6.2.2). Returns whether it is worth a segment of its own: the
-    /// window doubles (tcp_cleanup_rbuf()).
+    /// smoltcp allows the peer up to `edge`. Returns whether it is worth a segment of its own.
     ///
     /// What scaling rounds off makes smoltcp's own edge go back and forth, and it drops what lies behind: so we
     /// promise that much less.
     pub(super) fn widen(&mut self, edge: u32) -> bool {
         let edge = edge.wrapping_sub((1 << self.receiving.scale) - 1);
-        self.receiving.allowed = later(self.receiving.allowed, edge);
+        self.receiving.inner_edge = later(self.receiving.inner_edge, edge);
+        self.open_window()
+    }
+
+    /// Allows the peer as much as we can, if that makes room for a whole segment (silly window syndrome, RFC 9293
+    /// clause 3.8.6.2.2). Returns whether it is worth a segment of its own: the window doubles
+    /// (tcp_cleanup_rbuf()).
+    pub(super) fn open_window(&mut self) -> bool {
         let edge = self.farthest_edge();
         let gain = edge.wrapping_sub(self.receiving.edge);
         let least = u32::from(self.mss_limit()).min(self.capacity() / 2);

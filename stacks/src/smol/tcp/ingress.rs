@@ -144,7 +144,7 @@ impl Connection {
         let window = (u32::from(self.syn.window) << scale).min(self.capacity());
         let window = window.saturating_sub((1 << scale) - 1);
         let first = self.receiving.isn.wrapping_add(1);
-        self.receiving.allowed = later(self.receiving.edge, first.wrapping_add(window));
+        self.receiving.inner_edge = later(self.receiving.edge, first.wrapping_add(window));
         self.raise(tools, now);
         if std::mem::take(&mut self.finish_later) {
             self.finish();
@@ -342,7 +342,7 @@ impl Connection {
         receiving.next = receiving.next.wrapping_add(count);
         receiving.furthest = receiving.next;
         receiving.edge = receiving.edge.wrapping_add(count);
-        receiving.allowed = receiving.allowed.wrapping_add(count);
+        receiving.inner_edge = receiving.inner_edge.wrapping_add(count);
         self.counts.bytes_received += u64::from(count);
         if rest.is_empty() {
             self.grow(past.len());

@@ -378,6 +378,20 @@ fn our_window_shuts_when_nobody_reads_and_opens_by_itself() {
 }
 
 #[test]
+fn a_large_window_is_for_programs_that_read() {
+    let mut rogue = Rogue::connect(Settings { receive_buffer: 3 << 20, ..settings() });
+    let mut last = None;
+    for _ in 0..1100 {
+        rogue.say(ACK, &[1; 1000]);
+        last = rogue.hear().pop().or(last);
+    }
+    assert_eq!(last.unwrap().window, 0);
+    let got = rogue.end.receive().len();
+    assert!(got > 1_000_000 && got <= 1 << 20, "{got}");
+    assert!(rogue.hear().pop().unwrap().window > 1000, "it opens by itself");
+}
+
+#[test]
 fn a_vanished_peer_is_given_up_after_tcp_retries2() {
     let mut rogue = Rogue::connect(settings());
     rogue.end.send(b"anybody?");
