@@ -20,6 +20,7 @@ mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use msocket::line::Refusal;
@@ -148,6 +149,10 @@ pub struct Engine {
     cookies: u64,
     /// Ports take segments of up to 64 KiB.
     pub(super) super_segments: bool,
+    /// Long data may be lent: see [`Engine::handle_frame_lending`].
+    pub(super) lends: bool,
+    /// Whose data was, and where in its segment it lies.
+    pub(super) lent: Option<(SocketId, Range<usize>)>,
     /// What waits in the queues of all sockets.
     pub(super) queued: Tally,
     /// The latest time that anybody told.
@@ -204,6 +209,8 @@ impl Engine {
             scratch: (Vec::new(), Vec::new()),
             cookies: 0,
             super_segments: true,
+            lends: false,
+            lent: None,
             queued: Tally::default(),
             clock: now,
         }

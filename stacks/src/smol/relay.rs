@@ -77,14 +77,33 @@ fn put(socket: &OwnedFd, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) -
     if !fds.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(fds));
     }
-    sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL).map(drop).map_err(errno)
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, flags).map(drop).map_err(errno)
 }
 
-/// Takes a packet. EPIPE: the other side has gone. EBADMSG: it makes no sense.
+/// Takes a packet that has come. EPIPE: the other side has gone. EBADMSG: it makes no sense.
 fn take<T: DeserializeOwned>(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(T, Option<OwnedFd>), Errno> {
+    receive(socket, buffer, RecvFlags::DONTWAIT)
+}
+
+/// As [`take`], but waits for a packet as long as the socket has it.
+fn wait_for<T: DeserializeOwned>(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(T, Option<OwnedFd>), Errno> {
+    loop {
+        match receive(socket, buffer, RecvFlags::empty()) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+fn receive<T: DeserializeOwned>(
+    socket: &OwnedFd,
+    buffer: &mut [u8],
+    flags: RecvFlags,
+) -> Result<(T, Option<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let got = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags).map_err(errno)?;
     let fds = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
@@ -117,6 +136,9 @@ pub struct Relay {
 impl Relay {
     /// Takes the end that joining gave.
     pub fn new(socket: OwnedFd) -> Self {
+        // Neither can fail on a socket. So an answer is one call, where poll(2) would make it three.
+        let _ = rustix::io::ioctl_fionbio(&socket, false);
+        let _ = sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE));
         Self { socket, buffer: vec![0; MAX_PACKET], done: VecDeque::new(), dead: false, own: 1 << 63 }
     }
 
@@ -173,7 +195,7 @@ impl Relay {
             _ => Errno::ENETDOWN,
         })?;
         loop {
-            match take::<Tell>(&self.socket, &mut self.buffer) {
+            match wait_for::<Tell>(&self.socket, &mut self.buffer) {
                 Ok((Tell::Answer { ticket: of, result }, fd)) if of == ticket => {
                     return Ok(Some((told(result), fd)));
                 }
@@ -182,23 +204,11 @@ impl Relay {
                     self.done.push_back((of, (told(result), fd)));
                 }
                 Ok((Tell::Parked { .. }, _)) => {}
-                Err(Errno::EAGAIN) if self.wait() => {}
                 Err(_) => {
                     // An answer that comes too late would be taken for another question's.
                     self.dead = true;
                     return Err(Errno::ENETDOWN);
                 }
-            }
-        }
-    }
-
-    fn wait(&self) -> bool {
-        let mut ready = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::IN)];
-        let patience = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-        loop {
-            match rustix::event::poll(&mut ready, Some(&patience)) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => return other.is_ok_and(|count| count > 0),
             }
         }
     }

@@ -1,15 +1,75 @@
 //! What arrives: from the network layer to the socket layer.
 
+use std::ops::Range;
 use std::time::Instant;
 
-use super::Engine;
+use switch::offload::VnetHdr;
+
+use super::{Engine, SocketId};
 use crate::smol::net::{Crossing, Delivery, NetError, Packet, Rejection};
+use crate::smol::sockets::Body;
+use crate::smol::tables::IfIndex;
+use crate::smol::tcp::Tcp;
 
 /// Packets to ourselves that are delivered before anything else gets its turn. Answers to them wait there too,
 /// so the bound is against two sockets of one stack that keep each other busy (echo to chargen).
 const LOOPS: usize = 4096;
 
+/// Long data of a stream that came next in order while none waited: the program may have it from the frame.
+#[derive(Debug)]
+pub struct Lent {
+    /// Whose it is.
+    pub socket: SocketId,
+    /// Where in the frame it lies.
+    pub at: Range<usize>,
+}
+
 impl Engine {
+    /// As [`Engine::handle_frame`], but long data of a stream may be lent to the caller, who gives as much of it to
+    /// the program as that takes and then calls [`Engine::settle`]; nothing else before.
+    pub fn handle_frame_lending(
+        &mut self,
+        now: Instant,
+        link: IfIndex,
+        header: &VnetHdr,
+        frame: &[u8],
+    ) -> Option<Lent> {
+        self.clock = now;
+        self.tap_incoming(now, link, header, frame);
+        let delivery = self.net.handle_frame(now, link, header, frame);
+        let start = match &delivery {
+            Delivery::Packet(packet) => packet.payload.as_ptr().addr().wrapping_sub(frame.as_ptr().addr()),
+            _ => 0,
+        };
+        self.lends = true;
+        self.deliver(now, delivery);
+        self.lends = false;
+        match self.lent.take() {
+            Some((socket, at)) => Some(Lent { socket, at: start + at.start..start + at.end }),
+            None => {
+                self.drain_loopback(now);
+                None
+            }
+        }
+    }
+
+    /// The program has the first `taken` of the bytes of `frame` that were lent.
+    pub fn settle(&mut self, now: Instant, lent: &Lent, frame: &[u8], taken: usize) {
+        let bytes = &frame[lent.at.clone()];
+        let stream = self.sockets.get_mut(lent.socket).map(|socket| &mut socket.body);
+        if let Some(Body::Stream(stream)) = stream
+            && let Some(connection) = &mut stream.connection
+        {
+            self.tcp.settle(now, connection, bytes, taken);
+            self.make_ready(lent.socket);
+            if taken < bytes.len() {
+                self.mark(lent.socket);
+                self.observe(now, lent.socket);
+            }
+        }
+        self.drain_loopback(now);
+    }
+
     /// Delivers what we sent to ourselves.
     pub(super) fn drain_loopback(&mut self, now: Instant) {
         for _ in 0..LOOPS {

@@ -174,7 +174,11 @@ impl World {
             self.now = self.now.max(next);
             while let Some(entry) = self.wire.first_entry().filter(|e| e.key().0 <= self.now) {
                 let (to, header, frame) = entry.remove();
-                self.engines[to].handle_frame(self.now, ETH0, &header, &frame);
+                let engine = &mut self.engines[to];
+                if let Some(lent) = engine.handle_frame_lending(self.now, ETH0, &header, &frame) {
+                    // A program that takes nothing changes nothing.
+                    engine.settle(self.now, &lent, &frame, 0);
+                }
             }
             for engine in &mut self.engines {
                 if engine.poll_timeout().is_some_and(|at| at <= self.now) {

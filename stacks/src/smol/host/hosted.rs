@@ -224,7 +224,13 @@ impl Hosted {
             for left in (0..FRAMES).rev() {
                 let Some((header, frame)) = plugged.port.receive(now, &mut shared.frame) else { break };
                 self.used.1 += 1;
-                engine.handle_frame(now, plugged.link, &header, frame);
+                if let Some(lent) = engine.handle_frame_lending(now, plugged.link, &header, frame) {
+                    let taken = match self.sockets.get_mut(&lent.socket).map(|socket| &mut socket.end) {
+                        Some(End::Stream(stream)) => stream.hand_over(&frame[lent.at.clone()]),
+                        _ => 0,
+                    };
+                    engine.settle(now, &lent, frame, taken);
+                }
                 if left == 0 {
                     plugged.ready = true;
                     more = true;

@@ -16,6 +16,9 @@
 //! | the peer's FIN, all bytes given | shutdown(SHUT_WR) | end of file |
 //! | reset, timeout | closes with a byte unread | ECONNRESET |
 //!
+//! Long data goes to our end from the frame that brought it ([`Stream::hand_over`]), if none waits before it; the engine
+//! keeps what our end does not take.
+//!
 //! When both sides have finished, the kernel says HUP although the program has its end still: then we ask whether it
 //! has ([`is_abandoned`]).
 //!
@@ -256,32 +259,47 @@ impl Stream {
 
     /// From the engine to the program.
     fn give(&mut self, now: Instant, id: SocketId, urgent: Option<usize>, engine: &mut Engine) -> bool {
-        let (ours, writable) = (&self.ours, &mut self.writable);
         // How many bytes lie before the urgent one.
         let mut ahead = urgent;
         let mut give = |piece: &[u8]| {
-            let length = ahead.map_or(piece.len(), |ahead| piece.len().min(ahead.max(1)));
-            let written = match (ahead, piece.first()) {
-                (Some(0), Some(byte)) => unix::write_urgent(ours, *byte),
-                _ => unix::write(ours, &piece[..length]),
+            let count = match (ahead, piece.first()) {
+                (Some(0), Some(byte)) => self.hand_over_urgent(*byte),
+                _ => self.hand_over(&piece[..ahead.map_or(piece.len(), |ahead| piece.len().min(ahead))]),
             };
-            match written {
-                Ok(count) => {
-                    if count < length {
-                        *writable = false;
-                    }
-                    ahead = ahead.and_then(|ahead| ahead.checked_sub(count));
-                    count
-                }
-                Err(Errno::EAGAIN) => {
-                    *writable = false;
-                    0
-                }
-                // The program has shut its receiving side, or has gone: nobody will read this.
-                Err(_) => piece.len(),
-            }
+            ahead = ahead.and_then(|ahead| ahead.checked_sub(count));
+            count
         };
         engine.receive_with(now, id, &mut give) > 0
+    }
+
+    /// To the program, as much as it takes at once.
+    pub(in super::super) fn hand_over(&mut self, piece: &[u8]) -> usize {
+        if !self.writable {
+            return 0;
+        }
+        let written = unix::write(&self.ours, piece);
+        self.note_written(written, piece.len())
+    }
+
+    fn hand_over_urgent(&mut self, byte: u8) -> usize {
+        let written = unix::write_urgent(&self.ours, byte);
+        self.note_written(written, 1)
+    }
+
+    /// How much of `length` bytes need not be given again.
+    fn note_written(&mut self, written: Result<usize, Errno>, length: usize) -> usize {
+        match written {
+            Ok(count) => {
+                self.writable = count == length;
+                count
+            }
+            Err(Errno::EAGAIN) => {
+                self.writable = false;
+                0
+            }
+            // The program has shut its receiving side, or has gone: nobody will read this.
+            Err(_) => length,
+        }
     }
 
     /// From the program to the engine. True if the program will write no more and all of it was taken.

@@ -7,9 +7,11 @@
 //! Urgent bytes lie in line, as with SO_OOBINLINE; the machine knows which is one. What MSG_OOB and SIOCATMARK make
 //! of that is said where the program's bytes are.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use switch::ports::ring;
 
 use super::address::Endpoint;
 use super::listener::Listener;
@@ -26,9 +28,10 @@ pub(crate) type Connection = <Machine as Tcp>::Connection;
 
 /// net.ipv4.tcp_fin_timeout: how long an orphan waits for its peer's FIN.
 pub(crate) const FIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// Send and receive buffers of those who did not choose: room for 2.5 Gbit/s over 3 ms, or 100 Mbit/s over
-/// 80 ms; Linux's grow to 4 and 6 MiB. Memory is taken only for bytes that are there.
-const AUTOMATIC_BUFFER: usize = 1 << 20;
+/// Send and receive buffers of those who did not choose, in bytes: room for 8 Gbit/s over 3 ms. Linux's grow to 4
+/// and 6 MiB. Less than a switch's ring holds, or one stream to a busy program would fill it and lose segments.
+/// Memory is taken only for bytes that are there.
+const AUTOMATIC_BUFFER: usize = ring::CAPACITY as usize / 4 * 3;
 /// How often the neighbour is said to be well (RFC 4861's REACHABLE_TIME is 30 s).
 const CONFIRM_EVERY: Duration = Duration::from_secs(5);
 /// Smallest TCP header, in bytes.
@@ -242,7 +245,14 @@ impl Engine {
         let tcp = &mut self.tcp;
         let before = (tcp.received(connection), tcp.send_room(connection), tcp.state(connection));
         let congested = packet.tos & 3 == 3;
-        tcp.handle_segment(now, connection, &packet.payload, congested);
+        let least_shown = socket.options.receive_low;
+        let lends = self.lends && socket.held && stream.parent.is_none() && least_shown <= 1;
+        if let (true, Cow::Borrowed(segment)) = (lends, &packet.payload) {
+            let count = tcp.handle_segment_lending(now, connection, segment, congested);
+            self.lent = (count > 0).then(|| (id, segment.len() - count..segment.len()));
+        } else {
+            tcp.handle_segment(now, connection, &packet.payload, congested);
+        }
         let after = (tcp.received(connection), tcp.send_room(connection), tcp.state(connection));
         let (path, confirmed) = (socket.path, stream.confirmed);
         if after.1 > before.1

@@ -11,7 +11,7 @@ use smoltcp::socket::tcp::{CongestionControl, State as Inner};
 
 use super::pool::Pool;
 use super::scoreboard::Scoreboard;
-use super::segment::{Bare, Flags, SACK_BLOCKS};
+use super::segment::{Bare, Flags, SACK_BLOCKS, before};
 use super::slab::Body;
 use super::timers::Timers;
 use super::{Congestion, Ends, Info, Settings, State};
@@ -20,6 +20,8 @@ use super::{Congestion, Ends, Info, Settings, State};
 const LEAST_RING: usize = 2048;
 /// Largest: Linux's tcp_rmem and tcp_wmem end at 6 and 4 MiB; SO_RCVBUFFORCE goes further.
 pub(super) const MOST_RING: usize = 64 << 20;
+/// Bytes that may wait for a program that has not shown yet how fast it reads.
+const FIRST_LIMIT: u32 = 1 << 20;
 /// MSS of a peer that names none (RFC 9293 clause 3.7.1).
 const DEFAULT_MSS: (u16, u16) = (536, 1220);
 /// Smallest MSS that we believe (Linux's TCP_MIN_SND_MSS).
@@ -90,12 +92,15 @@ pub(super) struct Receiving {
     pub(super) acknowledged: u32,
     /// Behind the last one that we ever allowed.
     pub(super) edge: u32,
+    /// Behind the last one that smoltcp would take at least.
+    pub(super) inner_edge: u32,
+    /// Most bytes that may wait for the program; it grows as the program keeps up (Linux's receive buffer
+    /// auto-tuning).
+    pub(super) limit: u32,
+    /// To add to smoltcp's sequence numbers to get the peer's: bytes that went past smoltcp.
+    pub(super) shift_by: u32,
     /// Behind the last byte that lies in the ring, in order or not.
     pub(super) furthest: u32,
-    /// To add to smoltcp's to get the peer's.
-    pub(super) shift_by: u32,
-    /// What smoltcp would take at least.
-    pub(super) inner_edge: u32,
     /// Our window scale.
     pub(super) scale: u8,
     /// Where the peer's FIN is.
@@ -228,7 +233,7 @@ impl Connection {
             phase: Phase::Handshake,
             error: None,
             sending: Sending { isn, una: isn, max: isn, calm: true, ..Sending::default() },
-            receiving: Receiving::default(),
+            receiving: Receiving { limit: FIRST_LIMIT, ..Receiving::default() },
             stamps: Stamps { offset, ..Stamps::default() },
             timers: Timers::default(),
             due: Due { syn: true, ..Due::default() },
@@ -375,11 +380,29 @@ impl Connection {
         if sum > 0 {
             self.receiving.start = self.receiving.start.wrapping_add(sum as u32);
             self.forget_urgent();
+            if self.received() == 0 {
+                self.grow(sum);
+            }
+            if self.phase == Phase::Open && self.open_window() {
+                self.due.acks = self.due.acks.max(1);
+            }
             self.note_read();
             self.stir();
             self.shed();
         }
         sum
+    }
+
+    /// The program took `count` bytes, all there were: more may wait for it.
+    pub(super) fn grow(&mut self, count: usize) {
+        let limit = self.receiving.limit.saturating_add(count as u32);
+        self.receiving.limit = limit.min(self.rings.0.max(FIRST_LIMIT));
+    }
+
+    /// The window's edge: what smoltcp would take, and no more than may wait for the program.
+    pub(super) fn farthest_edge(&self) -> u32 {
+        let most = self.receiving.start.wrapping_add(self.receiving.limit);
+        if before(most, self.receiving.inner_edge) { most } else { self.receiving.inner_edge }
     }
 
     /// The program read what the peer had pushed. If it does not answer, the peer may wait for an

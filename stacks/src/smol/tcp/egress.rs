@@ -174,9 +174,7 @@ impl Connection {
         }
         let takes = data as u32 + flags.length();
         let ack = segment.ack().wrapping_add(self.receiving.shift_by);
-        let edge = ack.wrapping_add(u32::from(segment.window()) << self.receiving.scale);
-        self.receiving.inner_edge = edge;
-        let widened = self.widen(edge);
+        let widened = self.widen(ack.wrapping_add(u32::from(segment.window()) << self.receiving.scale));
         if takes == 0 {
             if ack == self.receiving.acknowledged && !widened {
                 return false;
@@ -207,10 +205,21 @@ impl Connection {
         true
     }
 
-    /// smoltcp allows the peer up to `edge`. We say so only if that makes room for a whole segment (silly
-    /// window syndrome, RFC 9293 clause 3.8.6.2.2). Returns whether it is worth a segment of its own: the
-    /// window doubles (tcp_cleanup_rbuf()).
+    /// smoltcp allows the peer up to `edge`. Returns whether it is worth a segment of its own.
+    ///
+    /// What scaling rounds off makes smoltcp's own edge go back and forth, and it drops what lies behind: so we
+    /// promise that much less.
     pub(super) fn widen(&mut self, edge: u32) -> bool {
+        let edge = edge.wrapping_sub((1 << self.receiving.scale) - 1);
+        self.receiving.inner_edge = later(self.receiving.inner_edge, edge);
+        self.open_window()
+    }
+
+    /// Allows the peer as much as we can, if that makes room for a whole segment (silly window syndrome, RFC 9293
+    /// clause 3.8.6.2.2). Returns whether it is worth a segment of its own: the window doubles
+    /// (tcp_cleanup_rbuf()).
+    pub(super) fn open_window(&mut self) -> bool {
+        let edge = self.farthest_edge();
         let gain = edge.wrapping_sub(self.receiving.edge);
         let least = u32::from(self.mss_limit()).min(self.rings.0 / 2);
         if self.receiving.finished || !before(self.receiving.edge, edge) || gain < least {

@@ -31,6 +31,9 @@ const MOST_ACKS: u8 = 16;
 const INNER_ACK_DELAY: smoltcp::time::Duration =
     smoltcp::time::Duration::from_millis(ACK_DELAY.as_millis() as u64);
 
+/// Data shorter than this is not lent: to copy it costs little, and its acknowledgement may wait.
+const LEAST_LENT: usize = 8 << 10;
+
 /// Duplicate acknowledgements that tell a loss (RFC 5681 clause 3.2).
 const DUPLICATES: u32 = 3;
 /// smoltcp's initial congestion window, in bytes.
@@ -138,8 +141,12 @@ impl Connection {
     fn establish(&mut self, tools: &mut Tools, now: Instant) {
         self.phase = Phase::Open;
         self.due.syn = false;
-        // In smoltcp's words it is about to promise as much.
-        self.receiving.inner_edge = self.receiving.next.wrapping_add(self.rings.0);
+        // smoltcp takes the window of its SYN for a scaled one.
+        let scale = self.receiving.scale;
+        let window = (u32::from(self.syn.window) << scale).min(self.rings.0);
+        let window = window.saturating_sub((1 << scale) - 1);
+        let first = self.receiving.isn.wrapping_add(1);
+        self.receiving.inner_edge = later(self.receiving.edge, first.wrapping_add(window));
         self.cwnd = INNER_CWND;
         if self.counts.retransmits <= 1 {
             self.raise(tools, now);
@@ -291,10 +298,15 @@ impl Connection {
         }
         self.note_fin(segment);
         self.note_urgent(segment);
-        let (seq, payload) = self.cut(segment);
+        let (seq, mut payload) = self.cut(segment);
         if !payload.is_empty() {
             self.receiving.pushed = segment.flags.has(Flags::PSH);
             self.timers.data_at = Some(now);
+        }
+        let lent = tools.lends && self.may_lend(segment, payload);
+        if lent {
+            tools.lent = payload.len();
+            payload = &[];
         }
         let again = segment.payload.is_empty() && !segment.flags.has(Flags::FIN) && !stale;
         let max = self.sending.max;
@@ -314,10 +326,50 @@ impl Connection {
                 self.recover(tools, now);
             }
         }
-        if payload.is_empty() && !segment.payload.is_empty() {
+        if payload.is_empty() && !segment.payload.is_empty() && !lent {
             self.acknowledge();
         }
         self.follow(tools, now);
+    }
+
+    /// Long data that comes next, and nothing waits before or behind it.
+    fn may_lend(&self, segment: &Incoming<'_>, data: &[u8]) -> bool {
+        data.len() >= LEAST_LENT
+            && data.len() == segment.payload.len()
+            && segment.seq == self.receiving.next
+            && self.receiving.furthest == self.receiving.next
+            && self.received() == 0
+            && !segment.flags.has(Flags::FIN)
+            && self.receiving.urgent.is_none()
+            && matches!(self.inner(), Inner::Established | Inner::FinWait1 | Inner::FinWait2)
+    }
+
+    /// The program has the first `taken` of the bytes that were lent to it: smoltcp's sequence numbers stay where
+    /// they are, and so does its window, while the peer's go on. smoltcp gets the rest.
+    pub(super) fn settle(&mut self, tools: &mut Tools, now: Instant, lent: &[u8], taken: usize) {
+        let (past, rest) = lent.split_at(taken.min(lent.len()));
+        let (count, receiving) = (past.len() as u32, &mut self.receiving);
+        receiving.shift_by = receiving.shift_by.wrapping_add(count);
+        receiving.start = receiving.start.wrapping_add(count);
+        receiving.next = receiving.next.wrapping_add(count);
+        receiving.furthest = receiving.next;
+        receiving.edge = receiving.edge.wrapping_add(count);
+        receiving.inner_edge = receiving.inner_edge.wrapping_add(count);
+        self.counts.bytes_received += u64::from(count);
+        if rest.is_empty() {
+            self.grow(past.len());
+            self.receiving.edge = later(self.receiving.edge, self.farthest_edge());
+        }
+        if count > 0 {
+            // More than a segment, as a rule: see `hear`.
+            self.due.acks = self.due.acks.max(1);
+        }
+        if !rest.is_empty() {
+            self.wake_up(tools, now);
+            self.hear(tools, now, self.receiving.next, self.sending.una, rest);
+        }
+        self.follow(tools, now);
+        self.stir();
     }
 
     /// A loss was noticed, and not all that was on its way then is acknowledged: the next segment is lost, too
@@ -410,9 +462,7 @@ impl Connection {
             self.forget_sacks();
         }
         if let Some((ack, window)) = reply {
-            let edge = ack.wrapping_add(u32::from(window) << self.receiving.scale);
-            self.receiving.inner_edge = edge;
-            self.widen(edge);
+            self.widen(ack.wrapping_add(u32::from(window) << self.receiving.scale));
             self.acknowledge();
             if next == self.receiving.next {
                 self.receiving.furthest = later(self.receiving.furthest, end);

@@ -6,7 +6,8 @@
 //! smoltcp has wrong or not at all: initial sequence numbers (`isn`), timestamps, PAWS, SACK blocks,
 //! retransmission timeout, retry limits and keep-alive (`timers`), resets, TIME-WAIT. smoltcp keeps reassembly,
 //! rings, segmentation, Nagle, congestion control, window and probes of it. It lives in a small world of its
-//! own (`wire`), its rings in memory that costs nothing while empty (`slab`).
+//! own (`wire`), its rings in memory that costs nothing while empty (`slab`). Long data that comes in order while
+//! nothing waits need not pass through smoltcp and its ring: the caller may have it from the segment.
 //!
 //! Each connection has its own clock towards smoltcp, ours or later: skipping time makes smoltcp repeat data
 //! when we say so. An idle connection has no smoltcp socket at all (`rest`). The `Interface`s, which smoltcp needs to be called at all, are shared: their only state
@@ -49,6 +50,8 @@ impl Machine {
         let tools = Tools {
             pool: Pool::default(),
             interfaces: Vec::new(),
+            lends: false,
+            lent: 0,
             packet: Vec::new(),
             epoch: now,
             seed: inner_seed,
@@ -99,6 +102,23 @@ impl Tcp for Machine {
             Some(segment) => connection.handle(&mut self.tools, now, &segment),
             None => connection.counts.dropped += 1,
         }
+    }
+
+    fn handle_segment_lending(
+        &mut self,
+        now: Instant,
+        connection: &mut Connection,
+        segment: &[u8],
+        congested: bool,
+    ) -> usize {
+        self.tools.lends = true;
+        self.handle_segment(now, connection, segment, congested);
+        self.tools.lends = false;
+        std::mem::take(&mut self.tools.lent)
+    }
+
+    fn settle(&mut self, now: Instant, connection: &mut Connection, lent: &[u8], taken: usize) {
+        connection.settle(&mut self.tools, now, lent, taken);
     }
 
     fn poll_segment(
@@ -219,6 +239,10 @@ pub(super) struct Tools {
     pub(super) pool: Pool,
     /// By MSS and whether super-segments may be made.
     interfaces: Vec<((u16, bool), Box<Inner>)>,
+    /// Long data is left to the caller.
+    pub(super) lends: bool,
+    /// So much of it was, at the end of the segment.
+    pub(super) lent: usize,
     /// A packet for smoltcp, its memory kept.
     packet: Vec<u8>,
     epoch: Instant,
@@ -251,8 +275,8 @@ impl Tools {
         let inner_now = self.inner(now, connection.ahead_us);
         let mut packet = std::mem::take(&mut self.packet);
         let shift_by = connection.receiving.shift_by;
-        let seq = header.seq.wrapping_sub(shift_by);
-        let header = Bare { ports: (super::wire::PORTS.1, super::wire::PORTS.0), seq, ..*header };
+        let ports = (super::wire::PORTS.1, super::wire::PORTS.0);
+        let header = Bare { ports, seq: header.seq.wrapping_sub(shift_by), ..*header };
         dress(&mut packet, &header, payload);
         let mut reply = [0; REPLY];
         let mut wire = Wire::new(&mut reply);

@@ -199,6 +199,20 @@ pub trait Tcp: Debug {
         congested: bool,
     );
 
+    /// As [`Tcp::handle_segment`], but long data that comes next in order while none waits is lent to the caller,
+    /// who may give it to the program and spare it two copies. Returns how many bytes that is, the segment's last
+    /// ones. Unless it is 0, [`Tcp::settle`] must be the next that is done with the connection.
+    fn handle_segment_lending(
+        &mut self,
+        now: Instant,
+        connection: &mut Self::Connection,
+        segment: &[u8],
+        congested: bool,
+    ) -> usize;
+
+    /// The program has the first `taken` of the bytes that were lent; the rest is kept for it.
+    fn settle(&mut self, now: Instant, connection: &mut Self::Connection, lent: &[u8], taken: usize);
+
     /// Writes the next segment to send into `out`, at or behind `headroom`, its checksum field left zero.
     fn poll_segment(
         &mut self,

@@ -68,9 +68,9 @@ impl Connection {
         if !self.is_idle() || !self.is_fresh(now) {
             return self.body.is_none();
         }
+        let room = self.receiving.inner_edge.wrapping_sub(self.receiving.next);
         self.widen_whole();
         let Some(mut body) = self.body.take() else { return true };
-        let room = self.receiving.inner_edge.wrapping_sub(self.receiving.next);
         let worn = body.used > (WORN_SEGMENTS * usize::from(self.sending.mss)).min(WORN_BYTES);
         body.rest = (!worn && room >= self.rings.0 / 4 * 3).then(|| Rest {
             shape: self.shape(),

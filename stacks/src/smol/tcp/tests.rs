@@ -91,9 +91,18 @@ struct End {
     settings: Settings,
     connection: Option<Connection>,
     now: Instant,
+    /// It takes what is lent.
+    borrows: bool,
+    /// What it took so.
+    borrowed: Vec<u8>,
 }
 
 impl End {
+    fn new(now: Instant, ends: Ends, settings: Settings, byte: u8) -> Self {
+        let machine = Machine::new([byte; 32], now);
+        Self { machine, ends, settings, connection: None, now, borrows: false, borrowed: Vec::new() }
+    }
+
     fn received(&self) -> usize {
         self.connection.as_ref().unwrap().received()
     }
@@ -117,7 +126,7 @@ impl End {
     }
 
     fn receive(&mut self) -> Vec<u8> {
-        let mut all = Vec::new();
+        let mut all = std::mem::take(&mut self.borrowed);
         let connection = self.connection.as_mut().unwrap();
         self.machine.receive_with(connection, &mut |bytes| {
             all.extend_from_slice(bytes);
@@ -146,13 +155,7 @@ impl Pair {
     fn new(model: Model, seed: u64, settings: [Settings; 2]) -> Self {
         let now = beginning();
         let [first, second] = settings;
-        let end = |ends, settings, byte| End {
-            machine: Machine::new([byte; 32], now),
-            ends,
-            settings,
-            connection: None,
-            now,
-        };
+        let end = |ends, settings, byte| End::new(now, ends, settings, byte);
         let mut pair = Self {
             now,
             start: now,
@@ -259,6 +262,16 @@ impl Pair {
     fn arrive(&mut self, to: usize, bytes: &[u8]) {
         let end = &mut self.ends[to];
         match &mut end.connection {
+            Some(connection) if end.borrows => {
+                let count = end.machine.handle_segment_lending(self.now, connection, bytes, false);
+                if count > 0 {
+                    let lent = &bytes[bytes.len() - count..];
+                    // All, none, half.
+                    let taken = self.random.below(3) as usize * count / 2;
+                    end.borrowed.extend_from_slice(&lent[..taken]);
+                    end.machine.settle(self.now, connection, lent, taken);
+                }
+            }
             Some(connection) => end.machine.handle_segment(self.now, connection, bytes, false),
             None => end.connection = end.machine.accept(self.now, &end.ends, &end.settings, bytes),
         }

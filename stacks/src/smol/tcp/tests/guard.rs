@@ -35,7 +35,7 @@ impl Rogue {
     /// It connects to us; no timestamps, window scale 7.
     fn connect(settings: Settings) -> Self {
         let now = beginning();
-        let end = End { machine: Machine::new([3; 32], now), ends: ends(), settings, connection: None, now };
+        let end = End::new(now, ends(), settings, 3);
         let mut rogue =
             Self { end, now, seq: 0xffff_ff00, ack: 0, window: 1000, out: vec![0; 65_535 + HEADROOM] };
         rogue.say_syn();
@@ -378,6 +378,20 @@ fn our_window_shuts_when_nobody_reads_and_opens_by_itself() {
 }
 
 #[test]
+fn a_large_window_is_for_programs_that_read() {
+    let mut rogue = Rogue::connect(Settings { receive_buffer: 3 << 20, ..settings() });
+    let mut last = None;
+    for _ in 0..1100 {
+        rogue.say(ACK, &[1; 1000]);
+        last = rogue.hear().pop().or(last);
+    }
+    assert_eq!(last.unwrap().window, 0);
+    let got = rogue.end.receive().len();
+    assert!(got > 1_000_000 && got <= 1 << 20, "{got}");
+    assert!(rogue.hear().pop().unwrap().window > 1000, "it opens by itself");
+}
+
+#[test]
 fn a_vanished_peer_is_given_up_after_tcp_retries2() {
     let mut rogue = Rogue::connect(settings());
     rogue.end.send(b"anybody?");
@@ -456,13 +470,7 @@ fn time_wait_answers_and_makes_way_for_a_new_connection() {
 #[test]
 fn a_syn_that_comes_again_is_answered_again() {
     let now = beginning();
-    let end = End {
-        machine: Machine::new([3; 32], now),
-        ends: ends(),
-        settings: settings(),
-        connection: None,
-        now,
-    };
+    let end = End::new(now, ends(), settings(), 3);
     let mut rogue = Rogue { end, now, seq: 7, ack: 0, window: 1000, out: vec![0; 65_535 + HEADROOM] };
     rogue.say_syn();
     let first = rogue.hear();

@@ -5,6 +5,8 @@ use super::*;
 /// Both ways at once, `length` bytes each, then both close.
 fn transfer(model: Model, seed: u64, settings: [Settings; 2], length: usize, limit: Duration) -> Duration {
     let mut pair = Pair::new(model, seed, settings);
+    pair.ends[0].borrows = seed % 5 > 2;
+    pair.ends[1].borrows = seed % 4 > 1;
     let data = pattern(length);
     let mut sent = [0, 0];
     let mut got = [Vec::new(), Vec::new()];
@@ -88,7 +90,10 @@ fn loss_costs_time_only() {
 /// 64 KiB at a time over wires of 1500 and more, good and bad.
 #[test]
 fn super_segments_arrive_whole() {
-    for (mtu, loss) in [(1500, 0), (1500, 20), (9000, 20), (65_536, 20)] {
+    let ways = [(1500, 0), (1500, 20), (9000, 20), (65_536, 20)];
+    for (mtu, loss, borrows) in
+        ways.into_iter().flat_map(|(mtu, loss)| [(mtu, loss, false), (mtu, loss, true)])
+    {
         for local in ["10.0.0.1", "2001:db8::1"] {
             let both = [settings(), settings()].map(|it| Settings {
                 mtu,
@@ -99,6 +104,7 @@ fn super_segments_arrive_whole() {
             });
             let model = Model { delay: Duration::from_millis(1), loss, ..Model::default() };
             let mut pair = Pair::new(model, 5, both);
+            pair.ends[1].borrows = borrows;
             for end in &mut pair.ends {
                 end.ends.local = local.parse().unwrap();
             }
@@ -107,17 +113,21 @@ fn super_segments_arrive_whole() {
             first.connection = Some(first.machine.connect(now, &first.ends, &first.settings));
             pair.log = Some(Vec::new());
             let data = pattern(3 << 20);
-            let (mut sent, mut got) = (0, Vec::new());
+            let (mut sent, mut got, mut borrowed) = (0, Vec::new(), 0);
             while got.len() < data.len() {
                 if pair.ends[0].state() == State::Established {
                     sent += pair.ends[0].send(&data[sent..]);
                 }
                 if pair.ends[1].connection.is_some() {
+                    borrowed += pair.ends[1].borrowed.len();
                     got.extend(pair.ends[1].receive());
                 }
                 assert!(pair.step(now + Duration::from_secs(1000)), "{mtu} {loss}");
             }
             assert!(got == data, "{mtu} {loss}");
+            assert_eq!(borrowed > 100_000, borrows, "{mtu} {loss}: {borrowed}");
+            let window = pair.ends[1].connection().info().receive_window;
+            assert!(loss > 0 || window > 1 << 19, "{mtu}: {window}");
             let header = if local.contains(':') { 40 } else { 20 };
             let longest = pair.log.unwrap().iter().map(|(_, bytes)| bytes.len()).max().unwrap();
             assert!(longest > 30_000 && longest + header <= 65_535, "{longest}");
