@@ -14,6 +14,7 @@ mod attempt;
 mod bounds;
 mod hosted;
 mod parked;
+mod ring;
 #[cfg(test)]
 mod tests;
 
