@@ -189,8 +189,14 @@ static int capture_ring(unsigned blocks, unsigned ms, char **map)
 	int fd = need(socket(AF_PACKET, SOCK_RAW, 0)), version = TPACKET_V3;
 	struct tpacket_req3 req = { .tp_block_size = BLOCK, .tp_block_nr = blocks, .tp_frame_size = FRAME,
 		.tp_frame_nr = blocks * (BLOCK / FRAME), .tp_retire_blk_tov = ms };
+	sigset_t alarms;
+	sigemptyset(&alarms);
+	sigaddset(&alarms, SIGALRM);
+	/* To make it twice is EBUSY, and a signal may have a trapped call made twice. */
+	pthread_sigmask(SIG_BLOCK, &alarms, NULL);
 	need(setsockopt(fd, SOL_PACKET, PACKET_VERSION, &version, 4));
 	need(setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &req, sizeof(req)));
+	pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
 	*map = mmap(NULL, (size_t)blocks * BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (*map == MAP_FAILED)
 		need(-1);
