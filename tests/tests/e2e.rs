@@ -33,7 +33,7 @@ macro_rules! on_each_kind {
 on_each_kind! {
     two_nginx_on_port_80_reached_from_a_third_view python_http_server_and_curl redis_and_its_benchmark
     static_go_client_and_server busybox_static iperf3_tcp_udp_and_v6 node_and_bash_dev_tcp socat_and_nc
-    names_from_a_server_in_a_view ping_traceroute_and_tcpdump ip_and_ss_show_and_change_the_view sshd_in_a_view
+    names_from_a_server_in_a_view ping_traceroute_and_tcpdump captures ip_and_ss_show_and_change_the_view sshd_in_a_view
     a_daemon_started_in_a_view_serves_on urgent_data
 }
 
@@ -323,23 +323,10 @@ fn names_from_a_server_in_a_view(kinds: Kinds) {
     end(server);
 }
 
-/// As `tcpdump -c 4 'icmp or icmp6'`: libpcap wants to map a ring of frames from its socket, which on a smol stack is
-/// no packet socket of the kernel's (EINVAL; documented).
-const SNIFF: &str = "exec python3 -uc '
-import socket
-s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); s.bind((\"eth0\", 0))
-print(\"listening on eth0\")
-echoes = {8: \"10.0.0.2 > 10.0.0.1: ICMP echo request\", 128: \"fd00::2 > fd00::1: ICMP6, echo request\"}
-while echoes:
-    f = s.recv(2000)
-    kind = f[34] if f[12:14] == b\"\\x08\\0\" and f[23] == 1 else f[54] if f[12:14] == b\"\\x86\\xdd\" else 0
-    if kind in echoes: print(echoes.pop(kind))
-'";
-
 fn ping_traceroute_and_tcpdump(kinds: Kinds) {
     let lan = Lan::new(kinds);
     let dump = "tcpdump -l -n -i eth0 -c 4 'icmp or (icmp6 and (ip6[40] = 128 or ip6[40] = 129))' 2>&1";
-    let mut sniffer = lan.serve(1, if kinds.server == "smol" { SNIFF } else { dump });
+    let mut sniffer = lan.serve(1, dump);
     sniffer.until("listening on eth0");
     lan.client(2, "ping -n -c 1 10.0.0.1; ping -n -c 1 fd00::1").says("1 received");
     let seen = sniffer.wait().ok();
@@ -351,6 +338,31 @@ fn ping_traceroute_and_tcpdump(kinds: Kinds) {
     let lost = lan.client(2, "ping -n -c 1 -W 1 10.0.0.99 || echo nobody");
     lost.says("nobody");
     end(other);
+}
+
+fn captures(kinds: Kinds) {
+    let lan = Lan::new(kinds);
+    let server = lan.serve(1, "sleep 100");
+    lan.client(2, "retry ping -n -c 1 -W 1 10.0.0.1").says(" 0% packet loss");
+    // Into a file, with a filter, until it is interrupted; each frame at once; all interfaces; without a filter.
+    let script = "
+        until_it_listens() { until grep -q 'listening on' $1; do sleep 0.05; done; }
+        tcpdump -n -U -i eth0 -w file 'icmp[0] = 0 and src 10.0.0.1' 2>one & one=$!
+        tcpdump -n -l --immediate-mode -i eth0 -c 4 icmp >two 2>&1 & two=$!
+        tcpdump -n -l -i any -c 2 'icmp and host 10.0.0.1' >three 2>&1 & three=$!
+        for log in one two three; do until_it_listens $log; done
+        ping -n -c 3 -i 0.2 10.0.0.1
+        wait $two $three
+        until test $(tcpdump -n -r file 2>/dev/null | wc -l) = 3; do sleep 0.1; done
+        kill -INT $one; wait $one
+        cat one two three; tcpdump -n -r file 2>/dev/null
+    ";
+    let seen = lan.client(2, script);
+    let seen = seen.says("3 packets captured").says("4 packets captured").says("2 packets captured");
+    let seen =
+        seen.says("0 packets dropped by kernel").says("eth0  Out IP 10.0.0.2 > 10.0.0.1: ICMP echo request");
+    assert_eq!(seen.stdout.matches("ICMP echo reply").count(), 3 + 2 + 1, "{}", seen.stdout);
+    end(server);
 }
 
 fn ip_and_ss_show_and_change_the_view(kinds: Kinds) {

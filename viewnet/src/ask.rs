@@ -73,6 +73,8 @@ pub(crate) enum Give {
     Many(Box<Many>),
     /// ioctl(2)
     Argument(Argument),
+    /// mmap(2)
+    Mapping,
 }
 
 /// What a call gives its program, once its memory is written.
@@ -85,6 +87,8 @@ pub(crate) enum Given {
         /// Close-on-exec in the program's table.
         cloexec: bool,
     },
+    /// The descriptor that came with the answer is to be mapped.
+    Mapping,
     /// The next of several messages.
     Next(SocketCall),
 }
@@ -120,6 +124,7 @@ impl Give {
                 header.write(message, false, target)?;
                 return Ok(Given::Value(message.length as i64));
             }
+            (Self::Mapping, Done::Mapping) => return Ok(Given::Mapping),
             (Self::Argument(argument), Done::Bytes(bytes)) => argument.write(bytes, target)?,
             (_, Done::Value(value)) => return Ok(Given::Value(*value)),
             // No answer to this question.

@@ -53,6 +53,19 @@ pub(crate) trait Door {
     fn replace(&self, call: &Notification, number: i32, fd: BorrowedFd<'_>) -> Result<(), Errno>;
     /// Lets the kernel run it.
     fn let_run(&self, id: u64) -> Result<(), Errno>;
+    /// Maps a descriptor in the place of the program's.
+    fn map(&self, call: &Notification, fd: BorrowedFd<'_>) -> Mapped;
+}
+
+/// What became of a call that maps something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mapped {
+    /// It has its result.
+    Done(Result<i64, Errno>),
+    /// It is still to be answered with this.
+    Refused(Errno),
+    /// It was interrupted, and is made anew if at all.
+    Gone,
 }
 
 /// What a call is put with.
@@ -236,7 +249,7 @@ impl Calls {
         mut answered: Answered,
     ) -> Put {
         // A connect whose old descriptor could not be used again.
-        if !matches!(answered.0, Ok(Done::Accepted { .. }))
+        if !matches!(answered.0, Ok(Done::Accepted { .. } | Done::Mapping))
             && let Some(fresh) = answered.1.take()
             && let Some(number) = waiting.made.fd
         {
@@ -258,6 +271,7 @@ impl Calls {
             Ok(Given::Descriptor { cloexec }) => {
                 return self.install(desk, waiting, ticket, answered, cloexec);
             }
+            Ok(Given::Mapping) => return self.map(desk, waiting, answered),
             _ if waiting.takes && takes_something(&answered) => waiting.taken.push((ticket, answered)),
             _ => {}
         }
@@ -272,7 +286,7 @@ impl Calls {
                 }
             }
             Ok(Given::Value(value)) => self.finish(desk, waiting, Ok(value)),
-            Ok(Given::Descriptor { .. }) => self.finish(desk, waiting, Err(Errno::EIO)),
+            Ok(Given::Descriptor { .. } | Given::Mapping) => self.finish(desk, waiting, Err(Errno::EIO)),
             Err(errno) => self.finish(desk, waiting, Err(errno)),
         }
     }
@@ -298,6 +312,21 @@ impl Calls {
                 give_back(desk.stack, vec![(ticket, answered)]);
                 self.finish(desk, waiting, Err(errno))
             }
+        }
+    }
+
+    /// A ring is mapped into the program's memory.
+    fn map(&mut self, desk: &mut Desk<'_>, waiting: Waiting, answered: Answered) -> Put {
+        let mapped = match &answered.1 {
+            Some(file) => desk.door.map(&waiting.made.call, file.as_fd()),
+            None => Mapped::Refused(Errno::EIO),
+        };
+        match mapped {
+            Mapped::Done(result) => {
+                Put::Over(result.map_or_else(Shown::Fails, Shown::Value), waiting.made.line)
+            }
+            Mapped::Refused(errno) => self.finish(desk, waiting, Err(errno)),
+            Mapped::Gone => Put::Over(Shown::Gone, waiting.made.line),
         }
     }
 

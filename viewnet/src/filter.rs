@@ -89,7 +89,8 @@ fn section(table: &[Row], abi: Abi) -> Result<BpfProgram, seccompiler::Error> {
         })
     };
     if abi == Abi::Native {
-        let on_descriptors: Vec<_> = rows().filter(|(row, _)| row.asks.is_some()).map(|(_, nr)| nr).collect();
+        let on_descriptors: Vec<_> =
+            rows().filter(|(row, _)| row.asks.is_some() && row.descriptor() == 0).map(|(_, nr)| nr).collect();
         section.extend(exemption(&on_descriptors));
     }
     let rules: BTreeMap<i64, Vec<SeccompRule>> = rows()
@@ -133,6 +134,7 @@ fn conditions(cond: &Cond) -> Result<Vec<SeccompCondition>, seccompiler::Backend
         Cond::Between(arg, low, high) => {
             vec![one(arg, SeccompCmpOp::Ge, low)?, one(arg, SeccompCmpOp::Le, high)?]
         }
+        Cond::Masked(arg, mask, bits) => vec![one(arg, SeccompCmpOp::MaskedEq(u64::from(mask)), bits)?],
         Cond::Has(arg, bits) => vec![one(arg, SeccompCmpOp::MaskedEq(u64::from(bits)), bits)?],
         Cond::Given(arg) => vec![SeccompCondition::new(arg, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?],
     })

@@ -17,6 +17,7 @@ mod keeper;
 mod launch;
 mod logger;
 mod maker;
+mod mapping;
 mod nested;
 mod runtime;
 mod smol;

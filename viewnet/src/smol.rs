@@ -228,6 +228,8 @@ impl SocketHost for Hosts {
         let Some(joined) = self.joined.get_mut(&id) else { return Some((Err(Errno::ENETDOWN), None)) };
         let answered = joined.relay.call(now, ticket, caller, file, call);
         match &answered {
+            // Memory is no socket.
+            Some((Ok(Done::Mapping), _)) => {}
             Some((_, Some(fd))) => self.remember(fd, id),
             Some(_) => {}
             None => drop(self.asked.insert(ticket, id)),

@@ -12,6 +12,7 @@
 mod calls;
 mod nesting;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,6 +36,7 @@ use crate::desk::Calls;
 use crate::eye::Eye;
 use crate::launch::{Plan, StackSpec};
 use crate::maker::{become_maker, take_turn};
+use crate::mapping::Thread;
 use crate::runtime::Runtime;
 use crate::smol::{Hosts, SmolId};
 use crate::stand_in::Charge;
@@ -86,6 +88,8 @@ pub(crate) struct Supervisor {
     trace: Option<File>,
     /// In a view whose stack is a library; then there are no kernel stacks that we are in.
     smol: Option<Smol>,
+    /// Threads that were to map something and are not there yet.
+    late: RefCell<Vec<Thread>>,
     /// The program, if it is our child.
     charge: Option<Charge>,
 }
@@ -123,6 +127,7 @@ impl Supervisor {
             counters: BTreeMap::new(),
             trace: trace.map(File::from),
             smol: None,
+            late: RefCell::default(),
             charge,
         };
         if wants_smol(&plan.stack) {
@@ -237,7 +242,8 @@ impl Supervisor {
             // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
             wait => wait + Duration::from_micros(999),
         });
-        let wait = [check, turn].into_iter().flatten().min();
+        let late = (!self.late.borrow().is_empty()).then_some(UNFINISHED_CHECK);
+        let wait = [check, turn, late].into_iter().flatten().min();
         wait.map_or(EpollTimeout::NONE, |wait| EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::MAX))
     }
 

@@ -71,6 +71,15 @@ pub(crate) fn line(name: &str, abi: Abi, call: &Notification) -> String {
         "shutdown" | "listen" | "prctl" => format!("{}, {}", int(0), int(1)),
         "ioctl" => format!("{}, {:#x}, {:#x}", int(0), call.args[1] as u32, call.args[2]),
         "socketcall" => format!("{}, {:#x}", int(0), call.args[1] as u32),
+        "mmap" => format!(
+            "{:#x}, {}, {:#x}, {:#x}, {}, {:#x}",
+            call.args[0],
+            call.args[1],
+            int(2),
+            int(3),
+            int(4),
+            call.args[5]
+        ),
         "unshare" => format!("{:#x}", call.args[0]),
         _ => format!("{}, {:#x}", int(0), call.args[1]),
     };
@@ -94,6 +103,7 @@ pub(crate) fn question(name: &str, abi: Abi, fd: i32, call: &SocketCall) -> Opti
             };
             format!("{}, {name}, {shown}", named(&LEVELS, *level))
         }
+        SocketCall::Map { length, offset } => format!("{length} bytes, {offset:#x}"),
         SocketCall::Shutdown { how } => how.to_string(),
         SocketCall::Send { to, control, data, flags } => {
             let to = to.as_deref().map_or_else(|| "NULL".into(), address);

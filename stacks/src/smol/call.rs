@@ -90,6 +90,13 @@ pub enum SocketCall {
         /// The program wants the sender's address.
         named: bool,
     },
+    /// mmap(2). Answer: [`Done::Mapping`].
+    Map {
+        /// How much.
+        length: u64,
+        /// From where on.
+        offset: u64,
+    },
     /// ioctl(2). Answer: [`Done::Bytes`], the argument afterwards (empty if nothing is written back).
     Ioctl {
         /// SIOC*
@@ -125,6 +132,8 @@ pub enum Done {
         /// The peer.
         peer: Vec<u8>,
     },
+    /// The descriptor beside this is what the program is to have mapped, all of it, instead of its own.
+    Mapping,
     /// A message.
     Received(Message),
     /// The descriptor is none of this stack: the kernel shall run the call.
@@ -161,7 +170,7 @@ pub struct Caller {
     pub rights: bool,
 }
 
-/// A call's answer, with the descriptor that goes with it: the new one of [`Done::Accepted`]; with the answer of
+/// A call's answer, with the descriptor that goes with it: that of [`Done::Accepted`] and [`Done::Mapping`]; with the answer of
 /// a connect, one that shall take the place of the program's (a second try after a failed one), whatever the
 /// answer says.
 pub type Answered = (Result<Done, Errno>, Option<OwnedFd>);

@@ -5,8 +5,6 @@ pub(super) mod tcp;
 use super::{Difference, When, known};
 
 const OWN: &str = "a smol stack has it whatever the kernel has";
-const RING: &str = "a ring is memory of the socket's, and an AF_UNIX descriptor has none to map; \
-                    record with pcap=FILE on the link instead";
 const ZEROCOPY: &str =
     "a program's bytes are copied from its AF_UNIX descriptor, so nobody would tell the completions";
 const REPAIR: &str = "checkpoint and restore need the inside of a connection in the kernel; to nobody, as without CAP_NET_ADMIN";
@@ -84,10 +82,6 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     known(When::Always, "badptr", "tcp send", "EPIPE", "ENOTCONN", UNCONNECTED),
     known(When::Always, "badptr", "tcp6 send", "EPIPE", "ENOTCONN", UNCONNECTED),
     known(When::Always, "badptr", "udp send", "EDESTADDRREQ", "EFAULT", UNCONNECTED),
-    known(When::Always, "packet", "raw ring", "ok", "EINVAL", RING),
-    known(When::Always, "packet", "raw ring map", "ok", "ENODEV", RING),
-    known(When::Always, "packet", "dgram ring", "ok", "EINVAL", RING),
-    known(When::Always, "packet", "dgram ring map", "ok", "ENODEV", RING),
     known(When::Always, "interfaces", "netlink FIONREAD", "ENOTTY", "ok", COUNT),
     known(
         When::Always,

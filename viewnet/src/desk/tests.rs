@@ -24,7 +24,7 @@ fn descriptor() -> OwnedFd {
 }
 
 fn answer(result: Result<Done, Errno>) -> Answered {
-    let file = matches!(result, Ok(Done::Accepted { .. })).then(descriptor);
+    let file = matches!(result, Ok(Done::Accepted { .. } | Done::Mapping)).then(descriptor);
     (result, file)
 }
 
@@ -101,6 +101,14 @@ impl Door for Book {
         self.reach(id)?;
         self.native.borrow_mut().push(id);
         Ok(())
+    }
+
+    fn map(&self, call: &Notification, _fd: BorrowedFd<'_>) -> Mapped {
+        match self.reach(call.id) {
+            Err(_) => Mapped::Gone,
+            Ok(()) if self.full => Mapped::Refused(Errno::ENODEV),
+            Ok(()) => Mapped::Done(Ok(0x7000)),
+        }
     }
 }
 
@@ -354,4 +362,17 @@ fn several_messages_end_with_those_there_are() {
 fn an_end_is_shown_as_strace_shows_it() {
     assert_eq!(Shown::Value(3).to_string(), "3");
     assert!(Shown::Fails(Errno::EAGAIN).to_string().starts_with("-1 EAGAIN ("));
+}
+
+#[test]
+fn a_mapping_is_made_refused_or_made_anew() {
+    let map = || Ask::new(SocketCall::Map { length: 4096, offset: 0 }, Give::Mapping);
+    let mut office = Office::new([Some(Ok(Done::Mapping)), Some(Ok(Done::Mapping)), Some(Ok(Done::Mapping))]);
+    assert_eq!(over(&office.put(&call(1), map())), Shown::Value(0x7000));
+    assert_eq!(office.answers(), [], "it has its result already");
+    office.door.full = true;
+    assert_eq!(over(&office.put(&call(2), map())), Shown::Fails(Errno::ENODEV));
+    office.door.gone.insert(3);
+    assert_eq!(over(&office.put(&call(3), map())), Shown::Gone);
+    assert_eq!(office.calls.replay(office.now, &call(4)), None, "the next one is a new one");
 }

@@ -50,6 +50,8 @@ pub(crate) enum Cond {
     Between(u8, u32, u32),
     /// All these bits are set.
     Has(u8, u32),
+    /// Of these bits, those are set and no others.
+    Masked(u8, u32, u32),
     /// Not zero in any of its 64 bits: a pointer that is not null.
     Given(u8),
 }
@@ -70,7 +72,7 @@ pub(crate) struct Row {
     pub(crate) when: &'static [&'static [Cond]],
     /// What answers it.
     pub(crate) handler: fn(&mut Call<'_>) -> Answer,
-    /// The call is made on a descriptor, its first argument: if that is a socket of a stack in a library,
+    /// The call is made on a descriptor ([`Row::descriptor`]): if that is a socket of a stack in a library,
     /// this asks the stack, and [`Row::handler`] answers for all others.
     pub(crate) asks: Option<Marshal>,
 }
@@ -241,12 +243,18 @@ impl Cond {
             Self::Not(arg, value) => low(arg) != value,
             Self::Between(arg, least, most) => (least..=most).contains(&low(arg)),
             Self::Has(arg, bits) => low(arg) & bits == bits,
+            Self::Masked(arg, mask, bits) => low(arg) & mask == bits,
             Self::Given(arg) => args[usize::from(arg)] != 0,
         }
     }
 }
 
 impl Row {
+    /// Which argument of a call that [`Row::asks`] is its descriptor.
+    pub(crate) fn descriptor(&self) -> usize {
+        if self.native == libc::SYS_mmap { 4 } else { 0 }
+    }
+
     /// Whether a call with these arguments is trapped.
     pub(crate) fn applies(&self, args: &[u64; 6]) -> bool {
         self.when.is_empty() || any_holds(self.when, args)

@@ -1,5 +1,6 @@
 //! Taking a call and answering it: by a handler, by a stack in a library, now or when that has its answer.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -11,9 +12,10 @@ use stacks::smol::call::{Caller as Who, SocketHost};
 use super::{CONTROLS, MAX_CONTROLS, MEMBERS, Smol, Supervisor, THREADS};
 use crate::answer::{Answer, Reply, Stop};
 use crate::ask::Ask;
-use crate::desk::{Calls, Desk, Door, Made, Put, Shown};
+use crate::desk::{Calls, Desk, Door, Made, Mapped, Put, Shown};
 use crate::handlers::smol::unpack;
 use crate::handlers::{self, ARCH_I386, Abi, Call, Caller, Row};
+use crate::mapping::{self, Thread};
 use crate::nested;
 use crate::sys::seccomp::{self, Notification};
 use crate::target::Target;
@@ -28,8 +30,8 @@ enum Decision {
     Put(Put),
 }
 
-/// The listener of a view's filter.
-struct Listener<'a>(BorrowedFd<'a>);
+/// The listener of a view's filter, and the threads that were to map something and are late.
+struct Listener<'a>(BorrowedFd<'a>, &'a RefCell<Vec<Thread>>);
 
 impl Door for Listener<'_> {
     fn is_valid(&self, id: u64) -> bool {
@@ -50,6 +52,10 @@ impl Door for Listener<'_> {
 
     fn let_run(&self, id: u64) -> Result<(), Errno> {
         seccomp::let_run(self.0, id)
+    }
+
+    fn map(&self, call: &Notification, fd: BorrowedFd<'_>) -> Mapped {
+        mapping::map(self.0, call, fd, &mut self.1.borrow_mut())
     }
 }
 
@@ -155,7 +161,8 @@ impl Supervisor {
                 caller: &mut known,
             })),
             Some(calls) => {
-                let taken = Taken { door: &Listener(listener.as_fd()), call, abi, line };
+                let door = &Listener(listener.as_fd(), &self.late);
+                let taken = Taken { door, call, abi, line };
                 taken.decide(row, calls, &mut known, &mut target)
             }
         }
@@ -163,6 +170,7 @@ impl Supervisor {
 
     /// The host of stacks has its turn, if it wants one, and its answers go out.
     pub(super) fn turn(&mut self, wanted: bool, listener: Option<&OwnedFd>) {
+        self.late.borrow_mut().retain_mut(|thread| !thread.retry());
         let Some(smol) = &mut self.smol else { return };
         let now = Instant::now();
         if wanted || smol.host.poll_timeout().is_some_and(|at| at <= now) {
@@ -182,7 +190,7 @@ impl Supervisor {
             && let Some((ticket, answered)) = host.poll_done()
         {
             let tid = calls.thread_of(ticket).unwrap_or_default();
-            let (now, door) = (Instant::now(), Listener(listener.as_fd()));
+            let (now, door) = (Instant::now(), Listener(listener.as_fd(), &self.late));
             let mut target = self.eye.target(tid, nested, now);
             let mut desk = Desk { stack: host, door: &door, target: &mut target, now };
             let put = calls.answered(&mut desk, ticket, answered);
@@ -243,7 +251,7 @@ impl Taken<'_> {
             _ => row,
         };
         let args = call.args;
-        let fd = args[0] as i32;
+        let fd = args[row.descriptor()] as i32;
         let file = match row.asks {
             Some(marshal) => call.target.duplicate(fd).map(|file| (marshal, file)),
             None => Err(Errno::ENOSYS),

@@ -4,4 +4,5 @@
 pub(crate) mod ioctl;
 pub(crate) mod probe;
 pub(crate) mod process;
+pub(crate) mod ptrace;
 pub(crate) mod seccomp;

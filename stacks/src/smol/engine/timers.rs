@@ -1,12 +1,13 @@
 //! Deadlines of sockets, and what happens when they pass.
 //!
 //! A socket has one entry in the wheel, for whatever of it comes first: its connection's retransmission, probe
-//! or TIME-WAIT, or the end of waiting for a peer's FIN. An entry that is early is left where it is, since
+//! or TIME-WAIT, the end of waiting for a peer's FIN, a packet socket's ring. An entry that is early is left where it is, since
 //! most deadlines move away before they come.
 
 use std::time::Instant;
 
 use super::{Engine, SocketId};
+use crate::smol::sockets::Body;
 
 impl Engine {
     /// `id` wants to be looked at by `deadline` at the latest, or not at all.
@@ -34,7 +35,10 @@ impl Engine {
             let id = SocketId(token);
             if let Some(socket) = self.sockets.get_mut(id) {
                 socket.timer = None;
-                self.stream_expired(now, id);
+                match socket.body {
+                    Body::Packet(_) => self.ring_expired(now, id),
+                    _ => self.stream_expired(now, id),
+                }
             }
         }
     }

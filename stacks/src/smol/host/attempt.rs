@@ -15,6 +15,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use super::super::call::{Answered, Done, Message, SocketCall};
 use super::super::engine::{Engine, SocketId};
 use super::super::pump::{End, Place, Shared, Socket, unix};
+use super::super::sockets::options::packet::RX_RING;
 use super::connecting::{connect, listen};
 use super::hosted::{Hosted, shown};
 use super::parked::Parked;
@@ -120,6 +121,10 @@ impl Hosted {
             SocketCall::GetOption { level: libc::SOL_SOCKET, name: libc::SO_ERROR, .. } => {
                 pending_error(now, engine, socket, parked)
             }
+            SocketCall::SetOption { level: libc::SOL_PACKET, name: RX_RING, ref value } => {
+                self.set_ring(now, parked, value, shared)
+            }
+            SocketCall::Map { .. } => self.map(parked),
             SocketCall::SetOption { .. } => {
                 let done = engine.call(now, id, &caller, &parked.call)?;
                 mirror_options(engine, parked);
@@ -375,6 +380,10 @@ fn receive_datagram(
         }
         return Ok(Tried::Done(done?));
     }
+    if datagram_ring(socket) {
+        // Frames come there; what is in the program's end is the bell.
+        return Ok(Tried::Wait(EpollFlags::empty()));
+    }
     match read_datagram(socket, parked) {
         Err(Errno::EAGAIN) if engine.status(socket.id).readable > 0 => {
             // Its end has just become empty, of what the engine had kept for want of room.
@@ -391,6 +400,11 @@ fn receive_datagram(
         }
         Err(errno) => Err(take_error(now, engine, socket.id, parked).unwrap_or(errno)),
     }
+}
+
+/// Whether a socket's messages go to a ring.
+fn datagram_ring(socket: &Socket) -> bool {
+    matches!(&socket.end, End::Datagram(datagram) if datagram.ring().is_some())
 }
 
 /// Reads from the program's end.

@@ -65,6 +65,11 @@ impl Bounds {
         self.limits.cpu.is_some()
     }
 
+    /// How much more memory than `memory` bytes the stack may have.
+    pub(super) fn memory_left(&self, memory: usize) -> u64 {
+        self.limits.memory.0.saturating_sub(memory as u64)
+    }
+
     /// The stack has `memory` bytes now; since the last time it took so much time and passed so many packets.
     /// What is too much, if anything is.
     pub(super) fn check(

@@ -465,6 +465,11 @@ impl Hosted {
         self.bounds.check(now, memory, time, packets)
     }
 
+    /// How much more memory it may have, in bytes.
+    pub(super) fn memory_left(&self) -> u64 {
+        self.bounds.memory_left(self.state.as_ref().map_or(0, Engine::memory))
+    }
+
     /// Ends everything. The deadline it was filed under and the calls that waited for it are returned.
     pub(super) fn fail(&mut self, why: &str, shared: &mut Shared) -> (Option<Instant>, Vec<Ticket>) {
         self.state = Err(why.to_owned());

@@ -15,6 +15,7 @@ mod bounds;
 mod connecting;
 mod hosted;
 mod parked;
+mod ring;
 #[cfg(test)]
 mod tests;
 

@@ -19,6 +19,7 @@ use nix::sys::epoll::EpollFlags;
 
 use super::super::call::{Caller, SocketCall};
 use super::super::engine::{Engine, Received, SocketId};
+use super::ring::Ring;
 use super::stream::find_program_end;
 use super::unix::{self, Address};
 use super::{Found, Shared};
@@ -74,6 +75,8 @@ pub(in super::super) struct Datagram {
     needless: bool,
     /// A linked program may have written something.
     readable: bool,
+    /// Messages go there.
+    ring: Option<Ring>,
 }
 
 impl Datagram {
@@ -122,6 +125,19 @@ impl Datagram {
         }
     }
 
+    /// The ring that messages go to instead.
+    pub(in super::super) fn ring(&self) -> Option<&Ring> {
+        self.ring.as_ref()
+    }
+
+    /// Messages go to a ring from now on, or do not.
+    pub(in super::super) fn set_ring(&mut self, ring: Option<Ring>) {
+        self.ring = ring;
+        if let Some(link) = &mut self.link {
+            link.origins.clear();
+        }
+    }
+
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
@@ -158,6 +174,9 @@ impl Datagram {
             if !engine.receive_datagram(id, &mut give) {
                 break;
             }
+        }
+        if let (Some(ring), Some(link)) = (&mut self.ring, &self.link) {
+            found.gone |= !ring.tend(now, id, (&link.ours, address), whose, engine);
         }
         found.moved |= self.take(now, id, whose.0, engine, shared);
         let error = engine.status(id).error.is_some();

@@ -11,6 +11,7 @@
 mod abandoned;
 pub(super) mod datagram;
 pub(super) mod listener;
+pub(super) mod ring;
 pub(super) mod stream;
 pub(super) mod unix;
 

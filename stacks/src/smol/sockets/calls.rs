@@ -110,6 +110,7 @@ impl Engine {
                 self.send(now, id, (to.as_deref(), control), data, *flags)
             }
             SocketCall::Receive { length, control, flags, .. } => self.receive(id, *length, *control, *flags),
+            SocketCall::Map { .. } => Err(Errno::ENODEV),
             SocketCall::Ioctl { request, argument } => self.ioctl(now, id, caller, *request, argument),
         }
     }

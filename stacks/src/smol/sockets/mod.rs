@@ -29,6 +29,7 @@ pub(crate) mod packet;
 pub(crate) mod ports;
 pub(crate) mod queue;
 pub(crate) mod raw;
+pub(crate) mod ring;
 pub(crate) mod send;
 pub(crate) mod slots;
 pub(crate) mod spkt;

@@ -5,8 +5,7 @@
 //! their filter wants. A tag is taken out of the frame and told in PACKET_AUXDATA, as Linux does. Frames of the
 //! loopback have no Ethernet header until somebody looks: then they get one of zeros.
 //!
-//! PACKET_RX_RING and PACKET_TX_RING are EINVAL: their memory would have to be mapped from the program's
-//! descriptor, which is none of ours. Programs that insist on the ring (libpcap) cannot be helped from here.
+//! With PACKET_RX_RING frames go to a ring in memory (`ring`) and no more to the queue. PACKET_TX_RING is EINVAL.
 //!
 //! Read: net/packet/af_packet.c.
 
@@ -17,8 +16,9 @@ use switch::offload::VnetHdr;
 
 use super::address::{self, LinkLayer, emit_ll, family};
 use super::bpf::View;
-use super::cmsg::Control;
+use super::cmsg::{Control, realtime};
 use super::queue::{Auxiliary, Item, Queue, Sender};
+use super::ring::{Frame, Ring};
 use super::{Body, Socket, spkt};
 use crate::smol::call::Done;
 use crate::smol::engine::{Engine, SocketId};
@@ -70,6 +70,8 @@ pub(crate) struct PacketSocket {
     pub(crate) told_drops: u64,
     /// PACKET_ADD_MEMBERSHIP: interface, kind, address.
     pub(crate) memberships: Vec<(IfIndex, u16, [u8; 8])>,
+    /// PACKET_RX_RING: where frames go instead of the queue.
+    pub(crate) ring: Option<Box<Ring>>,
 }
 
 impl PacketSocket {
@@ -88,7 +90,13 @@ impl PacketSocket {
             packets: 0,
             told_drops: 0,
             memberships: Vec::new(),
+            ring: None,
         }
+    }
+
+    /// Frames were dropped of which the program was not told.
+    pub(crate) fn is_losing(&self) -> bool {
+        self.queue.dropped != self.told_drops
     }
 
     /// struct tpacket_auxdata, if wanted.
@@ -238,6 +246,21 @@ impl Engine {
             }
         }
         packet.packets = packet.packets.wrapping_add(1);
+        let status = status(seen);
+        let losing = packet.is_losing();
+        if let Some(ring) = &mut packet.ring {
+            let frame = Frame {
+                data: &data[..keep],
+                length: data.len() as u32,
+                link: (!packet.cooked).then_some(ETHERNET as u32),
+                status,
+                tag: seen.tag,
+                from: sender(seen),
+                at: realtime(now, self.origin, self.realtime),
+            };
+            packet.queue.dropped += u64::from(!ring.put(now, &frame, losing));
+            return self.tend_ring(id);
+        }
         let from = match self.net.tables.links.get(&seen.link) {
             Some(link) if old => Sender::Device(spkt::sender(link, seen.protocol)),
             _ => Sender::Link(sender(seen)),
@@ -254,9 +277,7 @@ impl Engine {
             segment: 0,
             at: now,
             auxiliary: Auxiliary {
-                status: STATUS_USER
-                    | if seen.partial { STATUS_SUM_NOT_READY } else { 0 }
-                    | if seen.tag.is_some() { STATUS_TAG } else { 0 },
+                status,
                 length: data.len() as u32,
                 network: if packet.cooked { 0 } else { ETHERNET as u16 },
                 tag: seen.tag,
@@ -365,6 +386,7 @@ impl Engine {
 
     /// close(2) of a packet socket.
     pub(crate) fn close_packet(&mut self, id: SocketId) {
+        self.arm(id, None);
         self.taps.0.retain(|other| *other != id);
         let Some(Body::Packet(packet)) = self.sockets.remove(id).map(|socket| socket.body) else { return };
         for (link, kind, _) in packet.memberships {
@@ -409,6 +431,13 @@ impl Engine {
 /// ARPHRD_*
 pub(crate) fn hardware(link: &Link) -> u16 {
     if link.kind == LinkKind::Loopback { libc::ARPHRD_LOOPBACK } else { libc::ARPHRD_ETHER }
+}
+
+/// TP_STATUS_*
+fn status(seen: &Seen<'_>) -> u32 {
+    let partial = if seen.partial { STATUS_SUM_NOT_READY } else { 0 };
+    let tagged = if seen.tag.is_some() { STATUS_TAG } else { 0 };
+    STATUS_USER | partial | tagged
 }
 
 fn sender(seen: &Seen<'_>) -> LinkLayer {

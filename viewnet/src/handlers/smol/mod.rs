@@ -22,8 +22,11 @@ mod socketcall;
 
 pub(crate) use socketcall::unpack;
 
+use stacks::smol::call::SocketCall;
+
 use super::{Call, Cond, Row, SOCKETS, UNIX, connect, interface, namespace, socket};
 use crate::answer::{Answer, Reply, Stop};
+use crate::ask::{Ask, Give};
 
 /// The upper half of a first argument that the filter lets pass, on calls whose first argument is a
 /// descriptor. The kernel takes a descriptor as an int and does not see it, no compiler puts anything there, so it
@@ -32,6 +35,15 @@ pub(crate) const EXEMPT: u32 = 0x7669_6577;
 
 /// linux/sockios.h and asm/ioctls.h: SIOCOUTQ, which is TIOCOUTQ.
 pub(crate) const SIOCOUTQ: u32 = 0x5411;
+
+/// When mmap(2) may be of a packet socket's ring: shared memory of a descriptor, to be read or to be written as well.
+const RINGS: &[&[Cond]] = &[
+    &[Cond::Is(2, (libc::PROT_READ | libc::PROT_WRITE) as u32), SHARED, FILE],
+    &[Cond::Is(2, libc::PROT_READ as u32), SHARED, FILE],
+];
+/// MAP_SHARED, but not MAP_SHARED_VALIDATE.
+const SHARED: Cond = Cond::Masked(3, 0xf | libc::MAP_ANONYMOUS as u32, libc::MAP_SHARED as u32);
+const FILE: Cond = Cond::Between(4, 0, i32::MAX as u32);
 
 /// The calls that viewnet answers in a view whose stack is a library.
 pub(crate) const TABLE: &[Row] = &[
@@ -212,6 +224,15 @@ pub(crate) const TABLE: &[Row] = &[
         asks: Some(ioctl::ioctl),
     },
     Row {
+        name: "mmap",
+        native: libc::SYS_mmap,
+        // It cannot be made there in the program's name.
+        i386: None,
+        when: RINGS,
+        handler: native,
+        asks: Some(map),
+    },
+    Row {
         name: "prctl",
         native: libc::SYS_prctl,
         i386: Some(172),
@@ -245,6 +266,11 @@ pub(crate) const TABLE: &[Row] = &[
         asks: None,
     },
 ];
+
+/// mmap(2)
+fn map(call: &mut Call<'_>) -> Result<Ask, Stop> {
+    Ok(Ask::new(SocketCall::Map { length: call.args[1], offset: call.args[5] }, Give::Mapping))
+}
 
 /// A descriptor that is no socket of the stack.
 fn native(_call: &mut Call<'_>) -> Answer {

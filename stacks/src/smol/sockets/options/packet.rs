@@ -12,7 +12,7 @@ use crate::smol::tables::IfIndex;
 
 const ADD_MEMBERSHIP: i32 = 1;
 const DROP_MEMBERSHIP: i32 = 2;
-const RX_RING: i32 = 5;
+pub(in crate::smol) const RX_RING: i32 = 5;
 const STATISTICS: i32 = 6;
 const COPY_THRESH: i32 = 7;
 const ORIGDEV: i32 = 9;
@@ -30,6 +30,8 @@ const ROLLOVER_STATS: i32 = 21;
 const IGNORE_OUTGOING: i32 = 23;
 const VNET_HDR_SZ: i32 = 24;
 
+/// TPACKET_V3
+const V3: i32 = 2;
 /// Memberships of one socket.
 const MAX_MEMBERSHIPS: usize = 64;
 
@@ -53,8 +55,11 @@ impl Engine {
             STATISTICS => {
                 let drops = packet.queue.dropped - packet.told_drops;
                 packet.told_drops = packet.queue.dropped;
-                let packets = std::mem::take(&mut packet.packets);
-                return Ok([packets.to_ne_bytes(), (drops as u32).to_ne_bytes()].concat());
+                let freezes = packet.ring.as_mut().map_or(0, |ring| std::mem::take(&mut ring.freezes));
+                let told = [std::mem::take(&mut packet.packets), drops as u32, freezes];
+                // struct tpacket_stats, struct tpacket_stats_v3
+                let words = if packet.version == V3 { 3 } else { 2 };
+                return Ok(told[..words].iter().flat_map(|word| word.to_ne_bytes()).collect());
             }
             // tpacket_hdr, tpacket2_hdr, tpacket3_hdr
             HDRLEN => match (value.len(), int(value)?) {
@@ -91,8 +96,13 @@ impl Engine {
         }
         let number = int(value)?;
         match name {
-            // See the head of sockets/packet.rs.
+            // A ring needs memory: Engine::set_ring.
             RX_RING | TX_RING => return Err(Errno::EINVAL),
+            // Where frames lie in a ring does not change.
+            VERSION | RESERVE | LOSS if packet.ring.is_some() => match (name, number) {
+                (VERSION, ..0 | 3..) | (RESERVE, ..0) => return Err(Errno::EINVAL),
+                _ => return Err(Errno::EBUSY),
+            },
             AUXDATA => packet.auxdata = number != 0,
             ORIGDEV => packet.original_device = number != 0,
             VERSION => match number {
