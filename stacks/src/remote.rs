@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use msocket::line::{CallError, Line, LineError, Refusal, unusable};
-use msocket::proto::{Joined, Request};
+use msocket_proto::line::{CallError, Line, LineError, Refusal, unusable};
+use msocket_proto::proto::{Joined, Request};
 use nix::errno::Errno;
 
 use crate::kernel::KernelStack;

@@ -23,11 +23,12 @@ const UNSAFE_ROOMS: &[&str] = &[
 
 /// Who may import whom of ours; `tests` and `examples` may import anything.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("viewnet", &["stacks", "switch", "msocket"]),
-    ("stacks", &["switch", "msocket"]),
-    ("switch", &["msocket"]),
+    ("viewnet", &["stacks", "switch", "msocket-proto"]),
+    ("stacks", &["switch", "msocket-proto"]),
+    ("switch", &["msocket-proto"]),
     ("libvnet-preload", &["msocket"]),
-    ("msocket", &[]),
+    ("msocket", &["stacks", "msocket-proto"]),
+    ("msocket-proto", &[]),
     ("xtask", &[]),
 ];
 /// Crates that nobody imports.

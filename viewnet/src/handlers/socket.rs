@@ -39,7 +39,7 @@ pub(super) fn socket(call: &mut Call<'_>) -> Answer {
 
 fn make(call: &mut Call<'_>, spec: SocketSpec) -> Answer {
     let cloexec = spec.kind & libc::SOCK_CLOEXEC != 0;
-    if spec.domain == msocket::proto::AF_VIEWNET {
+    if spec.domain == msocket_proto::proto::AF_VIEWNET {
         return Ok(Reply::Descriptor { fd: call.caller.control()?, cloexec: true });
     }
     if call.caller.stack(call.target)?.is_none() {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use msocket::line::{LineError, Received, Refusal, Reply};
+use msocket_proto::line::{LineError, Received, Refusal, Reply};
 use stacks::kernel::SetUpError;
 use stacks::serve::is_name;
 
