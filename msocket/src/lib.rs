@@ -1,3 +1,86 @@
-//! Client library of viewnet.
+//! Client library of viewnet: several network stacks in one program.
+//!
+//! [`msocket`] is socket(2) with one more argument, the path of the stack that shall make the socket.
+#![deny(unsafe_code)]
 
-#![forbid(unsafe_code)]
+pub mod call;
+mod client;
+mod default;
+mod places;
+mod sys;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use msocket_proto::proto;
+use nix::errno::Errno;
+
+/// The name of the machine's own network, which no view gives.
+const HOST: &str = "host";
+
+/// Makes a socket on the stack at `path`, a path or the name of one of the user's stacks; without it, on the
+/// default stack of the family. `kind` may have SOCK_CLOEXEC and SOCK_NONBLOCK, as socket(2)'s type.
+///
+/// # Errors
+/// Those of socket(2), and
+/// - ENOENT: there is no such stack,
+/// - EACCES: its owner does not let us use it,
+/// - ENETDOWN: the default stack has gone,
+/// - EAFNOSUPPORT: the stack does not have this family,
+/// - EOPNOTSUPP: it is a stack in a library, and we are in a view whose supervisor cannot serve any.
+pub fn msocket(path: Option<&Path>, domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
+    // As a type it asks for no socket.
+    if kind == proto::SOCK_DEFAULT {
+        return Err(Errno::EINVAL);
+    }
+    match path {
+        None => match default::of(domain) {
+            Some(path) => client::socket(&path, domain, kind, protocol).map_err(|errno| match errno {
+                Errno::ENOENT => Errno::ENETDOWN,
+                other => other,
+            }),
+            None => sys::socket(domain, kind, protocol),
+        },
+        Some(name) => {
+            let path = places::path(name)?;
+            match in_view(name, &path, domain, kind, protocol)? {
+                Some(fd) => Ok(sys::take(fd)),
+                None if name.as_os_str() == HOST => sys::socket(domain, kind, protocol),
+                None => client::socket(&path, domain, kind, protocol),
+            }
+        }
+    }
+}
+
+/// Makes the stack at `path` the default of a family, or with PF_UNSPEC of every family that it has: for this
+/// process, and for those that it starts from now on. Inside a view, socket(2) follows it, too. Without a path
+/// nothing changes.
+///
+/// # Errors
+/// As [`msocket`].
+pub fn set_default(path: Option<&Path>, domain: i32) -> Result<(), Errno> {
+    let Some(name) = path else { return Ok(()) };
+    let path = places::path(name)?;
+    match in_view(name, &path, domain, proto::SOCK_DEFAULT, 0)? {
+        Some(_) => Ok(()),
+        None => {
+            // Better said now than by each socket.
+            client::Way::to(&path)?;
+            default::set(&path, domain)
+        }
+    }
+}
+
+/// Asks the supervisor of the view that we are in; `None` outside of one.
+fn in_view(name: &Path, path: &Path, domain: i32, kind: i32, protocol: i32) -> Result<Option<i32>, Errno> {
+    let host = name.as_os_str() == HOST;
+    let asked = if host { name } else { path };
+    match sys::ask_supervisor(domain, kind, protocol, asked.as_os_str().as_bytes()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::EAFNOSUPPORT) => Ok(None),
+        // The supervisor's word for it: the other one is a kernel's that has no supervisor.
+        Err(Errno::EPFNOSUPPORT) => Err(Errno::EAFNOSUPPORT),
+        Err(errno) => Err(errno),
+    }
+}

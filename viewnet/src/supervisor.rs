@@ -10,6 +10,7 @@
 //! has gone and nobody else uses its stack; if it is killed, trapped calls fail (ENOSYS).
 
 mod calls;
+mod msocket;
 mod nesting;
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,6 +41,7 @@ use crate::smol::{Hosts, SmolId};
 use crate::stand_in::Charge;
 use crate::sys::seccomp;
 use crate::views::{OWN, Source, View, Views};
+use self::msocket::Stacks;
 
 /// How often we look whether a nested view still has processes.
 const NESTED_CHECK: Duration = Duration::from_millis(500);
@@ -76,6 +78,7 @@ pub(crate) struct Supervisor {
     eye: Eye,
     server: Server,
     views: Views,
+    stacks: Stacks,
     owner: u32,
     /// Whether this process is in the user namespace of the stacks.
     maker: bool,
@@ -115,6 +118,7 @@ impl Supervisor {
             eye,
             server,
             views: Views::default(),
+            stacks: Stacks::default(),
             owner: geteuid().as_raw(),
             maker: false,
             controls: HashMap::new(),
@@ -141,7 +145,7 @@ impl Supervisor {
             supervisor.smol = Some(Smol { host, calls, watched });
         }
         let source = supervisor.open(&plan.stack, &plan.name, plan.pid, MEMBERS + OWN)?;
-        supervisor.views = Views::own(View { name: plan.name.clone(), source, root: None, ended: None });
+        supervisor.views = Views::own(View::of(&plan.name, source, None));
         let watch = |fd: std::os::fd::BorrowedFd<'_>, token| {
             supervisor.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(internal)
         };
@@ -276,6 +280,12 @@ impl Supervisor {
 
     /// The stack of a view that we joined has gone.
     fn lose(&mut self, id: u64) {
+        if let Some(source) = self.stacks.joined.get(&id) {
+            if let Source::Joined(_, Some(member)) = source {
+                let _ = self.epoll.delete(member.as_fd());
+            }
+            return self.stacks.lose(id);
+        }
         if let Some((_, view)) = self.views.iter_mut().find(|(known, _)| **known == id) {
             if let Source::Joined(_, Some(member)) = &view.source {
                 let _ = self.epoll.delete(member.as_fd());

@@ -100,7 +100,7 @@ pub(crate) fn is_of_the_machine(spec: SocketSpec) -> bool {
 }
 
 /// What a kernel without the family says, in the order in which it looks (net/socket.c).
-fn refusal(spec: SocketSpec) -> Errno {
+pub(crate) fn refusal(spec: SocketSpec) -> Errno {
     let out_of_range = !(0..AF_MAX).contains(&spec.domain);
     if spec.kind & !(FLAGS | TYPE_MASK) != 0 || !out_of_range && spec.kind & TYPE_MASK > SOCK_PACKET {
         Errno::EINVAL

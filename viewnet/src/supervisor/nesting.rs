@@ -64,7 +64,7 @@ impl Supervisor {
             return Err(Refusal::new("cannot make a view", "the caller is gone").into());
         };
         let id =
-            self.views.nest(View { name: name.into(), source: Source::Gone, root: Some(root), ended: None });
+            self.views.nest(View::of(name, Source::Gone, Some(root)));
         match self.open(stack, name, root, MEMBERS + id) {
             Ok(source) => {
                 self.set_source(id, source);

@@ -1,0 +1,202 @@
+//! msocket() in a view: sockets of other stacks than the view's, and the default stack of a process.
+//!
+//! # Theory of operation
+//! msocket() is one trapped call, socket(2) with a family that no kernel has (`AF_MSOCKET` of `msocket_proto`). The
+//! stack that it names is joined once, kept, and forgotten when it has gone. What a program may have by a path is
+//! what it could have of the path itself, whose file it sees inside of the view as well: the stack's owner decides,
+//! by the file's mode. As it is we who join, only our own user may ask, and nobody gets the machine's network.
+//!
+//! A default stack is a view inside the view: its root is the process that set it, its sockets those of the view
+//! around it but for the families that were given a stack. So it is inherited as nested views are.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use msocket_proto::line::{MAX_PATH, Refusal};
+use msocket_proto::proto::{AF_MSOCKET, SOCK_DEFAULT};
+use nix::errno::Errno;
+use stacks::kernel::SetUpError;
+use stacks::serve::User;
+use stacks::stack::{Kind, SocketSpec};
+
+use super::{MAX_VIEWS, MEMBERS, Supervisor};
+use crate::answer::{Answer, Reply, Stop};
+use crate::handlers::refusal;
+use crate::sys::seccomp::Notification;
+use crate::target::{Inspection, Target};
+use crate::views::{Known, Source, View};
+
+/// Most stacks that are joined for msocket(): each is a connection, and an engine's buffers at its other end.
+const MAX_STACKS: usize = 64;
+/// Memberships of these stacks have the numbers from here on; those of views are below.
+pub(super) const STACKS: u64 = 1 << 40;
+/// What the machine's own network is called.
+const HOST: &[u8] = b"host";
+
+/// The stacks that were joined for msocket(), by number.
+#[derive(Debug, Default)]
+pub(super) struct Stacks {
+    by_path: BTreeMap<PathBuf, u64>,
+    pub(super) joined: BTreeMap<u64, Source>,
+    last: u64,
+}
+
+impl Stacks {
+    /// The stack has gone; whoever names its path again may find another.
+    pub(super) fn lose(&mut self, id: u64) {
+        self.by_path.retain(|_, known| *known != id);
+        self.joined.insert(id, Source::Gone);
+    }
+
+    /// Forgets those that have gone and are nobody's default.
+    fn clear(&mut self, used: &[u64]) {
+        self.joined.retain(|id, source| !matches!(source, Source::Gone) || used.contains(id));
+    }
+}
+
+/// Whether the call is an msocket().
+pub(super) fn is_msocket(call: &Notification) -> bool {
+    call.args[0] as i32 == AF_MSOCKET
+}
+
+impl Supervisor {
+    /// Answers an msocket().
+    pub(super) fn msocket(&mut self, tid: i32, args: [u64; 6]) -> Answer {
+        let (kind, protocol, domain) = (args[1] as i32, args[2] as i32, args[3] as i32);
+        let path = self.path_of(tid, args[4], args[5])?;
+        if path.as_os_str().as_bytes() == HOST {
+            return Err(Stop::Fail(Errno::EACCES));
+        }
+        let nested = self.views.nested().then(std::process::id);
+        let seen = self.eye.inspect(tid, nested)?;
+        // What follows is done with our rights: whoever gave them up shall not have them back.
+        if !seen.home_user || seen.euid != self.owner {
+            return Err(Stop::Fail(Errno::EACCES));
+        }
+        let spec = SocketSpec { domain, kind, protocol };
+        if kind == SOCK_DEFAULT {
+            let stack = self.stack_at(&path, seen.pid)?;
+            return self.set_default(tid, &seen, stack, domain).map(|()| Reply::Value(0)).map_err(Stop::Fail);
+        }
+        if !spec.is_of_a_stack() {
+            return Err(Stop::Fail(foreign(refusal(spec))));
+        }
+        if spec.needs_rights() && !seen.has_rights(self.owner) {
+            return Err(Stop::Fail(Errno::EPERM));
+        }
+        let mut stack = self.stack_at(&path, seen.pid)?;
+        let mut made = self.socket_of(tid, stack, spec);
+        if matches!(made, Err(Errno::ENETDOWN)) {
+            // It may have gone unheard, and there may be another one by now.
+            self.stacks.lose(stack);
+            stack = self.stack_at(&path, seen.pid)?;
+            made = self.socket_of(tid, stack, spec);
+        }
+        let fd = made.map_err(foreign)?;
+        Ok(Reply::Descriptor { fd, cloexec: kind & libc::SOCK_CLOEXEC != 0 })
+    }
+
+    fn path_of(&mut self, tid: i32, address: u64, length: u64) -> Result<PathBuf, Errno> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        match length {
+            0 => return Err(Errno::ENOENT),
+            length if length > MAX_PATH => return Err(Errno::ENAMETOOLONG),
+            _ => {}
+        }
+        let bytes = self.eye.target(tid, None, Instant::now()).read(address, length)?;
+        Ok(PathBuf::from(OsStr::from_bytes(&bytes)))
+    }
+
+    /// The stack at a path, joined if it was not yet.
+    fn stack_at(&mut self, path: &Path, pid: i32) -> Result<u64, Errno> {
+        if let Some(id) = self.stacks.by_path.get(path) {
+            return Ok(*id);
+        }
+        if !path.is_absolute() {
+            return Err(Errno::ENOENT);
+        }
+        self.stacks.clear(&self.views.defaults());
+        if self.stacks.joined.len() >= MAX_STACKS {
+            return Err(Errno::ENOBUFS);
+        }
+        let id = self.stacks.last.max(STACKS) + 1;
+        let user = User { view: "msocket".into(), pid };
+        let source = self.join(path, &user, MEMBERS + id).map_err(|error| match error {
+            SetUpError::Refused(Refusal { errno, .. }) => errno.map_or(Errno::EOPNOTSUPP, Errno::from_raw),
+            SetUpError::Step(_, errno) => errno,
+        })?;
+        self.stacks.last = id;
+        self.stacks.by_path.insert(path.to_owned(), id);
+        self.stacks.joined.insert(id, source);
+        Ok(id)
+    }
+
+    fn socket_of(&mut self, tid: i32, stack: u64, spec: SocketSpec) -> Result<OwnedFd, Errno> {
+        let now = Instant::now();
+        self.with_known(tid, now, |known, target| {
+            // Who asks is remembered with it.
+            known.learn(target)?;
+            known.socket_of(stack, spec)
+        })
+    }
+
+    fn set_default(&mut self, tid: i32, seen: &Inspection, stack: u64, family: i32) -> Result<(), Errno> {
+        let kind = match self.stacks.joined.get(&stack) {
+            Some(Source::Smol { .. }) => Kind::Smol,
+            Some(Source::Gone) | None => return Err(Errno::ENETDOWN),
+            Some(_) => Kind::Kernel,
+        };
+        let all: Vec<i32> = SocketSpec::families(kind).collect();
+        let families = match family {
+            libc::AF_UNSPEC => all,
+            family if all.contains(&family) => vec![family],
+            _ => return Err(Errno::EPFNOSUPPORT),
+        };
+        let now = Instant::now();
+        let around = self.with_known(tid, now, |known, target| known.learn(target))?;
+        let around = around.ok_or(Errno::EPERM)?;
+        let view = match self.views.is_default_of(around, seen.pid) {
+            true => around,
+            false if self.views.count() > MAX_VIEWS => return Err(Errno::ENOBUFS),
+            false => {
+                let source = Source::Around(around);
+                self.views.nest(View::of(&format!("default-{}", seen.pid), source, Some(seen.pid)))
+            }
+        };
+        self.views.set_defaults(view, &families, stack);
+        Ok(())
+    }
+}
+
+impl Supervisor {
+    /// Does something with a thread of the program.
+    fn with_known<T>(
+        &mut self,
+        tid: i32,
+        now: Instant,
+        act: impl FnOnce(&mut Known<'_>, &mut dyn Target) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let nested = self.views.nested().then(std::process::id);
+        let mut known = Known {
+            views: &mut self.views,
+            server: &mut self.server,
+            smol: self.smol.as_mut().map(|smol| &mut smol.host),
+            stacks: &mut self.stacks.joined,
+            tid,
+            now,
+            owner: self.owner,
+            open_control: &mut |_| Err(Errno::ENFILE),
+        };
+        act(&mut known, &mut self.eye.target(tid, nested, now))
+    }
+}
+
+/// The kernel's word for a family that it lacks is what msocket() hears outside of a view; so inside of one it
+/// hears another.
+fn foreign(errno: Errno) -> Errno {
+    if errno == Errno::EAFNOSUPPORT { Errno::EPFNOSUPPORT } else { errno }
+}
