@@ -70,13 +70,7 @@ impl Client {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| Errno::from_raw(e.raw_os_error()))?;
         let state = State { relay, last: 0, waiting: HashMap::new(), read: false };
-        Ok(Self {
-            state: Mutex::new(state),
-            answers: Condvar::new(),
-            relay: dup,
-            wake,
-            joined,
-        })
+        Ok(Self { state: Mutex::new(state), answers: Condvar::new(), relay: dup, wake, joined })
     }
 
     /// Whether this process made it, and did not inherit it by fork(2).
@@ -154,8 +148,7 @@ impl Client {
             }
             state.read = true;
             drop(state);
-            let mut ready =
-                [PollFd::new(&self.relay, PollFlags::IN), PollFd::new(&self.wake, PollFlags::IN)];
+            let mut ready = [PollFd::new(&self.relay, PollFlags::IN), PollFd::new(&self.wake, PollFlags::IN)];
             // An interrupted wait is begun anew, as those of std are.
             let _ = poll(&mut ready, None);
             let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);

@@ -44,7 +44,7 @@ impl Local {
         let cannot = |e: std::io::Error| Refusal::system("cannot make a stack in this process", e);
         let config = config.clone().checked().map_err(|e| e.refusal("cannot use the configuration"))?;
         let folder = places::own_stacks().map_err(cannot)?;
-        let name = format!("own-{}.{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{}{}", places::own_prefix(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = folder.join(&name);
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| cannot(e.into()))?;
         let ending = end.try_clone().map_err(cannot)?;

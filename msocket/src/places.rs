@@ -58,6 +58,18 @@ pub(crate) fn own_stacks() -> io::Result<PathBuf> {
     Ok(stacks)
 }
 
+/// What the names of this process's own stacks begin with.
+pub(crate) fn own_prefix() -> String {
+    format!("own-{}.", std::process::id())
+}
+
+/// Whether a path is that of a stack in this process.
+pub(crate) fn is_own(path: &Path) -> bool {
+    let name = path.file_name().map(OsStrExt::as_bytes);
+    name.is_some_and(|name| name.starts_with(own_prefix().as_bytes()))
+        && path.parent() == Some(&folder().join("stacks"))
+}
+
 /// Where switches have their sockets.
 pub(crate) fn switches() -> PathBuf {
     folder().join("switches")

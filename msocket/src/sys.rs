@@ -33,6 +33,11 @@ pub(crate) fn ask_supervisor(domain: i32, kind: i32, protocol: i32, path: &[u8])
     Errno::result(answer).map(|answer| answer as i32)
 }
 
+/// Whether a supervisor answers for us: it has no stack without a path, and a kernel no such family.
+pub(crate) fn has_supervisor() -> bool {
+    ask_supervisor(0, 0, 0, &[]) != Err(Errno::EAFNOSUPPORT)
+}
+
 /// Takes a descriptor that [`ask_supervisor`] gave.
 pub(crate) fn take(fd: i32) -> OwnedFd {
     // SAFETY: the supervisor just installed it for us and nobody else knows its number.
@@ -139,11 +144,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8], flags: i32, to: &[u8]) -> Re
 }
 
 /// recvfrom(2): the length and the sender's address.
-pub(crate) fn receive(
-    fd: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    flags: i32,
-) -> Result<(usize, Vec<u8>), Errno> {
+pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: i32) -> Result<(usize, Vec<u8>), Errno> {
     let mut from = vec![0u8; ADDRESS];
     let mut length = ADDRESS as libc::socklen_t;
     // SAFETY: the kernel writes at most the lengths given to `buffer` and `from`.

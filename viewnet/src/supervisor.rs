@@ -32,6 +32,7 @@ use stacks::remote;
 use stacks::serve::{Backing, Server, Serving, StackId, User};
 use stacks::stack::Kind;
 
+use self::msocket::Stacks;
 use crate::desk::Calls;
 use crate::eye::Eye;
 use crate::launch::{Plan, StackSpec};
@@ -41,7 +42,6 @@ use crate::smol::{Hosts, SmolId};
 use crate::stand_in::Charge;
 use crate::sys::seccomp;
 use crate::views::{OWN, Source, View, Views};
-use self::msocket::Stacks;
 
 /// How often we look whether a nested view still has processes.
 const NESTED_CHECK: Duration = Duration::from_millis(500);

@@ -312,7 +312,13 @@ mod tests {
     use stacks::none::NoStack;
 
     fn view(root: Option<i32>) -> View {
-        View { name: "v".into(), source: Source::Joined(Box::new(NoStack), None), root, ended: None, defaults: BTreeMap::new() }
+        View {
+            name: "v".into(),
+            source: Source::Joined(Box::new(NoStack), None),
+            root,
+            ended: None,
+            defaults: BTreeMap::new(),
+        }
     }
 
     fn of(views: &mut Views, target: &mut Pretend, tid: i32) -> Option<u64> {

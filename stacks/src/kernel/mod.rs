@@ -12,7 +12,7 @@
 
 mod interfaces;
 pub mod namespace;
-mod netlink;
+pub mod netlink;
 pub mod orphans;
 mod plug;
 mod sys;

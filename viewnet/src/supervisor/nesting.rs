@@ -63,8 +63,7 @@ impl Supervisor {
         let Some(root) = seen.ancestors.first().copied() else {
             return Err(Refusal::new("cannot make a view", "the caller is gone").into());
         };
-        let id =
-            self.views.nest(View::of(name, Source::Gone, Some(root)));
+        let id = self.views.nest(View::of(name, Source::Gone, Some(root)));
         match self.open(stack, name, root, MEMBERS + id) {
             Ok(source) => {
                 self.set_source(id, source);
