@@ -304,10 +304,10 @@ impl Door {
         match ask {
             Ask::Socket { ticket, spec, caller } => {
                 let caller = self.judged(caller);
-                let made = if spec.is_of_a_stack() && (caller.rights || !spec.needs_rights()) {
-                    host.socket(self.stack, spec, &caller)
-                } else {
-                    Err(Errno::EPERM)
+                let made = match spec.is_of_a_stack() {
+                    false => Err(Errno::EAFNOSUPPORT),
+                    true if spec.needs_rights() && !caller.rights => Err(Errno::EPERM),
+                    true => host.socket(self.stack, spec, &caller),
                 };
                 let (result, fd) = match made {
                     Ok(fd) => (Ok(Done::Value(0)), Some(fd)),

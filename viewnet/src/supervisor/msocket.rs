@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -19,6 +19,7 @@ use std::time::Instant;
 use msocket_proto::line::{MAX_PATH, Refusal};
 use msocket_proto::proto::{AF_MSOCKET, SOCK_DEFAULT};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stacks::kernel::SetUpError;
 use stacks::serve::User;
 use stacks::stack::{Kind, SocketSpec};
@@ -92,7 +93,7 @@ impl Supervisor {
         let mut made = self.socket_of(tid, stack, spec);
         if matches!(made, Err(Errno::ENETDOWN)) {
             // It may have gone unheard, and there may be another one by now.
-            self.stacks.lose(stack);
+            self.lose(stack);
             stack = self.stack_at(&path, seen.pid)?;
             made = self.socket_of(tid, stack, spec);
         }
@@ -113,8 +114,11 @@ impl Supervisor {
 
     /// The stack at a path, joined if it was not yet.
     fn stack_at(&mut self, path: &Path, pid: i32) -> Result<u64, Errno> {
-        if let Some(id) = self.stacks.by_path.get(path) {
-            return Ok(*id);
+        if let Some(id) = self.stacks.by_path.get(path).copied() {
+            if !self.stacks.joined.get(&id).is_some_and(has_hung_up) {
+                return Ok(id);
+            }
+            self.lose(id);
         }
         if !path.is_absolute() {
             return Err(Errno::ENOENT);
@@ -193,6 +197,13 @@ impl Supervisor {
         };
         act(&mut known, &mut self.eye.target(tid, nested, now))
     }
+}
+
+/// Whether the stack's server has gone, and we are yet to be told.
+fn has_hung_up(source: &Source) -> bool {
+    let Source::Joined(_, Some(member)) = source else { return false };
+    let mut ready = [PollFd::new(member.as_fd(), PollFlags::POLLIN | PollFlags::POLLRDHUP)];
+    poll(&mut ready, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 
 /// The kernel's word for a family that it lacks is what msocket() hears outside of a view; so inside of one it
