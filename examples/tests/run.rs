@@ -27,3 +27,18 @@ fn two_servers_one_port() {
 fn two_vlans() {
     play(env!("CARGO_BIN_EXE_two_vlans"));
 }
+
+#[test]
+fn three_stacks() {
+    play(env!("CARGO_BIN_EXE_three_stacks"));
+}
+
+#[test]
+fn proxy() {
+    play(env!("CARGO_BIN_EXE_proxy"));
+}
+
+#[test]
+fn five_servers() {
+    play(env!("CARGO_BIN_EXE_five_servers"));
+}

@@ -53,8 +53,9 @@ pub fn msocket_program(name: &str, linkage: Linkage) -> PathBuf {
     let (here, library) = (Path::new(env!("CARGO_MANIFEST_DIR")), libmsocket());
     let folder = profile_folder().join("probes");
     fs::create_dir_all(&folder).expect("mkdir");
-    let built = folder.join(format!("{name}-{linkage:?}"));
-    let own = tempfile::Builder::new().prefix(name).tempfile_in(&folder).expect("a file").into_temp_path();
+    let stem = name.rsplit('/').next().unwrap_or(name);
+    let built = folder.join(format!("{stem}-{linkage:?}"));
+    let own = tempfile::Builder::new().prefix(stem).tempfile_in(&folder).expect("a file").into_temp_path();
     let mut gcc = Command::new("gcc");
     gcc.args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-I"])
         .arg(here.join("../msocket/include"));

@@ -117,6 +117,50 @@ fn the_stacks_of_others_are_theirs() {
     other.viewnet(["stack", "down", "lan"]).run().ok();
 }
 
+/// Starts a program of `examples/c` and waits until it listens.
+fn listening(world: &World, name: &str, args: &[&str]) -> tests::Running {
+    let mut running = example(world, name, args).start();
+    running.until("listening");
+    running
+}
+
+fn example(world: &World, name: &str, args: &[&str]) -> Cmd {
+    let program =
+        world.install(&msocket_program(&format!("../../examples/c/{name}"), Linkage::Dynamic), name);
+    Where::Nowhere.command(world, &program, args)
+}
+
+#[test]
+fn the_examples_in_c() {
+    for user in User::all() {
+        let world = World::new(*user);
+        world.install(&libmsocket().join("libmsocket.so"), "libmsocket.so");
+        world.viewnet(["switch", "up", "near"]).run().ok();
+        world.viewnet(["switch", "up", "far"]).run().ok();
+        let up = |name: &str, switch: &str, ip: &str| {
+            let link = format!("switch:{switch},ip={ip}/24");
+            world.viewnet(["stack", "up", name, "--kind", "kernel", "--link", &link]).run().ok();
+        };
+        (1..=6).for_each(|host| up(&format!("s{host}"), "near", &format!("10.82.0.{host}")));
+        (1..=2).for_each(|host| up(&format!("r{host}"), "far", &format!("10.83.0.{host}")));
+        let five = listening(&world, "five", &["80", "s1", "s2", "s3", "s4", "s5"]);
+        let far = listening(&world, "five", &["80", "r2"]);
+        let proxy = listening(&world, "proxy", &["s6", "8080", "r1", "10.83.0.2", "80"]);
+        let three = ["s1", "10.82.0.2", "80", "s6", "10.82.0.5", "80", "r1", "10.83.0.2", "80"];
+        let said = example(&world, "three", &three).run().ok().stdout;
+        assert_eq!(said, "by s1: s2\nby s6: s5\nby r1: r2\n");
+        let said = example(&world, "three", &["s2", "10.82.0.6", "8080"]).run().ok().stdout;
+        assert_eq!(said, "by s2: r2\n", "across the proxy");
+        drop((five, far, proxy));
+        for name in ["s1", "s2", "s3", "s4", "s5", "s6", "r1", "r2"] {
+            world.viewnet(["stack", "down", "--force", name]).run().ok();
+        }
+        for name in ["near", "far"] {
+            world.viewnet(["switch", "down", name]).run().ok();
+        }
+    }
+}
+
 #[test]
 fn the_library_exports_its_functions_and_nothing_else() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -202,7 +202,7 @@ impl Supervisor {
 /// Whether the stack's server has gone, and we are yet to be told.
 fn has_hung_up(source: &Source) -> bool {
     let Source::Joined(_, Some(member)) = source else { return false };
-    let mut ready = [PollFd::new(member.as_fd(), PollFlags::POLLIN | PollFlags::POLLRDHUP)];
+    let mut ready = [PollFd::new(member.as_fd(), PollFlags::POLLIN)];
     poll(&mut ready, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 
