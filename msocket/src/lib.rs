@@ -39,6 +39,8 @@ mod places;
 mod socket;
 mod stack;
 mod sys;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use socket::MSocket;

@@ -16,6 +16,9 @@ use command::{Cmd, Outcome, cargo, root, target};
 
 type Recipe = (&'static str, &'static str, fn(&[String]) -> Outcome);
 
+/// What is off by default and tested all the same.
+const FEATURES: &str = "--features=msocket/tokio";
+
 /// In the order of `ci`'s steps, then those that are run by hand only.
 const RECIPES: &[Recipe] = &[
     ("fmt", "format the sources; `fmt --check` only looks", fmt),
@@ -67,12 +70,12 @@ fn fmt(args: &[String]) -> Outcome {
 }
 
 fn lint(_: &[String]) -> Outcome {
-    cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()
+    cargo(["clippy", "--workspace", "--all-targets", FEATURES, "--", "-D", "warnings"]).run()
 }
 
 /// Links to private items are fine: the private items are in this documentation.
 fn doc(_: &[String]) -> Outcome {
-    cargo(["doc", "--workspace", "--no-deps", "--document-private-items"])
+    cargo(["doc", "--workspace", FEATURES, "--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-Dwarnings -Arustdoc::private-intra-doc-links")
         .run()
 }
@@ -80,8 +83,11 @@ fn doc(_: &[String]) -> Outcome {
 /// The tests get the release binary; their own code stays in the dev profile, whose checks they need.
 fn test(args: &[String]) -> Outcome {
     packages::install(&root().join("tests/PACKAGES"))?;
-    cargo(["build", "--release", "-p", "viewnet"]).run()?;
-    cargo(["test", "--workspace"]).env("VIEWNET_BIN", target().join("release/viewnet")).args(args).run()
+    cargo(["build", "--release"]).run()?;
+    cargo(["test", "--workspace", FEATURES])
+        .env("VIEWNET_BIN", target().join("release/viewnet"))
+        .args(args)
+        .run()
 }
 
 fn ci(_: &[String]) -> Outcome {

@@ -31,10 +31,11 @@ fn play() {
     join(&client_side, &far.tcp_connect(address("10.81.0.2:80")).expect("the server is there"));
     drop(client_side);
     let said = client.join().expect("no panic").expect("viewnet runs").stdout;
+    drop((near, far));
     let _ = server.kill();
     let _ = server.wait();
     for side in ["left", "right"] {
-        manage(&["switch", "down", "--force", &format!("{side}-{}", std::process::id())]);
+        manage(&["switch", "down", &format!("{side}-{}", std::process::id())]);
     }
     print!("{}", String::from_utf8_lossy(&said));
     assert_eq!(said, b"you said hello\n");
