@@ -15,7 +15,8 @@ const UNSAFE_ROOMS: &[&str] = &[
     "stacks/src/kernel/sys.rs",
     "stacks/src/smol/tcp/slab.rs",
     "viewnet/src/sys/",
-    "msocket/src/ffi.rs",
+    "msocket/src/sys.rs",
+    "msocket/capi/src/ffi.rs",
     "libvnet-preload/src/hooks.rs",
     "tests/src/sys.rs",
     "tests/src/bin/probe_",
@@ -28,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("switch", &["msocket-proto"]),
     ("libvnet-preload", &["msocket"]),
     ("msocket", &["stacks", "msocket-proto"]),
+    ("msocket-capi", &["msocket"]),
     ("msocket-proto", &[]),
     ("xtask", &[]),
 ];

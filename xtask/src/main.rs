@@ -43,6 +43,7 @@ const RECIPES: &[Recipe] = &[
     ("packages", "install (root) or name (others) the Debian packages the tests need", packages_only),
     ("man", "write target/man/viewnet.1", man),
     ("completions", "write target/completions for bash, zsh and fish", completions),
+    ("pkg-config", "write target/msocket.pc for an installation in PREFIX (/usr/local)", pkg_config),
 ];
 
 fn main() -> ExitCode {
@@ -127,6 +128,17 @@ fn completions(_: &[String]) -> Outcome {
     for (shell, file) in [("bash", "viewnet.bash"), ("zsh", "_viewnet"), ("fish", "viewnet.fish")] {
         viewnet_writes(&["completions", shell], &folder, file)?;
     }
+    Ok(())
+}
+
+fn pkg_config(args: &[String]) -> Outcome {
+    let prefix = args.first().map_or("/usr/local", String::as_str);
+    let failed = |path: &std::path::Path, error| format!("{}: {error}", path.display());
+    let (from, to) = (root().join("msocket/msocket.pc.in"), target().join("msocket.pc"));
+    let text = std::fs::read_to_string(&from).map_err(|error| failed(&from, error))?;
+    let text = text.replace("@PREFIX@", prefix).replace("@VERSION@", env!("CARGO_PKG_VERSION"));
+    std::fs::write(&to, text).map_err(|error| failed(&to, error))?;
+    eprintln!("{}", to.display());
     Ok(())
 }
 
