@@ -18,7 +18,7 @@ const SOCK_DEFAULT: c_int = 0;
 /// # Safety
 /// `path` is null or a string.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn msocket(path: *const c_char, domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+unsafe extern "C" fn msocket(path: *const c_char, domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     boundary(-1, || {
         // SAFETY: the caller's word.
         let path = unsafe { string(path) }.map(|bytes| Path::new(OsStr::from_bytes(bytes)));
@@ -31,7 +31,7 @@ pub unsafe extern "C" fn msocket(path: *const c_char, domain: c_int, kind: c_int
 
 /// `struct msocket_stack`
 #[derive(Debug)]
-pub struct OwnStack {
+struct OwnStack {
     path: CString,
     /// Ends with it.
     _stack: client::Stack,
@@ -42,7 +42,7 @@ pub struct OwnStack {
 /// # Safety
 /// `config` is null or a string.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn msocket_stack_open(config: *const c_char) -> *mut OwnStack {
+unsafe extern "C" fn msocket_stack_open(config: *const c_char) -> *mut OwnStack {
     boundary(std::ptr::null_mut(), || {
         // SAFETY: the caller's word.
         let config = unsafe { string(config) }.and_then(|bytes| std::str::from_utf8(bytes).ok());
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn msocket_stack_open(config: *const c_char) -> *mut OwnSt
 /// # Safety
 /// `stack` is null or what msocket_stack_open gave, and not closed yet.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn msocket_stack_path(stack: *const OwnStack) -> *const c_char {
+unsafe extern "C" fn msocket_stack_path(stack: *const OwnStack) -> *const c_char {
     boundary(std::ptr::null(), || {
         // SAFETY: null, or by the caller's word a stack that is open.
         let stack = unsafe { stack.as_ref() }.ok_or(Errno::EINVAL)?;
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn msocket_stack_path(stack: *const OwnStack) -> *const c_
 /// # Safety
 /// As msocket_stack_path; afterwards it is closed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn msocket_stack_close(stack: *mut OwnStack) -> c_int {
+unsafe extern "C" fn msocket_stack_close(stack: *mut OwnStack) -> c_int {
     boundary(-1, || {
         if stack.is_null() {
             return Err(Errno::EINVAL);
