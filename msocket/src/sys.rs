@@ -165,3 +165,10 @@ pub(crate) fn replace(old: BorrowedFd<'_>, new: OwnedFd) -> Result<(), Errno> {
     // SAFETY: as above.
     Errno::result(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), cloexec) }).map(drop)
 }
+
+/// Puts a socket into the reactor of the tokio runtime that we are in.
+#[cfg(feature = "tokio")]
+pub(crate) fn register(socket: crate::MSocket) -> std::io::Result<tokio::io::unix::AsyncFd<crate::MSocket>> {
+    // SAFETY: an MSocket owns its descriptor, whose number stays the same and open until it is dropped.
+    Ok(unsafe { tokio::io::unix::AsyncFd::register(socket) }?)
+}

@@ -12,7 +12,7 @@ use ::tokio::io::unix::AsyncFd;
 use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use nix::errno::Errno;
 
-use crate::{MSocket, Stack};
+use crate::{MSocket, Stack, sys};
 
 /// A TCP connection.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct UdpSocket(AsyncFd<MSocket>);
 
 fn watched(socket: MSocket) -> io::Result<AsyncFd<MSocket>> {
     socket.set_nonblocking(true)?;
-    AsyncFd::new(socket)
+    sys::register(socket)
 }
 
 impl TcpStream {
@@ -43,7 +43,7 @@ impl TcpStream {
             Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => {}
             other => other?,
         }
-        let socket = AsyncFd::new(socket)?;
+        let socket = sys::register(socket)?;
         // Writable is what connected or failed is.
         let _ = socket.writable().await?;
         match socket.get_ref().take_error()? {

@@ -89,7 +89,7 @@ fn what_may_not_be_had_is_refused() {
         assert_eq!(errno_of(&world, Where::Nowhere, "host"), "0");
         if *user == User::Ordinary {
             let path = world.runtime().join("viewnet/stacks/lan");
-            fs::set_permissions(&path, Permissions::from_mode(0)).expect("chmod");
+            fs::set_permissions(&path, Permissions::from_mode(0o000)).expect("chmod");
             // The supervisor of a kernel view is root over its user's own files; the owner could change the mode.
             for place in [Where::Nowhere, Where::InSmol] {
                 assert_eq!(errno_of(&world, place, "lan"), "EACCES", "{place:?}");
