@@ -35,6 +35,7 @@ mod client;
 mod default;
 mod local;
 mod net;
+mod numbers;
 mod places;
 mod socket;
 mod stack;
@@ -56,6 +57,8 @@ use nix::errno::Errno;
 
 /// The name of the machine's own network, which no view gives.
 const HOST: &str = "host";
+/// How often a stack is looked for that goes while it is found.
+const ATTEMPTS: usize = 3;
 
 /// Makes a socket on the stack at `path`, a path or the name of one of the user's stacks; without it, on the
 /// default stack of the family. `kind` may have SOCK_CLOEXEC and SOCK_NONBLOCK, as socket(2)'s type.
@@ -116,13 +119,26 @@ fn in_view(name: &Path, path: &Path, domain: i32, kind: i32, protocol: i32) -> R
     if places::is_own(path) {
         return Ok(None);
     }
-    let host = name.as_os_str() == HOST;
-    let asked = if host { name } else { path };
-    match sys::ask_supervisor(domain, kind, protocol, asked.as_os_str().as_bytes()) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(Errno::EAFNOSUPPORT) => Ok(None),
-        // The supervisor's word for it: the other one is a kernel's that has no supervisor.
-        Err(Errno::EPFNOSUPPORT) => Err(Errno::EAFNOSUPPORT),
-        Err(errno) => Err(errno),
+    let asked = if name.as_os_str() == HOST { name } else { path };
+    for _ in 0..ATTEMPTS {
+        let number = match numbers::of(asked) {
+            Some(number) => number,
+            None => {
+                let path = sys::Asked::Path(asked.as_os_str().as_bytes());
+                match sys::ask_supervisor(0, proto::SOCK_NUMBER, 0, path) {
+                    Ok(number) => numbers::keep(asked, number as u32),
+                    Err(Errno::EAFNOSUPPORT) => return Ok(None),
+                    Err(errno) => return Err(errno),
+                }
+            }
+        };
+        match sys::ask_supervisor(domain, kind, protocol, sys::Asked::Number(number)) {
+            // The stack has gone; there may be another one at its path.
+            Err(Errno::ESTALE) => numbers::forget(asked),
+            // The supervisor's word for it: the other one is a kernel's that has no supervisor.
+            Err(Errno::EPFNOSUPPORT) => return Err(Errno::EAFNOSUPPORT),
+            answer => return answer.map(Some),
+        }
     }
+    Err(Errno::ENETDOWN)
 }

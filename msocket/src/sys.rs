@@ -14,11 +14,14 @@ pub(crate) fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, E
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The one call of msocket() inside a view, as `msocket_proto::proto::AF_MSOCKET` says: a descriptor, or 0 if
-/// `kind` asks for none. A kernel without a supervisor says EAFNOSUPPORT.
-pub(crate) fn ask_supervisor(domain: i32, kind: i32, protocol: i32, path: &[u8]) -> Result<i32, Errno> {
-    let pointer = if path.is_empty() { std::ptr::null() } else { path.as_ptr() };
-    // SAFETY: whoever answers reads `path.len()` bytes behind `pointer`; the kernel itself reads none.
+/// The one call of msocket() inside a view, as `msocket_proto::proto::AF_MSOCKET` says: a descriptor, or a number
+/// if `kind` asks for none. A kernel without a supervisor says EAFNOSUPPORT.
+pub(crate) fn ask_supervisor(domain: i32, kind: i32, protocol: i32, stack: Asked<'_>) -> Result<i32, Errno> {
+    let (pointer, length) = match stack {
+        Asked::Path(path) => (path.as_ptr(), path.len()),
+        Asked::Number(number) => (std::ptr::without_provenance(number as usize), 0),
+    };
+    // SAFETY: whoever answers reads `length` bytes behind `pointer`; the kernel itself reads none.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_socket,
@@ -27,7 +30,7 @@ pub(crate) fn ask_supervisor(domain: i32, kind: i32, protocol: i32, path: &[u8])
             libc::c_long::from(protocol),
             libc::c_long::from(domain),
             pointer,
-            path.len(),
+            length,
         )
     };
     Errno::result(answer).map(|answer| answer as i32)
@@ -35,7 +38,16 @@ pub(crate) fn ask_supervisor(domain: i32, kind: i32, protocol: i32, path: &[u8])
 
 /// Whether a supervisor answers for us: it has no stack without a path, and a kernel no such family.
 pub(crate) fn has_supervisor() -> bool {
-    ask_supervisor(0, 0, 0, &[]) != Err(Errno::EAFNOSUPPORT)
+    ask_supervisor(0, 0, 0, Asked::Number(0)) != Err(Errno::EAFNOSUPPORT)
+}
+
+/// Which stack a supervisor is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Asked<'a> {
+    /// By its path.
+    Path(&'a [u8]),
+    /// By the number that the supervisor gave it.
+    Number(u32),
 }
 
 /// Takes a descriptor that [`ask_supervisor`] gave.

@@ -67,6 +67,19 @@ pub(crate) struct View {
     pub(crate) defaults: BTreeMap<i32, u64>,
 }
 
+/// A thread that asks for the sockets of other stacks than its view's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker {
+    /// Its view, if it has one.
+    pub(crate) view: Option<u64>,
+    /// Its process.
+    pub(crate) pid: i32,
+    /// It is of the user who owns the stacks.
+    pub(crate) owner: bool,
+    /// It has that user's rights as well.
+    pub(crate) rights: bool,
+}
+
 /// Whose sockets a thread gets.
 #[derive(Debug, Clone, Copy)]
 enum Found {
@@ -91,7 +104,9 @@ struct Thread {
     view: Option<u64>,
     pid: i32,
     uid: u32,
-    /// Whether it has the rights of the stacks' owner.
+    /// Whether it is of the user who owns the stacks.
+    owner: bool,
+    /// Whether it has that user's rights as well.
     rights: bool,
     seen: Instant,
 }
@@ -200,7 +215,8 @@ impl Views {
             self.threads.clear();
         }
         let rights = seen.has_rights(owner);
-        let thread = Thread { view, pid: seen.pid, uid: seen.euid, rights, seen: now };
+        let by_owner = seen.home_user && seen.euid == owner;
+        let thread = Thread { view, pid: seen.pid, uid: seen.euid, owner: by_owner, rights, seen: now };
         self.threads.insert(tid, thread);
         Ok(thread)
     }
@@ -240,9 +256,10 @@ impl Known<'_> {
         }
     }
 
-    /// Finds out who the thread is; the view that it is in.
-    pub(crate) fn learn(&mut self, target: &mut dyn Target) -> Result<Option<u64>, Errno> {
-        self.views.of(self.tid, self.now, self.owner, target).map(|thread| thread.view)
+    /// Who asks, for msocket().
+    pub(crate) fn asker(&mut self, target: &mut dyn Target) -> Result<Asker, Errno> {
+        let thread = self.views.of(self.tid, self.now, self.owner, target)?;
+        Ok(Asker { view: thread.view, pid: thread.pid, owner: thread.owner, rights: thread.rights })
     }
 
     /// A socket of a stack that was joined for msocket().

@@ -14,9 +14,13 @@ pub const AF_VIEWNET: i32 = 0x766e;
 
 /// Another one: msocket() as one call. socket(2) with it takes six arguments, of which a kernel looks at none
 /// but the first (EAFNOSUPPORT), and a view's supervisor at all: this, the type or [`SOCK_DEFAULT`], the protocol,
-/// the family, and the address and length of the stack's path (no NUL; absent for 0). Inside a view, a family that
-/// the stack lacks is EPFNOSUPPORT.
+/// the family, and the address and length of the stack's path (no NUL), or the number that [`SOCK_NUMBER`] gave and 0:
+/// to read memory costs more than all the rest. ESTALE: no stack has the number any more. A family that the stack
+/// lacks is EPFNOSUPPORT.
 pub const AF_MSOCKET: i32 = 0x766f;
+
+/// Instead of a socket's type: the number of the stack, for this supervisor, for the next time.
+pub const SOCK_NUMBER: i32 = -1;
 
 /// Instead of a socket's type: sets the default stack of a family. The value is View-OS's.
 pub const SOCK_DEFAULT: i32 = 0;

@@ -11,13 +11,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use msocket_proto::line::{MAX_PATH, Refusal};
-use msocket_proto::proto::{AF_MSOCKET, SOCK_DEFAULT};
+use msocket_proto::proto::{AF_MSOCKET, SOCK_DEFAULT, SOCK_NUMBER};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stacks::kernel::SetUpError;
@@ -28,8 +28,8 @@ use super::{MAX_VIEWS, MEMBERS, Supervisor};
 use crate::answer::{Answer, Reply, Stop};
 use crate::handlers::refusal;
 use crate::sys::seccomp::Notification;
-use crate::target::{Inspection, Target};
-use crate::views::{Known, Source, View};
+use crate::target::Target;
+use crate::views::{Asker, Known, Source, View};
 
 /// Most stacks that are joined for msocket(): each is a connection, and an engine's buffers at its other end.
 const MAX_STACKS: usize = 64;
@@ -68,45 +68,61 @@ impl Supervisor {
     /// Answers an msocket().
     pub(super) fn msocket(&mut self, tid: i32, args: [u64; 6]) -> Answer {
         let (kind, protocol, domain) = (args[1] as i32, args[2] as i32, args[3] as i32);
-        let path = self.path_of(tid, args[4], args[5])?;
-        if path.as_os_str().as_bytes() == HOST {
-            return Err(Stop::Fail(Errno::EACCES));
-        }
-        let nested = self.views.nested().then(std::process::id);
-        let seen = self.eye.inspect(tid, nested)?;
-        // What follows is done with our rights: whoever gave them up shall not have them back.
-        if !seen.home_user || seen.euid != self.owner {
-            return Err(Stop::Fail(Errno::EACCES));
-        }
+        let asker = self.with_known(tid, |known, target| known.asker(target))?;
+        let stack = self.stack_of(tid, asker, args[4], args[5])?;
         let spec = SocketSpec { domain, kind, protocol };
-        if kind == SOCK_DEFAULT {
-            let stack = self.stack_at(&path, seen.pid)?;
-            return self.set_default(tid, &seen, stack, domain).map(|()| Reply::Value(0)).map_err(Stop::Fail);
+        match kind {
+            SOCK_NUMBER => Ok(Reply::Value((stack - STACKS) as i64)),
+            SOCK_DEFAULT => {
+                self.set_default(asker, stack, domain).map(|()| Reply::Value(0)).map_err(Stop::Fail)
+            }
+            _ if !spec.is_of_a_stack() => Err(Stop::Fail(foreign(refusal(spec)))),
+            _ if spec.needs_rights() && !asker.rights => Err(Stop::Fail(Errno::EPERM)),
+            _ => match self.with_known(tid, |known, _| known.socket_of(stack, spec)) {
+                Ok(fd) => Ok(Reply::Descriptor { fd, cloexec: kind & libc::SOCK_CLOEXEC != 0 }),
+                Err(Errno::ENETDOWN) => {
+                    // It has gone unheard, and there may be another one by now.
+                    self.lose(stack);
+                    Err(Stop::Fail(Errno::ESTALE))
+                }
+                Err(errno) => Err(Stop::Fail(foreign(errno))),
+            },
         }
-        if !spec.is_of_a_stack() {
-            return Err(Stop::Fail(foreign(refusal(spec))));
+    }
+
+    /// The stack that is meant: by its number, or by its path.
+    fn stack_of(&mut self, tid: i32, asker: Asker, address: u64, length: u64) -> Result<u64, Errno> {
+        // Made with our rights: whoever gave them up shall not have them back.
+        if !asker.owner {
+            return Err(Errno::EACCES);
         }
-        if spec.needs_rights() && !seen.has_rights(self.owner) {
-            return Err(Stop::Fail(Errno::EPERM));
+        if length == 0 {
+            let id = address.checked_add(STACKS).ok_or(Errno::ESTALE)?;
+            return if self.is_there(id) { Ok(id) } else { Err(Errno::ESTALE) };
         }
-        let mut stack = self.stack_at(&path, seen.pid)?;
-        let mut made = self.socket_of(tid, stack, spec);
-        if matches!(made, Err(Errno::ENETDOWN)) {
-            // It may have gone unheard, and there may be another one by now.
-            self.lose(stack);
-            stack = self.stack_at(&path, seen.pid)?;
-            made = self.socket_of(tid, stack, spec);
+        let path = self.path_of(tid, address, length)?;
+        if path.as_os_str().as_bytes() == HOST {
+            return Err(Errno::EACCES);
         }
-        let fd = made.map_err(foreign)?;
-        Ok(Reply::Descriptor { fd, cloexec: kind & libc::SOCK_CLOEXEC != 0 })
+        self.stack_at(&path, asker.pid)
+    }
+
+    /// Whether a stack is there; what has hung up is forgotten.
+    fn is_there(&mut self, id: u64) -> bool {
+        match self.stacks.joined.get(&id) {
+            None | Some(Source::Gone) => false,
+            Some(source) if has_hung_up(source) => {
+                self.lose(id);
+                false
+            }
+            Some(_) => true,
+        }
     }
 
     fn path_of(&mut self, tid: i32, address: u64, length: u64) -> Result<PathBuf, Errno> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        match length {
-            0 => return Err(Errno::ENOENT),
-            length if length > MAX_PATH => return Err(Errno::ENAMETOOLONG),
-            _ => {}
+        if length > MAX_PATH {
+            return Err(Errno::ENAMETOOLONG);
         }
         let bytes = self.eye.target(tid, None, Instant::now()).read(address, length)?;
         Ok(PathBuf::from(OsStr::from_bytes(&bytes)))
@@ -114,11 +130,10 @@ impl Supervisor {
 
     /// The stack at a path, joined if it was not yet.
     fn stack_at(&mut self, path: &Path, pid: i32) -> Result<u64, Errno> {
-        if let Some(id) = self.stacks.by_path.get(path).copied() {
-            if !self.stacks.joined.get(&id).is_some_and(has_hung_up) {
-                return Ok(id);
-            }
-            self.lose(id);
+        if let Some(id) = self.stacks.by_path.get(path).copied()
+            && self.is_there(id)
+        {
+            return Ok(id);
         }
         if !path.is_absolute() {
             return Err(Errno::ENOENT);
@@ -139,16 +154,7 @@ impl Supervisor {
         Ok(id)
     }
 
-    fn socket_of(&mut self, tid: i32, stack: u64, spec: SocketSpec) -> Result<OwnedFd, Errno> {
-        let now = Instant::now();
-        self.with_known(tid, now, |known, target| {
-            // Who asks is remembered with it.
-            known.learn(target)?;
-            known.socket_of(stack, spec)
-        })
-    }
-
-    fn set_default(&mut self, tid: i32, seen: &Inspection, stack: u64, family: i32) -> Result<(), Errno> {
+    fn set_default(&mut self, asker: Asker, stack: u64, family: i32) -> Result<(), Errno> {
         let kind = match self.stacks.joined.get(&stack) {
             Some(Source::Smol { .. }) => Kind::Smol,
             Some(Source::Gone) | None => return Err(Errno::ENETDOWN),
@@ -160,15 +166,14 @@ impl Supervisor {
             family if all.contains(&family) => vec![family],
             _ => return Err(Errno::EPFNOSUPPORT),
         };
-        let now = Instant::now();
-        let around = self.with_known(tid, now, |known, target| known.learn(target))?;
-        let around = around.ok_or(Errno::EPERM)?;
-        let view = match self.views.is_default_of(around, seen.pid) {
+        // Whoever has left the view's network makes its own sockets.
+        let around = asker.view.ok_or(Errno::EPERM)?;
+        let view = match self.views.is_default_of(around, asker.pid) {
             true => around,
             false if self.views.count() > MAX_VIEWS => return Err(Errno::ENOBUFS),
             false => {
                 let source = Source::Around(around);
-                self.views.nest(View::of(&format!("default-{}", seen.pid), source, Some(seen.pid)))
+                self.views.nest(View::of(&format!("default-{}", asker.pid), source, Some(asker.pid)))
             }
         };
         self.views.set_defaults(view, &families, stack);
@@ -181,10 +186,10 @@ impl Supervisor {
     fn with_known<T>(
         &mut self,
         tid: i32,
-        now: Instant,
         act: impl FnOnce(&mut Known<'_>, &mut dyn Target) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         let nested = self.views.nested().then(std::process::id);
+        let now = Instant::now();
         let mut known = Known {
             views: &mut self.views,
             server: &mut self.server,
