@@ -71,8 +71,8 @@ const ATTEMPTS: usize = 3;
 /// - EAFNOSUPPORT: the stack does not have this family,
 /// - EOPNOTSUPP: it is a stack in a library, and we are in a view whose supervisor cannot serve any.
 pub fn msocket(path: Option<&Path>, domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
-    // As a type it asks for no socket.
-    if kind == proto::SOCK_DEFAULT {
+    // Asks for no socket; or would, of a supervisor.
+    if [proto::SOCK_DEFAULT, proto::SOCK_NUMBER].contains(&kind) {
         return Err(Errno::EINVAL);
     }
     match path {

@@ -19,8 +19,9 @@ pub const AF_VIEWNET: i32 = 0x766e;
 /// lacks is EPFNOSUPPORT.
 pub const AF_MSOCKET: i32 = 0x766f;
 
-/// Instead of a socket's type: the number of the stack, for this supervisor, for the next time.
-pub const SOCK_NUMBER: i32 = -1;
+/// Instead of a socket's type: the number of the stack, for this supervisor, for the next time. It is the last value
+/// that the bits of a type can have, and no type.
+pub const SOCK_NUMBER: i32 = 15;
 
 /// Instead of a socket's type: sets the default stack of a family. The value is View-OS's.
 pub const SOCK_DEFAULT: i32 = 0;
