@@ -87,6 +87,17 @@ fn what_may_not_be_had_is_refused() {
         assert_eq!(errno_of(&world, Where::InKernel, "lib"), "EOPNOTSUPP");
         assert_eq!(errno_of(&world, Where::InSmol, "lib"), "0");
         assert_eq!(errno_of(&world, Where::Nowhere, "host"), "0");
+        if *user == User::Root {
+            // Whoever gave its rights up does not get them back from the supervisor, who has them.
+            let program = world.folder().join("bin/errno");
+            for kind in ["kernel", "smol"] {
+                let demoted = ["--stack", kind, "--", "setpriv", "--reuid", "65534", "--clear-groups"];
+                let path = world.runtime().join("viewnet/stacks/lan");
+                let cmd = world.run(demoted).args([&program, &path]);
+                let said = cmd.env("LD_LIBRARY_PATH", world.folder().join("bin")).run().ok().stdout;
+                assert_eq!(said.trim(), "EACCES", "{kind}");
+            }
+        }
         if *user == User::Ordinary {
             let path = world.runtime().join("viewnet/stacks/lan");
             fs::set_permissions(&path, Permissions::from_mode(0o000)).expect("chmod");

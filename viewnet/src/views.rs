@@ -360,6 +360,23 @@ mod tests {
     }
 
     #[test]
+    fn a_default_is_of_its_families_and_all_else_of_the_view_around() {
+        let mut views = Views::own(view(None));
+        let outer = views.nest(View::of("outer", Source::Around(OWN), Some(10)));
+        let inner = views.nest(View::of("inner", Source::Around(outer), Some(20)));
+        views.set_defaults(outer, &[libc::AF_INET, libc::AF_INET6], 1);
+        views.set_defaults(inner, &[libc::AF_INET], 2);
+        let stack = |family| match views.find(inner, family) {
+            Some(Found::Stack(stack)) => Some(stack),
+            Some(Found::View(OWN)) => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([libc::AF_INET, libc::AF_INET6, libc::AF_PACKET].map(stack), [Some(2), Some(1), None]);
+        assert!(views.is_default_of(inner, 20) && !views.is_default_of(inner, 10));
+        assert_eq!(views.defaults().len(), 3);
+    }
+
+    #[test]
     fn a_thread_with_a_network_of_its_own_has_no_view_and_is_looked_up_again_when_told() {
         let mut views = Views::own(view(None));
         let mut target = Pretend::default();

@@ -4,7 +4,9 @@
 //! msocket() is one trapped call, socket(2) with a family that no kernel has (`AF_MSOCKET` of `msocket_proto`). The
 //! stack that it names is joined once, kept, and forgotten when it has gone. What a program may have by a path is
 //! what it could have of the path itself, whose file it sees inside of the view as well: the stack's owner decides,
-//! by the file's mode. As it is we who join, only our own user may ask, and nobody gets the machine's network.
+//! by the file's mode. As it is we who join, only our own user may ask, and nobody gets the machine's network. Who
+//! asks is looked up anew for each path and each raw socket; for a stack's number what was seen within
+//! [`crate::eye::BELIEF`] is enough.
 //!
 //! A default stack is a view inside the view: its root is the process that set it, its sockets those of the view
 //! around it but for the families that were given a stack. So it is inherited as nested views are.
@@ -26,7 +28,7 @@ use stacks::stack::{Kind, SocketSpec};
 
 use super::{MAX_VIEWS, MEMBERS, Supervisor};
 use crate::answer::{Answer, Reply, Stop};
-use crate::handlers::refusal;
+use crate::handlers::{Caller, refusal};
 use crate::sys::seccomp::Notification;
 use crate::target::Target;
 use crate::views::{Asker, Known, Source, View};
@@ -68,9 +70,16 @@ impl Supervisor {
     /// Answers an msocket().
     pub(super) fn msocket(&mut self, tid: i32, args: [u64; 6]) -> Answer {
         let (kind, protocol, domain) = (args[1] as i32, args[2] as i32, args[3] as i32);
-        let asker = self.with_known(tid, |known, target| known.asker(target))?;
-        let stack = self.stack_of(tid, asker, args[4], args[5])?;
         let spec = SocketSpec { domain, kind, protocol };
+        let stranger = args[5] != 0;
+        let asker = self.with_known(tid, |known, target| {
+            // What is believed for a moment is enough for a stack that was asked for before.
+            if stranger || spec.needs_rights() {
+                known.forget();
+            }
+            known.asker(target)
+        })?;
+        let stack = self.stack_of(tid, asker, args[4], args[5])?;
         match kind {
             SOCK_NUMBER => Ok(Reply::Value((stack - STACKS) as i64)),
             SOCK_DEFAULT => {
