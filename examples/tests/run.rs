@@ -60,3 +60,8 @@ fn proxy() {
 fn five_servers() {
     play(env!("CARGO_BIN_EXE_five_servers"));
 }
+
+#[test]
+fn show_stacks() {
+    play(env!("CARGO_BIN_EXE_show_stacks"));
+}
