@@ -1,5 +1,5 @@
 #!/bin/sh
-# costs/calls.sh [ROUNDS]: trapped socket(), untrapped calls, and notifications while data flows.
+# costs/calls.sh [ROUNDS]: trapped socket(), msocket(), untrapped calls, and notifications while data flows.
 # Native and in a view in turn, by the same uid; one TSV line per figure:
 # "round<TAB>peer<TAB>metric<TAB>value<TAB>unit", as run.py's.
 ROUNDS=${1:-7}
@@ -15,14 +15,19 @@ viewnet_user || exit 1
 $VN stack up a || exit 1
 AS="setpriv --reuid $BENCH_UID --regid $BENCH_UID --clear-groups env -i"
 IN="$VN0 run --stack a --"
+# msocket() on another stack than the view's, in a view and outside of any.
+$VN stack up b || exit 1
+OUT="$AS XDG_RUNTIME_DIR=$S/run"
 figures() { # figures ROUND PEER MODE COUNT PREFIX...: lines of one run
     _r=$1 _p=$2 _m=$3 _n=$4; shift 4
-    "$@" "$HERE/calls" "$_m" "$_n" | while read -r key p10 p50 min; do
+    if [ "$_m" = msocket ]; then set -- "$@" "$HERE/msock" "$_n" b; else set -- "$@" "$HERE/calls" "$_m" "$_n"; fi
+    "$@" | while read -r key p10 p50 min; do
         printf '%s\t%s\t%s\t%s\tns\n' "$_r" "$_p" "$key.p10" "$p10" "$_r" "$_p" "$key.p50" "$p50" "$_r" "$_p" "$key.min" "$min"
     done
 }
 for r in $(seq "$ROUNDS"); do
     figures "$r" native socket 5000 $AS; figures "$r" viewnet socket 5000 $IN
+    figures "$r" outside msocket 5000 $OUT; figures "$r" viewnet msocket 5000 $IN
     figures "$r" native bare 2000 $AS; figures "$r" viewnet bare 2000 $IN
 done
 # A view that makes one connection and then sends for 1 or 4 seconds: as many notifications.

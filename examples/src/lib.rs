@@ -28,3 +28,32 @@ pub fn manage(words: &[&str]) {
     let status = Command::new(viewnet()).args(words).status().expect("viewnet can be run");
     assert!(status.success(), "viewnet {} failed", words.join(" "));
 }
+
+/// A kept stack, which goes with this value.
+#[derive(Debug)]
+pub struct Kept(String);
+
+impl Kept {
+    /// Makes it, under this name and our process's number.
+    pub fn up(name: &str, options: &[&str]) -> Self {
+        let name = format!("{name}-{}", std::process::id());
+        manage(&[&["stack", "up", &name], options].concat());
+        Self(name)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        manage(&["stack", "down", "--force", &self.0]);
+    }
+}
+
+/// The default switch, which is there as long as anything is plugged into it.
+pub fn hold_default_switch() -> Kept {
+    Kept::up("holder", &["--kind", "smol", "--link", "switch"])
+}

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 use libfuzzer_sys::fuzz_target;
-use msocket::line::{Line, LineError, Received};
+use msocket_proto::line::{Line, LineError, Received};
 
 fuzz_target!(|pieces: Vec<&[u8]>| {
     let (mut peer, ours) = UnixStream::pair().expect("a pair");
@@ -15,7 +15,7 @@ fuzz_target!(|pieces: Vec<&[u8]>| {
     for piece in pieces {
         let _ = peer.write(piece);
         loop {
-            match line.receive::<msocket::proto::Request>() {
+            match line.receive::<msocket_proto::proto::Request>() {
                 Ok(Received::Pending) => break,
                 Ok(Received::Message(..)) | Err(LineError::Malformed(_)) => {}
                 Ok(Received::Closed) | Err(_) => return,

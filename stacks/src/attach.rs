@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use msocket::line::{CallError, LineError, Refusal, unusable};
+use msocket_proto::line::{CallError, LineError, Refusal, unusable};
 use switch::client::{Client, PortAdded};
 use switch::control::Attach;
 use switch::vlan::{PortVlans, Vid, VidSet};

@@ -38,7 +38,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use msocket::line::Refusal;
+use msocket_proto::line::Refusal;
 use serde::{Deserialize, Serialize};
 
 pub use limits::{CpuLimit, Limits, MemoryLimit, PacketLimit};

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use msocket::line::{CallError, Line, LineError, Refusal, unusable};
-use msocket::proto::{Joined, Request};
+use msocket_proto::line::{CallError, Line, LineError, Refusal, unusable};
+use msocket_proto::proto::{Joined, Request};
 use nix::errno::Errno;
 
 use crate::kernel::KernelStack;
@@ -51,9 +51,11 @@ pub fn join(path: &Path, user: &User) -> Result<Membership, Refusal> {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
             Refusal::new(what(), "there is none")
                 .hint("make it with `viewnet stack up`, or see `viewnet stack ls`")
+                .errno(libc::ENOENT)
         }
         std::io::ErrorKind::PermissionDenied => Refusal::new(what(), why)
-            .hint("its owner decides who may use it, by the mode and group of that file"),
+            .hint("its owner decides who may use it, by the mode and group of that file")
+            .errno(libc::EACCES),
         _ => unusable(what(), path, &why),
     })?;
     let request = Request::Join { view: user.view.clone(), pid: user.pid };

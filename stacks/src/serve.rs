@@ -1,4 +1,4 @@
-//! Stacks as something to connect to: each has a path, a Unix socket that speaks [`msocket::proto`].
+//! Stacks as something to connect to: each has a path, a Unix socket that speaks [`msocket_proto::proto`].
 //!
 //! # Theory of operation
 //! A [`Server`] owns stacks, their listening sockets and the connections to them, all in one epoll set of
@@ -15,8 +15,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use msocket::line::{Line, LineError, Received, Refusal, Reply, SocketFile, listen, unusable};
-use msocket::proto::{Hello, Joined, Request, VERSION};
+use msocket_proto::line::{Line, LineError, Received, Refusal, Reply, SocketFile, listen, unusable};
+use msocket_proto::proto::{Hello, Joined, Request, VERSION};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde::{Deserialize, Serialize};

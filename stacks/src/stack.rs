@@ -6,7 +6,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use msocket::line::Refusal;
+use msocket_proto::line::Refusal;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,8 @@ pub struct SocketSpec {
     pub protocol: i32,
 }
 
-/// Families that live in a network namespace and nowhere else: those whose sockets a stack makes.
+/// Families that live in a network namespace and nowhere else: those whose sockets a stack makes. The first
+/// [`SMOL_FAMILIES`] are those of a stack in a library.
 const FAMILIES: [i32; 9] = [
     libc::AF_INET,
     libc::AF_INET6,
@@ -57,12 +58,24 @@ const FAMILIES: [i32; 9] = [
     45, // AF_MCTP
 ];
 
+const SMOL_FAMILIES: usize = 4;
+
 /// Bits of socket(2)'s type argument that are the type.
 pub const TYPE_MASK: i32 = 0xf;
 /// The last of the types, linux/net.h; libc calls it deprecated.
 pub const SOCK_PACKET: i32 = 10;
 
 impl SocketSpec {
+    /// The families of a kind of stack.
+    pub fn families(kind: Kind) -> impl Iterator<Item = i32> {
+        let all: &[i32] = match kind {
+            Kind::Kernel => &FAMILIES,
+            Kind::Smol => &FAMILIES[..SMOL_FAMILIES],
+            Kind::None => &[],
+        };
+        all.iter().copied()
+    }
+
     /// Whether a stack makes such sockets at all.
     pub fn is_of_a_stack(self) -> bool {
         FAMILIES.contains(&self.domain)

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-use msocket::line::{CallError, Line, LineError};
+use msocket_proto::line::{CallError, Line, LineError};
 use serde::de::DeserializeOwned;
 
 pub use crate::control::{Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VlanInfo};

@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //! A client connects to the switch's socket and takes turns with it: one [`Request`] per line of JSON, one
-//! [`Reply`](msocket::line::Reply) back, `{"ok":…}` or `{"error":{"what":…,"why":…}}`. `hello` first is polite,
+//! [`Reply`](msocket_proto::line::Reply) back, `{"ok":…}` or `{"error":{"what":…,"why":…}}`. `hello` first is polite,
 //! not needed; it tells the [`VERSION`], which grows when an answer or a request changes its meaning. Unknown
 //! fields are ignored, unknown requests refused. The file mode of the socket decides who may connect; those
 //! who are neither the switch's user nor root may look, and plug ports into the default VLAN, no more.

@@ -10,7 +10,7 @@
 //!
 //! **Taking and leaving a path.** Two may start the same switch at once, and one may connect just as the
 //! switch decides to end. Both ends hold flock(2) on the folder while they change the path
-//! ([`msocket::line::lock_folder`]): the starter while it clears the file of a dead switch and binds, the ending
+//! ([`msocket_proto::line::lock_folder`]): the starter while it clears the file of a dead switch and binds, the ending
 //! one while it looks for late connections and unlinks. A client whose connection slips through sees it closed
 //! without answer and starts over.
 
@@ -23,7 +23,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use msocket::line::{SocketFile, listen_locked, lock_folder};
+use msocket_proto::line::{SocketFile, listen_locked, lock_folder};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use common::{Namespace, Served, any_port, eventually, isolated};
-use msocket::line::{CallError, Refusal, sweep};
+use msocket_proto::line::{CallError, Refusal, sweep};
 use switch::client::{Attach, Client, Kind, MacFilter, Request};
 use switch::serve::{self, Options};
 use switch::vlan::Vid;

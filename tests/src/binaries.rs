@@ -38,18 +38,56 @@ pub fn viewnet() -> PathBuf {
     BUILT.get_or_init(|| std::env::var_os("VIEWNET_BIN").map_or_else(build_viewnet, PathBuf::from)).clone()
 }
 
+/// The folder of `libmsocket.so` and `libmsocket.a`: beside `$VIEWNET_BIN`, or built once as that is.
+pub fn libmsocket() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let beside = || {
+        let folder = PathBuf::from(std::env::var_os("VIEWNET_BIN")?).parent()?.to_owned();
+        folder.join("libmsocket.so").exists().then_some(folder)
+    };
+    BUILT.get_or_init(|| beside().unwrap_or_else(|| build("msocket-capi"))).clone()
+}
+
+/// A C program of `programs/` that uses libmsocket.
+pub fn msocket_program(name: &str, linkage: Linkage) -> PathBuf {
+    let (here, library) = (Path::new(env!("CARGO_MANIFEST_DIR")), libmsocket());
+    let folder = profile_folder().join("probes");
+    fs::create_dir_all(&folder).expect("mkdir");
+    let stem = name.rsplit('/').next().unwrap_or(name);
+    let built = folder.join(format!("{stem}-{linkage:?}"));
+    let own = tempfile::Builder::new().prefix(stem).tempfile_in(&folder).expect("a file").into_temp_path();
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-I"])
+        .arg(here.join("../msocket/include"));
+    gcc.arg("-o").arg(&own).arg(here.join("programs").join(format!("{name}.c")));
+    match linkage {
+        Linkage::Dynamic => gcc.arg("-L").arg(library).arg("-lmsocket"),
+        _ => gcc.arg("-static").arg(library.join("libmsocket.a")).arg("-Wl,--gc-sections"),
+    };
+    let gcc = gcc.output().unwrap_or_else(|e| panic!("gcc: {e}; install what tests/PACKAGES lists"));
+    assert!(gcc.status.success(), "{name} {linkage:?}:\n{}", String::from_utf8_lossy(&gcc.stderr));
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).expect("chmod");
+    own.persist(&built).expect("rename");
+    built
+}
+
 fn build_viewnet() -> PathBuf {
+    build("viewnet").join("viewnet")
+}
+
+/// Builds a package with the profile of the tests; the folder where its products are.
+fn build(package: &str) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "-p", "viewnet", "--manifest-path"]);
+    build.args(["build", "--quiet", "-p", package, "--manifest-path"]);
     build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
     build.arg("--target-dir").arg(profile_folder().parent().expect("target/PROFILE"));
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
     let built = build.status().expect("cargo");
-    assert!(built.success(), "viewnet does not build");
-    profile_folder().join("viewnet")
+    assert!(built.success(), "{package} does not build");
+    profile_folder()
 }
 
 /// `target/debug` or `target/release`: the test itself is in `deps` below it.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use msocket::line::{CallError, LineError, Refusal};
+use msocket_proto::line::{CallError, LineError, Refusal};
 use nix::errno::Errno;
 
 use crate::doctor;

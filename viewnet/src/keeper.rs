@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use msocket::line::{
+use msocket_proto::line::{
     CallError, Line, LineError, Received, Refusal, Reply, SocketFile, listen_locked, unusable,
 };
 use nix::errno::Errno;

@@ -20,7 +20,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use msocket::line::{CallError, Line, LineError, Received, Refusal, Reply};
+use msocket_proto::line::{CallError, Line, LineError, Received, Refusal, Reply};
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::{execvp, geteuid, setsid};

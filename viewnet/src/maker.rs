@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use msocket::line::sweep;
+use msocket_proto::line::sweep;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use stacks::kernel::namespace::{Step, enter, enter_new};

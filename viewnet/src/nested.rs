@@ -2,14 +2,14 @@
 //!
 //! A task can have one seccomp listener above it (seccomp(2), EBUSY), so the inner command cannot have a
 //! supervisor of its own: it asks the outer one for another view. The way to it is one trapped call,
-//! socket(2) with a family no kernel has ([`msocket::proto::AF_VIEWNET`]), which works without any path or
+//! socket(2) with a family no kernel has ([`msocket_proto::proto::AF_VIEWNET`]), which works without any path or
 //! environment. The inner command's process then becomes the root of the new view and executes the
 //! program.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use msocket::line::{CallError, Line};
+use msocket_proto::line::{CallError, Line};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 

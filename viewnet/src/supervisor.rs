@@ -10,6 +10,7 @@
 //! has gone and nobody else uses its stack; if it is killed, trapped calls fail (ENOSYS).
 
 mod calls;
+mod msocket;
 mod nesting;
 
 use std::cell::RefCell;
@@ -20,7 +21,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use msocket::line::{Line, Refusal};
+use msocket_proto::line::{Line, Refusal};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::geteuid;
@@ -32,6 +33,7 @@ use stacks::remote;
 use stacks::serve::{Backing, Server, Serving, StackId, User};
 use stacks::stack::Kind;
 
+use self::msocket::Stacks;
 use crate::desk::Calls;
 use crate::eye::Eye;
 use crate::launch::{Plan, StackSpec};
@@ -78,6 +80,7 @@ pub(crate) struct Supervisor {
     eye: Eye,
     server: Server,
     views: Views,
+    stacks: Stacks,
     owner: u32,
     /// Whether this process is in the user namespace of the stacks.
     maker: bool,
@@ -119,6 +122,7 @@ impl Supervisor {
             eye,
             server,
             views: Views::default(),
+            stacks: Stacks::default(),
             owner: geteuid().as_raw(),
             maker: false,
             controls: HashMap::new(),
@@ -146,7 +150,7 @@ impl Supervisor {
             supervisor.smol = Some(Smol { host, calls, watched });
         }
         let source = supervisor.open(&plan.stack, &plan.name, plan.pid, MEMBERS + OWN)?;
-        supervisor.views = Views::own(View { name: plan.name.clone(), source, root: None, ended: None });
+        supervisor.views = Views::own(View::of(&plan.name, source, None));
         let watch = |fd: std::os::fd::BorrowedFd<'_>, token| {
             supervisor.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(internal)
         };
@@ -282,6 +286,12 @@ impl Supervisor {
 
     /// The stack of a view that we joined has gone.
     fn lose(&mut self, id: u64) {
+        if let Some(source) = self.stacks.joined.get(&id) {
+            if let Source::Joined(_, Some(member)) = source {
+                let _ = self.epoll.delete(member.as_fd());
+            }
+            return self.stacks.lose(id);
+        }
         if let Some((_, view)) = self.views.iter_mut().find(|(known, _)| **known == id) {
             if let Source::Joined(_, Some(member)) = &view.source {
                 let _ = self.epoll.delete(member.as_fd());

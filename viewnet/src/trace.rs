@@ -20,7 +20,7 @@ const FAMILIES: [(i32, &str); 13] = [
     (libc::AF_CAN, "AF_CAN"),
     (libc::AF_XDP, "AF_XDP"),
     (libc::AF_TIPC, "AF_TIPC"),
-    (msocket::proto::AF_VIEWNET, "AF_VIEWNET"),
+    (msocket_proto::proto::AF_VIEWNET, "AF_VIEWNET"),
 ];
 const TYPES: [(i32, &str); 4] = [
     (libc::SOCK_STREAM, "SOCK_STREAM"),

@@ -9,7 +9,7 @@
 //! What is known of a thread is looked up at its first call and believed for [`BELIEF`]; unshare(2) and
 //! setns(2), the ways to change it, are trapped and end the belief at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -46,6 +46,8 @@ pub(crate) enum Source {
     },
     /// A stack of somebody else: its maker here, and the membership that ends with it.
     Joined(Box<dyn Stack + 'static>, Option<RemoteStack>),
+    /// The view with this number, around this one.
+    Around(u64),
     /// A stack that has gone: ENETDOWN.
     Gone,
 }
@@ -61,6 +63,30 @@ pub(crate) struct View {
     pub(crate) root: Option<i32>,
     /// When its processes were first found to have ended.
     pub(crate) ended: Option<Instant>,
+    /// Families whose sockets come from another stack, by that stack's number.
+    pub(crate) defaults: BTreeMap<i32, u64>,
+}
+
+/// A thread that asks for the sockets of other stacks than its view's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker {
+    /// Its view, if it has one.
+    pub(crate) view: Option<u64>,
+    /// Its process.
+    pub(crate) pid: i32,
+    /// It is of the user who owns the stacks.
+    pub(crate) owner: bool,
+    /// It has that user's rights as well.
+    pub(crate) rights: bool,
+}
+
+/// Whose sockets a thread gets.
+#[derive(Debug, Clone, Copy)]
+enum Found {
+    /// Those of a view's own source.
+    View(u64),
+    /// Those of a stack that was joined for msocket().
+    Stack(u64),
 }
 
 /// All views of a supervisor.
@@ -78,9 +104,18 @@ struct Thread {
     view: Option<u64>,
     pid: i32,
     uid: u32,
-    /// Whether it has the rights of the stacks' owner.
+    /// Whether it is of the user who owns the stacks.
+    owner: bool,
+    /// Whether it has that user's rights as well.
     rights: bool,
     seen: Instant,
+}
+
+impl View {
+    /// One that has just begun.
+    pub(crate) fn of(name: &str, source: Source, root: Option<i32>) -> Self {
+        Self { name: name.into(), source, root, ended: None, defaults: BTreeMap::new() }
+    }
 }
 
 impl Thread {
@@ -125,6 +160,38 @@ impl Views {
         self.views.len() > 1
     }
 
+    /// The stacks that are the default of some family somewhere.
+    pub(crate) fn defaults(&self) -> Vec<u64> {
+        self.views.values().flat_map(|view| view.defaults.values().copied()).collect()
+    }
+
+    /// Whether the view was made for the defaults of this process.
+    pub(crate) fn is_default_of(&self, id: u64, pid: i32) -> bool {
+        let view = self.views.get(&id);
+        view.is_some_and(|view| view.root == Some(pid) && matches!(view.source, Source::Around(_)))
+    }
+
+    /// Gives families of a view a stack of their own.
+    pub(crate) fn set_defaults(&mut self, id: u64, families: &[i32], stack: u64) {
+        if let Some(view) = self.views.get_mut(&id) {
+            view.defaults.extend(families.iter().map(|family| (*family, stack)));
+        }
+    }
+
+    /// Where the sockets of a family come from. A view that is around another one has the lower number.
+    fn find(&self, mut id: u64, family: i32) -> Option<Found> {
+        loop {
+            let view = self.views.get(&id)?;
+            if let Some(stack) = view.defaults.get(&family) {
+                return Some(Found::Stack(*stack));
+            }
+            match view.source {
+                Source::Around(around) => id = around,
+                _ => return Some(Found::View(id)),
+            }
+        }
+    }
+
     /// How many there are, our own included.
     pub(crate) fn count(&self) -> usize {
         self.views.len()
@@ -148,7 +215,8 @@ impl Views {
             self.threads.clear();
         }
         let rights = seen.has_rights(owner);
-        let thread = Thread { view, pid: seen.pid, uid: seen.euid, rights, seen: now };
+        let by_owner = seen.home_user && seen.euid == owner;
+        let thread = Thread { view, pid: seen.pid, uid: seen.euid, owner: by_owner, rights, seen: now };
         self.threads.insert(tid, thread);
         Ok(thread)
     }
@@ -162,6 +230,8 @@ pub(crate) struct Known<'a> {
     pub(crate) server: &'a mut Server,
     /// Whoever runs its stacks in a library, if it has any.
     pub(crate) smol: Option<&'a mut Hosts>,
+    /// The stacks that were joined for msocket().
+    pub(crate) stacks: &'a mut BTreeMap<u64, Source>,
     /// The thread.
     pub(crate) tid: i32,
     /// The time of the call.
@@ -173,27 +243,32 @@ pub(crate) struct Known<'a> {
 }
 
 impl Known<'_> {
-    fn source(&mut self) -> Option<&mut Source> {
+    fn source(&mut self, family: i32) -> Option<&mut Source> {
         let thread = self.views.threads.get(&self.tid)?;
-        self.views.views.get_mut(&thread.view?).map(|view| &mut view.source)
+        let found = self.views.find(thread.view?, family)?;
+        self.found(found)
     }
-}
 
-impl Caller for Known<'_> {
-    fn stack(&mut self, target: &mut dyn Target) -> Result<Option<Kind>, Errno> {
-        if self.views.of(self.tid, self.now, self.owner, target)?.view.is_none() {
-            return Ok(None);
-        }
-        match self.source() {
-            Some(Source::Served(_) | Source::Shared(_)) => Ok(Some(Kind::Kernel)),
-            Some(Source::Smol { .. }) => Ok(Some(Kind::Smol)),
-            Some(Source::Joined(stack, _)) => Ok(Some(stack.kind())),
-            Some(Source::Gone) | None => Err(Errno::ENETDOWN),
+    fn found(&mut self, found: Found) -> Option<&mut Source> {
+        match found {
+            Found::View(id) => self.views.views.get_mut(&id).map(|view| &mut view.source),
+            Found::Stack(id) => self.stacks.get_mut(&id),
         }
     }
 
-    fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
-        match self.source() {
+    /// Who asks, for msocket().
+    pub(crate) fn asker(&mut self, target: &mut dyn Target) -> Result<Asker, Errno> {
+        let thread = self.views.of(self.tid, self.now, self.owner, target)?;
+        Ok(Asker { view: thread.view, pid: thread.pid, owner: thread.owner, rights: thread.rights })
+    }
+
+    /// A socket of a stack that was joined for msocket().
+    pub(crate) fn socket_of(&mut self, stack: u64, spec: SocketSpec) -> Result<OwnedFd, Errno> {
+        self.make(Found::Stack(stack), spec)
+    }
+
+    fn make(&mut self, found: Found, spec: SocketSpec) -> Result<OwnedFd, Errno> {
+        match self.found(found) {
             Some(Source::Served(stack) | Source::Shared(stack)) => {
                 let stack = *stack;
                 self.server.kernel(stack).ok_or(Errno::ENETDOWN)?.socket(spec)
@@ -205,8 +280,29 @@ impl Caller for Known<'_> {
                 self.smol.as_mut().ok_or(Errno::ENETDOWN)?.socket(stack, spec, &who)
             }
             Some(Source::Joined(stack, _)) => stack.socket(spec),
-            Some(Source::Gone) | None => Err(Errno::ENETDOWN),
+            Some(Source::Around(_) | Source::Gone) | None => Err(Errno::ENETDOWN),
         }
+    }
+}
+
+impl Caller for Known<'_> {
+    fn stack(&mut self, target: &mut dyn Target) -> Result<Option<Kind>, Errno> {
+        if self.views.of(self.tid, self.now, self.owner, target)?.view.is_none() {
+            return Ok(None);
+        }
+        // What is asked is where the interfaces are.
+        match self.source(libc::AF_INET) {
+            Some(Source::Served(_) | Source::Shared(_)) => Ok(Some(Kind::Kernel)),
+            Some(Source::Smol { .. }) => Ok(Some(Kind::Smol)),
+            Some(Source::Joined(stack, _)) => Ok(Some(stack.kind())),
+            Some(Source::Around(_) | Source::Gone) | None => Err(Errno::ENETDOWN),
+        }
+    }
+
+    fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
+        let view = self.views.threads.get(&self.tid).and_then(|thread| thread.view);
+        let found = view.and_then(|view| self.views.find(view, spec.domain)).ok_or(Errno::ENETDOWN)?;
+        self.make(found, spec)
     }
 
     fn identity(&mut self, target: &mut dyn Target) -> Result<Who, Errno> {
@@ -233,7 +329,13 @@ mod tests {
     use stacks::none::NoStack;
 
     fn view(root: Option<i32>) -> View {
-        View { name: "v".into(), source: Source::Joined(Box::new(NoStack), None), root, ended: None }
+        View {
+            name: "v".into(),
+            source: Source::Joined(Box::new(NoStack), None),
+            root,
+            ended: None,
+            defaults: BTreeMap::new(),
+        }
     }
 
     fn of(views: &mut Views, target: &mut Pretend, tid: i32) -> Option<u64> {
@@ -255,6 +357,23 @@ mod tests {
         assert_eq!(of(&mut views, &mut target, 4), Some(inner));
         target.inspection.marker = Some(99);
         assert_eq!(of(&mut views, &mut target, 5), Some(OWN));
+    }
+
+    #[test]
+    fn a_default_is_of_its_families_and_all_else_of_the_view_around() {
+        let mut views = Views::own(view(None));
+        let outer = views.nest(View::of("outer", Source::Around(OWN), Some(10)));
+        let inner = views.nest(View::of("inner", Source::Around(outer), Some(20)));
+        views.set_defaults(outer, &[libc::AF_INET, libc::AF_INET6], 1);
+        views.set_defaults(inner, &[libc::AF_INET], 2);
+        let stack = |family| match views.find(inner, family) {
+            Some(Found::Stack(stack)) => Some(stack),
+            Some(Found::View(OWN)) => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([libc::AF_INET, libc::AF_INET6, libc::AF_PACKET].map(stack), [Some(2), Some(1), None]);
+        assert!(views.is_default_of(inner, 20) && !views.is_default_of(inner, 10));
+        assert_eq!(views.defaults().len(), 3);
     }
 
     #[test]

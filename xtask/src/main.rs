@@ -16,6 +16,9 @@ use command::{Cmd, Outcome, cargo, root, target};
 
 type Recipe = (&'static str, &'static str, fn(&[String]) -> Outcome);
 
+/// What is off by default and tested all the same.
+const FEATURES: &str = "--features=msocket/tokio";
+
 /// In the order of `ci`'s steps, then those that are run by hand only.
 const RECIPES: &[Recipe] = &[
     ("fmt", "format the sources; `fmt --check` only looks", fmt),
@@ -40,6 +43,7 @@ const RECIPES: &[Recipe] = &[
     ("packages", "install (root) or name (others) the Debian packages the tests need", packages_only),
     ("man", "write target/man/viewnet.1", man),
     ("completions", "write target/completions for bash, zsh and fish", completions),
+    ("pkg-config", "write target/msocket.pc for an installation in PREFIX (/usr/local)", pkg_config),
 ];
 
 fn main() -> ExitCode {
@@ -67,12 +71,12 @@ fn fmt(args: &[String]) -> Outcome {
 }
 
 fn lint(_: &[String]) -> Outcome {
-    cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()
+    cargo(["clippy", "--workspace", "--all-targets", FEATURES, "--", "-D", "warnings"]).run()
 }
 
 /// Links to private items are fine: the private items are in this documentation.
 fn doc(_: &[String]) -> Outcome {
-    cargo(["doc", "--workspace", "--no-deps", "--document-private-items"])
+    cargo(["doc", "--workspace", FEATURES, "--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-Dwarnings -Arustdoc::private-intra-doc-links")
         .run()
 }
@@ -80,8 +84,11 @@ fn doc(_: &[String]) -> Outcome {
 /// The tests get the release binary; their own code stays in the dev profile, whose checks they need.
 fn test(args: &[String]) -> Outcome {
     packages::install(&root().join("tests/PACKAGES"))?;
-    cargo(["build", "--release", "-p", "viewnet"]).run()?;
-    cargo(["test", "--workspace"]).env("VIEWNET_BIN", target().join("release/viewnet")).args(args).run()
+    cargo(["build", "--release"]).run()?;
+    cargo(["test", "--workspace", FEATURES])
+        .env("VIEWNET_BIN", target().join("release/viewnet"))
+        .args(args)
+        .run()
 }
 
 fn ci(_: &[String]) -> Outcome {
@@ -121,6 +128,17 @@ fn completions(_: &[String]) -> Outcome {
     for (shell, file) in [("bash", "viewnet.bash"), ("zsh", "_viewnet"), ("fish", "viewnet.fish")] {
         viewnet_writes(&["completions", shell], &folder, file)?;
     }
+    Ok(())
+}
+
+fn pkg_config(args: &[String]) -> Outcome {
+    let prefix = args.first().map_or("/usr/local", String::as_str);
+    let failed = |path: &std::path::Path, error| format!("{}: {error}", path.display());
+    let (from, to) = (root().join("msocket/msocket.pc.in"), target().join("msocket.pc"));
+    let text = std::fs::read_to_string(&from).map_err(|error| failed(&from, error))?;
+    let text = text.replace("@PREFIX@", prefix).replace("@VERSION@", env!("CARGO_PKG_VERSION"));
+    std::fs::write(&to, text).map_err(|error| failed(&to, error))?;
+    eprintln!("{}", to.display());
     Ok(())
 }
 

@@ -12,7 +12,7 @@
 
 mod interfaces;
 pub mod namespace;
-mod netlink;
+pub mod netlink;
 pub mod orphans;
 mod plug;
 pub(crate) mod sys;
@@ -20,7 +20,7 @@ pub(crate) mod sys;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use msocket::line::Refusal;
+use msocket_proto::line::Refusal;
 use nix::errno::Errno;
 
 use crate::attach;

@@ -1,4 +1,5 @@
-//! A minimal rtnetlink client: one request, its acknowledgement or its dump, in the current namespace.
+//! A minimal rtnetlink client: one request, its acknowledgement or its dump, in the current namespace, or of
+//! whatever stack made the socket.
 //!
 //! Messages are netlink-packet-route's; this file owns the socket and the framing (netlink(7)). A client
 //! lives as long as one change or one look; nothing is subscribed.
@@ -27,7 +28,7 @@ pub(crate) enum Mode {
 
 /// A connection to rtnetlink.
 #[derive(Debug)]
-pub(crate) struct Netlink {
+pub struct Netlink {
     socket: OwnedFd,
     sequence: u32,
 }
@@ -41,7 +42,12 @@ impl Netlink {
             SockFlag::SOCK_CLOEXEC,
             SockProtocol::NetlinkRoute,
         )?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self::over(socket))
+    }
+
+    /// Takes a NETLINK_ROUTE socket of any stack.
+    pub fn over(socket: OwnedFd) -> Self {
+        Self { socket, sequence: 0 }
     }
 
     /// Sends a request and waits for its acknowledgement.
@@ -54,7 +60,10 @@ impl Netlink {
     }
 
     /// Asks for everything of a kind.
-    pub(crate) fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Errno> {
+    ///
+    /// # Errors
+    /// Those of send(2) and recv(2), and the stack's.
+    pub fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Errno> {
         let mut found = Vec::new();
         self.request(message, NLM_F_DUMP, |message| found.push(message))?;
         Ok(found)

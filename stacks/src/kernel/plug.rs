@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use msocket::line::Refusal;
+use msocket_proto::line::Refusal;
 use nix::errno::Errno;
 use switch::client::Client;
 use switch::control::Attach;

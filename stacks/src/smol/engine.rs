@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use msocket::line::Refusal;
+use msocket_proto::line::Refusal;
 use nix::errno::Errno;
 use switch::offload::VnetHdr;
 

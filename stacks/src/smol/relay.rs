@@ -1,7 +1,7 @@
 //! Calls across a process boundary: a view's supervisor uses a smol stack that another process hosts.
 //!
 //! # Theory of operation
-//! Joining a smol stack (`msocket::proto::Request::Join`) gives one end of a SEQPACKET pair. On it the
+//! Joining a smol stack (`msocket_proto::proto::Request::Join`) gives one end of a SEQPACKET pair. On it the
 //! supervisor's side, [`Relay`], asks: one [`Ask`] per packet, the program's descriptor beside it; the host's
 //! side, [`Door`], answers each at once with a [`Tell`], if only that the call waits. Answers of calls that
 //! waited come whenever they come. The host believes nothing that its peer says about rights: whose process
@@ -314,10 +314,10 @@ impl Door {
         match ask {
             Ask::Socket { ticket, spec, caller } => {
                 let caller = self.judged(caller);
-                let made = if spec.is_of_a_stack() && (caller.rights || !spec.needs_rights()) {
-                    host.socket(self.stack, spec, &caller)
-                } else {
-                    Err(Errno::EPERM)
+                let made = match spec.is_of_a_stack() {
+                    false => Err(Errno::EAFNOSUPPORT),
+                    true if spec.needs_rights() && !caller.rights => Err(Errno::EPERM),
+                    true => host.socket(self.stack, spec, &caller),
                 };
                 let (result, fd) = match made {
                     Ok(fd) => (Ok(Done::Value(0)), Some(fd)),

@@ -122,7 +122,7 @@ fn with_remote(check: Check) {
             joined => break joined.expect("joined"),
         }
     };
-    let down = || remote::ask::<()>(&path, &msocket::proto::Request::Down { force: true });
+    let down = || remote::ask::<()>(&path, &msocket_proto::proto::Request::Down { force: true });
     check(&mut Native { stack: &mut member.remote, end: &|_| down().expect("down") });
     drop(member);
     // The check may have ended it.
@@ -368,24 +368,24 @@ fn users() {
     let stack = kernel();
     let serving = Serving { name: "s".into(), path: path.clone(), mode: 0o600, kept: true, own: None };
     let id = server.add(serving, Backing::Kernel(stack)).expect("served");
-    let mut line = msocket::line::Line::connect(&path).expect("connected");
+    let mut line = msocket_proto::line::Line::connect(&path).expect("connected");
     let turn = |server: &mut Server| {
         wait_for(server);
         server.turn(&|_| Default::default()).expect("a turn")
     };
-    line.send(&msocket::proto::Request::Join { view: "v".into(), pid: 7 }, &[]).expect("sent");
+    line.send(&msocket_proto::proto::Request::Join { view: "v".into(), pid: 7 }, &[]).expect("sent");
     turn(&mut server);
     turn(&mut server);
     assert_eq!(server.users(id), 1);
-    let mut other = msocket::line::Line::connect(&path).expect("connected");
-    other.send(&msocket::proto::Request::Down { force: false }, &[]).expect("sent");
+    let mut other = msocket_proto::line::Line::connect(&path).expect("connected");
+    other.send(&msocket_proto::proto::Request::Down { force: false }, &[]).expect("sent");
     turn(&mut server);
     turn(&mut server);
     assert!(server.kernel(id).is_some(), "a stack in use stays");
     drop(line);
     turn(&mut server);
     assert_eq!(server.users(id), 0);
-    other.send(&msocket::proto::Request::Down { force: false }, &[]).expect("sent");
+    other.send(&msocket_proto::proto::Request::Down { force: false }, &[]).expect("sent");
     turn(&mut server);
     assert!(server.is_empty() && !path.exists());
 }

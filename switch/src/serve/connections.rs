@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use msocket::line::{Line, LineError, Received, Refusal, Reply};
+use msocket_proto::line::{Line, LineError, Received, Refusal, Reply};
 use nix::sys::epoll::{Epoll, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
 

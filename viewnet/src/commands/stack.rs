@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use msocket::line::sweep;
-use msocket::proto::Request;
+use msocket_proto::line::sweep;
+use msocket_proto::proto::Request;
 use stacks::remote;
 use stacks::serve::Description;
 use stacks::stack::Kind;
@@ -181,6 +181,6 @@ fn show(runtime: &Runtime, stack: &str, json: bool) -> Result<(), Failure> {
 }
 
 /// An error of a step comes in the doctor's words, with this command's exit code.
-pub(crate) fn kept_failure(refusal: msocket::line::Refusal) -> Failure {
+pub(crate) fn kept_failure(refusal: msocket_proto::line::Refusal) -> Failure {
     explained(refusal).code(Exit::Failed)
 }

@@ -13,7 +13,7 @@ mod launch;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Subcommand};
-use msocket::line::unusable;
+use msocket_proto::line::unusable;
 use switch::client::{Client, Hello};
 use switch::vlan::{PortVlans, Vid, VidSet};
 

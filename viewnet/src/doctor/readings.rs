@@ -282,7 +282,7 @@ fn make_veth() -> Result<(), Errno> {
 /// Only a view's supervisor knows this family; a kernel answers EAFNOSUPPORT.
 fn inside_view() -> bool {
     use rustix::net::{AddressFamily, SocketType};
-    let Ok(family) = u16::try_from(msocket::proto::AF_VIEWNET) else { return false };
+    let Ok(family) = u16::try_from(msocket_proto::proto::AF_VIEWNET) else { return false };
     rustix::net::socket(AddressFamily::from_raw(family), SocketType::STREAM, None).is_ok()
 }
 

@@ -15,7 +15,7 @@ mod namespace;
 pub(crate) mod smol;
 mod socket;
 
-pub(crate) use socket::is_of_the_machine;
+pub(crate) use socket::{is_of_the_machine, refusal};
 
 use std::os::fd::OwnedFd;
 

@@ -39,7 +39,7 @@ pub(super) fn socket(call: &mut Call<'_>) -> Answer {
 
 fn make(call: &mut Call<'_>, spec: SocketSpec) -> Answer {
     let cloexec = spec.kind & libc::SOCK_CLOEXEC != 0;
-    if spec.domain == msocket::proto::AF_VIEWNET {
+    if spec.domain == msocket_proto::proto::AF_VIEWNET {
         return Ok(Reply::Descriptor { fd: call.caller.control()?, cloexec: true });
     }
     if call.caller.stack(call.target)?.is_none() {
@@ -100,7 +100,7 @@ pub(crate) fn is_of_the_machine(spec: SocketSpec) -> bool {
 }
 
 /// What a kernel without the family says, in the order in which it looks (net/socket.c).
-fn refusal(spec: SocketSpec) -> Errno {
+pub(crate) fn refusal(spec: SocketSpec) -> Errno {
     let out_of_range = !(0..AF_MAX).contains(&spec.domain);
     if spec.kind & !(FLAGS | TYPE_MASK) != 0 || !out_of_range && spec.kind & TYPE_MASK > SOCK_PACKET {
         Errno::EINVAL

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use stacks::smol::call::{Caller as Who, SocketHost};
 
+use super::msocket::is_msocket;
 use super::{CONTROLS, MAX_CONTROLS, MEMBERS, Smol, Supervisor, THREADS};
 use crate::answer::{Answer, Reply, Stop};
 use crate::ask::Ask;
@@ -126,6 +127,13 @@ impl Supervisor {
         row: &'static Row,
         line: Option<String>,
     ) -> Decision {
+        if row.name == "socket" && is_msocket(call) {
+            let mut args = call.args;
+            if abi == Abi::I386 {
+                args.iter_mut().for_each(|arg| *arg &= 0xffff_ffff);
+            }
+            return Decision::Answer(self.msocket(call.tid, args));
+        }
         let (controls, epoll, next) = (&mut self.controls, &self.epoll, &mut self.next_control);
         let mut open_control = |tid| {
             if controls.len() >= MAX_CONTROLS {
@@ -147,6 +155,7 @@ impl Supervisor {
             views: &mut self.views,
             server: &mut self.server,
             smol: host,
+            stacks: &mut self.stacks.joined,
             tid: call.tid,
             now,
             owner: self.owner,

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use msocket::line::{LineError, Received, Refusal, Reply};
+use msocket_proto::line::{LineError, Received, Refusal, Reply};
 use stacks::kernel::SetUpError;
 use stacks::serve::is_name;
 
@@ -63,8 +63,7 @@ impl Supervisor {
         let Some(root) = seen.ancestors.first().copied() else {
             return Err(Refusal::new("cannot make a view", "the caller is gone").into());
         };
-        let id =
-            self.views.nest(View { name: name.into(), source: Source::Gone, root: Some(root), ended: None });
+        let id = self.views.nest(View::of(name, Source::Gone, Some(root)));
         match self.open(stack, name, root, MEMBERS + id) {
             Ok(source) => {
                 self.set_source(id, source);

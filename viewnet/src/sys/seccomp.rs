@@ -220,7 +220,7 @@ pub(crate) fn hand_over(socket: BorrowedFd<'_>, line: &[u8], listener: BorrowedF
 /// The trapped call that leads to the supervisor; EAFNOSUPPORT outside a view.
 pub(crate) fn open_control() -> Result<OwnedFd, Errno> {
     // SAFETY: no memory is passed.
-    let fd = Errno::result(unsafe { libc::socket(msocket::proto::AF_VIEWNET, libc::SOCK_STREAM, 0) })?;
+    let fd = Errno::result(unsafe { libc::socket(msocket_proto::proto::AF_VIEWNET, libc::SOCK_STREAM, 0) })?;
     // SAFETY: the descriptor was just made for us; the supervisor made it close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

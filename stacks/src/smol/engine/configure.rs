@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use msocket::line::Refusal;
+use msocket_proto::line::Refusal;
 
 use super::Engine;
 use crate::config::{Mac, StackConfig};

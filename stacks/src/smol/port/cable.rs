@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use msocket::line::Refusal;
+use msocket_proto::line::Refusal;
 use nix::sys::epoll::EpollFlags;
 use switch::ports::BUFFER_LEN;
 use switch::ports::ring::{CAPACITY, Ring};

@@ -30,7 +30,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
-use msocket::line::Refusal;
+use msocket_proto::line::Refusal;
 use nix::sys::epoll::EpollFlags;
 use switch::frame::{Frame, TagEdit};
 use switch::offload::{Pieces, VnetHdr, emit};

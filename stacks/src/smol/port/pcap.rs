@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant, SystemTime};
 
-use msocket::line::Refusal;
+use msocket_proto::line::Refusal;
 use switch::frame::{Frame, TagEdit};
 use switch::offload::{Pieces, VnetHdr, emit};
 use switch::port::Offloads;

@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use msocket::line::Refusal;
+use msocket_proto::line::Refusal;
 use nix::sys::epoll::EpollFlags;
 use switch::client::{Attach, Client, Kind};
 use switch::ports::ring::{CAPACITY, Ring};

@@ -17,7 +17,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use msocket::line::Refusal;
+use msocket_proto::line::Refusal;
 use nix::sys::epoll::EpollFlags;
 use rustix::net::{RecvFlags, SendFlags};
 use switch::offload::Pieces;

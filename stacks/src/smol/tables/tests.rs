@@ -416,7 +416,7 @@ fn routers_listen_to_an_anycast_address_per_network() {
     assert!(!shown(&tables).contains("Anycast"));
 }
 
-fn configured(lines: &[&str], routes: &[&str]) -> Result<Tables, msocket::line::Refusal> {
+fn configured(lines: &[&str], routes: &[&str]) -> Result<Tables, msocket_proto::line::Refusal> {
     let mut config = StackConfig::default();
     for line in lines {
         config.add_line(line).unwrap();

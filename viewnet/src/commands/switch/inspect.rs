@@ -46,7 +46,7 @@ pub(super) fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
     for entry in std::fs::read_dir(&folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let is_socket = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
-        if !is_socket || msocket::line::sweep(&path).unwrap_or(false) {
+        if !is_socket || msocket_proto::line::sweep(&path).unwrap_or(false) {
             continue;
         }
         // One that ends while we ask is not listed.

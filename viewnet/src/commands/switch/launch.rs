@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use msocket::line::{Refusal, Reply, unusable};
+use msocket_proto::line::{Refusal, Reply, unusable};
 use nix::errno::Errno;
 use switch::client::{Client, is_gone};
 use switch::serve::{Options, Server};

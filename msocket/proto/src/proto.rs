@@ -12,6 +12,20 @@ pub const VERSION: u32 = 1;
 /// view's supervisor. Outside, the kernel answers EAFNOSUPPORT.
 pub const AF_VIEWNET: i32 = 0x766e;
 
+/// Another one: msocket() as one call. socket(2) with it takes six arguments, of which a kernel looks at none
+/// but the first (EAFNOSUPPORT), and a view's supervisor at all: this, the type or [`SOCK_DEFAULT`], the protocol,
+/// the family, and the address and length of the stack's path (no NUL), or the number that [`SOCK_NUMBER`] gave and 0:
+/// to read memory costs more than all the rest. ESTALE: no stack has the number any more. A family that the stack
+/// lacks is EPFNOSUPPORT.
+pub const AF_MSOCKET: i32 = 0x766f;
+
+/// Instead of a socket's type: the number of the stack, for this supervisor, for the next time. It is the last value
+/// that the bits of a type can have, and no type.
+pub const SOCK_NUMBER: i32 = 15;
+
+/// Instead of a socket's type: sets the default stack of a family. The value is View-OS's.
+pub const SOCK_DEFAULT: i32 = 0;
+
 /// A request to a stack.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]

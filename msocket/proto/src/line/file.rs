@@ -16,10 +16,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, StatxFlags, flock, statx};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
 
+/// Connections that may wait to be accepted; the kernel's own limit (net.core.somaxconn) is below.
+const BACKLOG: i32 = 4096;
 /// Longest path of a socket, in bytes: sun_path of unix(7) less the final NUL.
 pub const MAX_PATH: usize = 107;
 /// Attempts to lock a folder, and the pause between two: two seconds in all. We hold it for microseconds, but
@@ -41,12 +44,14 @@ pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
 /// # Errors
 /// As [`listen`].
 pub fn listen_locked(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    let bind = || {
-        // Nobody may connect before the mode is set. The mask is the process's, which has one thread here.
-        let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o777));
-        let listener = UnixListener::bind(path);
-        rustix::process::umask(mask);
-        listener
+    let bind = || -> io::Result<UnixListener> {
+        // Nobody may connect before the mode is set: the file has the mode of the socket, less the mask of the
+        // process, which other threads use as well (unix_bind_bsd of net/unix/af_unix.c).
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        rustix::fs::fchmod(&socket, rustix::fs::Mode::empty())?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(UnixListener::from(socket))
     };
     let listener = match bind() {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_dead(path) => {
@@ -107,7 +112,6 @@ pub fn lock_folder(path: &Path) -> io::Result<Option<OwnedFd>> {
 
 /// Connects without waiting for a place in the server's queue; the result blocks.
 pub(super) fn dial(path: &Path) -> io::Result<UnixStream> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
