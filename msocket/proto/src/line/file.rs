@@ -45,10 +45,10 @@ pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
 /// As [`listen`].
 pub fn listen_locked(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let bind = || -> io::Result<UnixListener> {
-        // Nobody may connect before the mode is set: the file has the mode of the socket, less the mask of the
-        // process, which other threads use as well (unix_bind_bsd of net/unix/af_unix.c).
+        // Whom the mode shuts out may at no time connect, and whom it lets in, at once: the file has the mode of the
+        // socket, less the mask of the process, which other threads use as well (unix_bind_bsd of net/unix/af_unix.c).
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        rustix::fs::fchmod(&socket, rustix::fs::Mode::empty())?;
+        rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
         rustix::net::listen(&socket, BACKLOG)?;
         Ok(UnixListener::from(socket))
