@@ -33,13 +33,14 @@ use stacks::stack::Kind;
 
 use crate::desk::Calls;
 use crate::eye::Eye;
-use crate::launch::{Plan, StackSpec};
+use crate::handlers::{self, Table};
+use crate::launch::{Plan, Ruled, StackSpec};
 use crate::maker::{become_maker, take_turn};
 use crate::runtime::Runtime;
 use crate::smol::{Hosts, SmolId};
 use crate::stand_in::Charge;
 use crate::sys::seccomp;
-use crate::views::{OWN, Source, View, Views};
+use crate::views::{At, OWN, Source, View, Views};
 
 /// How often we look whether a nested view still has processes.
 const NESTED_CHECK: Duration = Duration::from_millis(500);
@@ -84,7 +85,9 @@ pub(crate) struct Supervisor {
     next_nested_check: Option<Instant>,
     counters: BTreeMap<&'static str, u64>,
     trace: Option<File>,
-    /// In a view whose stack is a library; then there are no kernel stacks that we are in.
+    /// The calls that the filter sends us.
+    table: Table,
+    /// In a view with a stack that is a library; then there are no kernel stacks that we are in.
     smol: Option<Smol>,
     /// The program, if it is our child.
     charge: Option<Charge>,
@@ -122,10 +125,11 @@ impl Supervisor {
             next_nested_check: None,
             counters: BTreeMap::new(),
             trace: trace.map(File::from),
+            table: handlers::table(wants_smol(plan), plan.ruled.rules.steer()),
             smol: None,
             charge,
         };
-        if wants_smol(&plan.stack) {
+        if wants_smol(plan) {
             // Better said now than by each of the program's sockets.
             supervisor.eye.check(plan.pid).map_err(|e| {
                 Refusal::new("cannot look at the programs of a view on a smol stack", e.desc()).hint(
@@ -140,8 +144,9 @@ impl Supervisor {
             let (calls, watched) = (Calls::default(), HashMap::new());
             supervisor.smol = Some(Smol { host, calls, watched });
         }
-        let source = supervisor.open(&plan.stack, &plan.name, plan.pid, MEMBERS + OWN)?;
-        supervisor.views = Views::own(View { name: plan.name.clone(), source, root: None, ended: None });
+        let mut view = View::new(&plan.name, Source::Gone);
+        supervisor.fill(&mut view, OWN, &plan.stack, &plan.ruled, plan.pid)?;
+        supervisor.views = Views::own(view);
         let watch = |fd: std::os::fd::BorrowedFd<'_>, token| {
             supervisor.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(internal)
         };
@@ -274,14 +279,32 @@ impl Supervisor {
         self.server.turn(&shown).map(drop)
     }
 
-    /// The stack of a view that we joined has gone.
-    fn lose(&mut self, id: u64) {
-        if let Some((_, view)) = self.views.iter_mut().find(|(known, _)| **known == id) {
-            if let Source::Joined(_, Some(member)) = &view.source {
+    /// A stack of a view that we joined has gone.
+    fn lose(&mut self, token: u64) {
+        if let Some(source) = self.views.source(At::of_number(token)) {
+            if let Source::Joined(_, Some(member)) = &*source {
                 let _ = self.epoll.delete(member.as_fd());
             }
-            view.source = Source::Gone;
+            *source = Source::Gone;
         }
+    }
+
+    /// Opens the stacks of a view and gives them to it, with its rules.
+    fn fill(
+        &mut self,
+        view: &mut View,
+        id: u64,
+        stack: &StackSpec,
+        ruled: &Ruled,
+        pid: i32,
+    ) -> Result<(), SetUpError> {
+        let name = view.name.clone();
+        view.source = self.open(stack, &name, pid, MEMBERS + At::own(id).number())?;
+        for (place, other) in ruled.stacks.iter().enumerate() {
+            view.stacks.push(self.open(other, &name, pid, MEMBERS + At::named(id, place).number())?);
+        }
+        view.rules = ruled.rules.clone();
+        Ok(())
     }
 
     /// A stack as asked for, for the view whose membership has `token`.
@@ -291,6 +314,8 @@ impl Supervisor {
         match stack {
             StackSpec::At(path) => self.join(path, &user, token),
             StackSpec::None => Ok(Source::Joined(Box::new(NoStack), None)),
+            StackSpec::Host => Ok(Source::Host),
+            StackSpec::Outer => Ok(Source::Outer),
             StackSpec::New(config) | StackSpec::Smol(config) if self.smol.is_some() => {
                 self.make_smol(name, config, user)
             }
@@ -384,14 +409,14 @@ impl Supervisor {
     }
 }
 
-/// Whether a view's stack is a library, here or in the process that serves it.
-pub(crate) fn wants_smol(stack: &StackSpec) -> bool {
-    match stack {
+/// Whether a stack of a view is a library, here or in the process that serves it.
+pub(crate) fn wants_smol(plan: &Plan) -> bool {
+    std::iter::once(&plan.stack).chain(&plan.ruled.stacks).any(|stack| match stack {
         StackSpec::Smol(_) => true,
         // Whatever is wrong with the path is told when it is joined.
         StackSpec::At(path) => remote::describe(path).is_ok_and(|stack| stack.kind == Kind::Smol),
-        StackSpec::New(_) | StackSpec::Kernel(_) | StackSpec::None => false,
-    }
+        StackSpec::New(_) | StackSpec::Kernel(_) | StackSpec::None | StackSpec::Host | StackSpec::Outer => false,
+    })
 }
 
 /// Whether what a stack owes is little, or since `since` has been owed for long enough.

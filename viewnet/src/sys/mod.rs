@@ -5,3 +5,4 @@ pub(crate) mod ioctl;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod seccomp;
+pub(crate) mod socket;
