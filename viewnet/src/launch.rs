@@ -163,14 +163,14 @@ fn filter_and_execute(plan: &Plan, mut supervisor: Line, ready: Ready) -> Result
         other => other,
     };
     let listener = listener.map_err(|e| doctor::failure(SetupStep::Listener, e))?;
-    hand_over(&mut supervisor, listener.as_fd(), smol)?;
+    hand_over(&mut supervisor, listener.as_fd(), smol || steered)?;
     drop((listener, supervisor));
     execute(&plan.command, None)
 }
 
 /// Gives the supervisor the listener and waits until it has it.
-fn hand_over(supervisor: &mut Line, listener: BorrowedFd<'_>, smol: bool) -> Result<(), Failure> {
-    if !smol {
+fn hand_over(supervisor: &mut Line, listener: BorrowedFd<'_>, sendmsg_is_trapped: bool) -> Result<(), Failure> {
+    if !sendmsg_is_trapped {
         return supervisor.call::<_, ()>(&Filtered {}, &[listener]).map(drop).map_err(set_up_failed);
     }
     let mut line = serde_json::to_vec(&Filtered {}).map_err(|e| set_up_failed(LineError::from(e).into()))?;

@@ -327,6 +327,12 @@ impl Cond {
 }
 
 impl Row {
+    /// Whether its first argument is a descriptor that can be marked as exempt ([`smol::EXEMPT`]).
+    pub(crate) fn can_be_exempt(&self) -> bool {
+        let same = |row: &Row| row.name == self.name && row.when == self.when && row.native >= 0;
+        self.asks.is_some() || STEERED.iter().any(same)
+    }
+
     /// Whether a call with these arguments is trapped.
     pub(crate) fn applies(&self, args: &[u64; 6]) -> bool {
         self.when.is_empty() || any_holds(self.when, args)
