@@ -89,7 +89,8 @@ fn section(table: &[&Row], abi: Abi) -> Result<BpfProgram, seccompiler::Error> {
         })
     };
     if abi == Abi::Native {
-        let on_descriptors: Vec<_> = rows().filter(|(row, _)| row.can_be_exempt()).map(|(_, nr)| nr).collect();
+        let on_descriptors: Vec<_> =
+            rows().filter(|(row, _)| row.can_be_exempt()).map(|(_, nr)| nr).collect();
         section.extend(exemption(&on_descriptors));
     }
     let rules: BTreeMap<i64, Vec<SeccompRule>> = rows()

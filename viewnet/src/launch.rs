@@ -169,7 +169,11 @@ fn filter_and_execute(plan: &Plan, mut supervisor: Line, ready: Ready) -> Result
 }
 
 /// Gives the supervisor the listener and waits until it has it.
-fn hand_over(supervisor: &mut Line, listener: BorrowedFd<'_>, sendmsg_is_trapped: bool) -> Result<(), Failure> {
+fn hand_over(
+    supervisor: &mut Line,
+    listener: BorrowedFd<'_>,
+    sendmsg_is_trapped: bool,
+) -> Result<(), Failure> {
     if !sendmsg_is_trapped {
         return supervisor.call::<_, ()>(&Filtered {}, &[listener]).map(drop).map_err(set_up_failed);
     }

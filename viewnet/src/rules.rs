@@ -149,7 +149,10 @@ impl Rules {
     pub(crate) fn add(&mut self, text: &str) -> Result<(), RuleError> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let added = if self.texts.len() >= MAX_RULES {
-            wrong(format!("it is number {}", MAX_RULES + 1), "several prefixes can share a rule: `to A,B via STACK`")
+            wrong(
+                format!("it is number {}", MAX_RULES + 1),
+                "several prefixes can share a rule: `to A,B via STACK`",
+            )
         } else if let Some((&"default", rest)) = words.split_first() {
             self.add_default(rest)
         } else {
@@ -227,7 +230,9 @@ impl Rules {
         };
         match behind.first() {
             None => Ok(target),
-            Some(word) => wrong(format!("`{word}` stands behind its end"), "leave it out, or put it in front"),
+            Some(word) => {
+                wrong(format!("`{word}` stands behind its end"), "leave it out, or put it in front")
+            }
         }
     }
 
@@ -239,7 +244,10 @@ impl Rules {
             return Ok(Target::Stack(place));
         }
         if self.stacks.len() >= MAX_STACKS {
-            return wrong(format!("`{name}` is stack number {}", MAX_STACKS + 1), "use fewer stacks in one view");
+            return wrong(
+                format!("`{name}` is stack number {}", MAX_STACKS + 1),
+                "use fewer stacks in one view",
+            );
         }
         self.stacks.push(name.to_owned());
         Ok(Target::Stack(self.stacks.len() - 1))
@@ -284,9 +292,10 @@ impl Conditions {
     fn hold(&self, destination: &Destination) -> bool {
         let Destination { address, port, transport } = destination;
         self.to.as_ref().is_none_or(|to| to.iter().any(|net| net.contains(address)))
-            && self.ports.as_ref().is_none_or(|ports| {
-                port.is_some_and(|port| ports.iter().any(|range| range.contains(&port)))
-            })
+            && self
+                .ports
+                .as_ref()
+                .is_none_or(|ports| port.is_some_and(|port| ports.iter().any(|range| range.contains(&port))))
             && self.transport.is_none_or(|wanted| *transport == Some(wanted))
     }
 }
@@ -323,9 +332,10 @@ fn prefix(text: &str) -> Result<IpNet, Wrong> {
     let read = plain.parse().or_else(|_| plain.parse::<IpAddr>().map(IpNet::from));
     match read {
         Err(_) => wrong(format!("`{text}` is no prefix"), "write one such as 10.8.0.0/16 or [2001:db8::]/32"),
-        Ok(net) if net != net.trunc() => {
-            wrong(format!("`{text}` has bits behind its prefix"), format!("write {} or {}", net.trunc(), net.addr()))
-        }
+        Ok(net) if net != net.trunc() => wrong(
+            format!("`{text}` has bits behind its prefix"),
+            format!("write {} or {}", net.trunc(), net.addr()),
+        ),
         Ok(net) => Ok(net),
     }
 }

@@ -199,7 +199,8 @@ impl Steer<'_, '_> {
             let cookie = cookie(&file)?;
             places.into_iter().find(|at| self.cookie_of(*at) == Some(cookie))?
         };
-        let mut socket = Socket { file, inode, library, at, spec: SocketSpec { domain: 0, kind: 0, protocol: 0 } };
+        let mut socket =
+            Socket { file, inode, library, at, spec: SocketSpec { domain: 0, kind: 0, protocol: 0 } };
         let mut number = |name| self.number(&socket, libc::SOL_SOCKET, name);
         let spec = SocketSpec {
             domain: number(libc::SO_DOMAIN)?,
@@ -215,10 +216,14 @@ impl Steer<'_, '_> {
         if let Some(known) = self.known.views.cookies.get(&at) {
             return *known;
         }
-        if matches!(self.known.views.source(at), Some(Source::Smol { .. } | Source::Gone | Source::Outer) | None) {
+        if matches!(
+            self.known.views.source(at),
+            Some(Source::Smol { .. } | Source::Gone | Source::Outer) | None
+        ) {
             return None;
         }
-        let spec = SocketSpec { domain: libc::AF_INET, kind: libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol: 0 };
+        let spec =
+            SocketSpec { domain: libc::AF_INET, kind: libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol: 0 };
         let found = self.known.make(at, spec, self.target).ok().and_then(|socket| cookie(&socket));
         self.known.views.cookies.insert(at, found);
         found
@@ -264,13 +269,7 @@ impl Steer<'_, '_> {
     }
 
     /// Makes a socket on another stack as `old` is, and puts it wherever the program has that. Returns its inode.
-    fn remake(
-        &mut self,
-        fd: i32,
-        old: Socket,
-        to: At,
-        bound: Option<(Vec<u8>, bool)>,
-    ) -> Result<u64, Errno> {
+    fn remake(&mut self, fd: i32, old: Socket, to: At, bound: Option<(Vec<u8>, bool)>) -> Result<u64, Errno> {
         let spec = SocketSpec { kind: old.spec.kind | libc::SOCK_CLOEXEC, ..old.spec };
         // A view without this network has no way there.
         let new = self.made(to, spec).map_err(|errno| match errno {
@@ -304,7 +303,10 @@ impl Steer<'_, '_> {
             // Also for other processes that still have the old one.
             let _ = sys::watch_as(epoll.as_fd(), old.file.as_fd(), watch.number, None);
             if let Err(errno) = sys::watch_as(epoll.as_fd(), new.file.as_fd(), watch.number, event) {
-                log::warn!("a socket that was moved to another stack is not watched any more: {}", errno.desc());
+                log::warn!(
+                    "a socket that was moved to another stack is not watched any more: {}",
+                    errno.desc()
+                );
             }
         }
         for (number, cloexec) in copies.numbers {

@@ -298,26 +298,25 @@ impl Supervisor {
         ruled: &Ruled,
         pid: i32,
     ) -> Result<(), SetUpError> {
-        let name = view.name.clone();
-        view.source = self.open(stack, &name, pid, MEMBERS + At::own(id).number())?;
+        let user = User { view: view.name.clone(), pid, rules: ruled.rules.texts().to_vec() };
+        view.source = self.open(stack, &user, MEMBERS + At::own(id).number())?;
         for (place, other) in ruled.stacks.iter().enumerate() {
-            view.stacks.push(self.open(other, &name, pid, MEMBERS + At::named(id, place).number())?);
+            view.stacks.push(self.open(other, &user, MEMBERS + At::named(id, place).number())?);
         }
         view.rules = ruled.rules.clone();
         Ok(())
     }
 
     /// A stack as asked for, for the view whose membership has `token`.
-    fn open(&mut self, stack: &StackSpec, name: &str, pid: i32, token: u64) -> Result<Source, SetUpError> {
-        let user = User { view: name.into(), pid };
+    fn open(&mut self, stack: &StackSpec, user: &User, token: u64) -> Result<Source, SetUpError> {
         let cannot = |what: &str, why: &str| Refusal::new(format!("cannot make a {what} stack"), why);
         match stack {
-            StackSpec::At(path) => self.join(path, &user, token),
+            StackSpec::At(path) => self.join(path, user, token),
             StackSpec::None => Ok(Source::Joined(Box::new(NoStack), None)),
             StackSpec::Host => Ok(Source::Host),
             StackSpec::Outer => Ok(Source::Outer),
             StackSpec::New(config) | StackSpec::Smol(config) if self.smol.is_some() => {
-                self.make_smol(name, config, user)
+                self.make_smol(config, user)
             }
             // The filter of kernel views sends us too few calls, and a filter can only be added to.
             StackSpec::Smol(_) => Err(cannot("smol", "this is inside a view on a kernel stack")
@@ -329,21 +328,28 @@ impl Supervisor {
                     .hint("make it outside with `viewnet stack up`, and use it with --stack NAME")
                     .into())
             }
-            StackSpec::New(config) | StackSpec::Kernel(config) => self.make_kernel(name, config, user),
+            StackSpec::New(config) | StackSpec::Kernel(config) => self.make_kernel(config, user),
         }
     }
 
-    fn make_smol(&mut self, name: &str, config: &StackConfig, user: User) -> Result<Source, SetUpError> {
+    fn make_smol(&mut self, config: &StackConfig, user: &User) -> Result<Source, SetUpError> {
+        let name = &user.view;
         let path = self.runtime.stack(name);
         let Some(smol) = &mut self.smol else { return Ok(Source::Gone) };
-        let serving =
-            Serving { name: name.into(), path: path.clone(), mode: PRIVATE, kept: false, own: Some(user) };
+        let serving = Serving {
+            name: name.into(),
+            path: path.clone(),
+            mode: PRIVATE,
+            kept: false,
+            own: Some(user.clone()),
+        };
         let stack = smol.host.create(serving, config, &self.runtime.switches())?;
         self.eye.keep(&path).map_err(|e| Refusal::system("cannot reach the eye", e))?;
         Ok(Source::Smol { stack, shared: false })
     }
 
-    fn make_kernel(&mut self, name: &str, config: &StackConfig, user: User) -> Result<Source, SetUpError> {
+    fn make_kernel(&mut self, config: &StackConfig, user: &User) -> Result<Source, SetUpError> {
+        let name = &user.view;
         let turn = take_turn(&self.runtime)
             .map_err(|e| Refusal::system(format!("cannot lock {}", self.runtime.folder().display()), e))?;
         if !self.maker {
@@ -353,8 +359,13 @@ impl Supervisor {
         }
         let stack = KernelStack::create(name, config, &self.runtime.switches())?;
         let path = self.runtime.stack(name);
-        let serving =
-            Serving { name: name.into(), path: path.clone(), mode: PRIVATE, kept: false, own: Some(user) };
+        let serving = Serving {
+            name: name.into(),
+            path: path.clone(),
+            mode: PRIVATE,
+            kept: false,
+            own: Some(user.clone()),
+        };
         let id = self.server.add(serving, Backing::Kernel(stack))?;
         self.eye.keep(&path).map_err(|e| Refusal::system("cannot reach the eye", e))?;
         drop(turn);
@@ -415,7 +426,9 @@ pub(crate) fn wants_smol(plan: &Plan) -> bool {
         StackSpec::Smol(_) => true,
         // Whatever is wrong with the path is told when it is joined.
         StackSpec::At(path) => remote::describe(path).is_ok_and(|stack| stack.kind == Kind::Smol),
-        StackSpec::New(_) | StackSpec::Kernel(_) | StackSpec::None | StackSpec::Host | StackSpec::Outer => false,
+        StackSpec::New(_) | StackSpec::Kernel(_) | StackSpec::None | StackSpec::Host | StackSpec::Outer => {
+            false
+        }
     })
 }
 

@@ -284,7 +284,13 @@ impl Views {
     }
 
     /// What there is to know of a thread.
-    pub(crate) fn of(&mut self, tid: i32, now: Instant, owner: u32, target: &mut dyn Target) -> Result<Thread, Errno> {
+    pub(crate) fn of(
+        &mut self,
+        tid: i32,
+        now: Instant,
+        owner: u32,
+        target: &mut dyn Target,
+    ) -> Result<Thread, Errno> {
         if let Some(known) = self.threads.get(&tid).copied()
             && now.duration_since(known.seen) < BELIEF
         {

@@ -180,6 +180,7 @@ fn show(runtime: &Runtime, stack: &str, json: bool) -> Result<(), Failure> {
     }
     for user in &stack.users {
         println!("used by view {} (process {})", user.view, user.pid);
+        user.rules.iter().for_each(|rule| println!("    {rule}"));
     }
     Ok(())
 }

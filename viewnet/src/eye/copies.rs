@@ -42,7 +42,9 @@ pub(super) fn copies(tid: i32, fd: i32) -> Result<Copies, Errno> {
         let link = fs::read_link(entry.path()).unwrap_or_default();
         let link = link.to_str().unwrap_or_default();
         let info = || fs::read_to_string(format!("/proc/{tid}/fdinfo/{number}")).unwrap_or_default();
-        if link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) == Some(&socket.ino().to_string()) {
+        if link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'))
+            == Some(&socket.ino().to_string())
+        {
             copies.numbers.push((number, is_cloexec(&info())));
         } else if link == "anon_inode:[eventpoll]" {
             let key = (socket.ino(), socket.dev());
@@ -96,7 +98,10 @@ mod tests {
         numbers.sort_unstable();
         assert_eq!(found.numbers, numbers);
         let [watch] = found.watches[..] else { panic!("{found:?}") };
-        assert_eq!((watch.epoll, watch.number, watch.data), (epoll.0.as_raw_fd(), copy.as_raw_fd(), u64::MAX - 1));
+        assert_eq!(
+            (watch.epoll, watch.number, watch.data),
+            (epoll.0.as_raw_fd(), copy.as_raw_fd(), u64::MAX - 1)
+        );
         // The kernel adds EPOLLERR and EPOLLHUP.
         assert_eq!(watch.events & flags.bits() as u32, flags.bits() as u32);
     }

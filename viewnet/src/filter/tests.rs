@@ -171,7 +171,9 @@ fn foreign_numbers_are_judged_or_refused() {
 
 #[test]
 fn what_names_a_destination_is_trapped_for_rules_alone() {
-    let judge_with = |steered, nr: i64, args| judge(&program(&table(false, steered)).unwrap(), ARCH_NATIVE, nr as u32, args);
+    let judge_with = |steered, nr: i64, args| {
+        judge(&program(&table(false, steered)).unwrap(), ARCH_NATIVE, nr as u32, args)
+    };
     for (nr, args) in [
         (libc::SYS_bind, [3, 0x1000, 16, 0, 0, 0]),
         (libc::SYS_connect, [3, 0x1000, 16, 0, 0, 0]),
@@ -179,7 +181,11 @@ fn what_names_a_destination_is_trapped_for_rules_alone() {
         (libc::SYS_sendmsg, [3, 0x1000, 0, 0, 0, 0]),
         (libc::SYS_sendmmsg, [3, 0x1000, 2, 0, 0, 0]),
     ] {
-        assert_eq!((judge_with(false, nr, args), judge_with(true, nr, args)), (Fate::Allowed, Fate::Trapped), "{nr}");
+        assert_eq!(
+            (judge_with(false, nr, args), judge_with(true, nr, args)),
+            (Fate::Allowed, Fate::Trapped),
+            "{nr}"
+        );
     }
     assert_eq!(judge_with(true, libc::SYS_sendto, [3, 0x1000, 1, 0, 0, 0]), Fate::Allowed, "send(2)");
 }

@@ -50,7 +50,11 @@ fn without_destinations_there_is_nothing_to_steer() {
 #[test]
 fn errors_name_the_word_and_the_fix() {
     for (texts, why, hint) in [
-        (&["to 10.8.0.1/16 via x"][..], "`10.8.0.1/16` has bits behind its prefix", "write 10.8.0.0/16 or 10.8.0.1"),
+        (
+            &["to 10.8.0.1/16 via x"][..],
+            "`10.8.0.1/16` has bits behind its prefix",
+            "write 10.8.0.0/16 or 10.8.0.1",
+        ),
         (&["too 10.8.0.0/16 via x"], "`too` is no word of a rule", "conditions are `to`"),
         (&["to"], "nothing stands behind `to`", "a prefix such as"),
         (&["to 10.0.0.0/8"], "not what to do", "`via STACK`"),

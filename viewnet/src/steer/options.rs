@@ -136,7 +136,8 @@ pub(super) fn copy(steer: &mut Steer<'_, '_>, old: &Socket, fresh: &Socket, new:
             Doubled(bit) if lock.is_some_and(|lock| lock & bit == 0) => continue,
             Doubled(_) => 4,
         };
-        let mut read = |socket| steer.ask(socket, SocketCall::GetOption { level, name, value: vec![0; room] });
+        let mut read =
+            |socket| steer.ask(socket, SocketCall::GetOption { level, name, value: vec![0; room] });
         let Ok(mut value) = read(old) else { continue };
         if read(fresh).as_ref() == Ok(&value) {
             continue;

@@ -37,13 +37,7 @@ impl Supervisor {
         }
     }
 
-    fn nest(
-        &mut self,
-        tid: i32,
-        name: &str,
-        stack: &StackSpec,
-        ruled: &Ruled,
-    ) -> Result<u64, SetUpError> {
+    fn nest(&mut self, tid: i32, name: &str, stack: &StackSpec, ruled: &Ruled) -> Result<u64, SetUpError> {
         let refused = |why| Refusal::new("cannot make a view", why).errno(libc::EPERM);
         let seen = self.eye.inspect(tid, Some(std::process::id())).map_err(|e| refused(e.desc()))?;
         // What follows is done with our rights: whoever gave them up shall not have them back.
@@ -104,7 +98,9 @@ impl Supervisor {
                 "cannot use rules on destinations",
                 "this is inside a view whose filter does not send them",
             )
-            .hint("start the outer view with such a rule of its own, e.g. --rule 'to 0.0.0.0/0,::/0 via own'"));
+            .hint(
+                "start the outer view with such a rule of its own, e.g. --rule 'to 0.0.0.0/0,::/0 via own'",
+            ));
         }
         Ok(())
     }

@@ -21,9 +21,8 @@ const F_GETSIG: libc::c_int = 11;
 pub(crate) fn option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &mut [u8]) -> Result<usize, Errno> {
     let mut length = libc::socklen_t::try_from(value.len()).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the kernel writes at most `length` bytes, which is the length of `value`.
-    let rc = unsafe {
-        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length)
-    };
+    let rc =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length) };
     Errno::result(rc).map(|_| (length as usize).min(value.len()))
 }
 
@@ -90,10 +89,14 @@ pub(crate) fn watch_as(
     // SAFETY: the kernel just gave us this descriptor.
     let aside = (aside >= 0).then(|| unsafe { OwnedFd::from_raw_fd(aside) });
     // What is moved out of the way is used by its copy.
-    let [epoll, file] = ours.map(|fd| if fd == number { aside.as_ref().map_or(fd, AsRawFd::as_raw_fd) } else { fd });
+    let [epoll, file] =
+        ours.map(|fd| if fd == number { aside.as_ref().map_or(fd, AsRawFd::as_raw_fd) } else { fd });
     // SAFETY: no memory is passed; what `number` was is kept in `aside` and comes back below.
     Errno::result(unsafe { libc::dup3(file, number, libc::O_CLOEXEC) })?;
-    let mut raw = libc::epoll_event { events: event.map_or(0, |(events, _)| events), u64: event.map_or(0, |(_, data)| data) };
+    let mut raw = libc::epoll_event {
+        events: event.map_or(0, |(events, _)| events),
+        u64: event.map_or(0, |(_, data)| data),
+    };
     let op = if event.is_some() { libc::EPOLL_CTL_ADD } else { libc::EPOLL_CTL_DEL };
     // SAFETY: the kernel reads one struct epoll_event.
     let done = Errno::result(unsafe { libc::epoll_ctl(epoll, op, number, &raw mut raw) }).map(drop);
