@@ -147,7 +147,7 @@ impl Steer<'_, '_> {
             return Ok(());
         }
         let name = self.ask(&socket, SocketCall::LocalName)?;
-        let (local, port) = address(&name, false).unwrap_or((Ipv4Addr::UNSPECIFIED.into(), 0));
+        let Some((local, port)) = address(&name, false) else { return Ok(()) };
         let chosen = binding.is_some() && !local.is_unspecified() || self.has_device(&socket);
         if chosen || socket.is_stream() && self.is_busy(&socket) {
             return Ok(());

@@ -324,7 +324,7 @@ impl Supervisor {
                 .into()),
             // We would have to leave for its user namespace, and our own sockets' names stay behind.
             StackSpec::Kernel(_) if self.smol.is_some() => {
-                Err(cannot("kernel", "this is inside a view on a smol stack")
+                Err(cannot("kernel", "a view with a smol stack can make none")
                     .hint("make it outside with `viewnet stack up`, and use it with --stack NAME")
                     .into())
             }

@@ -329,7 +329,7 @@ impl Cond {
 impl Row {
     /// Whether its first argument is a descriptor that can be marked as exempt ([`smol::EXEMPT`]).
     pub(crate) fn can_be_exempt(&self) -> bool {
-        let same = |row: &Row| row.name == self.name && row.when == self.when && row.native >= 0;
+        let same = |row: &Self| row.name == self.name && row.when == self.when && row.native >= 0;
         self.asks.is_some() || STEERED.iter().any(same)
     }
 
