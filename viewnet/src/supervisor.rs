@@ -129,13 +129,17 @@ impl Supervisor {
             smol: None,
             charge,
         };
-        if wants_smol(plan) {
+        if wants_smol(plan) || plan.ruled.rules.steer() {
             // Better said now than by each of the program's sockets.
+            let what = "cannot look at the programs of a view on a smol stack or with rules on destinations";
             supervisor.eye.check(plan.pid).map_err(|e| {
-                Refusal::new("cannot look at the programs of a view on a smol stack", e.desc()).hint(
-                    "if `kernel.yama.ptrace_scope` is not 0, set it so, or use a kernel stack: `viewnet doctor`",
+                Refusal::new(what, e.desc()).hint(
+                    "if `kernel.yama.ptrace_scope` is not 0, set it so, or use a kernel stack without such rules: \
+                     `viewnet doctor`",
                 )
             })?;
+        }
+        if wants_smol(plan) {
             let host = Hosts::new().map_err(internal)?;
             supervisor
                 .epoll
