@@ -27,6 +27,7 @@ pub(crate) enum Request {
         /// Its stack.
         stack: StackSpec,
         /// Its rules.
+        #[serde(default)]
         ruled: Ruled,
     },
 }
