@@ -3,6 +3,7 @@
 //! Two networks, lan (10.1.0.0/16) and office (10.2.0.0/16), each a switch with a host .9 that says its name. On each the
 //! user keeps a stack .1 (fd01::1 and fd02::1).
 
+use tests::binaries::libmsocket;
 use tests::{Cmd, Outcome, Running, User, World};
 
 const ASK: &str = include_str!("../programs/ask.py");
@@ -233,4 +234,50 @@ fn a_copy_in_another_process_stays_where_it_was() {
         let outcome = networks.run("lan", OFFICE).args(["python3", "-uc", script]).run().ok();
         outcome.says("b'tcp office t'").says("b'tcp lan t'");
     });
+}
+
+/// What msocket() chose is asked for the other network; a socket that is older than the default goes on by the rules.
+const CHOICE: &str = "
+import ctypes, socket
+def ask(what, s, host):
+    s.settimeout(10)
+    try:
+        if s.type == socket.SOCK_STREAM: s.connect((host, 8000))
+        else: s.sendto(b'x', (host, 8000))
+        print(what, ' '.join(s.recv(100).decode().split()[:2]))
+    except OSError as e: print(what, type(e).__name__)
+msocket = ctypes.CDLL('libmsocket.so', use_errno=True).msocket
+def chosen(kind, stack=b'office'):
+    fd = msocket(stack, 2, kind, 0)
+    assert fd >= 0, ctypes.get_errno()
+    return socket.socket(fileno=fd)
+old = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+ask('before:', old, '10.1.0.9')
+for kind in 1, 2: ask('chosen:', chosen(kind), '10.2.0.9')
+assert msocket(b'office', 0, 0, 0) == 0
+ask('after:', old, '10.1.0.9')
+for kind in 1, 2: ask('default:', socket.socket(socket.AF_INET, kind), '10.2.0.9')
+";
+
+#[test]
+fn what_msocket_chose_stays_and_all_else_goes_by_the_rules() {
+    let all = "before: udp lan\nchosen: tcp office\nchosen: udp office\nafter: udp lan\n\
+               default: tcp office\ndefault: udp office\n";
+    for (lan, office) in KINDS {
+        let networks = Networks::new(User::Ordinary, lan, office);
+        networks.world.install(&libmsocket().join("libmsocket.so"), "libmsocket.so");
+        let denied: &[&str] = &["to 10.2.0.0/16 deny"];
+        // The office is a stack of the view as well, for a destination that nobody asks.
+        let elsewhere: &[&str] = &["to 10.3.0.0/16 via office", "to 10.2.0.0/16 via own"];
+        for rules in [denied, elsewhere] {
+            if (lan, office, rules) == ("kernel", "smol", denied) {
+                // msocket() gets no smol stacks in a view on kernel stacks alone.
+                continue;
+            }
+            let view = networks.run("lan", rules).args(["python3", "-c", CHOICE]);
+            let outcome = view.env("LD_LIBRARY_PATH", networks.world.folder().join("bin")).run().ok();
+            assert_eq!(outcome.stdout, all, "{lan} {office} {rules:?}");
+        }
+        networks.end();
+    }
 }

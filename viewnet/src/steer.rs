@@ -26,7 +26,7 @@
 
 mod options;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -45,6 +45,8 @@ use crate::views::{At, Known, Source};
 
 /// Most sockets whose bind(2) is remembered; the oldest are forgotten first, and count as bound by the kernel.
 const MAX_BOUND: usize = 1 << 16;
+/// Most sockets of [`Chosen`]; the oldest are forgotten first, and go where the rules say.
+const MAX_CHOSEN: usize = 1 << 16;
 /// SO_NETNS_COOKIE, asm-generic/socket.h.
 const NETNS_COOKIE: i32 = 71;
 /// TCP_CLOSE, net/tcp_states.h: what `tcpi_state` of a stream is that does nothing.
@@ -70,6 +72,20 @@ impl Bound {
             self.0.pop_first();
         }
         self.0.insert(inode, binding);
+    }
+}
+
+/// Sockets whose programs chose their stack by msocket(), by inode: they stay there.
+#[derive(Debug, Default)]
+pub(crate) struct Chosen(BTreeSet<u64>);
+
+impl Chosen {
+    /// Adds a new socket.
+    pub(crate) fn insert(&mut self, socket: &OwnedFd) {
+        if self.0.len() >= MAX_CHOSEN {
+            self.0.pop_first();
+        }
+        self.0.extend(rustix::fs::fstat(socket).map(|stat| stat.st_ino));
     }
 }
 
@@ -186,9 +202,12 @@ impl Steer<'_, '_> {
         Ok(())
     }
 
-    /// What a socket is, if it is an internet socket of one of the view's stacks.
+    /// What a socket is, if it is an internet socket of one of the view's stacks, and the program did not choose that.
     fn recognize(&mut self, view: u64, file: OwnedFd) -> Option<Socket> {
         let inode = rustix::fs::fstat(&file).ok()?.st_ino;
+        if self.known.views.chosen.0.contains(&inode) {
+            return None;
+        }
         let library = i32::from(rustix::net::sockopt::socket_domain(&file).ok()?.as_raw()) == libc::AF_UNIX;
         let places = self.known.views.places(view);
         let at = if library {

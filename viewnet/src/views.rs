@@ -23,7 +23,7 @@ use crate::eye::BELIEF;
 use crate::handlers::{Caller, is_of_the_machine};
 use crate::rules::{Destination, MAX_STACKS, Rules, Target as To};
 use crate::smol::{Hosts, SmolId, machine_socket};
-use crate::steer::Bound;
+use crate::steer::{Bound, Chosen};
 use crate::target::Target;
 
 /// Most threads we remember; past that all are looked up again.
@@ -156,6 +156,8 @@ pub(crate) struct Views {
     pub(crate) cookies: BTreeMap<At, Option<u64>>,
     /// Sockets that were bound by their programs.
     pub(crate) bound: Bound,
+    /// Sockets that were made on a stack because of an msocket(), for as long as rules look at destinations.
+    pub(crate) chosen: Chosen,
 }
 
 /// What is known of a thread.
@@ -265,11 +267,12 @@ impl Views {
         }
     }
 
-    /// The stack that the rules of a view, and of those around it, choose.
-    fn choose(&self, mut view: u64, family: i32, choice: impl Fn(&Rules) -> To) -> Result<At, Errno> {
+    /// The stack that the rules of a view, and of those around it, choose; for a new socket of a family, also its
+    /// defaults of msocket().
+    fn choose(&self, mut view: u64, family: Option<i32>, choice: impl Fn(&Rules) -> To) -> Result<At, Errno> {
         loop {
             let here = self.views.get(&view).ok_or(Errno::ENETDOWN)?;
-            if let Some(stack) = here.defaults.get(&family) {
+            if let Some(stack) = family.and_then(|family| here.defaults.get(&family)) {
                 return Ok(At::joined(*stack));
             }
             let (at, source) = match choice(&here.rules) {
@@ -289,17 +292,16 @@ impl Views {
     /// The stack that makes the sockets of a family.
     pub(crate) fn default_of(&self, view: u64, family: i32) -> Result<At, Errno> {
         let inet = [libc::AF_INET, libc::AF_INET6].contains(&family);
-        self.choose(view, family, |rules| match rules.default_of(family) {
+        self.choose(view, Some(family), |rules| match rules.default_of(family) {
             // What goes nowhere by default still goes where a rule says.
             To::Fail(_) if inet => To::Own,
             target => target,
         })
     }
 
-    /// The stack that answers a destination.
+    /// The stack that answers a destination. Defaults of msocket() are those of new sockets only.
     pub(crate) fn decide(&self, view: u64, destination: &Destination) -> Result<At, Errno> {
-        let family = if destination.address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        self.choose(view, family, |rules| rules.decide(destination))
+        self.choose(view, None, |rules| rules.decide(destination))
     }
 
     /// All stacks that the sockets of a view can be on.
@@ -403,6 +405,14 @@ impl Known<'_> {
         spec: SocketSpec,
         target: &mut dyn Target,
     ) -> Result<OwnedFd, Errno> {
+        let made = self.make_at(at, spec, target)?;
+        if at.view == JOINED && self.views.any_steers() {
+            self.views.chosen.insert(&made);
+        }
+        Ok(made)
+    }
+
+    fn make_at(&mut self, at: At, spec: SocketSpec, target: &mut dyn Target) -> Result<OwnedFd, Errno> {
         match self.views.source(at) {
             Some(Source::Served(stack) | Source::Shared(stack)) => {
                 let stack = *stack;
