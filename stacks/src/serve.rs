@@ -44,6 +44,9 @@ pub struct User {
     pub view: String,
     /// First process of the view.
     pub pid: i32,
+    /// The rules of the view.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
 }
 
 /// A stack as `viewnet stack show` prints it.
@@ -440,7 +443,11 @@ impl Server {
             Request::Join { view, .. } if !is_name(&view) => {
                 Answer::Refused(Refusal::new("cannot join", "the view's name is none"))
             }
-            Request::Join { view, pid } => self.join(token, id, User { view, pid }),
+            // They are shown to others, on a terminal as a rule.
+            Request::Join { rules, .. } if rules.iter().any(|rule| rule.chars().any(char::is_control)) => {
+                Answer::Refused(Refusal::new("cannot join", "a rule of the view's is none"))
+            }
+            Request::Join { view, pid, rules } => self.join(token, id, User { view, pid, rules }),
             Request::UserNamespace if !owner => Answer::Refused(not_owner("give its user namespace")),
             Request::UserNamespace => match served.backing.user_namespace() {
                 Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),

@@ -70,9 +70,20 @@ pub fn differences(subject: Subject) -> Vec<Difference> {
     match subject {
         Subject::Native => Vec::new(),
         Subject::View => [COMMON, KERNEL].concat(),
-        Subject::Smol => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
+        Subject::Ruled => [COMMON, KERNEL, RULED].concat(),
+        Subject::Smol | Subject::RuledSmol => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
     }
 }
+
+/// On a kernel stack, in a view with rules: what there is besides.
+pub const RULED: &[Difference] = &[known(
+    When::Maybe,
+    "signals",
+    "connect without waiting",
+    "interrupted never",
+    "interrupted at times",
+    "each connect asks for the rules and waits for the supervisor for a moment",
+)];
 
 /// On a stack of any kind.
 const COMMON: &[Difference] = &[

@@ -15,7 +15,14 @@ pub enum Subject {
     View,
     /// The same with a smol stack.
     Smol,
+    /// As `View`, with a rule that no probe's destination matches: every destination is looked at.
+    Ruled,
+    /// The same with a smol stack.
+    RuledSmol,
 }
+
+/// To an address for documentation (RFC 5737).
+const RULE: &str = "to 203.0.113.254 deny";
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,6 +30,8 @@ impl fmt::Display for Subject {
             Self::Native => "native",
             Self::View => "view",
             Self::Smol => "smol view",
+            Self::Ruled => "view with rules",
+            Self::RuledSmol => "smol view with rules",
         })
     }
 }
@@ -38,6 +47,8 @@ impl Subject {
             Self::Native => world.cmd("unshare").args([flags, "--", "sh", "-euc", SET_UP, "sh"]),
             Self::View => world.run(["--stack", "kernel", "--"]),
             Self::Smol => world.run(["--stack", "smol", "--"]),
+            Self::Ruled => world.run(["--stack", "kernel", "--rule", RULE, "--"]),
+            Self::RuledSmol => world.run(["--stack", "smol", "--rule", RULE, "--"]),
         };
         cmd.args([program]).args(args)
     }
