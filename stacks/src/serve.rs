@@ -216,11 +216,12 @@ impl Server {
 
     /// Forgets a stack: its path goes at once, its users' connections close.
     pub fn remove(&mut self, id: StackId) {
+        // Users learn it first: whoever sees that the path has gone finds nobody who thinks that the stack is there.
+        let users: Vec<u64> =
+            self.connections.iter().filter(|(_, c)| c.stack == id.0).map(|(token, _)| *token).collect();
+        users.into_iter().for_each(|token| self.hang_up(token));
         self.retire(id);
         if let Some(served) = self.stacks.remove(&id.0) {
-            let users: Vec<u64> =
-                self.connections.iter().filter(|(_, c)| c.stack == id.0).map(|(token, _)| *token).collect();
-            users.into_iter().for_each(|token| self.hang_up(token));
             self.smol.forget(id);
             if let Backing::Smol(key) = served.backing {
                 self.smol.remove(key);
