@@ -11,6 +11,7 @@
 
 mod attach;
 pub mod config;
+pub mod gateway;
 pub mod kernel;
 pub mod none;
 pub mod remote;

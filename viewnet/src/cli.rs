@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Stack(commands::stack::Args),
     /// Start, list and change user-space Ethernet switches
     Switch(commands::switch::Args),
+    /// Let a switch's network out over sockets of the host
+    Gateway(commands::gateway::Args),
     /// Check what this machine offers and say how to fix what it lacks
     Doctor(commands::doctor::Args),
     /// Print shell completions

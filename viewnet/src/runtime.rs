@@ -36,7 +36,8 @@ impl Runtime {
             }
         };
         let runtime = Self { folder };
-        for dir in [&runtime.folder, &runtime.folder.join("stacks"), &runtime.folder.join("switches")] {
+        let folders = ["stacks", "switches", "gateways"].map(|name| runtime.folder.join(name));
+        for dir in std::iter::once(&runtime.folder).chain(&folders) {
             make_private(dir, uid).map_err(|why| {
                 Failure::new(format!("cannot use {} for sockets", dir.display()), why)
                     .hint("set XDG_RUNTIME_DIR to a folder of your own with mode 0700")
@@ -68,6 +69,11 @@ impl Runtime {
     /// Where all switches have their sockets.
     pub(crate) fn switches(&self) -> PathBuf {
         self.folder.join("switches")
+    }
+
+    /// Where the gateways of switches have their sockets.
+    pub(crate) fn gateways(&self) -> PathBuf {
+        self.folder.join("gateways")
     }
 
     /// The control socket of a switch: `name` as it is if it is a path, else a file in

@@ -17,6 +17,7 @@ mod ingress;
 #[cfg(test)]
 mod tests;
 mod timers;
+pub mod transparent;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -131,6 +132,8 @@ pub struct Engine {
     warm: VecDeque<SocketId>,
     /// Listeners and the children that wait for [`Engine::admit`]; none, if nobody asks.
     pub(super) knocks: Option<VecDeque<(SocketId, SocketId)>>,
+    /// The listener for connections to those for whom this stack stands.
+    pub(super) catcher: Option<SocketId>,
     /// Connections that no program has, TIME-WAITs apart.
     pub(super) orphans: usize,
     /// TIME-WAITs that no program has, oldest first, with those that have ended among them.
@@ -198,6 +201,7 @@ impl Engine {
             dirty: VecDeque::new(),
             warm: VecDeque::new(),
             knocks: None,
+            catcher: None,
             orphans: 0,
             time_waits: VecDeque::new(),
             secret,
@@ -411,9 +415,14 @@ impl Engine {
         self.knocks.as_mut()?.pop_front()
     }
 
-    /// The listener is there: the handshake goes on.
-    pub fn admit(&mut self, child: SocketId) {
+    /// The listener is there: the handshake goes on. False: whoever knocked has gone.
+    pub fn admit(&mut self, child: SocketId) -> bool {
+        let Some(stream) = self.sockets.get_mut(child).and_then(|socket| socket.stream_mut()) else {
+            return false;
+        };
+        stream.knock = None;
         self.make_ready(child);
+        true
     }
 
     /// There is no listener any more: a reset says so.

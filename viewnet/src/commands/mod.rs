@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod doctor;
+pub(crate) mod gateway;
 pub(crate) mod ls;
 pub(crate) mod manual;
 pub(crate) mod on;
@@ -20,6 +21,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Ls(args) => ls::run(&args),
         Command::Stack(args) => stack::run(args),
         Command::Switch(args) => switch::run(args),
+        Command::Gateway(args) => gateway::run(args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),

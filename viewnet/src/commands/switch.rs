@@ -243,7 +243,7 @@ impl Target {
 }
 
 /// The socket of the switch `name`, as an absolute path.
-fn socket_of(name: &str, runtime: &Runtime) -> Result<PathBuf, Failure> {
+pub(crate) fn socket_of(name: &str, runtime: &Runtime) -> Result<PathBuf, Failure> {
     if !name.contains('/') && !is_valid_name(name) {
         return Err(Failure::new(
             format!("`{name}` is no name for a switch"),

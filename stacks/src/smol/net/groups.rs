@@ -147,7 +147,7 @@ impl Net {
     }
 
     /// The network layer itself wants a group. Counted.
-    pub(super) fn join(&mut self, now: Instant, link: IfIndex, group: IpAddr) {
+    pub fn join(&mut self, now: Instant, link: IfIndex, group: IpAddr) {
         self.change(now, link, group, |member| member.own += 1);
     }
 

@@ -37,8 +37,10 @@ impl Net {
     pub(super) fn icmp_input<'f>(&mut self, now: Instant, packet: Packet<'f>) -> Delivery<'f> {
         let group = packet.group_frame || packet.destination.is_multicast();
         match packet.payload[0] {
-            8 if !group => self.answer(now, &packet, 0),
-            13 if !group && packet.payload.len() >= 20 => self.answer_time(now, &packet),
+            8 if !group && !self.stands_for(packet.destination) => self.answer(now, &packet, 0),
+            13 if !group && !self.stands_for(packet.destination) && packet.payload.len() >= 20 => {
+                self.answer_time(now, &packet)
+            }
             3 | 4 | 11 | 12 => return self.icmp_error(now, packet),
             5 => return self.redirected_v4(now, packet),
             _ => {}
@@ -49,7 +51,9 @@ impl Net {
     pub(super) fn icmpv6_input<'f>(&mut self, now: Instant, packet: Packet<'f>) -> Delivery<'f> {
         match packet.payload[0] {
             1..=4 => return self.icmp_error(now, packet),
-            128 if packet.payload.len() >= 8 => self.answer(now, &packet, 129),
+            128 if packet.payload.len() >= 8 && !self.stands_for(packet.destination) => {
+                self.answer(now, &packet, 129);
+            }
             130 | 131 | 132 | 143 => self.mld_input(now, &packet),
             133..=137 => self.ndp_input(now, &packet),
             _ => {}
@@ -108,7 +112,7 @@ impl Net {
         let (Some((errno, fatal, info)), Some(quoted)) = (meaning, quoted) else {
             return Delivery::Packet(packet);
         };
-        if self.owner(quoted.source).is_none() {
+        if self.owner(quoted.source).is_none() && !self.stands_for(quoted.source) {
             return Delivery::Packet(packet);
         }
         let error = NetError {

@@ -26,7 +26,7 @@ const ERROR_TOS: u8 = 0xC0;
 
 /// What is wrong with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub enum Trouble {
     /// Nobody has the port.
     Port,
     /// Nobody has the protocol (IPv4).
@@ -124,7 +124,18 @@ impl Net {
     }
 
     /// Tells a packet's sender what is wrong with it, if the rules allow it.
-    pub(super) fn tell(&mut self, now: Instant, packet: &Packet<'_>, trouble: Trouble) {
+    pub fn tell(&mut self, now: Instant, packet: &Packet<'_>, trouble: Trouble) {
+        self.tell_as(now, packet, trouble, None);
+    }
+
+    /// As [`Net::tell`], in the name of `offender`, if it is somebody for whom we stand.
+    pub(in crate::smol) fn tell_as(
+        &mut self,
+        now: Instant,
+        packet: &Packet<'_>,
+        trouble: Trouble,
+        offender: Option<IpAddr>,
+    ) {
         let allowed = if packet.source.is_ipv4() { allowed_v4(packet) } else { allowed_v6(packet, trouble) };
         let icmp = if packet.source.is_ipv4() { trouble.icmp_v4() } else { trouble.icmp_v6() };
         let (true, Some((kind, code, info))) = (allowed, icmp) else { return };
@@ -133,7 +144,7 @@ impl Net {
             return;
         }
         let wish = Wish {
-            source: (route == Some(RouteKind::Local)).then_some(packet.destination),
+            source: offender.or((route == Some(RouteKind::Local)).then_some(packet.destination)),
             link: is_link_local(packet.source).then_some(packet.link),
             ..Wish::default()
         };

@@ -166,6 +166,7 @@ impl Net {
         match index.find_local(IpAddr::V4(destination)).map(|hop| hop.kind) {
             Some(RouteKind::Local) => Whose::Ours,
             Some(RouteKind::Broadcast) => Whose::Everybodys,
+            _ if !looped && self.stands_for(IpAddr::V4(destination)) => Whose::Ours,
             _ if self.tables.forwarding && !looped => Whose::Strangers,
             _ => Whose::Nobodys,
         }

@@ -103,6 +103,7 @@ impl Net {
             let kind = self.index().find_local(IpAddr::V6(destination)).map(|hop| hop.kind);
             let here = matches!(kind, Some(RouteKind::Local | RouteKind::Anycast));
             here && self.is_ours(IpAddr::V6(destination), Some(arrival.link))
+                || !arrival.is_looped() && self.stands_for(IpAddr::V6(destination))
         };
         if ours {
             return self.ipv6_deliver(now, arrival, &header, buffer);

@@ -62,6 +62,7 @@ use self::timers::Timer;
 use super::tables::{Address, Change, IfIndex, LinkKind, Tables};
 use crate::config::Mac;
 
+pub use icmp_error::Trouble;
 pub(in crate::smol) use output::pseudo_sum;
 pub use veth::Crossing;
 
@@ -225,6 +226,8 @@ pub enum Delivery<'a> {
 pub struct Net {
     /// The tables; after any change, call [`Net::note`] with each of `tables.changes`.
     pub tables: Tables,
+    /// We stand for everybody who is not on our networks: packets for them are ours, and we send in their names.
+    pub transparent: bool,
     /// See [`Net::generation`].
     generation: u64,
     /// Grows whenever links, addresses or routes change.
@@ -261,6 +264,7 @@ impl Net {
     pub fn new(seed: [u8; 32], _now: Instant) -> Self {
         Self {
             tables: Tables::new(),
+            transparent: false,
             generation: 1,
             revision: 1,
             cache: RefCell::default(),

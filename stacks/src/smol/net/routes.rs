@@ -199,9 +199,10 @@ impl Net {
             if source.is_multicast() || source.is_broadcast() || source.octets()[0] == 0 {
                 return Err(Errno::EINVAL);
             }
-            let owner = self.owner(IpAddr::V4(source)).ok_or(Errno::ENETUNREACH)?;
-            if oif.is_none() && group {
-                oif = Some(owner);
+            match self.owner(IpAddr::V4(source)) {
+                Some(owner) if oif.is_none() && group => oif = Some(owner),
+                None if !self.transparent => return Err(Errno::ENETUNREACH),
+                _ => {}
             }
         }
         if let Some(oif) = oif {
@@ -390,6 +391,11 @@ impl Net {
         owned
             .iter()
             .any(|owned| owned.is_usable() && !(link_local && link.is_some_and(|link| link != owned.link)))
+    }
+
+    /// Is it somebody for whom we stand: one whom no route of ours leads to?
+    pub(super) fn stands_for(&self, address: IpAddr) -> bool {
+        self.transparent && self.index().find(address, |_| true).is_none()
     }
 
     /// The interface that has this address of ours.

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use super::address::{emit, scope_of};
 use super::ports::{Claim, Space};
 use super::table::{Ends, Flow};
-use super::tcp::{Phase, Stream, settings};
+use super::tcp::{Knock, Phase, Stream, settings};
 use super::{Body, Ownership, Socket};
 use crate::smol::engine::{Engine, SocketId};
 use crate::smol::net::{Packet, Wish};
@@ -30,16 +30,25 @@ const SOMAXCONN: i32 = 4096;
 const MAX_EMBRYOS: usize = 256;
 
 /// What a listener has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Listener {
     /// Connections that may wait, less one.
     pub(crate) backlog: usize,
     /// Handshakes under way, oldest first.
     pub(crate) embryos: VecDeque<SocketId>,
+    /// How many of them there may be.
+    pub(crate) most_embryos: usize,
     /// Connections that wait to be accepted.
     pub(crate) queue: VecDeque<SocketId>,
     /// Connections that wait to be accepted elsewhere.
     pub(crate) lent: usize,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        let (embryos, queue) = (VecDeque::new(), VecDeque::new());
+        Self { backlog: 0, embryos, most_embryos: MAX_EMBRYOS, queue, lent: 0 }
+    }
 }
 
 impl Listener {
@@ -135,7 +144,8 @@ impl Engine {
             self.counters.listen_overflows += 1;
             return;
         }
-        let oldest = if listener.embryos.len() >= MAX_EMBRYOS { listener.embryos.pop_front() } else { None };
+        let oldest =
+            if listener.embryos.len() >= listener.most_embryos { listener.embryos.pop_front() } else { None };
         if let Some(oldest) = oldest {
             self.counters.listen_overflows += 1;
             self.drop_stream(oldest);
@@ -155,6 +165,7 @@ impl Engine {
         stream.connection = Some(connection);
         stream.parent = Some(id);
         stream.phase = Phase::Connected;
+        stream.knock = self.net.transparent.then(|| Box::new(Knock::new(packet)));
         let mut child =
             Box::new(Socket::new(domain, kind, libc::IPPROTO_TCP as u16, uid, options, Body::Stream(stream)));
         child.held = false;
@@ -179,7 +190,7 @@ impl Engine {
         self.observe(now, child);
     }
 
-    fn listener_mut(&mut self, id: SocketId) -> Option<&mut Listener> {
+    pub(crate) fn listener_mut(&mut self, id: SocketId) -> Option<&mut Listener> {
         self.sockets.get_mut(id)?.stream_mut()?.listener.as_deref_mut()
     }
 
@@ -187,6 +198,9 @@ impl Engine {
     /// hear our SYN-ACK again.
     pub(crate) fn must_wait(&mut self, id: SocketId, flags: u8) -> bool {
         let Some(stream) = self.sockets.get(id).and_then(Socket::stream) else { return false };
+        if stream.knock.is_some() {
+            return flags & 4 == 0;
+        }
         let (Some(parent), false) = (stream.parent, stream.queued) else { return false };
         let Some(connection) = &stream.connection else { return false };
         if flags & 4 != 0 || self.tcp.state(connection) != State::SynReceived {

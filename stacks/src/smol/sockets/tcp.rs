@@ -48,6 +48,23 @@ pub(crate) enum Phase {
     Connected,
 }
 
+/// What is kept of a SYN that was not answered yet.
+#[derive(Debug)]
+pub(crate) struct Knock(Packet<'static>);
+
+impl Knock {
+    /// Headers are enough for whoever is told of it.
+    pub(crate) fn new(packet: &Packet<'_>) -> Self {
+        let (header, payload) = (packet.header.to_vec(), packet.payload[..HEADER].to_vec());
+        Self(Packet { header: Cow::Owned(header), payload: Cow::Owned(payload), ..*packet })
+    }
+
+    /// The SYN.
+    pub(crate) fn packet(&self) -> &Packet<'static> {
+        &self.0
+    }
+}
+
 /// What a TCP socket has beside what all have.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -56,6 +73,8 @@ pub(crate) struct Stream {
     pub(crate) listener: Option<Box<Listener>>,
     /// The listener that took its SYN, until it is accepted.
     pub(crate) parent: Option<SocketId>,
+    /// It waits to be let in, its handshake unanswered.
+    pub(crate) knock: Option<Box<Knock>>,
     /// It waits to be accepted.
     pub(crate) queued: bool,
     /// It is in the list of those that may have something to send.
@@ -82,6 +101,7 @@ impl Stream {
             connection: None,
             listener: None,
             parent: None,
+            knock: None,
             queued: false,
             ready: false,
             warm: false,
@@ -218,7 +238,8 @@ impl Engine {
             }
             self.drop_stream(id);
         }
-        match self.find_listener(&ends) {
+        let listener = self.find_listener(&ends).or(self.catcher.filter(|_| self.net.transparent));
+        match listener {
             Some(listener) if syn && !ack && !rst => self.handle_syn(now, listener, &ends, packet),
             _ if rst => {}
             _ => self.refuse(now, packet),

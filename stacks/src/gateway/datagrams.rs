@@ -1,0 +1,347 @@
+//! UDP and echo requests: one host socket for each address and port (or ident) of the inside.
+//!
+//! # Theory of operation
+//! Whatever an inside address sends from a port leaves by one socket of the host's, whoever it is for, and whatever
+//! arrives there goes back to it: endpoint-independent mapping and filtering (RFC 4787 REQ-1, REQ-8). Echo requests
+//! do the same by ident, over sockets of icmp(7), in which the kernel puts an ident of its own (RFC 5508). The TTL goes
+//! on where it was, so a traceroute sees the ways behind the gateway. ICMP errors come from the socket's error queue
+//! (IP_RECVERR) and are told to the inside in the name of whoever told the host.
+//!
+//! A mapping ends when nothing left or came for five minutes (RFC 4787 REQ-5), half a minute if all that left were
+//! questions to nameservers, one minute for echoes (RFC 5508 REQ-2).
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
+
+use super::flows::{Flows, Slot};
+use super::host::{self, Heard};
+use super::policy::Verdict;
+use super::streams::trouble;
+use super::{Hall, Place};
+use crate::smol::net::{Packet, Trouble};
+
+/// Mappings at once: each takes a descriptor.
+pub(super) const MAX_MAPPINGS: usize = 16_384;
+/// Datagrams, or trains of them, taken from one socket before others have their turn.
+const TURN: usize = 32;
+/// Errors taken from one socket in its turn.
+const ERRORS: usize = 8;
+const LIFETIME: Duration = Duration::from_secs(5 * 60);
+const QUESTIONS: Duration = Duration::from_secs(30);
+const ECHOES: Duration = Duration::from_secs(60);
+/// The port of nameservers.
+const DOMAIN: u16 = 53;
+/// What the host's kernel sends datagrams with, if nobody says otherwise.
+const HOST_TTL: u8 = 64;
+/// Bytes of a UDP header, and of an echo's.
+const HEADER: usize = 8;
+
+/// UDP, or ICMP's echo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Udp,
+    Echo,
+}
+
+/// Which inside address; its port is an ident for echoes.
+pub(super) type Key = (Kind, SocketAddr);
+
+#[derive(Debug)]
+struct Mapping {
+    kind: Kind,
+    inside: SocketAddr,
+    socket: OwnedFd,
+    ttl: u8,
+    lifetime: Duration,
+    /// There may be more to take from it.
+    ready: bool,
+}
+
+/// Those of a gateway.
+#[derive(Debug)]
+pub(super) struct Datagrams {
+    pub(super) flows: Flows<Key>,
+    mappings: Vec<Option<Mapping>>,
+    /// Those that are ready.
+    turn: std::collections::VecDeque<Slot>,
+    pub(super) prohibited: u64,
+    pub(super) evicted: u64,
+    /// Datagrams that the host's kernel did not take.
+    pub(super) unsent: u64,
+}
+
+impl Datagrams {
+    pub(super) fn new() -> Self {
+        Self {
+            flows: Flows::new(MAX_MAPPINGS),
+            mappings: Vec::new(),
+            turn: Default::default(),
+            prohibited: 0,
+            evicted: 0,
+            unsent: 0,
+        }
+    }
+
+    /// A UDP datagram, or a train of them, of the inside.
+    pub(super) fn handle_udp(&mut self, now: Instant, packet: &Packet<'_>, hall: &mut Hall) {
+        let Some((head, data)) = packet.payload.split_first_chunk::<HEADER>() else { return };
+        let port = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+        let inside = SocketAddr::new(packet.source, port(0));
+        let to = SocketAddr::new(packet.destination, port(2));
+        self.send(now, (Kind::Udp, inside), to, packet, data, hall);
+    }
+
+    /// An echo request of the inside.
+    pub(super) fn handle_echo(&mut self, now: Instant, packet: &Packet<'_>, hall: &mut Hall) {
+        let Some(ident) = packet.payload.get(4..6) else { return };
+        let inside = SocketAddr::new(packet.source, u16::from_be_bytes([ident[0], ident[1]]));
+        let to = SocketAddr::new(packet.destination, 0);
+        self.send(now, (Kind::Echo, inside), to, packet, &packet.payload, hall);
+    }
+
+    fn send(
+        &mut self,
+        now: Instant,
+        key: Key,
+        to: SocketAddr,
+        packet: &Packet<'_>,
+        data: &[u8],
+        hall: &mut Hall,
+    ) {
+        let to = match hall.policy.judge(to) {
+            Verdict::Host(to) => to,
+            Verdict::Own => return hall.engine.tell(now, packet, Trouble::Port, None),
+            Verdict::Prohibited => {
+                self.prohibited += 1;
+                return hall.engine.tell(now, packet, Trouble::Prohibited, None);
+            }
+            Verdict::Unreachable => return,
+        };
+        if packet.ttl <= 1 {
+            return hall.engine.tell(now, packet, Trouble::Hops, None);
+        }
+        let lifetime = match key.0 {
+            Kind::Echo => ECHOES,
+            Kind::Udp if to.port() == DOMAIN => QUESTIONS,
+            Kind::Udp => LIFETIME,
+        };
+        let slot = match self.flows.find(&key).map_or_else(|| self.open(now, key, lifetime, hall), Ok) {
+            Ok(slot) => slot,
+            Err(errno) => {
+                let why = trouble(errno).unwrap_or(Trouble::Prohibited);
+                return hall.engine.tell(now, packet, why, None);
+            }
+        };
+        self.flows.touch(now, slot);
+        let Some(Some(mapping)) = self.mappings.get_mut(slot) else { return };
+        if lifetime > mapping.lifetime {
+            mapping.lifetime = lifetime;
+            self.flows.set_lifetime(now, slot, lifetime);
+        }
+        let ttl = (packet.ttl - 1).min(HOST_TTL);
+        if ttl != mapping.ttl {
+            mapping.ttl = ttl;
+            host::set_ttl(&mapping.socket, to.is_ipv4(), ttl);
+        }
+        // An error of an earlier datagram stands before this one: it is in the queue, too.
+        let sent = host::send(&mapping.socket, to, data, packet.gso_size)
+            .or_else(|_| host::send(&mapping.socket, to, data, packet.gso_size));
+        if let Err(errno) = sent {
+            self.unsent += 1;
+            if let Some(why) = trouble(errno) {
+                hall.engine.tell(now, packet, why, None);
+            }
+        }
+    }
+
+    fn open(&mut self, now: Instant, key: Key, lifetime: Duration, hall: &mut Hall) -> Result<Slot, Errno> {
+        let (kind, inside) = key;
+        if !hall.policy.is_inside(inside.ip()) {
+            return Err(Errno::EACCES);
+        }
+        if let Some(slot) = self.flows.crowded() {
+            self.evicted += 1;
+            self.forget(slot);
+        }
+        let v4 = inside.is_ipv4();
+        let socket = match kind {
+            Kind::Udp => host::datagram_socket(v4)?,
+            Kind::Echo => host::echo_socket(v4)?,
+        };
+        let slot = self.flows.insert(now, key, inside.ip(), lifetime);
+        let watched = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        if let Err(errno) = hall.watch(&socket, Place::Datagrams(slot), watched) {
+            self.flows.remove(slot);
+            return Err(errno);
+        }
+        if self.mappings.len() <= slot {
+            self.mappings.resize_with(slot + 1, || None);
+        }
+        self.mappings[slot] = Some(Mapping { kind, inside, socket, ttl: HOST_TTL, lifetime, ready: false });
+        Ok(slot)
+    }
+
+    /// Something came for a socket.
+    pub(super) fn handle_event(&mut self, slot: Slot) {
+        if let Some(Some(mapping)) = self.mappings.get_mut(slot)
+            && !mapping.ready
+        {
+            mapping.ready = true;
+            self.turn.push_back(slot);
+        }
+    }
+
+    /// Takes what has come; true: there may be more.
+    pub(super) fn run(&mut self, now: Instant, hall: &mut Hall) -> bool {
+        for _ in 0..self.turn.len() {
+            let Some(slot) = self.turn.pop_front() else { break };
+            let Some(Some(mapping)) = self.mappings.get_mut(slot) else { continue };
+            for _ in 0..ERRORS {
+                let Some(heard) = host::receive_error(&mapping.socket, &mut hall.scratch) else { break };
+                mapping.tell(now, &heard, hall);
+            }
+            mapping.ready = mapping.receive(now, hall);
+            if mapping.ready {
+                self.turn.push_back(slot);
+            }
+            self.flows.touch(now, slot);
+        }
+        !self.turn.is_empty()
+    }
+
+    /// Ends what was silent for too long.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some(slot) = self.flows.poll_expired(now) {
+            self.forget(slot);
+        }
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        self.mappings[slot] = None;
+        self.flows.remove(slot);
+    }
+}
+
+impl Mapping {
+    /// Takes what has come; true: there may be more.
+    fn receive(&self, now: Instant, hall: &mut Hall) -> bool {
+        for _ in 0..TURN {
+            let got = match host::receive(&self.socket, &mut hall.scratch) {
+                Ok(got) => got,
+                // An error of a datagram that was sent; it is in the queue, too.
+                Err(errno) if errno != Errno::EAGAIN => continue,
+                Err(_) => return false,
+            };
+            let Some(from) = hall.policy.name(got.from) else { continue };
+            match self.kind {
+                Kind::Udp => {
+                    let data = &hall.scratch[..got.length];
+                    // No room: as lost as on any way.
+                    let _ = hall.engine.send_as(now, (from, self.inside), None, data, got.segment);
+                }
+                Kind::Echo if got.length >= HEADER => {
+                    let message = &mut hall.scratch[..got.length];
+                    message[2..4].fill(0);
+                    message[4..6].copy_from_slice(&self.inside.port().to_be_bytes());
+                    let ends = (Some(from.ip()), self.inside.ip());
+                    let _ = hall.engine.send_message_as(now, ends, None, HOST_TTL, &[message]);
+                }
+                Kind::Echo => {}
+            }
+        }
+        true
+    }
+
+    /// Tells the inside what the host heard of one of its datagrams, the first bytes of which are in the scratch.
+    fn tell(&self, now: Instant, heard: &Heard, hall: &mut Hall) {
+        let what = match heard.errno {
+            Errno::ECONNREFUSED => Trouble::Port,
+            Errno::EMSGSIZE => Trouble::TooBig { mtu: heard.info },
+            Errno::EHOSTUNREACH
+                if matches!((heard.to.is_ipv4(), heard.icmp), (true, (11, 0)) | (false, (3, 0))) =>
+            {
+                Trouble::Hops
+            }
+            errno => match trouble(errno) {
+                Some(trouble) => trouble,
+                None => return,
+            },
+        };
+        let Some(to) = hall.policy.name(heard.to) else { return };
+        let data = &hall.scratch[..heard.length.min(QUOTED)];
+        let (protocol, payload) = match self.kind {
+            Kind::Udp => (libc::IPPROTO_UDP, udp(self.inside.port(), to.port(), data)),
+            // What the queue has of an echo is its own header first.
+            Kind::Echo => {
+                let mut message = data.to_vec();
+                if let Some(ident) = message.get_mut(4..6) {
+                    ident.copy_from_slice(&self.inside.port().to_be_bytes());
+                }
+                let v4 = to.is_ipv4();
+                (if v4 { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 }, message)
+            }
+        };
+        let offender = heard.offender.and_then(|address| hall.policy.name(SocketAddr::new(address, 0)));
+        let packet = Packet {
+            link: hall.link,
+            source: self.inside.ip(),
+            destination: to.ip(),
+            protocol: protocol as u8,
+            header: Cow::Owned(header(self.inside.ip(), to.ip(), protocol as u8, payload.len())),
+            payload: Cow::Owned(payload),
+            ttl: 1,
+            tos: 0,
+            flow_label: 0,
+            gso_size: 0,
+            checked: true,
+            group_frame: false,
+            mac: None,
+        };
+        hall.engine.tell(now, &packet, what, offender.map(|it| it.ip()));
+    }
+}
+
+/// Bytes of a datagram that are quoted: enough for anybody, and for a path MTU in any case.
+const QUOTED: usize = 512;
+
+/// A UDP header before data.
+fn udp(from: u16, to: u16, data: &[u8]) -> Vec<u8> {
+    let length = (HEADER + data.len()) as u16;
+    let mut bytes = Vec::with_capacity(usize::from(length));
+    [from, to, length, 0].iter().for_each(|word| bytes.extend_from_slice(&word.to_be_bytes()));
+    bytes.extend_from_slice(data);
+    bytes
+}
+
+/// The IP header of a packet as the inside sent it, as far as one can tell.
+fn header(from: IpAddr, to: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut header = vec![0; 20];
+            header[0] = 0x45;
+            header[2..4].copy_from_slice(&((20 + length) as u16).to_be_bytes());
+            header[6] = 0x40;
+            (header[8], header[9]) = (1, protocol);
+            header[12..16].copy_from_slice(&from.octets());
+            header[16..20].copy_from_slice(&to.octets());
+            let sum = !switch::offload::checksum::fold(switch::offload::checksum::sum(&header));
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            header
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let mut header = vec![0; 40];
+            header[0] = 0x60;
+            header[4..6].copy_from_slice(&(length as u16).to_be_bytes());
+            (header[6], header[7]) = (protocol, 1);
+            header[8..24].copy_from_slice(&from.octets());
+            header[24..40].copy_from_slice(&to.octets());
+            header
+        }
+        _ => Vec::new(),
+    }
+}

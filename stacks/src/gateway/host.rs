@@ -1,0 +1,195 @@
+//! The host's sockets: making them, asking them.
+
+use std::io::IoSliceMut;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+
+/// What is received at once at most: a datagram, or a train of them (UDP_GRO).
+pub(super) const LONGEST: usize = 65_535;
+
+fn errno(errno: rustix::io::Errno) -> Errno {
+    Errno::from_raw(errno.raw_os_error())
+}
+
+fn new(v4: bool, kind: SocketType, protocol: Option<rustix::net::Protocol>) -> Result<OwnedFd, Errno> {
+    let family = if v4 { AddressFamily::INET } else { AddressFamily::INET6 };
+    socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, protocol).map_err(errno)
+}
+
+/// A connection to `to`, under way or there.
+///
+/// # Errors
+/// Those of socket(2) and connect(2) that are said at once.
+pub(super) fn connect(to: SocketAddr) -> Result<OwnedFd, Errno> {
+    let socket = new(to.is_ipv4(), SocketType::STREAM, None)?;
+    // What is relayed was gathered by whoever wrote it.
+    let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
+    match rustix::net::connect(&socket, &to) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+        Err(why) => Err(errno(why)),
+    }
+}
+
+/// SO_ERROR
+pub(super) fn take_error(socket: &OwnedFd) -> Option<Errno> {
+    match rustix::net::sockopt::socket_error(socket) {
+        Ok(Ok(())) => None,
+        Ok(Err(why)) | Err(why) => Some(errno(why)),
+    }
+}
+
+/// Closing it shall reset the connection.
+pub(super) fn reset_at_close(socket: &OwnedFd) {
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
+/// A socket for datagrams from one inside address, of which errors are told.
+///
+/// # Errors
+/// Those of socket(2), bind(2).
+pub(super) fn datagram_socket(v4: bool) -> Result<OwnedFd, Errno> {
+    let socket = new(v4, SocketType::DGRAM, None)?;
+    let any = if v4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    if !v4 {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true).map_err(errno)?;
+    }
+    rustix::net::bind(&socket, &SocketAddr::new(any, 0)).map_err(errno)?;
+    hear_errors(&socket, v4);
+    // Trains of datagrams are an economy, no need.
+    let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
+    Ok(socket)
+}
+
+/// A socket that sends echo requests (icmp(7), ping_group_range).
+///
+/// # Errors
+/// EACCES: its user may not.
+pub(super) fn echo_socket(v4: bool) -> Result<OwnedFd, Errno> {
+    let protocol = if v4 { ipproto::ICMP } else { ipproto::ICMPV6 };
+    let socket = new(v4, SocketType::DGRAM, Some(protocol))?;
+    hear_errors(&socket, v4);
+    Ok(socket)
+}
+
+fn hear_errors(socket: &OwnedFd, v4: bool) {
+    // Without them the inside waits where it could have known.
+    let _ = if v4 {
+        setsockopt(socket, sockopt::Ipv4RecvErr, &true)
+    } else {
+        setsockopt(socket, sockopt::Ipv6RecvErr, &true)
+    };
+}
+
+/// What is sent from now on has come this far already.
+pub(super) fn set_ttl(socket: &OwnedFd, v4: bool, ttl: u8) {
+    let _ = if v4 {
+        rustix::net::sockopt::set_ip_ttl(socket, ttl.into())
+    } else {
+        rustix::net::sockopt::set_ipv6_unicast_hops(socket, Some(ttl))
+    };
+}
+
+/// Sends a datagram, or a train of them `segment` bytes each.
+///
+/// # Errors
+/// Those of sendmsg(2).
+pub(super) fn send(socket: &OwnedFd, to: SocketAddr, data: &[u8], segment: u16) -> Result<(), Errno> {
+    let train = segment > 0 && usize::from(segment) < data.len();
+    if !train {
+        return rustix::net::sendto(socket, data, rustix::net::SendFlags::DONTWAIT, &to)
+            .map(|_| ())
+            .map_err(errno);
+    }
+    let to = SockaddrStorage::from(to);
+    let cut = [ControlMessage::UdpGsoSegments(&segment)];
+    let data = [std::io::IoSlice::new(data)];
+    sendmsg(socket.as_raw_fd(), &data, &cut, MsgFlags::MSG_DONTWAIT, Some(&to)).map(|_| ())
+}
+
+/// A datagram, or a train of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Datagram {
+    /// Who sent it.
+    pub(super) from: SocketAddr,
+    /// How long it is.
+    pub(super) length: usize,
+    /// Bytes of each piece of a train; 0: it is one.
+    pub(super) segment: u16,
+}
+
+/// Takes a datagram into `buffer`.
+///
+/// # Errors
+/// Those of recvmsg(2); EAGAIN when there is none.
+pub(super) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Datagram, Errno> {
+    let mut control = nix::cmsg_space!(i32);
+    let mut into = [IoSliceMut::new(buffer)];
+    let got = recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut into,
+        Some(&mut control),
+        MsgFlags::MSG_DONTWAIT,
+    )?;
+    let segment = got.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::UdpGroSegments(size) => u16::try_from(size).ok(),
+        _ => None,
+    });
+    let from = got.address.as_ref().and_then(address).ok_or(Errno::EINVAL)?;
+    let segment = segment.filter(|size| usize::from(*size) < got.bytes).unwrap_or(0);
+    Ok(Datagram { from, length: got.bytes, segment })
+}
+
+/// An ICMP error that the host heard of a datagram.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heard {
+    /// Whom the datagram was for.
+    pub(super) to: SocketAddr,
+    /// Whoever says so, if it was not the host itself.
+    pub(super) offender: Option<IpAddr>,
+    /// What it means for a program.
+    pub(super) errno: Errno,
+    /// ICMP type and code; (0, 0) from the host itself.
+    pub(super) icmp: (u8, u8),
+    /// What goes with it: a path MTU.
+    pub(super) info: u32,
+    /// Bytes of the datagram that are in the buffer.
+    pub(super) length: usize,
+}
+
+/// Takes an error from the socket's queue; the datagram's first bytes go into `buffer`.
+pub(super) fn receive_error(socket: &OwnedFd, buffer: &mut [u8]) -> Option<Heard> {
+    let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+    let mut into = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    let got = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut into, Some(&mut control), flags).ok()?;
+    let (error, offender) = got.cmsgs().ok()?.find_map(|message| match message {
+        ControlMessageOwned::Ipv4RecvErr(error, offender) => {
+            let address = offender.map(|it| IpAddr::V4(Ipv4Addr::from(u32::from_be(it.sin_addr.s_addr))));
+            Some((error, address))
+        }
+        ControlMessageOwned::Ipv6RecvErr(error, offender) => {
+            Some((error, offender.map(|it| IpAddr::V6(Ipv6Addr::from(it.sin6_addr.s6_addr)))))
+        }
+        _ => None,
+    })?;
+    Some(Heard {
+        to: got.address.as_ref().and_then(address)?,
+        offender: offender.filter(|address| !address.is_unspecified()),
+        errno: Errno::from_raw(error.ee_errno as i32),
+        icmp: (error.ee_type, error.ee_code),
+        info: error.ee_info,
+        length: got.bytes,
+    })
+}
+
+fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = storage.as_sockaddr_in().map(|it| SocketAddr::from((it.ip(), it.port())));
+    v4.or_else(|| storage.as_sockaddr_in6().map(|it| SocketAddr::from((it.ip(), it.port()))))
+}

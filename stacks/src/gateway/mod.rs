@@ -1,0 +1,383 @@
+//! The gateway: a way out of a switch's network over sockets of the host, with no privilege at all.
+//!
+//! # Theory of operation
+//! ```text
+//!  switch ── ring ── engine ─┬─ streams ─── TCP sockets of the host
+//!                            ├─ datagrams ─ UDP and echo sockets of the host
+//!                            └─ services ── DHCP, router advertisements, DNS
+//! ```
+//! A gateway is a smol stack that stands for everybody beyond its network ([`Engine::stand_for_others`]): to the
+//! inside it is the router, and the far ends of all connections. What arrives is done again with the host's sockets,
+//! as the gateway's user may. Cores: [`policy`] says who may go where, [`flows`] who has which flow and for how
+//! long. The shell ([`streams`], [`datagrams`], this file) owns the host's sockets, the port and the clock; one
+//! thread, one epoll set.
+//!
+//! Address translation: RFC 4787 (UDP), RFC 5382 (TCP), RFC 5508 (ICMP). The far ends see the host's address.
+
+mod datagrams;
+pub mod flows;
+mod host;
+pub mod policy;
+pub mod serve;
+mod streams;
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use ipnet::IpNet;
+use msocket_proto::line::Refusal;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{InterfaceConfig, Link, StackConfig};
+use crate::smol::call::Caller;
+use crate::smol::engine::transparent::Arrived;
+use crate::smol::engine::{Engine, SocketId};
+use crate::smol::net::Packet;
+use crate::smol::port::cable::Cables;
+use crate::smol::port::{BUFFER_LEN, Plugs, Port};
+use crate::smol::tables::{IfIndex, LOOPBACK};
+use datagrams::Datagrams;
+use policy::{Policy, Rules};
+use streams::{Counts, Streams};
+
+/// The gateway's name where it is plugged in.
+const NAME: &str = "gateway";
+/// Its interface.
+const INTERFACE: &str = "eth0";
+/// Events taken at once.
+const EVENTS: usize = 256;
+/// Frames taken before the sockets have their turn.
+const FRAMES: usize = 64;
+/// Rounds before events are looked for again.
+const ROUNDS: usize = 8;
+
+/// What a gateway is like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// The switch that it is plugged into.
+    pub link: Link,
+    /// Its addresses with the lengths of their networks' prefixes, at most one of each family.
+    pub ip: Vec<IpNet>,
+    /// Who may go where.
+    #[serde(default)]
+    pub rules: Rules,
+}
+
+/// What a gateway has done, and does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// TCP connections.
+    pub streams: usize,
+    /// Inside ports and idents with a socket of the host.
+    pub mappings: usize,
+    /// Connections that the host made.
+    pub opened: u64,
+    /// Connections that came to nothing.
+    pub refused: u64,
+    /// Connections and datagrams that the rules forbid.
+    pub prohibited: u64,
+    /// Flows that had to make room for others.
+    pub evicted: u64,
+    /// Datagrams that the host's kernel did not take.
+    pub unsent: u64,
+    /// Each inside address and its flows.
+    pub inside: Vec<(IpAddr, usize)>,
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Port,
+    Stream(usize),
+    Datagrams(usize),
+}
+
+impl Place {
+    fn token(self) -> u64 {
+        match self {
+            Self::Port => 0,
+            Self::Stream(slot) => 1 << 32 | slot as u64,
+            Self::Datagrams(slot) => 2 << 32 | slot as u64,
+        }
+    }
+
+    fn of(token: u64) -> Self {
+        let slot = token as u32 as usize;
+        match token >> 32 {
+            1 => Self::Stream(slot),
+            2 => Self::Datagrams(slot),
+            _ => Self::Port,
+        }
+    }
+}
+
+/// What streams and datagrams share.
+#[derive(Debug)]
+struct Hall {
+    engine: Engine,
+    policy: Policy,
+    epoll: Epoll,
+    /// The interface to the inside.
+    link: IfIndex,
+    /// Whoever calls the engine.
+    caller: Caller,
+    /// The listener for all connections.
+    listener: SocketId,
+    /// One datagram, or a train of them.
+    scratch: Vec<u8>,
+}
+
+impl Hall {
+    fn watch(&self, what: &impl AsFd, place: Place, flags: EpollFlags) -> Result<(), Errno> {
+        self.epoll.add(what, EpollEvent::new(flags, place.token()))
+    }
+}
+
+/// A gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    config: Config,
+    hall: Hall,
+    port: Port,
+    /// Frames may wait.
+    port_ready: bool,
+    /// There is more to do at once.
+    unfinished: bool,
+    frame: Vec<u8>,
+    streams: Streams,
+    datagrams: Datagrams,
+    counts: Counts,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell gives the time to the cores")]
+fn clocks() -> (Instant, SystemTime) {
+    (Instant::now(), SystemTime::now())
+}
+
+impl Gateway {
+    /// Plugs a gateway into its switch; switches have their sockets in the folder `switches`.
+    ///
+    /// # Errors
+    /// What failed, why, and what to do.
+    pub fn new(config: Config, switches: &Path) -> Result<Self, Refusal> {
+        let what = "cannot make the gateway";
+        let failed = |errno: Errno| Refusal::system(what, errno);
+        let mut seed = [0; 32];
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+            .map_err(|e| Refusal::system(what, e))?;
+        let mut interface = InterfaceConfig::new(INTERFACE, config.link.clone());
+        interface.ip.clone_from(&config.ip);
+        let (now, wall) = clocks();
+        let mut cables = Cables::new();
+        let mut plugs = Plugs { stack: NAME, switches, cables: &mut cables, clocks: (now, wall) };
+        let port = Port::open(&mut plugs, &interface)?
+            .ok_or_else(|| Refusal::new(what, "it is plugged into nothing"))?;
+        let stack = StackConfig { interfaces: vec![interface], ..StackConfig::default() };
+        let mut engine = Engine::new(&stack, seed, now)?;
+        let caller = Caller {
+            pid: std::process::id() as i32,
+            uid: rustix::process::geteuid().as_raw(),
+            fd: -1,
+            rights: true,
+        };
+        let listener = engine.stand_for_others(now, &caller).map_err(failed)?;
+        let link = IfIndex(LOOPBACK.0 + 1);
+        engine.plug(now, link, true);
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+        let policy = Policy::new(config.rules.clone(), config.ip.clone());
+        let scratch = vec![0; host::LONGEST + 1];
+        let hall = Hall { engine, policy, epoll, link, caller, listener, scratch };
+        for (fd, flags) in port.sources() {
+            hall.watch(&fd, Place::Port, flags).map_err(failed)?;
+        }
+        Ok(Self {
+            config,
+            hall,
+            port,
+            port_ready: true,
+            unfinished: true,
+            frame: vec![0; BUFFER_LEN],
+            streams: Streams::new(),
+            datagrams: Datagrams::new(),
+            counts: Counts::default(),
+        })
+    }
+
+    /// What it is like.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// From now on these rules hold for new flows.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.config.rules.clone_from(&rules);
+        self.hall.policy.rules = rules;
+    }
+
+    /// Is the switch still there?
+    pub fn is_alive(&self) -> bool {
+        self.port.has_carrier()
+    }
+
+    /// What it has done, and does.
+    pub fn figures(&self) -> Figures {
+        let mut inside: std::collections::BTreeMap<IpAddr, usize> = Default::default();
+        for (address, count) in self.streams.flows.owners().chain(self.datagrams.flows.owners()) {
+            *inside.entry(address).or_default() += count;
+        }
+        Figures {
+            streams: self.streams.flows.len(),
+            mappings: self.datagrams.flows.len(),
+            opened: self.counts.opened,
+            refused: self.counts.refused,
+            prohibited: self.counts.prohibited + self.datagrams.prohibited,
+            evicted: self.counts.evicted + self.datagrams.evicted,
+            unsent: self.datagrams.unsent,
+            inside: inside.into_iter().collect(),
+        }
+    }
+
+    /// When to call [`Gateway::turn`], if nothing happens first.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.unfinished {
+            return Some(clocks().0);
+        }
+        let flows = [self.streams.flows.poll_timeout(), self.datagrams.flows.poll_timeout()];
+        flows.into_iter().chain([self.hall.engine.poll_timeout()]).flatten().min()
+    }
+
+    /// Takes events and moves what can be moved.
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2).
+    pub fn turn(&mut self) -> Result<(), Errno> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let count = match self.hall.epoll.wait(&mut events, EpollTimeout::ZERO) {
+            Err(Errno::EINTR) => 0,
+            other => other?,
+        };
+        let now = clocks().0;
+        for event in &events[..count] {
+            match Place::of(event.data()) {
+                Place::Port => {
+                    self.port.handle_ready(event.events());
+                    self.port_ready = true;
+                }
+                Place::Stream(slot) => {
+                    self.streams.handle_event(now, slot, event.events(), &mut self.hall, &mut self.counts);
+                }
+                Place::Datagrams(slot) => self.datagrams.handle_event(slot),
+            }
+        }
+        if self.hall.engine.poll_timeout().is_some_and(|at| at <= now) {
+            self.hall.engine.handle_timeout(now);
+        }
+        self.streams.handle_timeout(now, &mut self.hall);
+        self.datagrams.handle_timeout(now);
+        self.run(now);
+        Ok(())
+    }
+
+    /// Moves everything that can be moved.
+    fn run(&mut self, now: Instant) {
+        self.unfinished = true;
+        for round in 0..ROUNDS {
+            let now = if round == 0 { now } else { clocks().0 };
+            let mut more = self.receive(now);
+            while let Some(id) = self.hall.engine.poll_dirty() {
+                if id == self.hall.listener {
+                    while let Some((id, _)) = self.hall.engine.accept(now, id) {
+                        self.streams.accept(now, id, &mut self.hall);
+                    }
+                } else {
+                    self.streams.handle_dirty(now, id, &mut self.hall);
+                }
+            }
+            more |= self.datagrams.run(now, &mut self.hall);
+            more |= self.transmit(now);
+            if !more && !self.before_sleep() {
+                self.unfinished = false;
+                return;
+            }
+        }
+        self.port.flush();
+    }
+
+    fn before_sleep(&mut self) -> bool {
+        self.port.flush();
+        self.port_ready |= self.port.before_sleep();
+        self.port_ready
+    }
+
+    /// Takes frames from the port. True: there may be more.
+    fn receive(&mut self, now: Instant) -> bool {
+        if !std::mem::take(&mut self.port_ready) {
+            return false;
+        }
+        for _ in 0..FRAMES {
+            let Some((header, frame)) = self.port.receive(now, &mut self.frame) else { return false };
+            let hall = &mut self.hall;
+            match hall.engine.handle_frame_for_others(now, hall.link, &header, frame) {
+                Arrived::Nothing => {}
+                Arrived::Lent(lent) => {
+                    let taken = self.streams.hand_over(now, lent.socket, &frame[lent.at.clone()]);
+                    hall.engine.settle(now, &lent, frame, taken);
+                }
+                Arrived::Packet(packet) => handle_packet(now, &packet, hall, &mut self.datagrams),
+                // What it says of our datagrams concerns nobody: the host has them already.
+                Arrived::Error(..) => {}
+            }
+            while let Some(knocked) = hall.engine.poll_knock() {
+                self.streams.knock(now, knocked, hall, &mut self.counts);
+            }
+        }
+        self.port_ready = true;
+        true
+    }
+
+    /// Puts the engine's frames on the port. True: there would be more at once.
+    fn transmit(&mut self, now: Instant) -> bool {
+        if !self.port.has_room() {
+            return false;
+        }
+        let port = &mut self.port;
+        self.hall.engine.poll_transmit(now, &mut |_, header, frame| {
+            let _ = port.send(now, header, frame);
+        })
+    }
+
+    /// How long there is nothing to do, at most.
+    pub fn idle_for(&self) -> Option<Duration> {
+        let now = clocks().0;
+        self.poll_timeout().map(|at| at.saturating_duration_since(now))
+    }
+}
+
+/// A packet of the inside that is not TCP.
+fn handle_packet(now: Instant, packet: &Packet<'_>, hall: &mut Hall, datagrams: &mut Datagrams) {
+    let v4 = packet.source.is_ipv4();
+    match i32::from(packet.protocol) {
+        _ if packet.group_frame || packet.destination.is_multicast() => {}
+        libc::IPPROTO_UDP => datagrams.handle_udp(now, packet, hall),
+        libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => {
+            // The network layer answers for itself.
+            let asks = packet.payload.first() == Some(if v4 { &8 } else { &128 });
+            if asks && !hall.policy.is_own(packet.destination) {
+                datagrams.handle_echo(now, packet, hall);
+            }
+        }
+        libc::IPPROTO_IGMP => {}
+        _ => hall.engine.refuse_protocol(now, packet),
+    }
+}
+
+impl AsFd for Gateway {
+    /// Readable when there is something to do.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.hall.epoll.0.as_fd()
+    }
+}

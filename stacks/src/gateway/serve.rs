@@ -1,0 +1,241 @@
+//! A gateway as a process: its loop, its control socket, its end.
+//!
+//! # Theory of operation
+//! One thread. The gateway's own epoll set is one source of this one; the others are the control socket, its
+//! connections, and a *watcher*, which hangs up when the process is gone that clears up behind this one. The
+//! gateway ends when it is told to (`down`), when its switch ends, or with its watcher. Client and server take turns,
+//! a line of JSON each ([`msocket_proto::line`]). Whoever is neither the gateway's user nor root may look, no more.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use msocket_proto::line::{Line, LineError, Received, Refusal, Reply, SocketFile, listen, unusable};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use serde::{Deserialize, Serialize};
+
+use super::policy::{MAX_RULES, Rules};
+use super::{Config, Figures, Gateway};
+use crate::serve::Shed;
+
+/// The version of the control protocol.
+pub const VERSION: u32 = 1;
+/// Most control connections at once.
+const MAX_CONNECTIONS: usize = 64;
+/// Events taken at once.
+const EVENTS: usize = 16;
+
+const GATEWAY: u64 = 0;
+const LISTENER: u64 = 1;
+const WATCHER: u64 = 2;
+const CONNECTIONS: u64 = 16;
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// What are you like, and what have you done? Answer: [`Description`].
+    Show,
+    /// These rules hold for new flows. Answer: null.
+    Set {
+        /// The rules.
+        rules: Rules,
+    },
+    /// End. Answer: null.
+    Down,
+}
+
+/// A gateway as `viewnet gateway show` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// [`VERSION`]
+    pub version: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Its socket.
+    pub path: PathBuf,
+    /// What it is like.
+    #[serde(flatten)]
+    pub config: Config,
+    /// What it has done.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// A gateway with its control socket.
+#[derive(Debug)]
+pub struct Server {
+    epoll: Epoll,
+    gateway: Gateway,
+    listener: UnixListener,
+    file: SocketFile,
+    connections: HashMap<u64, Line>,
+    next: u64,
+    shed: Shed,
+    told_to_end: bool,
+}
+
+impl Server {
+    /// Takes the path and plugs the gateway in.
+    ///
+    /// # Errors
+    /// What failed, why, and what to do.
+    pub fn new(
+        config: Config,
+        path: &Path,
+        switches: &Path,
+        watcher: BorrowedFd<'_>,
+    ) -> Result<Self, Refusal> {
+        let what = "cannot start the gateway";
+        let internal = |e: Errno| Refusal::system(what, e);
+        raise_descriptor_limit();
+        let listener = listen(path, 0o600).map_err(|e| {
+            let refusal = unusable(what, path, &e);
+            let hint = "`viewnet gateway ls` shows which gateways there are";
+            if e.kind() == io::ErrorKind::AddrInUse { refusal.hint(hint) } else { refusal }
+        })?;
+        let file = SocketFile::at(path).map_err(|e| unusable(what, path, &e))?;
+        let gateway = Gateway::new(config, switches).inspect_err(|_| file.remove())?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(internal)?;
+        let watch = |fd: BorrowedFd<'_>, token| {
+            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(internal)
+        };
+        watch(gateway.as_fd(), GATEWAY)?;
+        watch(listener.as_fd(), LISTENER)?;
+        watch(watcher, WATCHER)?;
+        Ok(Self {
+            epoll,
+            gateway,
+            listener,
+            file,
+            connections: HashMap::new(),
+            next: CONNECTIONS,
+            shed: Shed::new(),
+            told_to_end: false,
+        })
+    }
+
+    /// Runs until the end.
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2).
+    pub fn run(mut self) -> Result<(), Errno> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        while !self.told_to_end && self.gateway.is_alive() {
+            // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
+            let wait = self
+                .gateway
+                .idle_for()
+                .map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_micros(999) });
+            let timeout =
+                wait.and_then(|wait| EpollTimeout::try_from(wait).ok()).unwrap_or(EpollTimeout::NONE);
+            let count = match self.epoll.wait(&mut events, timeout) {
+                Err(Errno::EINTR) => 0,
+                other => other?,
+            };
+            for event in &events[..count] {
+                match event.data() {
+                    GATEWAY => {}
+                    LISTENER => self.accept(),
+                    WATCHER => self.told_to_end = true,
+                    token => self.converse(token),
+                }
+            }
+            self.gateway.turn()?;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) if self.shed.make_room(&e, &self.listener) => continue,
+                Err(_) => return,
+            };
+            let Ok(line) = Line::server(stream) else { continue };
+            self.next += 1;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, self.next);
+            if self.connections.len() < MAX_CONNECTIONS && self.epoll.add(&line, event).is_ok() {
+                self.connections.insert(self.next, line);
+            }
+        }
+    }
+
+    fn converse(&mut self, token: u64) {
+        let Some(mut line) = self.connections.remove(&token) else { return };
+        let sent = match line.receive::<Request>() {
+            Ok(Received::Message(request, _)) => self.answer(&mut line, request),
+            Ok(Received::Pending) => Ok(()),
+            Ok(Received::Closed) => Err(LineError::Closed),
+            Err(LineError::Malformed(why)) => {
+                line.send(&Reply::<()>::Error(Refusal::new("cannot read the request", why)), &[])
+            }
+            Err(error) => Err(error),
+        };
+        // A peer that does not read its short replies has had its chance.
+        if sent.is_ok() && !line.wants_write() {
+            self.connections.insert(token, line);
+        }
+    }
+
+    fn answer(&mut self, line: &mut Line, request: Request) -> Result<(), LineError> {
+        let may = may_change(line);
+        let refused = || {
+            Reply::<()>::Error(
+                Refusal::new("cannot change the gateway", "it is another user's").errno(libc::EPERM),
+            )
+        };
+        match request {
+            Request::Show => line.send(&Reply::Ok(self.describe()), &[]),
+            _ if !may => line.send(&refused(), &[]),
+            Request::Set { rules } if rules.allow.len() + rules.deny.len() > MAX_RULES => {
+                let why = format!("there are more than {MAX_RULES}");
+                line.send(&Reply::<()>::Error(Refusal::new("cannot take the rules", why)), &[])
+            }
+            Request::Set { rules } => {
+                self.gateway.set_rules(rules);
+                line.send(&Reply::Ok(()), &[])
+            }
+            Request::Down => {
+                self.told_to_end = true;
+                self.file.remove();
+                line.send(&Reply::Ok(()), &[])
+            }
+        }
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            version: VERSION,
+            pid: std::process::id(),
+            path: self.file.path().to_owned(),
+            config: self.gateway.config().clone(),
+            figures: self.gateway.figures(),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.file.remove();
+    }
+}
+
+/// Is the other side the gateway's user, or root?
+fn may_change(line: &Line) -> bool {
+    rustix::net::sockopt::socket_peercred(line.stream())
+        .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+}
+
+/// Each flow costs a descriptor.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

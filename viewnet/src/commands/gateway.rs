@@ -1,0 +1,287 @@
+//! `viewnet gateway`: a way out of a switch's network, over sockets of the host.
+//!
+//! # Theory of operation
+//! A gateway is a process of its own beside its switch, and has the switch's name: its socket is a file of that name
+//! in the runtime folder. [`launch`] starts it; every other command here is one connection to it, a request, and
+//! the answer as a table or as JSON.
+
+mod launch;
+
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use ipnet::IpNet;
+use msocket_proto::line::{Line, sweep, unusable};
+use stacks::config::{Link, PortVlan};
+use stacks::gateway::Config;
+use stacks::gateway::policy::{Destinations, Rules};
+use stacks::gateway::serve::{Description, Request};
+
+use crate::commands::switch;
+use crate::exit::{Exit, Failure, call_failed};
+use crate::runtime::Runtime;
+use crate::tables::{print, print_json, table};
+
+/// The gateway's address, if none is said, and its network's length.
+const ADDRESSES: [&str; 2] = ["10.0.2.1/24", "fd00:10:0:2::1/64"];
+
+/// A way out of a switch's network: TCP, UDP and ping over sockets of the host, without privilege
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a gateway in the background
+    Up(Up),
+    /// List the running gateways
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a gateway: addresses, rules, flows
+    Show {
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give a gateway other rules, which hold for new connections
+    Set {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        rules: RuleOptions,
+    },
+    /// End a gateway and all that goes through it
+    Down {
+        #[command(flatten)]
+        target: Target,
+    },
+    #[command(hide = true)]
+    Serve { path: PathBuf },
+}
+
+/// Whose gateway.
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// The switch that it is plugged into: a name, or the path of its socket
+    #[arg(id = "switch", long = "switch", value_name = "SWITCH", default_value = switch::DEFAULT)]
+    name: String,
+}
+
+/// `gateway up`
+#[derive(Debug, clap::Args)]
+struct Up {
+    #[command(flatten)]
+    target: Target,
+    /// Its address and its network, one of each family at most; 10.0.2.1/24 and fd00:10:0:2::1/64 if none is said
+    #[arg(long, value_name = "ADDR/LEN")]
+    ip: Vec<IpNet>,
+    /// The switch's VLAN that it is in
+    #[arg(long, value_name = "VID", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    vlan: Option<u16>,
+    #[command(flatten)]
+    rules: RuleOptions,
+}
+
+/// Who may go where.
+#[derive(Debug, Clone, clap::Args)]
+struct RuleOptions {
+    /// The gateway's own addresses lead to the host's loopback, 127.0.0.1 and ::1
+    #[arg(long)]
+    host_loopback: bool,
+    /// Let nothing through but what --allow names
+    #[arg(long)]
+    isolate: bool,
+    /// Let these destinations through, whatever --isolate and --deny say: 10.0.0.0/8, 10.0.0.1:443, [fd00::/8]:80-90, :25
+    #[arg(long, value_name = "DEST")]
+    allow: Vec<Destinations>,
+    /// Refuse these destinations
+    #[arg(long, value_name = "DEST")]
+    deny: Vec<Destinations>,
+}
+
+impl RuleOptions {
+    fn rules(self) -> Rules {
+        let Self { host_loopback, isolate, allow, deny } = self;
+        Rules { host_loopback, isolate, allow, deny }
+    }
+}
+
+/// Runs the subcommand.
+pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
+    if let Command::Serve { path } = args.command {
+        return launch::serve(&path);
+    }
+    let runtime = Runtime::locate()?;
+    match args.command {
+        Command::Up(args) => up(&runtime, args)?,
+        Command::Ls { json } => ls(&runtime, json)?,
+        Command::Show { target, json } => show(&runtime, &target, json)?,
+        Command::Set { target, rules } => {
+            ask::<()>(&runtime, &target, &Request::Set { rules: rules.rules() })?
+        }
+        Command::Down { target } => ask::<()>(&runtime, &target, &Request::Down)?,
+        Command::Serve { .. } => {}
+    }
+    Ok(Exit::Done)
+}
+
+fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
+    let path = args.target.path(runtime)?;
+    let what = "cannot start the gateway";
+    let ip = if args.ip.is_empty() {
+        ADDRESSES.iter().map(|text| text.parse().expect("constant")).collect()
+    } else {
+        args.ip
+    };
+    for v4 in [true, false] {
+        if ip.iter().filter(|net: &&IpNet| net.addr().is_ipv4() == v4).count() > 1 {
+            return Err(
+                Failure::new(what, "it has two addresses of one family").hint("give one --ip of each")
+            );
+        }
+    }
+    if let Some(net) =
+        ip.iter().find(|net| net.addr() == net.network() || net.max_prefix_len() - net.prefix_len() < 2)
+    {
+        return Err(Failure::new(what, format!("{net} is no address in a network with others"))
+            .hint("write it with the length of its network's prefix: 10.0.2.1/24"));
+    }
+    let vlan = args.vlan.map_or(PortVlan::Default, PortVlan::Access);
+    // As long as this connection, the switch stays.
+    let held = switch::reach(runtime, &args.target.name)?;
+    let name = args.target.switch(runtime)?;
+    let config = Config { link: Link::Switch { name, vlan }, ip, rules: args.rules.rules() };
+    launch::launch(&path, &config)?;
+    drop(held);
+    Ok(())
+}
+
+/// Lists the gateways of the runtime folder, and removes the sockets of dead ones on the way.
+fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
+    let folder = runtime.gateways();
+    let failed = |e: std::io::Error| Failure::new(format!("cannot list {}", folder.display()), e);
+    let mut listed = Vec::new();
+    for entry in std::fs::read_dir(&folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let is_socket = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
+        if is_socket && !sweep(&path).unwrap_or(false) {
+            // One that ends while we ask is not listed.
+            listed.extend(call::<Description>(&path, &Request::Show).ok());
+        }
+    }
+    listed.sort_by(|a, b| a.path.cmp(&b.path));
+    if json {
+        return print_json(&listed);
+    }
+    let row = |it: &Description| {
+        let (streams, mappings) = (it.figures.streams.to_string(), it.figures.mappings.to_string());
+        [it.config.link.to_string(), it.pid.to_string(), list(&it.config.ip), streams, mappings]
+    };
+    print(&table(["PLUGGED INTO", "PID", "ADDRESSES", "CONNECTIONS", "MAPPINGS"], listed.iter().map(row)))
+}
+
+fn show(runtime: &Runtime, target: &Target, json: bool) -> Result<(), Failure> {
+    let it: Description = ask(runtime, target, &Request::Show)?;
+    if json {
+        return print_json(&it);
+    }
+    let (rules, figures) = (&it.config.rules, &it.figures);
+    let mut text = format!(
+        "plugged into  {}\nsocket        {}\nprocess       {}\naddresses     {}\n",
+        it.config.link,
+        it.path.display(),
+        it.pid,
+        list(&it.config.ip),
+    );
+    text += &format!("loopback      {}\n", if rules.host_loopback { "the host's" } else { "not reachable" });
+    text += &format!(
+        "lets through  {}\n",
+        if rules.isolate { "what is allowed" } else { "all but what is denied" }
+    );
+    for (what, destinations) in [("allowed", &rules.allow), ("denied", &rules.deny)] {
+        if !destinations.is_empty() {
+            text += &format!("{what:12}  {}\n", list(destinations));
+        }
+    }
+    text += &format!(
+        "connections   {}, {} made, {} refused\nmappings      {}\nprohibited    {}\nevicted       {}\n",
+        figures.streams,
+        figures.opened,
+        figures.refused,
+        figures.mappings,
+        figures.prohibited,
+        figures.evicted,
+    );
+    let rows = figures.inside.iter().map(|(address, flows)| [address.to_string(), flows.to_string()]);
+    print(&(text + "\n" + &table(["INSIDE", "FLOWS"], rows)))
+}
+
+fn list(of: &[impl ToString]) -> String {
+    of.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+impl Target {
+    /// The gateway's socket: the switch's name in the gateways' folder, or beside the switch's own socket.
+    fn path(&self, runtime: &Runtime) -> Result<PathBuf, Failure> {
+        let path = match self.name.contains('/') {
+            true => PathBuf::from(format!("{}.gateway", self.name)),
+            false => runtime.gateways().join(&self.name),
+        };
+        std::path::absolute(&path).map_err(|e| Failure::io(format!("cannot use {}", path.display()), &e))
+    }
+
+    /// The switch's name, or the absolute path of its socket.
+    fn switch(&self, runtime: &Runtime) -> Result<String, Failure> {
+        if !self.name.contains('/') {
+            return Ok(self.name.clone());
+        }
+        switch::socket_of(&self.name, runtime).map(|path| path.display().to_string())
+    }
+}
+
+fn ask<A: serde::de::DeserializeOwned>(
+    runtime: &Runtime,
+    target: &Target,
+    request: &Request,
+) -> Result<A, Failure> {
+    call(&target.path(runtime)?, request).map_err(|failure| match failure.refusal.hint {
+        None => failure.hint(format!("start it with `viewnet gateway up --switch {}`", target.name)),
+        Some(_) => failure,
+    })
+}
+
+fn call<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Result<A, Failure> {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    let what = "cannot reach the gateway";
+    let mut line = Line::connect(path).map_err(|e| match e.kind() {
+        NotFound | ConnectionRefused => Failure::new(what, format!("nobody serves {}", path.display())),
+        _ => unusable(what, path, &e).into(),
+    })?;
+    let timeout = Some(::switch::client::PATIENCE);
+    let patient =
+        line.stream().set_read_timeout(timeout).and_then(|()| line.stream().set_write_timeout(timeout));
+    patient.map_err(|e| Failure::io(what, &e))?;
+    let (answer, _) = line.call(request, &[]).map_err(|e| call_failed(what, e))?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::augment_args(clap::Command::new("gateway")).debug_assert();
+        assert!(ADDRESSES.iter().all(|text| text.parse::<IpNet>().is_ok()));
+    }
+}
