@@ -21,6 +21,7 @@ use nix::sys::epoll::EpollFlags;
 use super::flows::{Flows, Slot};
 use super::host::{self, Heard};
 use super::policy::Verdict;
+use super::services::DOMAIN;
 use super::streams::trouble;
 use super::{Hall, Place};
 use crate::smol::net::{Packet, Trouble};
@@ -34,8 +35,6 @@ const ERRORS: usize = 8;
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 const QUESTIONS: Duration = Duration::from_secs(30);
 const ECHOES: Duration = Duration::from_secs(60);
-/// The port of nameservers.
-const DOMAIN: u16 = 53;
 /// What the host's kernel sends datagrams with, if nobody says otherwise.
 const HOST_TTL: u8 = 64;
 /// Bytes of a UDP header, and of an echo's.
@@ -46,6 +45,8 @@ const HEADER: usize = 8;
 pub(super) enum Kind {
     Udp,
     Echo,
+    /// Questions to this address of the gateway's, which go to a nameserver.
+    Question(IpAddr),
 }
 
 /// Which inside address; its port is an ident for echoes.
@@ -55,6 +56,8 @@ pub(super) type Key = (Kind, SocketAddr);
 struct Mapping {
     kind: Kind,
     inside: SocketAddr,
+    /// The nameserver, of questions.
+    server: Option<SocketAddr>,
     socket: OwnedFd,
     ttl: u8,
     lifetime: Duration,
@@ -73,6 +76,8 @@ pub(super) struct Datagrams {
     pub(super) evicted: u64,
     /// Datagrams that the host's kernel did not take.
     pub(super) unsent: u64,
+    /// A nameserver is not there.
+    unheard: bool,
 }
 
 impl Datagrams {
@@ -84,6 +89,7 @@ impl Datagrams {
             prohibited: 0,
             evicted: 0,
             unsent: 0,
+            unheard: false,
         }
     }
 
@@ -93,14 +99,54 @@ impl Datagrams {
         let port = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
         let inside = SocketAddr::new(packet.source, port(0));
         let to = SocketAddr::new(packet.destination, port(2));
+        let to = match hall.policy.judge(to) {
+            Verdict::Host(to) => to,
+            Verdict::Own => return hall.engine.tell(now, packet, Trouble::Port, None),
+            verdict => return self.refuse(now, verdict, packet, hall),
+        };
         self.send(now, (Kind::Udp, inside), to, packet, data, hall);
+    }
+
+    /// A question to the gateway, for `server` to answer.
+    pub(super) fn handle_question(
+        &mut self,
+        now: Instant,
+        packet: &Packet<'_>,
+        server: SocketAddr,
+        hall: &mut Hall,
+    ) {
+        let Some((head, data)) = packet.payload.split_first_chunk::<HEADER>() else { return };
+        let inside = SocketAddr::new(packet.source, u16::from_be_bytes([head[0], head[1]]));
+        let key = (Kind::Question(packet.destination), inside);
+        // Another server than last time needs another socket, perhaps of another family.
+        if let Some(slot) = self.flows.find(&key)
+            && self.mappings[slot].as_ref().is_some_and(|mapping| mapping.server != Some(server))
+        {
+            self.forget(slot);
+        }
+        self.send(now, key, server, packet, data, hall);
+    }
+
+    /// Has a nameserver turned out not to be there since this was last asked?
+    pub(super) fn take_unheard(&mut self) -> bool {
+        std::mem::take(&mut self.unheard)
+    }
+
+    fn refuse(&mut self, now: Instant, verdict: Verdict, packet: &Packet<'_>, hall: &mut Hall) {
+        if verdict == Verdict::Prohibited {
+            self.prohibited += 1;
+            hall.engine.tell(now, packet, Trouble::Prohibited, None);
+        }
     }
 
     /// An echo request of the inside.
     pub(super) fn handle_echo(&mut self, now: Instant, packet: &Packet<'_>, hall: &mut Hall) {
         let Some(ident) = packet.payload.get(4..6) else { return };
         let inside = SocketAddr::new(packet.source, u16::from_be_bytes([ident[0], ident[1]]));
-        let to = SocketAddr::new(packet.destination, 0);
+        let to = match hall.policy.judge(SocketAddr::new(packet.destination, 0)) {
+            Verdict::Host(to) => to,
+            verdict => return self.refuse(now, verdict, packet, hall),
+        };
         self.send(now, (Kind::Echo, inside), to, packet, &packet.payload, hall);
     }
 
@@ -113,24 +159,17 @@ impl Datagrams {
         data: &[u8],
         hall: &mut Hall,
     ) {
-        let to = match hall.policy.judge(to) {
-            Verdict::Host(to) => to,
-            Verdict::Own => return hall.engine.tell(now, packet, Trouble::Port, None),
-            Verdict::Prohibited => {
-                self.prohibited += 1;
-                return hall.engine.tell(now, packet, Trouble::Prohibited, None);
-            }
-            Verdict::Unreachable => return,
-        };
-        if packet.ttl <= 1 {
+        let question = matches!(key.0, Kind::Question(_));
+        if packet.ttl <= 1 && !question {
             return hall.engine.tell(now, packet, Trouble::Hops, None);
         }
         let lifetime = match key.0 {
             Kind::Echo => ECHOES,
+            Kind::Question(_) => QUESTIONS,
             Kind::Udp if to.port() == DOMAIN => QUESTIONS,
             Kind::Udp => LIFETIME,
         };
-        let slot = match self.flows.find(&key).map_or_else(|| self.open(now, key, lifetime, hall), Ok) {
+        let slot = match self.flows.find(&key).map_or_else(|| self.open(now, key, to, lifetime, hall), Ok) {
             Ok(slot) => slot,
             Err(errno) => {
                 let why = trouble(errno).unwrap_or(Trouble::Prohibited);
@@ -144,7 +183,7 @@ impl Datagrams {
             self.flows.set_lifetime(now, slot, lifetime);
         }
         let ttl = (packet.ttl - 1).min(HOST_TTL);
-        if ttl != mapping.ttl {
+        if ttl != mapping.ttl && !question {
             mapping.ttl = ttl;
             host::set_ttl(&mapping.socket, to.is_ipv4(), ttl);
         }
@@ -159,7 +198,14 @@ impl Datagrams {
         }
     }
 
-    fn open(&mut self, now: Instant, key: Key, lifetime: Duration, hall: &mut Hall) -> Result<Slot, Errno> {
+    fn open(
+        &mut self,
+        now: Instant,
+        key: Key,
+        to: SocketAddr,
+        lifetime: Duration,
+        hall: &mut Hall,
+    ) -> Result<Slot, Errno> {
         let (kind, inside) = key;
         if !hall.policy.is_inside(inside.ip()) {
             return Err(Errno::EACCES);
@@ -168,9 +214,9 @@ impl Datagrams {
             self.evicted += 1;
             self.forget(slot);
         }
-        let v4 = inside.is_ipv4();
+        let v4 = to.is_ipv4();
         let socket = match kind {
-            Kind::Udp => host::datagram_socket(v4)?,
+            Kind::Udp | Kind::Question(_) => host::datagram_socket(v4)?,
             Kind::Echo => host::echo_socket(v4)?,
         };
         let slot = self.flows.insert(now, key, inside.ip(), lifetime);
@@ -182,7 +228,15 @@ impl Datagrams {
         if self.mappings.len() <= slot {
             self.mappings.resize_with(slot + 1, || None);
         }
-        self.mappings[slot] = Some(Mapping { kind, inside, socket, ttl: HOST_TTL, lifetime, ready: false });
+        self.mappings[slot] = Some(Mapping {
+            kind,
+            inside,
+            server: matches!(kind, Kind::Question(_)).then_some(to),
+            socket,
+            ttl: HOST_TTL,
+            lifetime,
+            ready: false,
+        });
         Ok(slot)
     }
 
@@ -203,7 +257,11 @@ impl Datagrams {
             let Some(Some(mapping)) = self.mappings.get_mut(slot) else { continue };
             for _ in 0..ERRORS {
                 let Some(heard) = host::receive_error(&mapping.socket, &mut hall.scratch) else { break };
-                mapping.tell(now, &heard, hall);
+                if mapping.server.is_some() {
+                    self.unheard = true;
+                } else {
+                    mapping.tell(now, &heard, hall);
+                }
             }
             mapping.ready = mapping.receive(now, hall);
             if mapping.ready {
@@ -237,9 +295,15 @@ impl Mapping {
                 Err(errno) if errno != Errno::EAGAIN => continue,
                 Err(_) => return false,
             };
-            let Some(from) = hall.policy.name(got.from) else { continue };
+            let from = match (self.kind, self.server) {
+                (Kind::Question(asked), Some(server)) => {
+                    (got.from == server).then(|| SocketAddr::new(asked, DOMAIN))
+                }
+                _ => hall.policy.name(got.from),
+            };
+            let Some(from) = from else { continue };
             match self.kind {
-                Kind::Udp => {
+                Kind::Udp | Kind::Question(_) => {
                     let data = &hall.scratch[..got.length];
                     // No room: as lost as on any way.
                     let _ = hall.engine.send_as(now, (from, self.inside), None, data, got.segment);
@@ -275,7 +339,7 @@ impl Mapping {
         let Some(to) = hall.policy.name(heard.to) else { return };
         let data = &hall.scratch[..heard.length.min(QUOTED)];
         let (protocol, payload) = match self.kind {
-            Kind::Udp => (libc::IPPROTO_UDP, udp(self.inside.port(), to.port(), data)),
+            Kind::Udp | Kind::Question(_) => (libc::IPPROTO_UDP, udp(self.inside.port(), to.port(), data)),
             // What the queue has of an echo is its own header first.
             Kind::Echo => {
                 let mut message = data.to_vec();

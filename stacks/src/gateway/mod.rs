@@ -14,14 +14,18 @@
 //!
 //! Address translation: RFC 4787 (UDP), RFC 5382 (TCP), RFC 5508 (ICMP). The far ends see the host's address.
 
+pub mod advertise;
 mod datagrams;
+pub mod dhcp;
 pub mod flows;
 mod host;
+pub mod names;
 pub mod policy;
 pub mod serve;
+mod services;
 mod streams;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -41,7 +45,8 @@ use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
 use crate::smol::tables::{IfIndex, LOOPBACK};
 use datagrams::Datagrams;
-use policy::{Policy, Rules};
+use policy::{Policy, Rules, Verdict};
+use services::{DOMAIN, Outcome, Services};
 use streams::{Counts, Streams};
 
 /// The gateway's name where it is plugged in.
@@ -80,6 +85,8 @@ pub struct Figures {
     pub refused: u64,
     /// Connections and datagrams that the rules forbid.
     pub prohibited: u64,
+    /// Addresses that were given by DHCP.
+    pub leases: usize,
     /// Flows that had to make room for others.
     pub evicted: u64,
     /// Datagrams that the host's kernel did not take.
@@ -127,11 +134,26 @@ struct Hall {
     caller: Caller,
     /// The listener for all connections.
     listener: SocketId,
+    /// The host's nameserver, where questions to the gateway go.
+    nameserver: Option<SocketAddr>,
     /// One datagram, or a train of them.
     scratch: Vec<u8>,
 }
 
 impl Hall {
+    /// Where questions to the gateway go, if they go anywhere.
+    fn names(&self) -> Option<SocketAddr> {
+        self.nameserver.filter(|_| !self.policy.rules.isolate)
+    }
+
+    /// What becomes of a connection to `to`.
+    fn judge(&self, to: SocketAddr) -> Verdict {
+        if to.port() == DOMAIN && self.policy.is_own(to.ip()) {
+            return self.names().map_or(Verdict::Own, Verdict::Host);
+        }
+        self.policy.judge(to)
+    }
+
     fn watch(&self, what: &impl AsFd, place: Place, flags: EpollFlags) -> Result<(), Errno> {
         self.epoll.add(what, EpollEvent::new(flags, place.token()))
     }
@@ -150,6 +172,7 @@ pub struct Gateway {
     frame: Vec<u8>,
     streams: Streams,
     datagrams: Datagrams,
+    services: Services,
     counts: Counts,
 }
 
@@ -159,11 +182,12 @@ fn clocks() -> (Instant, SystemTime) {
 }
 
 impl Gateway {
-    /// Plugs a gateway into its switch; switches have their sockets in the folder `switches`.
+    /// Plugs a gateway into its switch; switches have their sockets in the folder `switches`, and the stacks whose
+    /// names it knows theirs in `stacks`.
     ///
     /// # Errors
     /// What failed, why, and what to do.
-    pub fn new(config: Config, switches: &Path) -> Result<Self, Refusal> {
+    pub fn new(config: Config, switches: &Path, stacks: &Path) -> Result<Self, Refusal> {
         let what = "cannot make the gateway";
         let failed = |errno: Errno| Refusal::system(what, errno);
         let mut seed = [0; 32];
@@ -171,6 +195,9 @@ impl Gateway {
             .map_err(|e| Refusal::system(what, e))?;
         let mut interface = InterfaceConfig::new(INTERFACE, config.link.clone());
         interface.ip.clone_from(&config.ip);
+        if config.ip.iter().any(|net| net.addr().is_ipv6()) {
+            interface.ip.push(services::LINK_LOCAL.parse().expect("constant"));
+        }
         let (now, wall) = clocks();
         let mut cables = Cables::new();
         let mut plugs = Plugs { stack: NAME, switches, cables: &mut cables, clocks: (now, wall) };
@@ -187,10 +214,12 @@ impl Gateway {
         let listener = engine.stand_for_others(now, &caller).map_err(failed)?;
         let link = IfIndex(LOOPBACK.0 + 1);
         engine.plug(now, link, true);
+        engine.hear_group(now, link, services::ALL_ROUTERS);
+        let services = Services::new(now, &config.ip, stacks);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let policy = Policy::new(config.rules.clone(), config.ip.clone());
         let scratch = vec![0; host::LONGEST + 1];
-        let hall = Hall { engine, policy, epoll, link, caller, listener, scratch };
+        let hall = Hall { engine, policy, epoll, link, caller, listener, nameserver: None, scratch };
         for (fd, flags) in port.sources() {
             hall.watch(&fd, Place::Port, flags).map_err(failed)?;
         }
@@ -203,6 +232,7 @@ impl Gateway {
             frame: vec![0; BUFFER_LEN],
             streams: Streams::new(),
             datagrams: Datagrams::new(),
+            services,
             counts: Counts::default(),
         })
     }
@@ -235,6 +265,7 @@ impl Gateway {
             opened: self.counts.opened,
             refused: self.counts.refused,
             prohibited: self.counts.prohibited + self.datagrams.prohibited,
+            leases: self.services.leases(),
             evicted: self.counts.evicted + self.datagrams.evicted,
             unsent: self.datagrams.unsent,
             inside: inside.into_iter().collect(),
@@ -247,7 +278,11 @@ impl Gateway {
             return Some(clocks().0);
         }
         let flows = [self.streams.flows.poll_timeout(), self.datagrams.flows.poll_timeout()];
-        flows.into_iter().chain([self.hall.engine.poll_timeout()]).flatten().min()
+        flows
+            .into_iter()
+            .chain([self.hall.engine.poll_timeout(), self.services.poll_timeout()])
+            .flatten()
+            .min()
     }
 
     /// Takes events and moves what can be moved.
@@ -278,6 +313,7 @@ impl Gateway {
         }
         self.streams.handle_timeout(now, &mut self.hall);
         self.datagrams.handle_timeout(now);
+        self.services.handle_timeout(now, &mut self.hall);
         self.run(now);
         Ok(())
     }
@@ -298,6 +334,9 @@ impl Gateway {
                 }
             }
             more |= self.datagrams.run(now, &mut self.hall);
+            if self.datagrams.take_unheard() {
+                self.services.next_nameserver(&mut self.hall);
+            }
             more |= self.transmit(now);
             if !more && !self.before_sleep() {
                 self.unfinished = false;
@@ -327,11 +366,14 @@ impl Gateway {
                     let taken = self.streams.hand_over(now, lent.socket, &frame[lent.at.clone()]);
                     hall.engine.settle(now, &lent, frame, taken);
                 }
-                Arrived::Packet(packet) => handle_packet(now, &packet, hall, &mut self.datagrams),
+                Arrived::Packet(packet) => {
+                    handle_packet(now, &packet, hall, &mut self.datagrams, &mut self.services);
+                }
                 // What it says of our datagrams concerns nobody: the host has them already.
                 Arrived::Error(..) => {}
             }
             while let Some(knocked) = hall.engine.poll_knock() {
+                self.services.refresh(now, hall);
                 self.streams.knock(now, knocked, hall, &mut self.counts);
             }
         }
@@ -358,9 +400,25 @@ impl Gateway {
 }
 
 /// A packet of the inside that is not TCP.
-fn handle_packet(now: Instant, packet: &Packet<'_>, hall: &mut Hall, datagrams: &mut Datagrams) {
+fn handle_packet(
+    now: Instant,
+    packet: &Packet<'_>,
+    hall: &mut Hall,
+    datagrams: &mut Datagrams,
+    services: &mut Services,
+) {
     let v4 = packet.source.is_ipv4();
-    match i32::from(packet.protocol) {
+    let protocol = i32::from(packet.protocol);
+    if protocol == libc::IPPROTO_UDP {
+        match services.handle_udp(now, packet, hall) {
+            Outcome::Done => return,
+            Outcome::Ask(server) => return datagrams.handle_question(now, packet, server, hall),
+            Outcome::Pass => {}
+        }
+    } else if protocol == libc::IPPROTO_ICMPV6 {
+        services.handle_message(now, packet, hall);
+    }
+    match protocol {
         _ if packet.group_frame || packet.destination.is_multicast() => {}
         libc::IPPROTO_UDP => datagrams.handle_udp(now, packet, hall),
         libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => {

@@ -156,6 +156,11 @@ impl Policy {
         self.own.iter().any(|net| net.contains(&address)) && !self.is_own(address)
     }
 
+    /// The gateway's addresses with their networks.
+    pub fn networks(&self) -> &[IpNet] {
+        &self.own
+    }
+
     /// The gateway's own address of a family.
     pub fn own(&self, v4: bool) -> Option<IpAddr> {
         self.own.iter().map(IpNet::addr).find(|address| address.is_ipv4() == v4)

@@ -87,7 +87,7 @@ impl Server {
     pub fn new(
         config: Config,
         path: &Path,
-        switches: &Path,
+        (switches, stacks): (&Path, &Path),
         watcher: BorrowedFd<'_>,
     ) -> Result<Self, Refusal> {
         let what = "cannot start the gateway";
@@ -99,7 +99,7 @@ impl Server {
             if e.kind() == io::ErrorKind::AddrInUse { refusal.hint(hint) } else { refusal }
         })?;
         let file = SocketFile::at(path).map_err(|e| unusable(what, path, &e))?;
-        let gateway = Gateway::new(config, switches).inspect_err(|_| file.remove())?;
+        let gateway = Gateway::new(config, switches, stacks).inspect_err(|_| file.remove())?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(internal)?;
         let watch = |fd: BorrowedFd<'_>, token| {
             epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(internal)

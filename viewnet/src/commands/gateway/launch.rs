@@ -87,7 +87,7 @@ fn set_up(path: &Path, line: &mut Line) -> Result<Option<(Server, crate::eye::Ey
     process::close_all_but(&[line.as_fd().as_raw_fd()]);
     background::enter(c"viewnet-gateway", false);
     let mut eye = start_eye().map_err(internal)?;
-    let server = Server::new(config, path, &runtime.switches(), eye.as_fd())?;
+    let server = Server::new(config, path, (&runtime.switches(), &runtime.stacks()), eye.as_fd())?;
     eye.keep(path).map_err(internal)?;
     // For top and ps, which would show `exe`.
     let _ = rustix::thread::set_name(c"viewnet-gateway");
