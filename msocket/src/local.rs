@@ -42,7 +42,8 @@ impl Local {
     pub(crate) fn open(config: &StackConfig) -> Result<Self, Refusal> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let cannot = |e: std::io::Error| Refusal::system("cannot make a stack in this process", e);
-        let config = config.clone().checked().map_err(|e| e.refusal("cannot use the configuration"))?;
+        let mut config = config.clone().checked().map_err(|e| e.refusal("cannot use the configuration"))?;
+        stacks::autoconf::settle(&mut config, &places::switches())?;
         let folder = places::own_stacks().map_err(cannot)?;
         let name = format!("{}{}", places::own_prefix(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = folder.join(&name);

@@ -85,6 +85,9 @@ pub struct InterfaceConfig {
     /// Addresses with prefix lengths.
     #[serde(default)]
     pub ip: Vec<IpNet>,
+    /// Who else says addresses and gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto: Option<Auto>,
     /// Default gateways, at most one per family.
     #[serde(default)]
     pub gw: Vec<IpAddr>,
@@ -97,6 +100,28 @@ pub struct InterfaceConfig {
     /// Where its frames are recorded; nowhere when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pcap: Option<Pcap>,
+}
+
+/// What an interface lets its network tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// `ip=dhcp`: an IPv4 address and a router, by DHCP.
+    Dhcp,
+    /// `ip=auto`: these, and an address in the network of an IPv6 router.
+    #[serde(rename = "auto")]
+    All,
+}
+
+impl Auto {
+    /// What stands in the place of an address.
+    fn of(text: &str) -> Option<Self> {
+        match text.trim() {
+            "dhcp" => Some(Self::Dhcp),
+            "auto" => Some(Self::All),
+            _ => None,
+        }
+    }
 }
 
 /// A route.
@@ -145,7 +170,17 @@ impl ConfigError {
 impl InterfaceConfig {
     /// An interface that has a name and a link, and nothing else yet.
     pub fn new(name: &str, link: Link) -> Self {
-        Self { name: name.into(), link, ip: Vec::new(), gw: Vec::new(), mtu: None, mac: None, pcap: None }
+        let (name, ip, gw) = (name.into(), Vec::new(), Vec::new());
+        Self { name, link, ip, auto: None, gw, mtu: None, mac: None, pcap: None }
+    }
+
+    /// `ip=`: an address, or who gives one.
+    fn add_ip(&mut self, text: &str) -> Result<(), ConfigError> {
+        match Auto::of(text) {
+            Some(auto) => self.auto = Some(auto),
+            None => self.ip.push(parse_net(text)?),
+        }
+        Ok(())
     }
 }
 
@@ -208,13 +243,13 @@ impl StackConfig {
         }
     }
 
-    /// `--ip [IFACE=]ADDRESS/LENGTH`
+    /// `--ip [IFACE=]ADDRESS/LENGTH`, `--ip [IFACE=]dhcp`, `--ip [IFACE=]auto`
     ///
     /// # Errors
     /// What is wrong with the address.
     pub fn add_ip(&mut self, text: &str) -> Result<(), ConfigError> {
         let (interface, value) = self.named_interface("--ip", text)?;
-        interface.ip.push(parse_net(&value)?);
+        interface.add_ip(&value)?;
         Ok(())
     }
 
@@ -260,6 +295,10 @@ impl StackConfig {
                     "given twice; each interface needs its own name",
                 ));
             }
+            if interface.auto.is_some() && !matches!(interface.link, Link::Switch { .. }) {
+                let why = "ip=dhcp and ip=auto are for interfaces that are plugged into a switch";
+                return Err(ConfigError::new(&interface.name, why));
+            }
             if let Some(mtu) = interface.mtu.filter(|mtu| !MTU.contains(mtu)) {
                 return Err(ConfigError::new(&mtu.to_string(), "no MTU; 68 to 65521 bytes"));
             }
@@ -297,7 +336,7 @@ fn parse_line(line: &str, free_name: &str) -> Result<(InterfaceConfig, Vec<Route
             return Err(ConfigError::new(part, "expected KEY=VALUE, such as ip=10.0.0.2/24"));
         };
         match key.trim() {
-            "ip" => interface.ip.push(parse_net(value)?),
+            "ip" => interface.add_ip(value)?,
             "gw" => interface.gw.push(parse_ip(value)?),
             "mtu" => interface.mtu = Some(parse_mtu(value)?),
             "mac" => interface.mac = Some(value.parse()?),
@@ -354,9 +393,10 @@ fn parse_net(text: &str) -> Result<IpNet, ConfigError> {
     }
     match text.parse::<IpAddr>() {
         Ok(ip) => Ok(IpNet::from(ip)),
-        Err(_) => {
-            Err(ConfigError::new(text, "no address with prefix length, such as 10.0.0.2/24 or fd00::2/64"))
-        }
+        Err(_) => Err(ConfigError::new(
+            text,
+            "no address with prefix length, such as 10.0.0.2/24 or fd00::2/64, nor dhcp or auto",
+        )),
     }
 }
 

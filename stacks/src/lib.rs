@@ -10,6 +10,7 @@
 //! (`tests/contract.rs`); [`serve`] answers for stacks on their paths.
 
 mod attach;
+pub mod autoconf;
 pub mod config;
 pub mod gateway;
 pub mod kernel;

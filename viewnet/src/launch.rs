@@ -78,6 +78,14 @@ impl StackSpec {
             Self::At(_) | Self::None | Self::Host | Self::Outer => None,
         }
     }
+
+    /// As [`Self::config`], to be completed.
+    pub(crate) fn config_mut(&mut self) -> Option<&mut StackConfig> {
+        match self {
+            Self::New(config) | Self::Kernel(config) | Self::Smol(config) => Some(config),
+            Self::At(_) | Self::None | Self::Host | Self::Outer => None,
+        }
+    }
 }
 
 /// A program to run.

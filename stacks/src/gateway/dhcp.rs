@@ -194,12 +194,12 @@ impl Leases {
         };
         let everybody = refused || asked.client_ip.is_unspecified();
         let to = if everybody { Ipv4Addr::BROADCAST } else { asked.client_ip };
-        Answer { bytes: emit(&repr), to }
+        Answer { bytes: bytes(&repr), to }
     }
 }
 
 /// The bytes of a message.
-pub(super) fn emit(repr: &DhcpRepr<'_>) -> Vec<u8> {
+pub fn bytes(repr: &DhcpRepr<'_>) -> Vec<u8> {
     // Some clients drop what is shorter than a BOOTP message (RFC 1542 clause 2.1).
     let mut bytes = vec![0; repr.buffer_len().clamp(300, LONGEST)];
     let mut packet = DhcpPacket::new_unchecked(&mut bytes[..]);

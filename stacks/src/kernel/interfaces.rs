@@ -89,7 +89,15 @@ impl Interfaces {
         }
         self.up(index)?;
         for ip in &config.ip {
-            self.add_address(index, *ip).map_err(|e| refused(&ip.to_string(), "add", e))?;
+            // A router's advertisement may have brought the very address since the interface is up; it is ours now.
+            let twice = config.ip.iter().filter(|other| *other == ip).count() > 1;
+            let added = match self.add_address(index, *ip, Mode::Create) {
+                Err(Errno::EEXIST) if ip.addr().is_ipv6() && !twice => {
+                    self.add_address(index, *ip, Mode::Replace)
+                }
+                added => added,
+            };
+            added.map_err(|e| refused(&ip.to_string(), "add", e))?;
         }
         for gw in &config.gw {
             let to = if gw.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.parse().expect("constant");
@@ -98,7 +106,7 @@ impl Interfaces {
         Ok(())
     }
 
-    fn add_address(&mut self, index: u32, net: IpNet) -> Result<(), Errno> {
+    fn add_address(&mut self, index: u32, net: IpNet, mode: Mode) -> Result<(), Errno> {
         let mut message = AddressMessage::default();
         message.header.family = family(net.addr());
         message.header.prefix_len = net.prefix_len();
@@ -115,7 +123,7 @@ impl Interfaces {
                 message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
             }
         }
-        self.netlink.change(RouteNetlinkMessage::NewAddress(message), Mode::Create)
+        self.netlink.change(RouteNetlinkMessage::NewAddress(message), mode)
     }
 
     /// Adds a route.
@@ -144,7 +152,13 @@ impl Interfaces {
             Some(via) => format!("{} via {via}", route.to),
             None => route.to.to_string(),
         };
-        self.netlink.change(RouteNetlinkMessage::NewRoute(message), Mode::Create).map_err(|e| match e {
+        let mut add = |mode| self.netlink.change(RouteNetlinkMessage::NewRoute(message.clone()), mode);
+        let added = match add(Mode::Create) {
+            // As with addresses: a router has told its route itself.
+            Err(Errno::EEXIST) if to.prefix_len() == 0 && to.addr().is_ipv6() => add(Mode::Replace),
+            added => added,
+        };
+        added.map_err(|e| match e {
             Errno::ENETUNREACH | Errno::EHOSTUNREACH => {
                 Refusal::new(format!("cannot add route {what}"), "the gateway is on no network of this stack")
                     .hint("give the interface an address on the gateway's network with --ip ADDRESS/LENGTH")

@@ -7,8 +7,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
@@ -24,6 +24,8 @@ pub(crate) enum Mode {
     Plain,
     /// Make; EEXIST if it is there.
     Create,
+    /// Make, or put in the place of what is there.
+    Replace,
 }
 
 /// A connection to rtnetlink.
@@ -55,6 +57,7 @@ impl Netlink {
         let mode = match mode {
             Mode::Plain => 0,
             Mode::Create => NLM_F_CREATE | NLM_F_EXCL,
+            Mode::Replace => NLM_F_CREATE | NLM_F_REPLACE,
         };
         self.request(message, NLM_F_ACK | mode, |_| {})
     }

@@ -27,8 +27,9 @@ pub(crate) struct StackOptions {
     #[arg(long, value_name = "LINK")]
     pub(crate) link: Vec<String>,
 
-    /// Give the last interface an address; without any, eth0 on the default switch is made
-    #[arg(long, value_name = "[IFACE=]ADDR/LEN")]
+    /// Give the last interface an address, or let its network do so: `dhcp` (IPv4), `auto` (IPv6, too); without any
+    /// interface, eth0 on the default switch is made
+    #[arg(long, value_name = "[IFACE=]ADDR/LEN|dhcp|auto")]
     pub(crate) ip: Vec<String>,
 
     /// Default gateway
@@ -148,14 +149,16 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
     mode.ok_or_else(|| "a mode is octal, as 0600 or 0660".to_owned())
 }
 
-/// Makes sure that the switches a stack is plugged into are there; they stay while the value lives.
-pub(crate) fn hold_switches(runtime: &Runtime, config: &StackConfig) -> Result<Vec<Client>, Failure> {
+/// Makes sure that the switches a stack is plugged into are there; they stay while the value lives. Interfaces that
+/// are to be told their addresses by their networks are.
+pub(crate) fn hold_switches(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
     let mut held = Vec::new();
     for interface in &config.interfaces {
         if let Link::Switch { name, .. } = &interface.link {
             held.push(switch::reach(runtime, name)?);
         }
     }
+    stacks::autoconf::settle(config, &runtime.switches())?;
     Ok(held)
 }
 

@@ -82,8 +82,8 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
             let error = launch::execute(&args.command, None);
             return error.map(|never| match never {});
         }
-        Choice::Spec(spec) => {
-            let switches = spec.config().map(|config| hold_switches(&runtime, config)).transpose()?;
+        Choice::Spec(mut spec) => {
+            let switches = spec.config_mut().map(|config| hold_switches(&runtime, config)).transpose()?;
             (spec, switches)
         }
         Choice::Named(name) => (stack_named(&runtime, &name)?, None),

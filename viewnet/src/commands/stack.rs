@@ -101,12 +101,12 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
         std::path::absolute(runtime.stack(&given)).map_err(|why| Failure::io("cannot use the path", &why))?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     check_name("stack", &name)?;
-    let config = args.options.stack()?;
+    let mut config = args.options.stack()?;
     if !config.rules.is_empty() {
         return Err(Failure::new(format!("cannot give rules to stack {name}"), "rules are a view's")
             .hint("leave `rules` out of the file, and use --rule with `viewnet run`"));
     }
-    let switches = hold_switches(runtime, &config)?;
+    let switches = hold_switches(runtime, &mut config)?;
     let kind = if args.options.kind == Some(KindName::Smol) { Kind::Smol } else { Kind::Kernel };
     if kind == Kind::Kernel && args.restart != Restart::Never {
         return Err(Failure::new(format!("cannot restart stack {name}"), "a kernel stack does not fail")

@@ -11,7 +11,7 @@ fn leases(net: &str) -> Leases {
 }
 
 fn ask(leases: &mut Leases, now: Instant, repr: &DhcpRepr<'_>) -> Option<(DhcpMessageType, Ipv4Addr)> {
-    let answer = leases.handle(now, &emit(repr))?;
+    let answer = leases.handle(now, &bytes(repr))?;
     let packet = DhcpPacket::new_checked(&answer.bytes[..]).unwrap();
     let repr = DhcpRepr::parse(&packet).unwrap();
     assert_eq!(repr.server_identifier, Some(leases.own.addr()));
