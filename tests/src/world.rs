@@ -105,6 +105,22 @@ impl World {
         self.net.is_some()
     }
 
+    /// Runs a command with all rights on the World's host network, which it has of its own: addresses, sysctls.
+    ///
+    /// # Panics
+    /// It fails, or the network is not the World's own.
+    pub fn administer(&self, command: &[&str]) {
+        let net = Arc::clone(self.net.as_ref().expect("a host network of its own"));
+        let (program, args) = command.split_first().expect("a command");
+        let (program, args) = (program.to_string(), args.iter().map(ToString::to_string).collect::<Vec<_>>());
+        // A thread of its own, which ends with its namespace.
+        let done = std::thread::spawn(move || {
+            nix::sched::setns(&*net, CloneFlags::CLONE_NEWNET).expect("setns");
+            Command::new(program).args(args).status().expect("a command")
+        });
+        assert!(done.join().expect("no panic").success(), "{command:?} failed");
+    }
+
     /// Copies a program to where the World's user finds and may execute it.
     pub fn install(&self, program: &Path, name: &str) -> PathBuf {
         let to = self.folder().join("bin").join(name);

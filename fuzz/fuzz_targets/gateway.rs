@@ -1,0 +1,39 @@
+//! What comes to a gateway from its network and from files: DHCP, DNS, router advertisements, rules, resolv.conf.
+#![no_main]
+
+use std::time::{Duration, Instant};
+
+use libfuzzer_sys::fuzz_target;
+use stacks::autoconf::Asker;
+use stacks::config::Auto;
+use stacks::gateway::dhcp::Leases;
+use stacks::gateway::policy::Destinations;
+use stacks::gateway::{advertise, names};
+
+fuzz_target!(|messages: Vec<Vec<u8>>| {
+    let mut now = Instant::now();
+    let mut leases = Leases::new("10.0.2.1/26".parse().expect("constant"));
+    let mut asker = Asker::new(now, [2, 0, 0, 0, 0, 1], 0, Auto::All);
+    for message in &messages {
+        now += Duration::from_secs(message.len() as u64);
+        if let Some(answer) = leases.handle(now, message) {
+            // A server's answer is no question.
+            assert!(leases.handle(now, &answer.bytes).is_none());
+        }
+        assert!(leases.len() <= 32);
+        if let Some(question) = names::question(message) {
+            let answer = names::answer(message, &names::Answer::Name("web".into()));
+            assert!(answer.is_some(), "{question:?} has no answer");
+        }
+        let _ = advertise::network(message);
+        asker.handle_timeout(now);
+        while asker.poll_transmit().is_some() {}
+        asker.handle_frame(message);
+        if let Ok(text) = std::str::from_utf8(message) {
+            let _ = names::nameservers(text);
+            if let Ok(destinations) = text.parse::<Destinations>() {
+                assert_eq!(destinations.to_string().parse(), Ok(destinations));
+            }
+        }
+    }
+});

@@ -1,0 +1,244 @@
+//! The gateway: out of a view by sockets of the host. "The internet" is addresses of the World's own host network.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::{Cmd, Outcome, Running, User, World, wait_until};
+
+/// Somebody far away.
+const FAR: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+/// What the view is told of its network.
+const FIXED: &str = "switch:lan,ip=10.0.2.2/24,ip=fd00:10:0:2::2/64,gw=10.0.2.1,gw=fd00:10:0:2::1";
+
+/// TCP and UDP echo at an address, port 7: the UDP one says from which port it was asked, too. On TCP port 8 it answers
+/// once it has heard everything.
+const ECHO: &str = r#"
+import socket, sys, threading
+def stream(s):
+    while d := s.recv(65536): s.sendall(d)
+    s.close()
+def late(s):
+    n = 0
+    while d := s.recv(65536): n += len(d)
+    s.sendall(b'%d' % n); s.close()
+def accept(l, serve):
+    while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()
+for at in sys.argv[1:]:
+    f = socket.AF_INET6 if ':' in at else socket.AF_INET
+    for port, serve in ((7007, stream), (7008, late)):
+        l = socket.socket(f); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        l.bind((at, port)); l.listen(); threading.Thread(target=accept, args=(l, serve), daemon=True).start()
+    def datagrams(f=f, at=at):
+        u = socket.socket(f, socket.SOCK_DGRAM); u.bind((at, 7007))
+        while True:
+            d, who = u.recvfrom(65536); u.sendto(b'%d:' % who[1] + d, who)
+    threading.Thread(target=datagrams, daemon=True).start()
+print('up', flush=True); sys.stdin.read()
+"#;
+
+fn each_user(test: impl Fn(World)) {
+    for &user in User::all() {
+        eprintln!("as {user:?}");
+        test(World::new(user));
+    }
+}
+
+/// With either kind of stack in the view, and a switch and a gateway that run.
+fn each_kind(options: &[&str], test: impl Fn(&World, &str)) {
+    for kind in ["kernel", "smol"] {
+        eprintln!("on a {kind} stack");
+        each_user(|world| {
+            world.viewnet(["switch", "up", "lan"]).run().ok();
+            world.viewnet(["gateway", "up", "--switch", "lan"]).args(options).run().ok();
+            test(&world, kind);
+            world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
+            world.viewnet(["switch", "down", "lan"]).run().ok();
+        });
+    }
+}
+
+/// The far addresses are there, if the World can have them.
+fn far_away(world: &World) -> bool {
+    if world.has_own_host() {
+        world.administer(&["ip", "addr", "add", "192.0.2.1/32", "dev", "lo"]);
+        world.administer(&["ip", "addr", "add", "2001:db8::1/128", "dev", "lo", "nodad"]);
+        world.administer(&["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"]);
+    }
+    world.has_own_host()
+}
+
+fn echo(world: &World, at: &[&str]) -> Running {
+    let mut server = world.cmd("python3").args(["-c", ECHO]).args(at).keep_stdin().start();
+    server.until("up");
+    server
+}
+
+fn inside(world: &World, kind: &str, link: &str, script: &str) -> Cmd {
+    world.run(["--kind", kind, "--link", link, "--", "python3", "-c", script]).limit(Duration::from_secs(30))
+}
+
+fn json(outcome: Outcome) -> Value {
+    serde_json::from_str(&outcome.ok().stdout).unwrap()
+}
+
+const HELPERS: &str = "
+import socket, sys
+def kind(at): return socket.AF_INET6 if ':' in at else socket.AF_INET
+def tcp(at, port):
+    s = socket.socket(kind(at)); s.settimeout(10); s.connect((at, port)); return s
+def udp(at):
+    s = socket.socket(kind(at), socket.SOCK_DGRAM); s.settimeout(10); return s
+def fails(do, *args):
+    try: do(*args)
+    except OSError as e: return e.errno
+";
+
+#[test]
+fn streams_go_out_whole_and_end_as_they_should() {
+    each_kind(&[], |world, kind| {
+        if !far_away(world) {
+            return;
+        }
+        let _server = echo(world, &FAR);
+        let script = format!(
+            "{HELPERS}
+import errno, struct, threading
+for at in {FAR:?}:
+    s = tcp(at, 7007)
+    sent = bytes(range(256)) * 8192
+    threading.Thread(target=lambda: (s.sendall(sent), s.shutdown(socket.SHUT_WR))).start()
+    got = b''
+    while d := s.recv(65536): got += d
+    assert got == sent, (len(got), len(sent))
+    # Half-closed, it still hears.
+    s = tcp(at, 7008); s.sendall(b'x' * 100000); s.shutdown(socket.SHUT_WR)
+    assert s.recv(100) == b'100000' and s.recv(100) == b''
+    # Nobody listens there: the far end's word, at once.
+    assert fails(tcp, at, 9) == errno.ECONNREFUSED
+    # A reset is a reset.
+    s = tcp(at, 7007); s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close()
+print('well')
+"
+        );
+        inside(world, kind, FIXED, &script).run().ok().says("well");
+    });
+}
+
+#[test]
+fn datagrams_have_one_port_for_everybody_and_hear_errors() {
+    each_kind(&[], |world, kind| {
+        if !far_away(world) {
+            return;
+        }
+        let _server = echo(world, &FAR);
+        let script = format!(
+            "{HELPERS}
+import errno
+for at in {FAR:?}:
+    s = udp(at); ports = set()
+    for n in (1, 1400, 20000):
+        s.sendto(b'x' * n, (at, 7007)); d, who = s.recvfrom(65536)
+        assert who[:2] == (at, 7007) and d.endswith(b':' + b'x' * n), (who, len(d)); ports.add(d.split(b':')[0])
+    assert len(ports) == 1, ports
+    s.connect((at, 9)); s.send(b'x'); assert fails(s.recvmsg, 1) == errno.ECONNREFUSED
+print('well')
+"
+        );
+        inside(world, kind, FIXED, &script).run().ok().says("well");
+        for (at, ping) in FAR.iter().zip(["ping", "ping"]) {
+            let args = ["--kind", kind, "--link", FIXED, "--", ping, "-c", "2", "-i", "0.2", "-W", "5", at];
+            world.run(args).run().ok().says("2 received");
+        }
+    });
+}
+
+#[test]
+fn the_network_says_addresses_and_names() {
+    each_kind(&[], |world, kind| {
+        let far = far_away(world);
+        let link = "switch:lan,ip=auto";
+        let mut web = world
+            .run(["--kind", kind, "--name", "web", "--link", "switch:lan,ip=10.0.2.5/24", "--", "cat"])
+            .keep_stdin()
+            .start();
+        assert!(wait_until(Duration::from_secs(10), || {
+            world.viewnet(["stack", "show", "web"]).run().stdout.contains("10.0.2.5")
+        }));
+        let dig = |args: &[&str]| {
+            let args = ["dig", "+short", "+time=5", "+tries=1", "@10.0.2.1"].iter().chain(args);
+            world.run(["--kind", kind, "--link", link, "--"]).args(args).run().ok()
+        };
+        dig(&["web.view"]).says("10.0.2.5");
+        dig(&["-x", "10.0.2.5"]).says("web.view.");
+        assert_eq!(dig(&["nobody.view"]).stdout, "");
+        let shown = world.run(["--kind", kind, "--link", link, "--", "ip", "addr"]).run().ok();
+        assert!(
+            shown.stdout.contains("fd00:10:0:2:") && shown.stdout.contains("inet 10.0.2."),
+            "{}",
+            shown.stdout
+        );
+        let figures = json(world.viewnet(["gateway", "show", "--switch", "lan", "--json"]).run());
+        assert!(figures["leases"].as_u64().unwrap() >= 1, "{figures}");
+        if far {
+            let _server = echo(world, &FAR);
+            let script = format!(
+                "{HELPERS}\nfor at in {FAR:?}:\n s = tcp(at, 7007); s.send(b'hello'); assert s.recv(9) == b'hello'\nprint('well')"
+            );
+            inside(world, kind, link, &script).run().ok().says("well");
+        }
+        web.close_stdin();
+        web.wait().ok();
+    });
+}
+
+#[test]
+fn the_hosts_loopback_is_reachable_only_if_asked_for() {
+    each_kind(&[], |world, kind| {
+        let _server = echo(world, &["127.0.0.1"]);
+        let script = format!("{HELPERS}\nprint(fails(tcp, '10.0.2.1', 7007), fails(tcp, '127.0.0.1', 7007))");
+        inside(world, kind, FIXED, &script).run().ok().says("111 111");
+        world.viewnet(["gateway", "set", "--switch", "lan", "--host-loopback"]).run().ok();
+        let script = format!(
+            "{HELPERS}\ns = tcp('10.0.2.1', 7007); s.send(b'hello'); print(s.recv(9))\n\
+             s = udp(''); s.sendto(b'x', ('10.0.2.1', 7007)); print(s.recvfrom(99)[1])"
+        );
+        inside(world, kind, FIXED, &script).run().ok().says("b'hello'\n('10.0.2.1', 7007)");
+    });
+}
+
+#[test]
+fn rules_say_who_goes_where_and_can_be_changed() {
+    each_kind(&["--isolate", "--allow", "192.0.2.1:7007"], |world, kind| {
+        if !far_away(world) {
+            return;
+        }
+        let _server = echo(world, &FAR);
+        let script =
+            format!("{HELPERS}\nprint(fails(tcp, '192.0.2.1', 7007), fails(tcp, '192.0.2.1', 7008))");
+        inside(world, kind, FIXED, &script).run().ok().says("None 113");
+        world.viewnet(["gateway", "set", "--switch", "lan", "--deny", ":7007"]).run().ok();
+        inside(world, kind, FIXED, &script).run().ok().says("113 None");
+        let shown = json(world.viewnet(["gateway", "show", "--switch", "lan", "--json"]).run());
+        assert_eq!(shown["rules"]["deny"][0], ":7007", "{shown}");
+        assert!(shown["prohibited"].as_u64().unwrap() >= 2, "{shown}");
+    });
+}
+
+#[test]
+fn a_gateway_is_listed_and_goes_with_its_switch() {
+    each_user(|world| {
+        world.viewnet(["gateway", "up", "--switch", "lan"]).run().code(1);
+        world.viewnet(["switch", "up", "lan"]).run().ok();
+        world.viewnet(["gateway", "up", "--switch", "lan", "--ip", "10.9.0.1/24"]).run().ok();
+        let again = world.viewnet(["gateway", "up", "--switch", "lan"]).run().code(1);
+        assert!(again.stderr.starts_with("viewnet: cannot start the gateway: "), "{}", again.stderr);
+        world.viewnet(["gateway", "ls"]).run().ok().says("switch:lan");
+        world.viewnet(["gateway", "show", "--switch", "lan"]).run().ok().says("10.9.0.1/24");
+        world.viewnet(["switch", "down", "lan"]).run().ok();
+        assert!(wait_until(Duration::from_secs(5), || {
+            !world.viewnet(["gateway", "ls"]).run().ok().stdout.contains("switch:lan")
+        }));
+        let gone = world.viewnet(["gateway", "show", "--switch", "lan"]).run().code(1);
+        assert!(gone.stderr.contains("gateway up"), "{}", gone.stderr);
+    });
+}
