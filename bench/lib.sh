@@ -97,6 +97,14 @@ user_ns() {
     until_ok 50 sh -c "[ \"\$(cat /proc/$NSPID/comm)\" = sleep ]" || die "user_ns"
     nsenter -t "$NSPID" -n sysctl -qw net.ipv4.ip_local_port_range="1024 65000" net.ipv4.tcp_tw_reuse=1 2>/dev/null
 }
+# a host and a server beyond it; sets HOST, the prefix of what runs on the host, SRV, ADDR
+beyond() {
+    ns_add host up; veth_pair host e0 up e0
+    addr host e0 10.77.0.2/24; addr up e0 10.77.0.1/24
+    ip -n "$(ns host)" route add default via 10.77.0.1
+    HOST="ip netns exec $(ns host)"; SRV="ip netns exec $(ns up)"; ADDR=10.77.0.1
+    save HOST
+}
 # --- viewnet ------------------------------------------------------------------
 # VN: prefix that runs viewnet's commands as BENCH_UID, its sockets in our state folder.
 # $1: mode of its /dev/net/tun (0666; 0600 closes it). VN0: the same as it is, without mount namespace

@@ -35,7 +35,7 @@ use crate::smol::net::Trouble;
 
 /// Connections at once: each takes a descriptor.
 pub(super) const MAX_STREAMS: usize = 32_768;
-/// How long a connection that is not established may take, or half of one may be silent (RFC 5382, REQ-5 b).
+/// How long a connection may take to be established (RFC 5382, REQ-5 b).
 const TRANSITORY: Duration = Duration::from_secs(4 * 60);
 /// How long an established connection may be silent (RFC 5382, REQ-5 a).
 const ESTABLISHED: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
@@ -63,6 +63,8 @@ struct Stream {
     readable: bool,
     /// It may take something.
     writable: bool,
+    /// The far end may have said everything, or have gone: that is read, too.
+    ending: bool,
     /// The far end has said everything.
     host_finished: bool,
     /// The engine knows.
@@ -140,6 +142,7 @@ impl Streams {
             phase: Phase::Connecting,
             readable: false,
             writable: false,
+            ending: false,
             host_finished: false,
             inside_told: false,
             host_told: false,
@@ -159,6 +162,7 @@ impl Streams {
         let Some(Some(stream)) = self.streams.get_mut(slot) else { return };
         let over = EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP;
         stream.readable |= events.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | over);
+        stream.ending |= events.intersects(EpollFlags::EPOLLRDHUP | over);
         stream.writable |= events.intersects(EpollFlags::EPOLLOUT | over);
         if stream.phase == Phase::Connecting {
             if !events.intersects(EpollFlags::EPOLLOUT | over) {
@@ -248,7 +252,6 @@ impl Streams {
             stream.host_told = true;
             // One that is not connected any more says so when it is read.
             let _ = rustix::net::shutdown(&stream.host, Shutdown::Write);
-            self.flows.set_lifetime(now, slot, ESTABLISHED);
         }
         if stream.host_finished && !stream.inside_told {
             stream.inside_told = true;
@@ -313,7 +316,11 @@ impl Stream {
                 self.host_finished = true;
                 0
             }
-            Ok((count, _)) => count,
+            Ok((count, _)) => {
+                // There was no more; what comes now is an event (epoll(7), question 9).
+                self.readable = count == room.len() || self.ending;
+                count
+            }
             Err(rustix::io::Errno::AGAIN) => {
                 self.readable = false;
                 0

@@ -144,7 +144,7 @@ impl Net {
             return;
         }
         let wish = Wish {
-            source: offender.or((route == Some(RouteKind::Local)).then_some(packet.destination)),
+            source: offender.or_else(|| (route == Some(RouteKind::Local)).then_some(packet.destination)),
             link: is_link_local(packet.source).then_some(packet.link),
             ..Wish::default()
         };

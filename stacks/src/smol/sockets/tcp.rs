@@ -238,7 +238,7 @@ impl Engine {
             }
             self.drop_stream(id);
         }
-        let listener = self.find_listener(&ends).or(self.catcher.filter(|_| self.net.transparent));
+        let listener = self.find_listener(&ends).or_else(|| self.catcher.filter(|_| self.net.transparent));
         match listener {
             Some(listener) if syn && !ack && !rst => self.handle_syn(now, listener, &ends, packet),
             _ if rst => {}

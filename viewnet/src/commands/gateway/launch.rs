@@ -76,9 +76,8 @@ pub(super) fn serve(path: &Path) -> Result<Exit, Failure> {
 /// The gateway, or nothing in the process that only forked it.
 fn set_up(path: &Path, line: &mut Line) -> Result<Option<(Server, crate::eye::Eye)>, Failure> {
     let internal = |e: nix::errno::Errno| Failure::io(START, &e.into());
-    let config = match line.receive::<Config>() {
-        Ok(Received::Message(config, _)) => config,
-        _ => return Err(Refusal::new(START, "nobody said what it is to be").into()),
+    let Ok(Received::Message(config, _)) = line.receive::<Config>() else {
+        return Err(Refusal::new(START, "nobody said what it is to be").into());
     };
     let runtime = Runtime::locate()?;
     if let Fork::Parent(_) = process::fork().map_err(internal)? {
