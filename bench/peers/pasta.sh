@@ -1,10 +1,10 @@
 #!/bin/sh
-# pasta at its defaults, to a server beyond the host (as an unprivileged uid)
+# pasta, to a server beyond the host (as an unprivileged uid); the server is the host's router, which pasta would take for the host
 . "$(dirname "$0")/../lib.sh"
 PASTA=${PASTA:-pasta}
 peer_start() {
     beyond
-    bg pasta $HOST $(rootless) $PASTA -q -f -4 --config-net -- sleep infinity
+    bg pasta $HOST $(rootless) $PASTA -q -f -4 --config-net --no-map-gw -- sleep infinity
     until_ok 50 inside || return 1
     CLI="nsenter -t $(inside) -n"
 }

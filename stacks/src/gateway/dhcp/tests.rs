@@ -1,3 +1,5 @@
+//! Leases: who gets which address, and when again.
+
 use super::*;
 use proptest::prelude::*;
 

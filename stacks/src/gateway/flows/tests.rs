@@ -1,3 +1,5 @@
+//! Flows: how they end, who gives one up, and that the table keeps its limits.
+
 use super::*;
 use proptest::prelude::*;
 
