@@ -10,8 +10,8 @@ const FAR: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 /// What the view is told of its network.
 const FIXED: &str = "switch:lan,ip=10.0.2.2/24,ip=fd00:10:0:2::2/64,gw=10.0.2.1,gw=fd00:10:0:2::1";
 
-/// TCP and UDP echo at an address, port 7: the UDP one says from which port it was asked, too. On TCP port 8 it answers
-/// once it has heard everything.
+/// TCP and UDP echo at an address, port 7007: the UDP one says from which port it was asked, too. On TCP port 7008 it answers
+/// once it has heard everything, and on port 7009 it has the first and the last word.
 const ECHO: &str = r#"
 import socket, sys, threading
 def stream(s):
@@ -21,11 +21,13 @@ def late(s):
     n = 0
     while d := s.recv(65536): n += len(d)
     s.sendall(b'%d' % n); s.close()
+def bye(s):
+    s.send(b'bye'); s.close()
 def accept(l, serve):
     while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()
 for at in sys.argv[1:]:
     f = socket.AF_INET6 if ':' in at else socket.AF_INET
-    for port, serve in ((7007, stream), (7008, late)):
+    for port, serve in ((7007, stream), (7008, late), (7009, bye)):
         l = socket.socket(f); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         l.bind((at, port)); l.listen(); threading.Thread(target=accept, args=(l, serve), daemon=True).start()
     def datagrams(f=f, at=at):
@@ -102,7 +104,7 @@ fn streams_go_out_whole_and_end_as_they_should() {
         let _server = echo(world, &FAR);
         let script = format!(
             "{HELPERS}
-import errno, struct, threading
+import errno, struct, threading, time
 for at in {FAR:?}:
     s = tcp(at, 7007)
     sent = bytes(range(256)) * 8192
@@ -115,6 +117,10 @@ for at in {FAR:?}:
     assert s.recv(100) == b'100000' and s.recv(100) == b''
     # Nobody listens there: the far end's word, at once.
     assert fails(tcp, at, 9) == errno.ECONNREFUSED
+    # Where the far end went first, the port is free again at once.
+    for n in range(3):
+        s = socket.socket(kind(at)); s.settimeout(5); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(('', 40000)); s.connect((at, 7009)); assert s.recv(9) == b'bye' and s.recv(9) == b''; s.close(); time.sleep(0.2)
     # A reset is a reset.
     s = tcp(at, 7007); s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close()
 print('well')

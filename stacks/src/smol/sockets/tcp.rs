@@ -238,8 +238,7 @@ impl Engine {
             }
             self.drop_stream(id);
         }
-        let listener = self.find_listener(&ends).or_else(|| self.catcher.filter(|_| self.net.transparent));
-        match listener {
+        match self.find_listener(&ends) {
             Some(listener) if syn && !ack && !rst => self.handle_syn(now, listener, &ends, packet),
             _ if rst => {}
             _ => self.refuse(now, packet),
@@ -247,7 +246,8 @@ impl Engine {
     }
 
     fn find_listener(&self, ends: &Ends) -> Option<SocketId> {
-        self.streams.find(&self.sockets, &self.secret, ends, listener_score)
+        let found = self.streams.find(&self.sockets, &self.secret, ends, listener_score);
+        found.or_else(|| self.catcher.filter(|_| self.net.transparent))
     }
 
     /// A segment of a connection we have.
