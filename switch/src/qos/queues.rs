@@ -298,17 +298,25 @@ impl PortQueues {
         Ok(new)
     }
 
-    /// Takes the frames of other queues over; gives each that finds no room to `lost`.
-    pub fn take_over(&mut self, mut old: Self, mut lost: impl FnMut()) {
-        for queue in &mut old.queues {
+    /// Takes the frames of other queues over; calls `lost` for each that finds no room.
+    pub fn take_over(&mut self, old: &mut Self, mut lost: impl FnMut()) {
+        old.drain(|next| {
+            let [first, second] = next.bytes;
+            if !self.push(&next.hdr, next.vid, next.priority, &[first, second, &[], &[]]) {
+                lost();
+            }
+        });
+    }
+
+    /// Takes all frames out, queue by queue.
+    pub fn drain(&mut self, mut each: impl FnMut(Queued<'_>)) {
+        for queue in &mut self.queues {
             while let Some(next) = queue.fifo.peek() {
-                let [first, second] = next.bytes;
-                if !self.push(&next.hdr, next.vid, next.priority, &[first, second, &[], &[]]) {
-                    lost();
-                }
+                each(next);
                 queue.fifo.pop();
             }
         }
+        self.backlog = 0;
     }
 
     /// Promises a VLAN a rate.

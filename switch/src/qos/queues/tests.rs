@@ -95,17 +95,16 @@ fn a_reservation_gets_its_rate_under_load_and_leaves_the_rest() {
     queues.reserve(Reservation { vid: vid(10), rate: rate("30M"), max: None }).unwrap();
     queues.reserve(Reservation { vid: vid(20), rate: rate("20M"), max: Some(rate("25M")) }).unwrap();
     let (begin, mut sent) = (start(), [0usize; 4]);
-    let run =
-        |queues: &mut PortQueues, from: u64, to: u64, loads: &[(u16, u8)], sent: &mut [usize; 4]| {
-            for ms in from..to {
-                for (mark, (vlan, priority)) in loads.iter().enumerate() {
-                    while push(queues, *vlan, pcp(*priority), mark as u8, 1250) {}
-                }
-                for (mark, len) in drain(queues, begin + Duration::from_millis(ms)) {
-                    sent[usize::from(mark)] += len * 8;
-                }
+    let run = |queues: &mut PortQueues, from: u64, to: u64, loads: &[(u16, u8)], sent: &mut [usize; 4]| {
+        for ms in from..to {
+            for (mark, (vlan, priority)) in loads.iter().enumerate() {
+                while push(queues, *vlan, pcp(*priority), mark as u8, 1250) {}
             }
-        };
+            for (mark, len) in drain(queues, begin + Duration::from_millis(ms)) {
+                sent[usize::from(mark)] += len * 8;
+            }
+        }
+    };
     // A strict class that would take everything.
     run(&mut queues, 0, 1000, &[(10, 0), (20, 0), (1, 7), (1, 0)], &mut sent);
     let mbits = sent.map(|bits| bits as f64 / 1e6);
@@ -130,7 +129,7 @@ fn frames_survive_another_shape() {
     let mut new = old.reshaped(shape("1")).err();
     assert!(matches!(new.take(), Some(ShapeError::Promised(..))));
     let mut new = old.released(vid(10)).unwrap().reshaped(shape("1")).unwrap();
-    new.take_over(old, || panic!("there is room"));
+    new.take_over(&mut old, || panic!("there is room"));
     assert_eq!(drain(&mut new, start()).len(), 3);
 }
 
