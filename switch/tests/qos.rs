@@ -4,6 +4,7 @@
 mod common;
 
 use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use common::{Namespace, Served, access, any_port, eventually, isolated, transfer, trunk};
@@ -139,6 +140,7 @@ fn has_vlan_interfaces() -> bool {
 struct Ovs {
     ns: Namespace,
     dir: tempfile::TempDir,
+    servers: Vec<Child>,
 }
 
 impl Ovs {
@@ -149,23 +151,35 @@ impl Ovs {
             eprintln!("SKIPPED, there is no Open vSwitch");
             return None;
         }
-        let ovs = Self { ns, dir };
+        let mut ovs = Self { ns, dir, servers: Vec::new() };
         ovs.sh("ovsdb-tool create conf.db /usr/share/openvswitch/vswitch.ovsschema");
-        ovs.sh("ovsdb-server conf.db --remote=punix:db.sock --pidfile --detach --no-chdir --log-file=db.log 2>/dev/null");
-        ovs.sh("ovs-vsctl --db=unix:db.sock --no-wait init");
-        ovs.sh("ovs-vswitchd unix:$PWD/db.sock --pidfile --detach --no-chdir --log-file=ovs.log 2>/dev/null");
-        ovs.vsctl("set Open_vSwitch . other_config:vlan-limit=2");
-        ovs.vsctl("add-br br0 -- set bridge br0 datapath_type=netdev");
+        ovs.serve("ovsdb-server conf.db --remote=punix:db.sock");
+        ovs.vsctl("--no-wait init");
+        ovs.serve("ovs-vswitchd unix:db.sock");
+        ovs.vsctl("-- set Open_vSwitch . other_config:vlan-limit=2");
+        ovs.vsctl("-- add-br br0 -- set bridge br0 datapath_type=netdev");
         Some(ovs)
     }
 
     fn sh(&self, command: &str) {
         let dir = self.dir.path().display();
-        self.ns.sh(&format!("cd {dir}; export OVS_RUNDIR={dir} OVS_LOGDIR={dir} OVS_DBDIR={dir}; {command}"));
+        self.ns.sh(&format!("cd {dir}; export OVS_RUNDIR={dir}; {command}"));
     }
 
+    /// Waits for the server, and for what it was told to be done.
     fn vsctl(&self, command: &str) {
-        self.sh(&format!("ovs-vsctl --timeout=10 --db=unix:db.sock -- {command}"));
+        self.sh(&format!("ovs-vsctl --retry --timeout=10 --db=unix:db.sock {command}"));
+    }
+
+    fn serve(&mut self, command: &str) {
+        let mut words = command.split(' ').map(str::to_owned);
+        let (program, dir) = (words.next().unwrap(), self.dir.path().to_owned());
+        let words: Vec<String> = words.collect();
+        self.servers.push(self.ns.run(move || {
+            let mut command = Command::new(program);
+            command.args(words).env("OVS_RUNDIR", &dir).current_dir(&dir).stderr(Stdio::null());
+            command.spawn().unwrap()
+        }));
     }
 
     /// A port with this configuration, and the other end of its cable as a descriptor.
@@ -173,15 +187,17 @@ impl Ovs {
         self.ns.sh(&format!(
             "ip link add {name} type veth peer name {far} && ip link set {name} up && ip link set {far} up"
         ));
-        self.vsctl(&format!("add-port br0 {name} {settings}"));
+        self.vsctl(&format!("-- add-port br0 {name} {settings}"));
         self.ns.packet(far)
     }
 }
 
 impl Drop for Ovs {
     fn drop(&mut self) {
-        let dir = self.dir.path().display();
-        self.ns.try_sh(&format!("cd {dir}; kill $(cat ovs-vswitchd.pid ovsdb-server.pid)"));
+        for server in &mut self.servers {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
     }
 }
 
