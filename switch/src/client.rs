@@ -14,6 +14,7 @@ use std::time::Duration;
 use msocket_proto::line::{CallError, Line, LineError};
 use serde::de::DeserializeOwned;
 
+pub use crate::control::traffic;
 pub use crate::control::{Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VlanInfo};
 pub use crate::ports::Kind;
 use crate::ports::ring::Handover;
@@ -121,6 +122,30 @@ impl Client {
     /// The connection's, or no such port.
     pub fn stations(&mut self, filter: MacFilter) -> Result<Vec<Station>, CallError> {
         self.call(&Request::MacLs(filter))
+    }
+
+    /// The ports that do something to priorities or keep rates.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn qos(&mut self) -> Result<Vec<traffic::QosInfo>, CallError> {
+        self.call(&Request::QosLs)
+    }
+
+    /// The ports that have limits or are shut.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn guards(&mut self) -> Result<Vec<traffic::GuardInfo>, CallError> {
+        self.call(&Request::GuardLs)
+    }
+
+    /// The rates that are promised.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn reservations(&mut self) -> Result<Vec<traffic::ReserveInfo>, CallError> {
+        self.call(&Request::ReserveLs)
     }
 
     /// Ends it.

@@ -13,10 +13,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use self::traffic::{
+    GuardInfo, GuardSet, MacAdd, MacRm, PortOpen, QosInfo, QosSet, ReserveAdd, ReserveInfo, ReserveRm,
+    VlanSet,
+};
 use crate::frame::Mac;
+use crate::guard::{Police, Shut};
 use crate::port::{DropReason, Offloads};
 use crate::ports::Kind;
 use crate::vlan::{PortVlans, Vid};
+
+pub mod traffic;
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;
@@ -74,6 +81,28 @@ pub enum Request {
     MacLs(MacFilter),
     /// Forgets stations. Answer: how many.
     MacFlush(MacFilter),
+    /// Pins a station to a port. Answer: `null`.
+    MacAdd(MacAdd),
+    /// Forgets a pinned station. Answer: `null`.
+    MacRm(MacRm),
+    /// Changes a VLAN. Answer: `null`.
+    VlanSet(VlanSet),
+    /// Opens or shuts a port. Answer: `null`.
+    PortOpen(PortOpen),
+    /// Sets what a port does to priorities and which rates it keeps. Answer: `null`.
+    QosSet(QosSet),
+    /// The ports that were told such things. Answer: a list of [`QosInfo`].
+    QosLs,
+    /// Sets a port's limits on storms and stations. Answer: `null`.
+    GuardSet(GuardSet),
+    /// The ports that have such limits or are shut. Answer: a list of [`GuardInfo`].
+    GuardLs,
+    /// Promises a VLAN a rate on a port. Answer: `null`.
+    ReserveAdd(ReserveAdd),
+    /// Takes a promise back. Answer: `null`.
+    ReserveRm(ReserveRm),
+    /// The promises. Answer: a list of [`ReserveInfo`].
+    ReserveLs,
     /// Ends the switch. Answer: `null`, once the socket's file is gone.
     Down,
 }
@@ -174,6 +203,9 @@ pub struct PortInfo {
     pub tx_bytes: u64,
     /// Frames dropped, by reason; reasons that did not occur are absent.
     pub drops: BTreeMap<DropReason, u64>,
+    /// Why it is shut, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shut: Option<Shut>,
 }
 
 /// A VLAN.
@@ -193,6 +225,18 @@ pub struct VlanInfo {
     pub rx_bytes: u64,
     /// Those that went to every member.
     pub flooded: u64,
+    /// Frames sent, on all ports.
+    #[serde(default)]
+    pub tx_frames: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub tx_bytes: u64,
+    /// Frames not let in, for the VLAN's rate.
+    #[serde(default)]
+    pub limited: u64,
+    /// The rate its frames keep, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub police: Option<Police>,
 }
 
 /// Which stations are meant; absent fields mean all.
@@ -217,6 +261,9 @@ pub struct Station {
     pub port: String,
     /// How many milliseconds ago it was last heard.
     pub age_ms: u64,
+    /// It is pinned to its port.
+    #[serde(rename = "static", default)]
+    pub pinned: bool,
 }
 
 /// Any answer, as the switch writes it.
@@ -230,6 +277,9 @@ pub(crate) enum Answer {
     Added(PortAdded),
     Vlans(Vec<VlanInfo>),
     Stations(Vec<Station>),
+    Qos(Vec<QosInfo>),
+    Guards(Vec<GuardInfo>),
+    Reservations(Vec<ReserveInfo>),
     Count(usize),
 }
 
@@ -247,6 +297,10 @@ mod tests {
             Request::PortAdd(Attach::new(Kind::Tap))
         );
         assert!(read(r#"{"op":"vlan_rm","vid":0}"#).is_err());
+        let qos = r#"{"op":"qos_set","port":"a","police":{"rate_bps":1000000}}"#;
+        let Request::QosSet(QosSet { port, qos }) = read(qos).unwrap() else { panic!("it is a qos_set") };
+        assert_eq!((port.as_str(), qos.shape, qos.police.unwrap().rate.bps()), ("a", None, 1_000_000));
+        assert!(read(r#"{"op":"reserve_add","port":"a","vid":10,"rate_bps":1}"#).is_err());
         assert!(read(r#"{"op":"reboot"}"#).is_err());
     }
 }

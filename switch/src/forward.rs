@@ -6,7 +6,7 @@
 //! alone, in the order of 802.1Q-2018 clause 8.6 (the order decides which drop is counted); [`tag_edit`]
 //! is what one egress port does to the tag.
 
-use crate::frame::{Frame, MAX_FRAME, Mac, TAG_LEN, TagEdit, Tci};
+use crate::frame::{Frame, MAX_FRAME, Mac, Priority, TAG_LEN, TPID, TPID_SERVICE, Tag, TagEdit, Tci};
 use crate::offload::VnetHdr;
 use crate::port::DropReason;
 use crate::vlan::{Egress, PortVlans, Refused, Vid};
@@ -19,7 +19,7 @@ pub struct Admitted<'a> {
     /// Its VLAN.
     pub vid: Vid,
     /// The tag it came with.
-    pub tag: Option<Tci>,
+    pub tag: Option<Tag>,
     /// Where it goes.
     pub destination: Mac,
     /// Where it comes from.
@@ -31,7 +31,7 @@ pub struct Admitted<'a> {
 /// # Errors
 /// The reason it is dropped for.
 pub fn admit<'a>(vlans: &PortVlans, hdr: &VnetHdr, bytes: &'a [u8]) -> Result<Admitted<'a>, DropReason> {
-    let frame = Frame::new(bytes).ok_or(DropReason::Short)?;
+    let frame = Frame::with(bytes, vlans.tagging()).ok_or(DropReason::Short)?;
     let tag = frame.tag();
     let room = if tag.is_some() { 0 } else { TAG_LEN };
     if bytes.len() + room > MAX_FRAME {
@@ -51,18 +51,24 @@ pub fn admit<'a>(vlans: &PortVlans, hdr: &VnetHdr, bytes: &'a [u8]) -> Result<Ad
         Refused::Reserved => DropReason::BadTag,
         Refused::NotAllowed => DropReason::VlanNotAllowed,
     })?;
+    let tag = frame.tpid().zip(tag).map(|(tpid, tci)| Tag { tpid, tci });
     Ok(Admitted { frame, vid, tag, destination, source })
 }
 
-/// What happens to the tag of a frame of `vid` that came with `tag` and leaves as `egress` says. Priority
-/// bits survive from tag to tag (802.1Q clause 6.9.3); a frame without tag has priority 0.
-pub fn tag_edit(tag: Option<Tci>, vid: Vid, egress: Egress) -> TagEdit {
-    match (tag, egress) {
-        (None, Egress::Untagged) => TagEdit::Keep,
-        (None, Egress::Tagged) => TagEdit::Push(Tci(vid.number())),
-        (Some(_), Egress::Untagged) => TagEdit::Pop,
-        (Some(tci), Egress::Tagged) if tci.raw_vid() == vid.number() => TagEdit::Keep,
-        (Some(tci), Egress::Tagged) => TagEdit::Set(tci.with_vid(vid)),
+/// What happens to the tag of a frame of `vid` that came with `tag`, leaves as `egress` says and with `priority`,
+/// if there is a tag to tell it.
+pub fn tag_edit(tag: Option<Tag>, vid: Vid, egress: Egress, priority: Priority) -> TagEdit {
+    let tpid = match (egress, tag) {
+        (Egress::Untagged, None) => return TagEdit::Keep,
+        (Egress::Untagged, Some(_)) => return TagEdit::Pop,
+        (Egress::Tagged, _) => TPID,
+        (Egress::Service, _) => TPID_SERVICE,
+    };
+    let new = Tag { tpid, tci: Tci::of(priority, vid) };
+    match tag {
+        None => TagEdit::Push(new),
+        Some(old) if old == new => TagEdit::Keep,
+        Some(_) => TagEdit::Set(new),
     }
 }
 
@@ -107,16 +113,23 @@ mod tests {
     #[test]
     fn tags_in_and_out() {
         let vid = Vid::new(10).unwrap();
+        let tag = |n| Some(Tag::from(Tci(n)));
+        let service = |n| Tag { tpid: TPID_SERVICE, tci: Tci(n) };
         let table = [
             (None, Egress::Untagged, TagEdit::Keep),
-            (None, Egress::Tagged, TagEdit::Push(Tci(10))),
-            (Some(Tci(10)), Egress::Untagged, TagEdit::Pop),
-            (Some(Tci(0xA00A)), Egress::Tagged, TagEdit::Keep),
-            (Some(Tci(0xA000)), Egress::Tagged, TagEdit::Set(Tci(0xA00A))),
-            (Some(Tci(0xA000)), Egress::Untagged, TagEdit::Pop),
+            (None, Egress::Tagged, TagEdit::Push(Tci(10).into())),
+            (None, Egress::Service, TagEdit::Push(service(10))),
+            (tag(10), Egress::Untagged, TagEdit::Pop),
+            (tag(0xA00A), Egress::Tagged, TagEdit::Keep),
+            (tag(0xA000), Egress::Tagged, TagEdit::Set(Tci(0xA00A).into())),
+            (tag(0xA000), Egress::Untagged, TagEdit::Pop),
+            (tag(0xB00A), Egress::Service, TagEdit::Set(service(0xB00A))),
+            (Some(service(10)), Egress::Service, TagEdit::Keep),
+            (Some(service(0x200A)), Egress::Tagged, TagEdit::Set(Tci(0x200A).into())),
         ];
         for (tag, egress, expected) in table {
-            assert_eq!(tag_edit(tag, vid, egress), expected);
+            let priority = tag.map_or_else(Priority::default, |tag| tag.tci.priority());
+            assert_eq!(tag_edit(tag, vid, egress, priority), expected);
         }
     }
 }

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fdb::MAX_ENTRIES_PER_PORT;
+use crate::guard::{Guard, GuardRules, Police, Shut};
+use crate::qos::priority::{PriorityRules, Tables};
 use crate::vlan::PortVlans;
 
 /// Ports at most in one switch: a flood must end, and each costs a descriptor or two.
@@ -75,6 +78,24 @@ pub enum DropReason {
     VlanNotAllowed,
     /// In: the destination is behind the port it came from.
     SamePort,
+    /// In: more than the port's rate.
+    RateLimit,
+    /// In: more than the VLAN's rate.
+    VlanRateLimit,
+    /// In: one broadcast too many.
+    StormBroadcast,
+    /// In: one multicast too many.
+    StormMulticast,
+    /// In: one frame to an unknown station too many.
+    StormUnknown,
+    /// In: from one station too many.
+    MacLimit,
+    /// In: from a station that is pinned to another port.
+    WrongPort,
+    /// In: the port is shut.
+    Shut,
+    /// Out: its queue had no room.
+    QueueFull,
     /// Out: the wire had no room.
     Full,
     /// Out: the interface is down or refused the frame.
@@ -85,7 +106,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 20] = [
         Self::Short,
         Self::Long,
         Self::BadSource,
@@ -94,6 +115,15 @@ impl DropReason {
         Self::BadTag,
         Self::VlanNotAllowed,
         Self::SamePort,
+        Self::RateLimit,
+        Self::VlanRateLimit,
+        Self::StormBroadcast,
+        Self::StormMulticast,
+        Self::StormUnknown,
+        Self::MacLimit,
+        Self::WrongPort,
+        Self::Shut,
+        Self::QueueFull,
         Self::Full,
         Self::Refused,
         Self::Uncuttable,
@@ -142,6 +172,43 @@ pub struct Port {
     pub offloads: Offloads,
     /// What it counted.
     pub counters: Counters,
+    /// What it does to priorities.
+    pub priorities: PriorityRules,
+    /// The same as tables.
+    pub(crate) tables: Tables,
+    /// Its limits, if it has any.
+    pub(crate) guard: Option<Box<Guard>>,
+    /// Stations learned behind it at most.
+    pub(crate) mac_limit: u32,
+    /// Why it is shut, if it is.
+    pub shut: Option<Shut>,
+}
+
+impl Port {
+    /// A port that was told no more than this.
+    pub(crate) fn new(name: &str, vlans: PortVlans, offloads: Offloads) -> Self {
+        Self {
+            name: name.to_owned(),
+            vlans,
+            offloads,
+            counters: Counters::default(),
+            priorities: PriorityRules::default(),
+            tables: Tables::default(),
+            guard: None,
+            mac_limit: MAX_ENTRIES_PER_PORT,
+            shut: None,
+        }
+    }
+
+    /// Its limits on storms and stations.
+    pub fn guard_rules(&self) -> GuardRules {
+        self.guard.as_ref().map_or_else(GuardRules::default, |guard| guard.rules())
+    }
+
+    /// The rate that arriving frames keep.
+    pub fn police(&self) -> Option<Police> {
+        self.guard.as_ref().and_then(|guard| guard.police())
+    }
 }
 
 /// Is `name` fit for a port: 1 to 64 printable ASCII characters without space?

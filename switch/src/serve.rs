@@ -2,7 +2,8 @@
 //!
 //! # Theory of operation
 //! One thread, one epoll. Ready ports are served in turn, at most `plugs::BATCH` frames each, and every frame is
-//! written to its egress ports at once, so nothing is queued here: the queues are the kernel's. Control
+//! written to its egress ports at once, so nothing is queued here: the queues are the kernel's, but for ports that were
+//! given some (`queues`). Control
 //! connections are served between the ports' turns and never waited for. [`Server::new`] takes the path, so that
 //! whoever started the switch learns of an error before it is sent to the background; [`Server::run`] returns when
 //! the switch is told to end (`down`, SIGTERM, SIGINT), was idle for long enough, or lost its watcher: a
@@ -16,6 +17,8 @@
 
 mod connections;
 mod plugs;
+mod queues;
+mod traffic;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -198,7 +201,7 @@ impl Server {
                 }
             }
             self.plugs.run(now, &mut self.switch);
-            self.plugs.handle_timeout(now, &self.switch);
+            self.plugs.handle_timeout(now, &mut self.switch);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
             let mut hall =
                 connections::Hall { switch: &mut self.switch, plugs: &mut self.plugs, epoll: &self.epoll };

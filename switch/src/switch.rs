@@ -17,20 +17,30 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::fdb::{Entry, Fdb};
+use crate::fdb::{Entry, Fdb, Learned, MAX_ENTRIES_PER_PORT};
 use crate::forward::{self, Admitted};
-use crate::frame::{Frame, Mac, TagEdit};
+use crate::frame::{Frame, Mac, Priority, TagEdit};
+use crate::guard::{Flood, Policer, Shut, Violation};
 use crate::offload::VnetHdr;
 use crate::port::{self, Counters, DropReason, MAX_PORTS, Offloads, Port, PortId};
+use crate::qos::priority::PcpMap;
 use crate::vlan::{self, PortVlans, Vid, VidSet};
 
 /// Size of a table with a place for every 12-bit VLAN number.
 const VLANS: usize = 4096;
 
-/// Where a frame goes.
-#[derive(Debug, Default)]
+/// Where a frame goes, and what it is there.
+#[derive(Debug)]
 pub struct Egress {
     list: Vec<Transmit>,
+    vid: Vid,
+    priority: Priority,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self { list: Vec::new(), vid: Vid::DEFAULT, priority: Priority::default() }
+    }
 }
 
 /// One port a frame leaves by.
@@ -52,6 +62,16 @@ impl Egress {
     pub fn as_slice(&self) -> &[Transmit] {
         &self.list
     }
+
+    /// Its VLAN.
+    pub fn vid(&self) -> Vid {
+        self.vid
+    }
+
+    /// Its priority.
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
 }
 
 /// What a VLAN counted.
@@ -63,6 +83,12 @@ pub struct VlanCounters {
     pub rx_bytes: u64,
     /// Those of them that went to every member: broadcast, multicast, unknown.
     pub flooded: u64,
+    /// Frames sent, on all ports.
+    pub tx_frames: u64,
+    /// Their bytes, as they left.
+    pub tx_bytes: u64,
+    /// Frames not let in, for the VLAN's rate.
+    pub limited: u64,
 }
 
 /// Why a port cannot be had.
@@ -91,8 +117,11 @@ pub struct Switch {
     fdb: Fdb,
     /// Per VLAN its members, but those in `trunks`.
     members: Vec<Vec<Member>>,
-    /// Ports that carry every VLAN, with their native one.
-    trunks: Vec<(PortId, Option<Vid>)>,
+    /// Ports that carry every VLAN.
+    trunks: Vec<Trunk>,
+    /// How many ports change priorities on the way out.
+    remapping: usize,
+    vlan_rates: FxHashMap<Vid, Policer>,
     vlan_counters: Vec<VlanCounters>,
     vlan_names: FxHashMap<Vid, String>,
 }
@@ -101,6 +130,20 @@ pub struct Switch {
 struct Member {
     port: PortId,
     egress: vlan::Egress,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Trunk {
+    port: PortId,
+    native: Option<Vid>,
+    /// How frames leave that are not of the native VLAN.
+    egress: vlan::Egress,
+}
+
+impl Trunk {
+    fn egress(&self, vid: Vid) -> vlan::Egress {
+        if self.native == Some(vid) { vlan::Egress::Untagged } else { self.egress }
+    }
 }
 
 impl Switch {
@@ -113,6 +156,8 @@ impl Switch {
             fdb: Fdb::new(age),
             members: vec![Vec::new(); VLANS],
             trunks: Vec::new(),
+            remapping: 0,
+            vlan_rates: FxHashMap::default(),
             vlan_counters: vec![VlanCounters::default(); VLANS],
             vlan_names: FxHashMap::default(),
         }
@@ -132,7 +177,7 @@ impl Switch {
         let ingress = self.ports.get_mut(port.index())?.as_mut()?;
         ingress.counters.rx_frames += 1;
         ingress.counters.rx_bytes += bytes.len() as u64;
-        let admitted = match forward::admit(&ingress.vlans, hdr, bytes) {
+        let (admitted, priority) = match ingress.admit(now, hdr, bytes) {
             Ok(admitted) => admitted,
             Err(reason) => {
                 log::trace!("port {}: dropped a frame of {} bytes: {reason:?}", ingress.name, bytes.len());
@@ -140,10 +185,24 @@ impl Switch {
                 return None;
             }
         };
+        (out.vid, out.priority) = (admitted.vid, priority);
+        let limit = ingress.mac_limit;
+        let broken = match self.fdb.learn_within(now, admitted.vid, admitted.source, port, limit) {
+            Learned::Yes => None,
+            Learned::NoRoom => (limit < MAX_ENTRIES_PER_PORT).then_some(DropReason::MacLimit),
+            Learned::Elsewhere => Some(DropReason::WrongPort),
+        };
+        if let Some(reason) = broken {
+            self.refuse(port, reason);
+            return None;
+        }
+        if !self.vlan_rates.is_empty() && !self.within_rate(now, bytes.len(), out) {
+            self.dropped(port, DropReason::VlanRateLimit);
+            return None;
+        }
         let counters = &mut self.vlan_counters[admitted.vid.index()];
         counters.rx_frames += 1;
         counters.rx_bytes += bytes.len() as u64;
-        self.fdb.learn(now, admitted.vid, admitted.source, port);
         let known = match admitted.destination.is_group() {
             true => None,
             false => self.fdb.lookup(now, admitted.vid, admitted.destination),
@@ -154,28 +213,71 @@ impl Switch {
                 return None;
             }
             Some(to) => self.unicast(&admitted, to, out),
-            None => self.flood(&admitted, port, out),
+            None => self.flood(now, &admitted, port, out)?,
         }
         Some(admitted.frame)
     }
 
     fn unicast(&self, admitted: &Admitted<'_>, to: PortId, out: &mut Egress) {
+        let Some(port) = self.port(to).filter(|port| port.shut.is_none()) else { return };
         // A station's port may have left the VLAN since; then the frame goes nowhere until it is heard again.
-        if let Some(egress) = self.port(to).and_then(|p| p.vlans.egress(admitted.vid)) {
-            out.list.push(Transmit { port: to, edit: forward::tag_edit(admitted.tag, admitted.vid, egress) });
+        if let Some(egress) = port.vlans.egress(admitted.vid) {
+            let priority = port.tables.egress(out.priority);
+            out.list.push(Transmit {
+                port: to,
+                edit: forward::tag_edit(admitted.tag, admitted.vid, egress, priority),
+            });
         }
     }
 
-    fn flood(&mut self, admitted: &Admitted<'_>, from: PortId, out: &mut Egress) {
-        let &Admitted { vid, tag, .. } = admitted;
+    /// Sends a frame to all members but one; `None` if it is one of too many.
+    fn flood(&mut self, now: Instant, admitted: &Admitted<'_>, from: PortId, out: &mut Egress) -> Option<()> {
+        let &Admitted { vid, tag, destination, .. } = admitted;
+        if let Some(guard) = self.ports[from.index()].as_mut().and_then(|port| port.guard.as_mut()) {
+            let flood = match destination.is_group() {
+                false => Flood::Unknown,
+                true if destination == Mac::BROADCAST => Flood::Broadcast,
+                true => Flood::Multicast,
+            };
+            if let Err(reason) = guard.judge_flood(now, flood) {
+                self.dropped(from, reason);
+                return None;
+            }
+        }
         self.vlan_counters[vid.index()].flooded += 1;
-        for member in self.members[vid.index()].iter().filter(|m| m.port != from) {
-            let edit = forward::tag_edit(tag, vid, member.egress);
+        let Self { ports, members, trunks, remapping, .. } = self;
+        // Looking at each port costs more than all the rest, and few have anything to say.
+        let written = |port: PortId| match ports[port.index()].as_ref().filter(|_| *remapping > 0) {
+            Some(port) => port.tables.egress(out.priority),
+            None => out.priority,
+        };
+        for member in members[vid.index()].iter().filter(|m| m.port != from) {
+            let edit = forward::tag_edit(tag, vid, member.egress, written(member.port));
             out.list.push(Transmit { port: member.port, edit });
         }
-        for &(port, native) in self.trunks.iter().filter(|(port, _)| *port != from) {
-            let egress = if native == Some(vid) { vlan::Egress::Untagged } else { vlan::Egress::Tagged };
-            out.list.push(Transmit { port, edit: forward::tag_edit(tag, vid, egress) });
+        for trunk in trunks.iter().filter(|trunk| trunk.port != from) {
+            let edit = forward::tag_edit(tag, vid, trunk.egress(vid), written(trunk.port));
+            out.list.push(Transmit { port: trunk.port, edit });
+        }
+        Some(())
+    }
+
+    /// A frame of `out`'s VLAN came: is it within the VLAN's rate? May mark it as drop eligible.
+    fn within_rate(&mut self, now: Instant, bytes: usize, out: &mut Egress) -> bool {
+        let Some(policer) = self.vlan_rates.get_mut(&out.vid) else { return true };
+        let judged = policer.judge(now, bytes, out.priority);
+        out.priority = judged.unwrap_or_default();
+        self.vlan_counters[out.vid.index()].limited += u64::from(judged.is_none());
+        judged.is_some()
+    }
+
+    /// A frame breaks a rule of its port; the port is shut if that is what the rule says.
+    fn refuse(&mut self, id: PortId, reason: DropReason) {
+        self.dropped(id, reason);
+        let violation = self.port(id).map(|port| port.guard_rules().violation);
+        if violation == Some(Violation::Shutdown) {
+            log::warn!("port {} is shut: {reason:?}", self.port(id).map_or("", |port| &port.name));
+            self.shut_port(id, Shut::of(reason));
         }
     }
 
@@ -185,6 +287,13 @@ impl Switch {
             counters.tx_frames += frames;
             counters.tx_bytes += bytes;
         }
+    }
+
+    /// The same frames belong to `vid`.
+    pub fn sent_in(&mut self, vid: Vid, frames: u64, bytes: u64) {
+        let counters = &mut self.vlan_counters[vid.index()];
+        counters.tx_frames += frames;
+        counters.tx_bytes += bytes;
     }
 
     /// A frame was dropped at `port`.
@@ -228,8 +337,7 @@ impl Switch {
         };
         self.join(id, &vlans);
         self.names.insert(name.to_owned(), id);
-        let counters = Counters::default();
-        self.ports[id.index()] = Some(Port { name: name.to_owned(), vlans, offloads, counters });
+        self.ports[id.index()] = Some(Port::new(name, vlans, offloads));
         Ok(id)
     }
 
@@ -246,6 +354,7 @@ impl Switch {
     pub fn remove_port(&mut self, id: PortId) -> Option<Port> {
         let port = self.ports.get_mut(id.index())?.take()?;
         self.leave(id, &port.vlans);
+        self.remapping -= usize::from(is_remapping(&port));
         self.names.remove(&port.name);
         self.fdb.forget_port(id);
         self.free.push(id.index() as u32);
@@ -256,9 +365,12 @@ impl Switch {
     pub fn set_vlans(&mut self, id: PortId, vlans: PortVlans) {
         let Some(port) = self.ports.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let old = std::mem::replace(&mut port.vlans, vlans.clone());
+        let is_open = port.shut.is_none();
         self.leave(id, &old);
-        self.join(id, &vlans);
-        self.fdb.forget_port(id);
+        if is_open {
+            self.join(id, &vlans);
+        }
+        self.fdb.forget_learned(id);
     }
 
     /// Changes a port's name.
@@ -305,7 +417,7 @@ impl Switch {
     /// Forgets the stations of a VLAN, of a port, of both or of all; returns how many.
     pub fn flush(&mut self, vid: Option<Vid>, port: Option<PortId>) -> usize {
         self.fdb.retain(|v, _, entry| {
-            vid.is_some_and(|vid| vid != v) || port.is_some_and(|port| port != entry.port)
+            entry.pinned || vid.is_some_and(|vid| vid != v) || port.is_some_and(|port| port != entry.port)
         })
     }
 
@@ -337,9 +449,10 @@ impl Switch {
     /// The VLANs that have a name, a port whose frames have no tag, or traffic; those that trunks merely allow
     /// would make a long list.
     pub fn vlans(&self) -> impl Iterator<Item = Vid> {
-        let natives: VidSet = self.trunks.iter().filter_map(|(_, native)| *native).collect();
+        let natives: VidSet = self.trunks.iter().filter_map(|trunk| trunk.native).collect();
         Vid::all().filter(move |vid| {
             self.vlan_names.contains_key(vid)
+                || self.vlan_rates.contains_key(vid)
                 || self.members[vid.index()].iter().any(|m| m.egress == vlan::Egress::Untagged)
                 || natives.contains(*vid)
                 || self.vlan_counters[vid.index()].rx_frames > 0
@@ -349,9 +462,7 @@ impl Switch {
     /// The members of a VLAN and how frames leave there; trunks that carry every VLAN are last.
     pub fn members(&self, vid: Vid) -> impl Iterator<Item = (PortId, vlan::Egress)> {
         let own = self.members[vid.index()].iter().map(|m| (m.port, m.egress));
-        own.chain(self.trunks.iter().map(move |&(port, native)| {
-            (port, if native == Some(vid) { vlan::Egress::Untagged } else { vlan::Egress::Tagged })
-        }))
+        own.chain(self.trunks.iter().map(move |trunk| (trunk.port, trunk.egress(vid))))
     }
 
     /// Forgets a VLAN: its name, counters and stations, and its place in every trunk's list.
@@ -362,17 +473,18 @@ impl Switch {
         if let Some((id, _)) = self.ports().find(|(_, port)| port.vlans.pvid() == Some(vid)) {
             return Err(id);
         }
-        let carriers: Vec<PortId> = self.members(vid).map(|(port, _)| port).collect();
-        for id in carriers {
-            let port = self.ports[id.index()].as_ref().expect("members are ports");
-            let mut vlans = port.vlans.clone();
-            if let PortVlans::Trunk { allowed, .. } = &mut vlans {
-                allowed.remove(vid);
-            }
+        let carriers: Vec<(PortId, PortVlans)> = self
+            .ports()
+            .filter(|(_, port)| port.vlans.carries(vid))
+            .map(|(id, port)| (id, port.vlans.clone()))
+            .collect();
+        for (id, mut vlans) in carriers {
+            vlans.stop_carrying(vid);
             self.set_vlans(id, vlans);
         }
-        self.flush(Some(vid), None);
+        self.fdb.retain(|v, _, _| v != vid);
         self.vlan_names.remove(&vid);
+        self.vlan_rates.remove(&vid);
         self.vlan_counters[vid.index()] = VlanCounters::default();
         Ok(())
     }
@@ -385,15 +497,15 @@ impl Switch {
     }
 
     fn join(&mut self, id: PortId, vlans: &PortVlans) {
-        if vlans.carries_all() {
-            return self.trunks.push((id, vlans.pvid()));
+        if let Some(egress) = vlans.carries_all() {
+            return self.trunks.push(Trunk { port: id, native: vlans.pvid(), egress });
         }
         for_each_vlan(vlans, |vid, egress| self.members[vid.index()].push(Member { port: id, egress }));
     }
 
     fn leave(&mut self, id: PortId, vlans: &PortVlans) {
-        if vlans.carries_all() {
-            return self.trunks.retain(|(port, _)| *port != id);
+        if vlans.carries_all().is_some() {
+            return self.trunks.retain(|trunk| trunk.port != id);
         }
         for_each_vlan(vlans, |vid, _| self.members[vid.index()].retain(|m| m.port != id));
     }
@@ -403,13 +515,18 @@ impl Switch {
     }
 }
 
+fn is_remapping(port: &Port) -> bool {
+    port.priorities.egress != PcpMap::IDENTITY
+}
+
 fn for_each_vlan(vlans: &PortVlans, mut each: impl FnMut(Vid, vlan::Egress)) {
     let candidates: Box<dyn Iterator<Item = Vid>> = match vlans {
-        PortVlans::Access { vid } => Box::new(std::iter::once(*vid)),
-        PortVlans::Trunk { .. } => Box::new(Vid::all()),
+        PortVlans::Access { vid } | PortVlans::Tunnel { vid } => Box::new(std::iter::once(*vid)),
+        _ => Box::new(Vid::all()),
     };
     candidates.filter_map(|vid| Some((vid, vlans.egress(vid)?))).for_each(|(vid, egress)| each(vid, egress));
 }
 
+mod limits;
 #[cfg(test)]
 mod tests;

@@ -157,9 +157,9 @@ proptest! {
         prop_assert!(hdr.fits(bytes.len(), Frame::new(&bytes).unwrap().header_len()));
         let edit = match (s.tagged, retag) {
             (_, 0) => TagEdit::Keep,
-            (false, _) => TagEdit::Push(Tci(9)),
+            (false, _) => TagEdit::Push(Tci(9).into()),
             (true, 1) => TagEdit::Pop,
-            (true, _) => TagEdit::Set(Tci(0x6007).with_vid(Vid::new(9).unwrap())),
+            (true, _) => TagEdit::Set(Tci(0x6007).with_vid(Vid::new(9).unwrap()).into()),
         };
         let out = collect(&hdr, &bytes, edit, Offloads { csum, ..Offloads::NONE }).unwrap();
         prop_assert_eq!(out.len(), s.payload.len().div_ceil(s.gso_size.into()).max(1));
@@ -169,7 +169,7 @@ proptest! {
             prop_assert_eq!(tag, match edit {
                 TagEdit::Keep => s.tagged.then_some(Tci(0x6007)),
                 TagEdit::Pop => None,
-                TagEdit::Push(t) | TagEdit::Set(t) => Some(t),
+                TagEdit::Push(t) | TagEdit::Set(t) => Some(t.tci),
             });
             prop_assert_eq!(hdr.needs_csum(), csum);
             let (ip, head, part) = judge(&s, hdr, frame);
@@ -199,7 +199,7 @@ proptest! {
         prop_assert_eq!(whole.len(), 1);
         bytes.copy_from_slice(&whole[0].1);
         hdr = whole[0].0;
-        let edit = if push && !s.tagged { TagEdit::Push(Tci(3)) } else { TagEdit::Keep };
+        let edit = if push && !s.tagged { TagEdit::Push(Tci(3).into()) } else { TagEdit::Keep };
         let out = collect(&hdr, &bytes, edit, Offloads::NONE).unwrap();
         prop_assert_eq!(out.len(), 1);
         let (_, _, payload) = judge(&s, &out[0].0, &out[0].1);
@@ -210,7 +210,7 @@ proptest! {
     fn a_port_with_offloads_gets_the_frame_whole(s in supers(), push: bool) {
         let (hdr, bytes) = s.frame();
         let edit = match (s.tagged, push) {
-            (false, true) => TagEdit::Push(Tci(3)),
+            (false, true) => TagEdit::Push(Tci(3).into()),
             (true, true) => TagEdit::Pop,
             _ => TagEdit::Keep,
         };
@@ -239,8 +239,8 @@ proptest! {
         let tagged = frame.tag().is_some();
         let edit = match edit {
             0 if tagged => TagEdit::Pop,
-            1 if tagged => TagEdit::Set(Tci(1)),
-            2 => TagEdit::Push(Tci(1)),
+            1 if tagged => TagEdit::Set(Tci(1).into()),
+            2 => TagEdit::Push(Tci(1).into()),
             _ => TagEdit::Keep,
         };
         for hdr in [VnetHdr { gso_type: gso, ..VnetHdr::parse(raw) }, VnetHdr { gso_type: gso, ..good }] {

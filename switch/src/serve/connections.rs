@@ -15,7 +15,7 @@ use nix::sys::epoll::{Epoll, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::plugs::{NewPlug, PlugError, Plugs};
-use super::{Options, Source, interest};
+use super::{Options, Source, interest, traffic};
 use crate::control::{
     Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VERSION, VlanInfo,
 };
@@ -276,14 +276,15 @@ impl Connections {
             Request::MacFlush(filter) => Answer::Count(switch.flush(filter.vid, select(switch, &filter)?)),
             // Asked by one who may: handled before.
             Request::Down => Answer::Done(()),
+            about_traffic => traffic::answer(now, about_traffic, hall, &self.identity.name)?,
         })
     }
 
     /// Who may ask what: see [`crate::control`].
     fn judge(&mut self, index: u32, request: &Request) -> Result<(), Refusal> {
-        use Request::{Hello, MacLs, PortAdd, PortLs, Show, VlanLs};
+        use Request::{GuardLs, Hello, MacLs, PortAdd, PortLs, QosLs, ReserveLs, Show, VlanLs};
         let allowed = match request {
-            Hello | Show | PortLs | VlanLs | MacLs(_) => true,
+            Hello | Show | PortLs | VlanLs | MacLs(_) | QosLs | GuardLs | ReserveLs => true,
             PortAdd(attach) => attach.vlans == PortVlans::default() && !attach.linger,
             _ => false,
         };
@@ -392,6 +393,7 @@ impl Hall<'_> {
                 tx_frames: counted.tx_frames,
                 tx_bytes: counted.tx_bytes,
                 drops: counted.all_drops(),
+                shut: port.shut,
             })
         };
         self.switch.ports().filter_map(info).collect()
@@ -400,10 +402,10 @@ impl Hall<'_> {
     fn vlans(&self) -> Vec<VlanInfo> {
         let name = |id| self.switch.port(id).map(|p| p.name.clone()).unwrap_or_default();
         let info = |vid| {
-            let members = |wanted| {
+            let members = |untagged| {
                 self.switch
                     .members(vid)
-                    .filter(|(_, egress)| *egress == wanted)
+                    .filter(|(_, egress)| (*egress == Egress::Untagged) == untagged)
                     .map(|(id, _)| name(id))
                     .collect()
             };
@@ -411,11 +413,15 @@ impl Hall<'_> {
             VlanInfo {
                 vid,
                 name: self.switch.vlan_name(vid).unwrap_or_default().to_owned(),
-                untagged: members(Egress::Untagged),
-                tagged: members(Egress::Tagged),
+                untagged: members(true),
+                tagged: members(false),
                 rx_frames: counted.rx_frames,
                 rx_bytes: counted.rx_bytes,
                 flooded: counted.flooded,
+                tx_frames: counted.tx_frames,
+                tx_bytes: counted.tx_bytes,
+                limited: counted.limited,
+                police: self.switch.vlan_police(vid),
             }
         };
         self.switch.vlans().map(info).collect()
@@ -433,6 +439,7 @@ impl Hall<'_> {
                 mac,
                 port: self.switch.port(entry.port).map(|p| p.name.clone()).unwrap_or_default(),
                 age_ms: now.saturating_duration_since(entry.seen).as_millis() as u64,
+                pinned: entry.pinned,
             })
             .collect();
         stations.sort_unstable_by_key(|s| (s.vid, s.mac));
@@ -440,7 +447,7 @@ impl Hall<'_> {
     }
 }
 
-fn refuse_port(error: &PortError) -> Refusal {
+pub(super) fn refuse_port(error: &PortError) -> Refusal {
     let (what, errno, hint) = match error {
         PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST, "choose another"),
         PortError::BadName => ("cannot use the name", libc::EINVAL, "choose another"),

@@ -16,6 +16,8 @@
 //! end. Rings take memory as frames wait in them. A flood to thousands may fill only some of each, and rings
 //! that were full are trimmed when they have been silent for a while.
 //!
+//! **Ports with queues** get their frames through those: see [`super::queues`].
+//!
 //! Closing a TAP waits some 30 ms for the kernel, in which no frame would move. So descriptors are closed by
 //! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
 //! instead, at once.
@@ -28,13 +30,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollFlags};
 
+use super::queues::Waiting;
 use super::{Source, interest};
 use crate::offload;
 use crate::port::{DropReason, Offloads, PortId};
 use crate::ports::ring::{Broken, Ring};
 use crate::ports::{BUFFER_LEN, Kind, Sent, Trouble, Wire, tap};
+use crate::qos::queues::PortQueues;
 use crate::switch::{Egress, PortError, Switch, Transmit};
-use crate::vlan::PortVlans;
+use crate::vlan::{PortVlans, Vid};
 
 /// Frames taken from one port before the next has its turn: at 64 KiB each, 4 MiB or about a millisecond.
 pub(super) const BATCH: usize = 64;
@@ -62,12 +66,12 @@ const BULK_FRAME: usize = 8 << 10;
 
 /// All descriptors of ports, by the core's numbers.
 pub(super) struct Plugs {
-    table: Vec<Option<Plug>>,
+    pub(super) table: Vec<Option<Plug>>,
     egress: Egress,
     /// Where the frames of a turn lie, one behind the other.
     arena: Box<[u8]>,
     taken: Vec<Taken>,
-    dead: Vec<PortId>,
+    pub(super) dead: Vec<PortId>,
     /// Ports whose interface was down when they were last looked at.
     down: Vec<PortId>,
     down_check: Option<Instant>,
@@ -78,7 +82,9 @@ pub(super) struct Plugs {
     /// How many of them, the first ones, have frames.
     waiting: usize,
     /// Rings that something was put into in this burst.
-    unflushed: Vec<PortId>,
+    pub(super) unflushed: Vec<PortId>,
+    /// Ports with frames in their queues.
+    pub(super) waiting_queues: Waiting,
     /// Rings that have taken much memory, with what they had sent when they were last looked at.
     swollen: Vec<(PortId, u64)>,
     trim_check: Option<Instant>,
@@ -92,8 +98,13 @@ struct Taken {
 
 /// A port's descriptor and what belongs to it.
 pub(super) struct Plug {
-    wire: Wire,
-    offloads: Offloads,
+    pub(super) wire: Wire,
+    pub(super) offloads: Offloads,
+    /// Where its frames wait, if they do.
+    pub(super) queues: Option<Box<PortQueues>>,
+    /// It is in [`Waiting`]'s list of this burst, and in that of ports with frames.
+    pub(super) touched: bool,
+    pub(super) listed: bool,
     dying: bool,
     /// The connection it lives and dies with.
     pub(super) owner: Option<u32>,
@@ -103,7 +114,7 @@ pub(super) struct Plug {
     /// It is in [`Plugs::awake`].
     awake: bool,
     /// It is in [`Plugs::unflushed`].
-    unflushed: bool,
+    pub(super) unflushed: bool,
     /// It is in [`Plugs::swollen`].
     swollen: bool,
 }
@@ -142,6 +153,7 @@ impl Plugs {
             awake: Vec::new(),
             waiting: 0,
             unflushed: Vec::new(),
+            waiting_queues: Waiting::default(),
             swollen: Vec::new(),
             trim_check: None,
         }
@@ -191,22 +203,36 @@ impl Plugs {
 
     /// Writes what was taken from a port where it belongs.
     fn put(&mut self, now: Instant, id: PortId, switch: &mut Switch) {
-        let Self { table, egress, arena, taken, dead, unflushed, swollen, trim_check, .. } = self;
+        let Self { table, egress, arena, taken, dead, unflushed, waiting_queues, .. } = self;
         for Taken { hdr, at } in taken.iter() {
             let Some(frame) = switch.handle_frame(now, id, hdr, &arena[at.clone()], egress) else { continue };
             for transmit in egress.as_slice() {
                 let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
                     continue;
                 };
+                if plug.queues.is_some() {
+                    plug.enqueue(hdr, frame, transmit, egress, switch);
+                    plug.touch(transmit.port, waiting_queues);
+                    continue;
+                }
                 if let Some(ring) = plug.wire.ring() {
                     ring.limit(FLOOD_MEMORY / egress.as_slice().len());
                     if !std::mem::replace(&mut plug.unflushed, true) {
                         unflushed.push(transmit.port);
                     }
                 }
-                plug.transmit(hdr, frame, transmit, switch, dead);
+                plug.transmit(hdr, frame, transmit, egress.vid(), switch, dead);
             }
         }
+        if !self.waiting_queues.touched.is_empty() {
+            self.send_touched(now, switch);
+        }
+        self.flush_rings(now);
+    }
+
+    /// The burst is over: wakes the other ends of rings that something was put into.
+    pub(super) fn flush_rings(&mut self, now: Instant) {
+        let Self { table, unflushed, swollen, trim_check, .. } = self;
         for id in unflushed.drain(..) {
             let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { continue };
             plug.unflushed = false;
@@ -366,6 +392,9 @@ impl Plugs {
         self.table[id.index()] = Some(Plug {
             wire: new.wire,
             offloads,
+            queues: None,
+            touched: false,
+            listed: false,
             dying: new.dying,
             owner: new.owner,
             errors: 0,
@@ -378,7 +407,7 @@ impl Plugs {
         Ok(id)
     }
 
-    fn plug_mut(&mut self, id: PortId) -> Option<&mut Plug> {
+    pub(super) fn plug_mut(&mut self, id: PortId) -> Option<&mut Plug> {
         self.table.get_mut(id.index())?.as_mut()
     }
 
@@ -392,6 +421,7 @@ impl Plugs {
         let Some(plug) = self.table.get_mut(id.index()).and_then(Option::take) else { return };
         let _ = epoll.delete(&plug.wire);
         switch.remove_port(id);
+        self.forget_queues(&plug, id);
         self.close(plug);
     }
 
@@ -402,11 +432,13 @@ impl Plugs {
 
     /// When to call [`Plugs::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.down_check.into_iter().chain(self.trim_check).min()
+        [self.down_check, self.trim_check, self.poll_queues()].into_iter().flatten().min()
     }
 
-    /// Looks after rings that have taken much memory, and ports whose interface is down: is it gone?
-    pub(super) fn handle_timeout(&mut self, now: Instant, switch: &Switch) {
+    /// Writes queued frames that are due, and looks after rings that have taken much memory, and ports whose interface
+    /// is down: is it gone?
+    pub(super) fn handle_timeout(&mut self, now: Instant, switch: &mut Switch) {
+        self.send_due(now, switch);
         self.trim(now, switch);
         if self.down_check.is_none_or(|at| now < at) {
             return;
@@ -464,6 +496,7 @@ impl Plug {
         hdr: &offload::VnetHdr,
         frame: crate::frame::Frame<'_>,
         transmit: &Transmit,
+        vid: Vid,
         switch: &mut Switch,
         dead: &mut Vec<PortId>,
     ) {
@@ -488,13 +521,14 @@ impl Plug {
         }
         if frames > 0 {
             switch.sent(transmit.port, frames, bytes);
+            switch.sent_in(vid, frames, bytes);
         }
         if is_dead {
             self.mark_dead(transmit.port, dead);
         }
     }
 
-    fn mark_dead(&mut self, id: PortId, dead: &mut Vec<PortId>) {
+    pub(super) fn mark_dead(&mut self, id: PortId, dead: &mut Vec<PortId>) {
         if !self.dead {
             self.dead = true;
             dead.push(id);

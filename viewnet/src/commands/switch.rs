@@ -4,17 +4,22 @@
 //! A switch is a process of its own that answers on a socket file; every command here but `up` is one
 //! connection to it, a request or two, and the answer as a table or as JSON. NAME is a name, whose socket
 //! lives in the runtime folder, or a path (with a `/`). [`launch`] starts switches, [`ensure_default`] for those
-//! who need one and do not care which; [`inspect`] asks, [`change`] changes, [`crate::tables`] prints.
+//! who need one and do not care which; [`inspect`] asks, [`change`] changes, [`qos`] and [`guard`] do both, [`crate::tables`] prints.
 
 mod change;
+mod guard;
 mod inspect;
 mod launch;
+mod qos;
 
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Subcommand};
 use msocket_proto::line::unusable;
+use switch::client::traffic::{MacAdd, MacRm};
 use switch::client::{Client, Hello};
+use switch::guard::Exceed;
+use switch::qos::rate::Rate;
 use switch::vlan::{PortVlans, Vid, VidSet};
 
 use self::launch::ensure_default;
@@ -70,9 +75,18 @@ enum Command {
     /// List, name and remove VLANs
     #[command(subcommand)]
     Vlan(Vlan),
-    /// List and forget learned addresses
+    /// List, forget and pin addresses
     #[command(subcommand)]
     Mac(Mac),
+    /// Priorities, rates and queues of ports
+    #[command(subcommand)]
+    Qos(qos::Qos),
+    /// Promise VLANs a part of a port's rate
+    #[command(subcommand)]
+    Reserve(qos::Reserve),
+    /// Limits of ports: storms, and who may be behind them
+    #[command(subcommand)]
+    Guard(guard::Guard),
     #[command(hide = true)]
     Serve(launch::Serve),
 }
@@ -116,6 +130,20 @@ enum Port {
         #[arg(long, value_name = "NEW")]
         rename: Option<String>,
     },
+    /// Let nothing in or out of a port until it is opened
+    Shut {
+        #[command(flatten)]
+        target: Target,
+        /// The port's name
+        port: String,
+    },
+    /// Open a port that was shut, or shut itself
+    Open {
+        #[command(flatten)]
+        target: Target,
+        /// The port's name
+        port: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -138,6 +166,22 @@ enum Vlan {
         #[arg(long, value_name = "TEXT", default_value = "")]
         name: String,
     },
+    /// Limit the rate of a VLAN's frames, all ports together
+    Set {
+        #[command(flatten)]
+        target: Target,
+        /// The VLAN, 1 to 4094
+        vid: Vid,
+        /// The rate, as 50M; what is more is dropped. `off` for none
+        #[arg(long, value_name = "RATE")]
+        rate: OrOff<Rate>,
+        /// Bytes that may come at once
+        #[arg(long, value_name = "BYTES", value_parser = switch::qos::rate::bytes)]
+        burst: Option<u32>,
+        /// What happens to frames beyond the rate: `drop`, or `mark` them to be dropped first
+        #[arg(long, value_name = "ACTION", value_parser = qos::exceed())]
+        exceed: Option<Exceed>,
+    },
     /// Forget a VLAN and take it off every trunk
     Rm {
         #[command(flatten)]
@@ -159,13 +203,48 @@ enum Mac {
         #[arg(long)]
         json: bool,
     },
-    /// Forget learned addresses
+    /// Forget learned addresses; pinned ones stay
     Flush {
         #[command(flatten)]
         target: Target,
         #[command(flatten)]
         filter: Filter,
     },
+    /// Pin a station to a port: it is believed nowhere else, and not forgotten
+    Add {
+        #[command(flatten)]
+        target: Target,
+        /// Its address, as 02:00:00:00:00:01
+        mac: switch::frame::Mac,
+        /// The port's name
+        #[arg(long, value_name = "PORT")]
+        port: String,
+        /// Its VLAN
+        #[arg(long, value_name = "VID", default_value_t = Vid::DEFAULT)]
+        vlan: Vid,
+    },
+    /// Forget a pinned station
+    Rm {
+        #[command(flatten)]
+        target: Target,
+        /// Its address
+        mac: switch::frame::Mac,
+        /// Its VLAN
+        #[arg(long, value_name = "VID", default_value_t = Vid::DEFAULT)]
+        vlan: Vid,
+    },
+}
+
+/// A value, or the word `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct OrOff<T>(Option<T>);
+
+impl<T: std::str::FromStr> std::str::FromStr for OrOff<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text == "off" { Ok(Self(None)) } else { text.parse().map(|value| Self(Some(value))) }
+    }
 }
 
 /// Which addresses.
@@ -181,7 +260,8 @@ struct Filter {
 
 /// A port's VLANs, as typed.
 #[derive(Debug, clap::Args)]
-#[command(group = ArgGroup::new("mode").args(["access", "trunk"]))]
+#[command(group = ArgGroup::new("mode").args(["access", "trunk", "hybrid", "tunnel", "service"]))]
+#[command(group = ArgGroup::new("tagged").args(["trunk", "service"]))]
 struct Rules {
     /// One VLAN, without tags
     #[arg(long, value_name = "VID")]
@@ -189,16 +269,36 @@ struct Rules {
     /// Several VLANs, with tags: 10,20-29 or all
     #[arg(long, value_name = "LIST")]
     trunk: Option<VidSet>,
-    /// The VLAN of frames without tag on a trunk
-    #[arg(long, value_name = "VID", requires = "trunk")]
+    /// The VLAN of frames without tag on a trunk or service port
+    #[arg(long, value_name = "VID", requires = "tagged")]
     native: Option<Vid>,
+    /// Several VLANs, with tags but for those of --untagged
+    #[arg(long, value_name = "LIST")]
+    hybrid: Option<VidSet>,
+    /// The VLANs that leave a hybrid port without tags
+    #[arg(long, value_name = "LIST", requires = "hybrid")]
+    untagged: Option<VidSet>,
+    /// The VLAN of frames that come to a hybrid port without tag
+    #[arg(long, value_name = "VID", requires = "hybrid")]
+    pvid: Option<Vid>,
+    /// A customer's port: all it sends, tags and all, in one VLAN (Q-in-Q)
+    #[arg(long, value_name = "VID")]
+    tunnel: Option<Vid>,
+    /// Several VLANs, with a provider's tags (802.1ad, 0x88a8): 10,20-29 or all
+    #[arg(long, value_name = "LIST")]
+    service: Option<VidSet>,
 }
 
 impl Rules {
     fn vlans(self) -> Option<PortVlans> {
-        let native = self.native;
-        let trunk = self.trunk.map(|allowed| PortVlans::Trunk { native, allowed });
-        trunk.or_else(|| self.access.map(|vid| PortVlans::Access { vid }))
+        let Self { access, trunk, native, hybrid, untagged, pvid, tunnel, service } = self;
+        let access = access.map(|vid| PortVlans::Access { vid });
+        let trunk = trunk.map(|allowed| PortVlans::Trunk { native, allowed });
+        let untagged = untagged.unwrap_or_else(VidSet::none);
+        let hybrid = hybrid.map(|allowed| PortVlans::Hybrid { pvid, allowed, untagged });
+        let tunnel = tunnel.map(|vid| PortVlans::Tunnel { vid });
+        let service = service.map(|allowed| PortVlans::Service { native, allowed });
+        access.or(trunk).or(hybrid).or(tunnel).or(service)
     }
 }
 
@@ -222,11 +322,26 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Port(Port::Set { target, port, rules, rename }) => {
             change::port_set(&target, &runtime, port, rules, rename)?;
         }
+        Command::Port(Port::Shut { target, port }) => change::port_open(&target, &runtime, port, false)?,
+        Command::Port(Port::Open { target, port }) => change::port_open(&target, &runtime, port, true)?,
+        Command::Vlan(Vlan::Set { target, vid, rate, burst, exceed }) => {
+            let police = qos::police(None, Some(rate), burst, exceed)?;
+            change::vlan_set(&target, &runtime, vid, police)?;
+        }
         Command::Vlan(Vlan::Ls { target, json }) => inspect::vlans(&target, &runtime, json)?,
         Command::Vlan(Vlan::Add { target, vid, name }) => change::vlan_add(&target, &runtime, vid, name)?,
         Command::Vlan(Vlan::Rm { target, vid }) => change::vlan_rm(&target, &runtime, vid)?,
         Command::Mac(Mac::Ls { target, filter, json }) => inspect::macs(&target, &runtime, filter, json)?,
         Command::Mac(Mac::Flush { target, filter }) => change::mac_flush(&target, &runtime, filter)?,
+        Command::Mac(Mac::Add { target, mac, port, vlan }) => {
+            change::mac_add(&target, &runtime, MacAdd { vid: vlan, mac, port })?;
+        }
+        Command::Mac(Mac::Rm { target, mac, vlan }) => {
+            change::mac_rm(&target, &runtime, MacRm { vid: vlan, mac })?;
+        }
+        Command::Qos(command) => qos::run_qos(command, &runtime)?,
+        Command::Reserve(command) => qos::run_reserve(command, &runtime)?,
+        Command::Guard(command) => guard::run(command, &runtime)?,
     }
     Ok(Exit::Done)
 }

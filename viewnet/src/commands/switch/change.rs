@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use clap::ArgGroup;
+use switch::client::traffic::{MacAdd, MacRm, PortOpen, VlanSet};
 use switch::client::{Attach, Kind, MacFilter, Request};
+use switch::guard::Police;
 use switch::ports::{packet, tap};
 use switch::vlan::Vid;
 
@@ -73,7 +75,7 @@ pub(super) fn port_set(
     let vlans = rules.vlans();
     if vlans.is_none() && rename.is_none() {
         return Err(Failure::new("cannot change the port", "nothing to change was given")
-            .hint("give --access, --trunk or --rename"));
+            .hint("give --access, --trunk, --hybrid, --tunnel, --service or --rename"));
     }
     request(target, runtime, "cannot change the port", &Request::PortSet { port, vlans, rename })
 }
@@ -94,7 +96,35 @@ pub(super) fn mac_flush(target: &Target, runtime: &Runtime, filter: Filter) -> R
     print(&format!("{count} forgotten\n"))
 }
 
-fn request(target: &Target, runtime: &Runtime, what: &str, request: &Request) -> Result<(), Failure> {
+pub(super) fn port_open(target: &Target, runtime: &Runtime, port: String, open: bool) -> Result<(), Failure> {
+    let what = if open { "cannot open the port" } else { "cannot shut the port" };
+    request(target, runtime, what, &Request::PortOpen(PortOpen { port, open }))
+}
+
+pub(super) fn vlan_set(
+    target: &Target,
+    runtime: &Runtime,
+    vid: Vid,
+    police: Option<Police>,
+) -> Result<(), Failure> {
+    request(target, runtime, "cannot change the VLAN", &Request::VlanSet(VlanSet { vid, police }))
+}
+
+pub(super) fn mac_add(target: &Target, runtime: &Runtime, add: MacAdd) -> Result<(), Failure> {
+    request(target, runtime, "cannot pin the station", &Request::MacAdd(add))
+}
+
+pub(super) fn mac_rm(target: &Target, runtime: &Runtime, rm: MacRm) -> Result<(), Failure> {
+    request(target, runtime, "cannot unpin the station", &Request::MacRm(rm))
+}
+
+/// Asks for one change.
+pub(super) fn request(
+    target: &Target,
+    runtime: &Runtime,
+    what: &str,
+    request: &Request,
+) -> Result<(), Failure> {
     target.connect(runtime)?.call(request).map_err(|e| call_failed(what, e))
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use switch::client::{Client, MacFilter, PortInfo, Show, Station, VlanInfo};
 
+use super::qos::police_cell;
 use super::{Filter, Target, connect};
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
@@ -129,7 +130,8 @@ pub(super) fn macs(target: &Target, runtime: &Runtime, filter: Filter, json: boo
         return print_json(&stations);
     }
     let row = |s: &Station| {
-        [s.vid.to_string(), s.mac.to_string(), s.port.clone(), format!("{:.1} s", s.age_ms as f64 / 1000.0)]
+        let heard = if s.pinned { "pinned".to_owned() } else { format!("{:.1} s", s.age_ms as f64 / 1000.0) };
+        [s.vid.to_string(), s.mac.to_string(), s.port.clone(), heard]
     };
     print(&table(["VLAN", "ADDRESS", "PORT", "HEARD"], stations.iter().map(row)))
 }
@@ -148,7 +150,7 @@ fn port_table(ports: &[PortInfo]) -> String {
         [
             p.name.clone(),
             kind.as_ref().and_then(|k| k.as_str()).unwrap_or_default().to_owned(),
-            p.vlans.to_string(),
+            if p.shut.is_some() { format!("{} (shut)", p.vlans) } else { p.vlans.to_string() },
             p.rx_frames.to_string(),
             p.rx_bytes.to_string(),
             p.tx_frames.to_string(),
@@ -168,12 +170,20 @@ fn vlan_table(vlans: &[VlanInfo]) -> String {
             if v.name.is_empty() { "-".to_owned() } else { v.name.clone() },
             v.rx_frames.to_string(),
             v.rx_bytes.to_string(),
+            v.tx_frames.to_string(),
+            v.tx_bytes.to_string(),
             v.flooded.to_string(),
+            police_cell(v.police),
+            v.limited.to_string(),
             list(&v.untagged),
             list(&v.tagged),
         ]
     };
-    table(["VLAN", "NAME", "FRAMES", "BYTES", "FLOODED", "UNTAGGED", "TAGGED"], vlans.iter().map(row))
+    let heads = [
+        "VLAN", "NAME", "RX", "RX BYTES", "TX", "TX BYTES", "FLOODED", "RATE", "LIMITED", "UNTAGGED",
+        "TAGGED",
+    ];
+    table(heads, vlans.iter().map(row))
 }
 
 /// Seconds in the two largest units.
