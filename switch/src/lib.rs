@@ -28,5 +28,6 @@ pub mod offload;
 pub mod port;
 pub mod ports;
 pub mod serve;
+pub mod stp;
 pub mod switch;
 pub mod vlan;

@@ -18,7 +18,7 @@ pub const MAX_PORTS: usize = 8192;
 pub const MAX_NAME: usize = 64;
 
 /// A port's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PortId(u32);
 
