@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Mac;
 use crate::port::{DropReason, Offloads};
 use crate::ports::Kind;
+use crate::stp::bpdu::Role;
+use crate::stp::config::{Change, PortChange, State, Tree};
 use crate::vlan::{PortVlans, Vid};
 
 /// Version of the protocol.
@@ -74,6 +76,18 @@ pub enum Request {
     MacLs(MacFilter),
     /// Forgets stations. Answer: how many.
     MacFlush(MacFilter),
+    /// The spanning tree. Answer: [`Tree`].
+    Stp,
+    /// Changes the spanning tree, turns it on or off. Answer: `null`.
+    StpSet(Change),
+    /// Changes what a port is to the spanning tree. Answer: `null`.
+    StpPortSet {
+        /// Its name.
+        port: String,
+        /// What is to change.
+        #[serde(flatten)]
+        change: PortChange,
+    },
     /// Ends the switch. Answer: `null`, once the socket's file is gone.
     Down,
 }
@@ -162,6 +176,9 @@ pub struct PortInfo {
     pub vlans: PortVlans,
     /// What it takes.
     pub offloads: Offloads,
+    /// What it is to the spanning tree; absent while that is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stp: Option<PortStp>,
     /// Does it stay when the connection it was added by ends?
     pub linger: bool,
     /// Frames that arrived, dropped ones included; a super-segment is one.
@@ -174,6 +191,15 @@ pub struct PortInfo {
     pub tx_bytes: u64,
     /// Frames dropped, by reason; reasons that did not occur are absent.
     pub drops: BTreeMap<DropReason, u64>,
+}
+
+/// A port of the spanning tree, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStp {
+    /// What it is to its link.
+    pub role: Role,
+    /// What it does with frames.
+    pub state: State,
 }
 
 /// A VLAN.
@@ -231,6 +257,7 @@ pub(crate) enum Answer {
     Vlans(Vec<VlanInfo>),
     Stations(Vec<Station>),
     Count(usize),
+    Tree(Tree),
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stp::config::State;
 use crate::vlan::PortVlans;
 
 /// Ports at most in one switch: a flood must end, and each costs a descriptor or two.
@@ -81,11 +82,13 @@ pub enum DropReason {
     Refused,
     /// Out: a super-segment that cannot be cut for this port.
     Uncuttable,
+    /// In: the spanning tree has the port discard, or learn only.
+    Blocked,
 }
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Short,
         Self::Long,
         Self::BadSource,
@@ -97,6 +100,7 @@ impl DropReason {
         Self::Full,
         Self::Refused,
         Self::Uncuttable,
+        Self::Blocked,
     ];
 }
 
@@ -140,6 +144,8 @@ pub struct Port {
     pub vlans: PortVlans,
     /// What it takes.
     pub offloads: Offloads,
+    /// What the spanning tree lets it do.
+    pub state: State,
     /// What it counted.
     pub counters: Counters,
 }

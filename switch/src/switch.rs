@@ -11,7 +11,12 @@
 //! [`Switch::dropped`]. Ports come and go with [`Switch::add_port`] and [`Switch::remove_port`]. Time is an
 //! argument; [`Switch::poll_timeout`] says when [`Switch::handle_timeout`] has work.
 //!
+//! A port that the spanning tree (`crate::stp`) does not let forward is in no list of members, so that floods do
+//! not meet it; frames from it, and to stations behind it, meet one comparison.
+//!
 //! Read: IEEE 802.1Q-2018 clause 8.6 (the forwarding process).
+
+mod spanning;
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +27,11 @@ use crate::forward::{self, Admitted};
 use crate::frame::{Frame, Mac, TagEdit};
 use crate::offload::VnetHdr;
 use crate::port::{self, Counters, DropReason, MAX_PORTS, Offloads, Port, PortId};
+use crate::stp::{self, config::State};
 use crate::vlan::{self, PortVlans, Vid, VidSet};
+use spanning::Spanning;
+
+pub use spanning::StpError;
 
 /// Size of a table with a place for every 12-bit VLAN number.
 const VLANS: usize = 4096;
@@ -77,6 +86,9 @@ pub enum PortError {
     /// The switch is full.
     #[error("the switch has {MAX_PORTS} ports already")]
     Full,
+    /// The spanning tree has no number for it.
+    #[error("the spanning tree has numbers for {} ports only", stp::MAX_PORTS)]
+    NoNumber,
     /// No such port.
     #[error("there is no port `{0}`")]
     Unknown(String),
@@ -95,6 +107,7 @@ pub struct Switch {
     trunks: Vec<(PortId, Option<Vid>)>,
     vlan_counters: Vec<VlanCounters>,
     vlan_names: FxHashMap<Vid, String>,
+    spanning: Spanning,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +128,7 @@ impl Switch {
             trunks: Vec::new(),
             vlan_counters: vec![VlanCounters::default(); VLANS],
             vlan_names: FxHashMap::default(),
+            spanning: Spanning::default(),
         }
     }
 
@@ -134,12 +148,23 @@ impl Switch {
         ingress.counters.rx_bytes += bytes.len() as u64;
         let admitted = match forward::admit(&ingress.vlans, hdr, bytes) {
             Ok(admitted) => admitted,
+            Err(DropReason::LinkLocal) if self.spanning.wants(bytes) => {
+                self.hear_bpdu(now, port, bytes);
+                return None;
+            }
             Err(reason) => {
                 log::trace!("port {}: dropped a frame of {} bytes: {reason:?}", ingress.name, bytes.len());
                 ingress.counters.count_drop(reason);
                 return None;
             }
         };
+        if ingress.state != State::Forwarding {
+            ingress.counters.count_drop(DropReason::Blocked);
+            if ingress.state == State::Learning {
+                self.fdb.learn(now, admitted.vid, admitted.source, port);
+            }
+            return None;
+        }
         let counters = &mut self.vlan_counters[admitted.vid.index()];
         counters.rx_frames += 1;
         counters.rx_bytes += bytes.len() as u64;
@@ -160,8 +185,10 @@ impl Switch {
     }
 
     fn unicast(&self, admitted: &Admitted<'_>, to: PortId, out: &mut Egress) {
-        // A station's port may have left the VLAN since; then the frame goes nowhere until it is heard again.
-        if let Some(egress) = self.port(to).and_then(|p| p.vlans.egress(admitted.vid)) {
+        // A station's port may have left the VLAN since; then the frame goes nowhere until it is heard again. Or
+        // it learns, and does not forward yet.
+        let open = self.port(to).filter(|port| port.state == State::Forwarding);
+        if let Some(egress) = open.and_then(|port| port.vlans.egress(admitted.vid)) {
             out.list.push(Transmit { port: to, edit: forward::tag_edit(admitted.tag, admitted.vid, egress) });
         }
     }
@@ -199,11 +226,12 @@ impl Switch {
         if self.fdb.next_expiry().is_some_and(|at| at <= now) {
             self.fdb.expire(now);
         }
+        self.tick_stp(now);
     }
 
     /// When to call [`Switch::handle_timeout`], if nothing else happens first.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.fdb.next_expiry()
+        self.fdb.next_expiry().into_iter().chain(self.stp().map(stp::Bridge::poll_timeout)).min()
     }
 
     /// Adds a port.
@@ -219,6 +247,9 @@ impl Switch {
         self.check_name(name)?;
         let id = match self.free.pop() {
             Some(index) => PortId::new(index),
+            None if self.stp().is_some() && self.ports.len() >= stp::MAX_PORTS => {
+                return Err(PortError::NoNumber);
+            }
             None if self.ports.len() >= MAX_PORTS => return Err(PortError::Full),
             None => {
                 let index = self.ports.len() as u32;
@@ -229,7 +260,9 @@ impl Switch {
         self.join(id, &vlans);
         self.names.insert(name.to_owned(), id);
         let counters = Counters::default();
-        self.ports[id.index()] = Some(Port { name: name.to_owned(), vlans, offloads, counters });
+        let state = State::Forwarding;
+        self.ports[id.index()] = Some(Port { name: name.to_owned(), vlans, offloads, state, counters });
+        self.enter_tree(id);
         Ok(id)
     }
 
@@ -248,6 +281,7 @@ impl Switch {
         self.leave(id, &port.vlans);
         self.names.remove(&port.name);
         self.fdb.forget_port(id);
+        self.leave_tree(id);
         self.free.push(id.index() as u32);
         Some(port)
     }
@@ -256,8 +290,11 @@ impl Switch {
     pub fn set_vlans(&mut self, id: PortId, vlans: PortVlans) {
         let Some(port) = self.ports.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let old = std::mem::replace(&mut port.vlans, vlans.clone());
+        let open = port.state == State::Forwarding;
         self.leave(id, &old);
-        self.join(id, &vlans);
+        if open {
+            self.join(id, &vlans);
+        }
         self.fdb.forget_port(id);
     }
 
@@ -337,7 +374,8 @@ impl Switch {
     /// The VLANs that have a name, a port whose frames have no tag, or traffic; those that trunks merely allow
     /// would make a long list.
     pub fn vlans(&self) -> impl Iterator<Item = Vid> {
-        let natives: VidSet = self.trunks.iter().filter_map(|(_, native)| *native).collect();
+        let closed = self.closed().filter_map(|(_, port)| port.vlans.pvid());
+        let natives: VidSet = self.trunks.iter().filter_map(|(_, native)| *native).chain(closed).collect();
         Vid::all().filter(move |vid| {
             self.vlan_names.contains_key(vid)
                 || self.members[vid.index()].iter().any(|m| m.egress == vlan::Egress::Untagged)
@@ -346,12 +384,14 @@ impl Switch {
         })
     }
 
-    /// The members of a VLAN and how frames leave there; trunks that carry every VLAN are last.
+    /// The members of a VLAN and how frames leave there; trunks that carry every VLAN come later, and ports that the
+    /// spanning tree has closed last.
     pub fn members(&self, vid: Vid) -> impl Iterator<Item = (PortId, vlan::Egress)> {
         let own = self.members[vid.index()].iter().map(|m| (m.port, m.egress));
         own.chain(self.trunks.iter().map(move |&(port, native)| {
             (port, if native == Some(vid) { vlan::Egress::Untagged } else { vlan::Egress::Tagged })
         }))
+        .chain(self.closed().filter_map(move |(id, port)| Some((id, port.vlans.egress(vid)?))))
     }
 
     /// Forgets a VLAN: its name, counters and stations, and its place in every trunk's list.

@@ -20,6 +20,8 @@
 //! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
 //! instead, at once.
 
+mod spanning;
+
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::os::fd::OwnedFd;
@@ -71,6 +73,8 @@ pub(super) struct Plugs {
     /// Ports whose interface was down when they were last looked at.
     down: Vec<PortId>,
     down_check: Option<Instant>,
+    /// When to look whether links are up, while there is a spanning tree.
+    link_check: Option<Instant>,
     closer: Option<Sender<OwnedFd>>,
     bulk: usize,
     /// Rings that are not armed.
@@ -137,6 +141,7 @@ impl Plugs {
             dead: Vec::new(),
             down: Vec::new(),
             down_check: None,
+            link_check: None,
             closer: None,
             bulk: 0,
             awake: Vec::new(),
@@ -340,6 +345,7 @@ impl Plugs {
     /// Plugs a port in.
     pub(super) fn add(
         &mut self,
+        now: Instant,
         new: NewPlug<'_>,
         switch: &mut Switch,
         epoll: &Epoll,
@@ -375,6 +381,7 @@ impl Plugs {
             unflushed: false,
             swollen: false,
         });
+        self.enter_tree(now, id, switch);
         Ok(id)
     }
 
@@ -402,12 +409,15 @@ impl Plugs {
 
     /// When to call [`Plugs::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.down_check.into_iter().chain(self.trim_check).min()
+        [self.down_check, self.trim_check, self.link_check].into_iter().flatten().min()
     }
 
     /// Looks after rings that have taken much memory, and ports whose interface is down: is it gone?
-    pub(super) fn handle_timeout(&mut self, now: Instant, switch: &Switch) {
+    pub(super) fn handle_timeout(&mut self, now: Instant, switch: &mut Switch) {
         self.trim(now, switch);
+        if self.link_check.is_some_and(|at| at <= now) {
+            self.check_links(now, switch);
+        }
         if self.down_check.is_none_or(|at| now < at) {
             return;
         }

@@ -59,6 +59,8 @@ pub struct Bridge {
     shared: Shared,
     ports: Vec<Option<Box<Port>>>,
     root: Root,
+    /// When it was last told anything.
+    now: Instant,
     next_tick: Instant,
     changed: Option<Instant>,
     events: VecDeque<Event>,
@@ -82,6 +84,7 @@ impl Bridge {
             shared,
             ports: Vec::new(),
             root,
+            now,
             next_tick: now + TICK,
             changed: None,
             events: VecDeque::new(),
@@ -90,6 +93,7 @@ impl Bridge {
 
     /// A frame for [`bpdu::GROUP`] arrived on a port.
     pub fn handle_frame(&mut self, now: Instant, id: PortId, frame: &[u8]) {
+        self.now = now;
         let Some(port) = self.ports.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let bpdu = match Bpdu::parse(frame) {
             Ok(bpdu) => bpdu,
@@ -113,7 +117,7 @@ impl Bridge {
             port.receive(bpdu, &self.shared);
         }
         port.port_enabled = port.link && !port.shut;
-        self.run(now, Some(id));
+        self.run(Some(id));
     }
 
     /// Time passed.
@@ -122,12 +126,13 @@ impl Bridge {
             return;
         }
         // After a standstill the seconds that were missed are not made up for: nobody was heard in them.
+        self.now = now;
         self.next_tick += TICK;
         if self.next_tick <= now {
             self.next_tick = now + TICK;
         }
         self.ports.iter_mut().flatten().for_each(|port| port.tick());
-        self.run(now, None);
+        self.run(None);
     }
 
     /// When to call [`Bridge::handle_timeout`].
@@ -149,7 +154,7 @@ impl Bridge {
     ///
     /// # Panics
     /// When its number is [`MAX_PORTS`] or more.
-    pub fn add_port(&mut self, now: Instant, id: PortId, config: PortConfig, link: bool) {
+    pub fn add_port(&mut self, id: PortId, config: PortConfig, link: bool) {
         assert!(id.index() < MAX_PORTS, "whoever adds ports keeps to the limit");
         self.remove(id);
         if self.ports.len() <= id.index() {
@@ -159,14 +164,14 @@ impl Bridge {
         port.count(&mut self.shared);
         self.ports[id.index()] = Some(Box::new(port));
         self.shared.wishes.reselect = true;
-        self.run(now, Some(id));
+        self.run(Some(id));
     }
 
     /// A port is gone.
-    pub fn remove_port(&mut self, now: Instant, id: PortId) {
+    pub fn remove_port(&mut self, id: PortId) {
         if self.remove(id) {
             self.shared.wishes.reselect = true;
-            self.run(now, None);
+            self.run(None);
         }
     }
 
@@ -181,12 +186,14 @@ impl Bridge {
         let Some(port) = self.port_mut(id).filter(|port| port.link != up) else { return false };
         port.link = up;
         port.port_enabled = up && !port.shut;
-        self.run(now, Some(id));
+        self.now = now;
+        self.run(Some(id));
         true
     }
 
     /// Changes the bridge. Another protocol makes all ports begin anew.
     pub fn set_config(&mut self, now: Instant, config: Config) {
+        self.now = now;
         let anew = config.protocol != self.shared.config.protocol;
         self.shared.id = BridgeId::new(config.priority, self.shared.address);
         self.shared.config = config;
@@ -203,7 +210,7 @@ impl Bridge {
             }
         }
         self.shared.wishes.reselect = true;
-        self.run(now, None);
+        self.run(None);
     }
 
     /// Changes a port.
@@ -211,6 +218,7 @@ impl Bridge {
     /// # Errors
     /// A value that the standard forbids.
     pub fn set_port(&mut self, now: Instant, id: PortId, change: &PortChange) -> Result<(), BadValue> {
+        self.now = now;
         let Self { ports, shared, .. } = self;
         let Some(port) = ports.get_mut(id.index()).and_then(Option::as_mut) else { return Ok(()) };
         let config = change.apply(port.config)?;
@@ -223,7 +231,7 @@ impl Bridge {
             port.oper_edge = config.edge == config::Edge::On;
         }
         port.ask_reselect(shared);
-        self.run(now, Some(id));
+        self.run(Some(id));
         Ok(())
     }
 
@@ -282,7 +290,7 @@ impl Bridge {
 
     /// Lets the machines run until all rest: those of `one` port, or of all if there is none; and those of all as
     /// long as something concerns the tree.
-    fn run(&mut self, now: Instant, one: Option<PortId>) {
+    fn run(&mut self, one: Option<PortId>) {
         let changes = self.shared.topology_changes;
         let mut all = one.is_none();
         if let Some(id) = one {
@@ -299,7 +307,7 @@ impl Bridge {
         }
         debug_assert!(!all, "a bridge without rest: {self:?}");
         if self.shared.topology_changes != changes {
-            self.changed = Some(now);
+            self.changed = Some(self.now);
         }
     }
 

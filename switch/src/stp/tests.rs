@@ -31,6 +31,9 @@ fn secs(n: u64) -> Duration {
 /// A port in the network: which bridge, which port.
 type End = (usize, u32);
 
+/// A BPDU under way: when it arrives, the how manieth it is, and where.
+type Flying = (Instant, u64, usize, u32, [u8; FRAME_LEN]);
+
 struct Net {
     now: Instant,
     bridges: Vec<Bridge>,
@@ -38,7 +41,7 @@ struct Net {
     old: Vec<bool>,
     links: Vec<(End, End, bool)>,
     peers: HashMap<End, (End, usize)>,
-    flying: BinaryHeap<Reverse<(Instant, u64, usize, u32, [u8; FRAME_LEN])>>,
+    flying: BinaryHeap<Reverse<Flying>>,
     sent: u64,
     flushed: Vec<End>,
 }
@@ -53,7 +56,7 @@ impl Net {
         let mut port = |bridge: usize| {
             let id: u32 = used[bridge];
             used[bridge] += 1;
-            bridges[bridge].add_port(now, PortId::new(id), PortConfig::default(), true);
+            bridges[bridge].add_port(PortId::new(id), PortConfig::default(), true);
             (bridge, id)
         };
         let links: Vec<_> = links.iter().map(|&(a, b)| (port(a), port(b), true)).collect();
@@ -231,12 +234,11 @@ fn two_links_to_the_same_bridge_and_one_to_itself() {
 
 #[test]
 fn a_port_without_neighbour_is_the_edge_after_three_seconds() {
-    let now = start();
     let mut net = Net::rstp(1, &[]);
     let bridge = &mut net.bridges[0];
     for (n, edge) in [Edge::Auto, Edge::On, Edge::Off].into_iter().enumerate() {
         let config = PortConfig { edge, ..PortConfig::default() };
-        bridge.add_port(now, PortId::new(n as u32), config, true);
+        bridge.add_port(PortId::new(n as u32), config, true);
     }
     let states = |net: &Net| [0, 1, 2].map(|n| net.forwards((0, n)));
     assert_eq!(states(&net), [false, true, false]);
@@ -306,9 +308,8 @@ fn an_old_bridge_is_spoken_to_in_its_own_words() {
 #[test]
 fn a_topology_change_is_forgotten_everywhere_but_at_the_edge() {
     let mut net = Net::ring(5);
-    let now = net.now;
     let host = PortId::new(9);
-    net.bridges[3].add_port(now, host, PortConfig { edge: Edge::On, ..PortConfig::default() }, true);
+    net.bridges[3].add_port(host, PortConfig { edge: Edge::On, ..PortConfig::default() }, true);
     net.run(secs(20));
     net.flushed.clear();
     net.run(secs(20));
@@ -331,7 +332,10 @@ fn a_silent_neighbour_ages_out() {
     assert!(net.is_spanning());
 }
 
-fn networks() -> impl Strategy<Value = (Vec<(usize, usize)>, Vec<u16>, Vec<bool>, Vec<(usize, u64)>)> {
+/// Links, priorities, who is old, and links that change after so many milliseconds.
+type Network = (Vec<(usize, usize)>, Vec<u16>, Vec<bool>, Vec<(usize, u64)>);
+
+fn networks() -> impl Strategy<Value = Network> {
     (2..8usize).prop_flat_map(|n| {
         let link = (0..n, 0..n).prop_filter("a link to itself is tested apart", |(a, b)| a != b);
         (
@@ -375,7 +379,7 @@ proptest! {
     #[test]
     fn liars_do_not_make_it_talk(lies in prop::collection::vec((0..4u32, any::<[u8; 36]>(), 0..3u8, 0..1500u64), 0..80)) {
         let mut net = Net::ring(3);
-        net.bridges[0].add_port(net.now, PortId::new(2), PortConfig::default(), true);
+        net.bridges[0].add_port(PortId::new(2), PortConfig::default(), true);
         for (port, mut lie, kind, wait_ms) in lies {
             let mut frame = Bpdu::Tcn.to_frame(address(99));
             (lie[0], lie[1], lie[2], lie[3]) = (0, 0, 2, [0x80, 0, 2][kind as usize]);
