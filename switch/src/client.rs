@@ -15,9 +15,12 @@ use msocket_proto::line::{CallError, Line, LineError};
 use serde::de::DeserializeOwned;
 
 pub use crate::control::traffic;
-pub use crate::control::{Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VlanInfo};
+pub use crate::control::{
+    Attach, Hello, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station, VlanInfo,
+};
 pub use crate::ports::Kind;
 use crate::ports::ring::Handover;
+pub use crate::stp::config::{Change as StpChange, PortChange as StpPortChange, Tree as StpTree};
 
 /// How long a switch may take to answer; it answers at once unless its machine stands still.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -146,6 +149,14 @@ impl Client {
     /// The connection's.
     pub fn reservations(&mut self) -> Result<Vec<traffic::ReserveInfo>, CallError> {
         self.call(&Request::ReserveLs)
+    }
+
+    /// Its spanning tree.
+    ///
+    /// # Errors
+    /// The connection's, or it knows none.
+    pub fn stp(&mut self) -> Result<StpTree, CallError> {
+        self.call(&Request::Stp)
     }
 
     /// Ends it.

@@ -21,6 +21,8 @@ use crate::frame::Mac;
 use crate::guard::{Police, Shut};
 use crate::port::{DropReason, Offloads};
 use crate::ports::Kind;
+use crate::stp::bpdu::Role;
+use crate::stp::config::{Change, PortChange, State, Tree};
 use crate::vlan::{PortVlans, Vid};
 
 pub mod traffic;
@@ -103,6 +105,18 @@ pub enum Request {
     ReserveRm(ReserveRm),
     /// The promises. Answer: a list of [`ReserveInfo`].
     ReserveLs,
+    /// The spanning tree. Answer: [`Tree`].
+    Stp,
+    /// Changes the spanning tree, turns it on or off. Answer: `null`.
+    StpSet(Change),
+    /// Changes what a port is to the spanning tree. Answer: `null`.
+    StpPortSet {
+        /// Its name.
+        port: String,
+        /// What is to change.
+        #[serde(flatten)]
+        change: PortChange,
+    },
     /// Ends the switch. Answer: `null`, once the socket's file is gone.
     Down,
 }
@@ -191,6 +205,9 @@ pub struct PortInfo {
     pub vlans: PortVlans,
     /// What it takes.
     pub offloads: Offloads,
+    /// What it is to the spanning tree; absent while that is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stp: Option<PortStp>,
     /// Does it stay when the connection it was added by ends?
     pub linger: bool,
     /// Frames that arrived, dropped ones included; a super-segment is one.
@@ -206,6 +223,15 @@ pub struct PortInfo {
     /// Why it is shut, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shut: Option<Shut>,
+}
+
+/// A port of the spanning tree, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStp {
+    /// What it is to its link.
+    pub role: Role,
+    /// What it does with frames.
+    pub state: State,
 }
 
 /// A VLAN.
@@ -281,6 +307,7 @@ pub(crate) enum Answer {
     Guards(Vec<GuardInfo>),
     Reservations(Vec<ReserveInfo>),
     Count(usize),
+    Tree(Tree),
 }
 
 #[cfg(test)]

@@ -32,5 +32,6 @@ pub mod port;
 pub mod ports;
 pub mod qos;
 pub mod serve;
+pub mod stp;
 pub mod switch;
 pub mod vlan;

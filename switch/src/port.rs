@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::fdb::MAX_ENTRIES_PER_PORT;
 use crate::guard::{Guard, GuardRules, Police, Shut};
 use crate::qos::priority::{PriorityRules, Tables};
+use crate::stp::config::State;
 use crate::vlan::PortVlans;
 
 /// Ports at most in one switch: a flood must end, and each costs a descriptor or two.
@@ -21,7 +22,7 @@ pub const MAX_PORTS: usize = 8192;
 pub const MAX_NAME: usize = 64;
 
 /// A port's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PortId(u32);
 
@@ -102,11 +103,13 @@ pub enum DropReason {
     Refused,
     /// Out: a super-segment that cannot be cut for this port.
     Uncuttable,
+    /// In: the spanning tree has the port discard, or learn only.
+    Blocked,
 }
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Short,
         Self::Long,
         Self::BadSource,
@@ -127,6 +130,7 @@ impl DropReason {
         Self::Full,
         Self::Refused,
         Self::Uncuttable,
+        Self::Blocked,
     ];
 }
 
@@ -170,6 +174,8 @@ pub struct Port {
     pub vlans: PortVlans,
     /// What it takes.
     pub offloads: Offloads,
+    /// What the spanning tree lets it do.
+    pub state: State,
     /// What it counted.
     pub counters: Counters,
     /// What it does to priorities.
@@ -191,6 +197,7 @@ impl Port {
             name: name.to_owned(),
             vlans,
             offloads,
+            state: State::Forwarding,
             counters: Counters::default(),
             priorities: PriorityRules::default(),
             tables: Tables::default(),
@@ -198,6 +205,11 @@ impl Port {
             mac_limit: MAX_ENTRIES_PER_PORT,
             shut: None,
         }
+    }
+
+    /// Neither shut nor closed by the spanning tree.
+    pub fn is_open(&self) -> bool {
+        self.shut.is_none() && self.state == State::Forwarding
     }
 
     /// Its limits on storms and stations.

@@ -34,6 +34,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use connections::Connections;
 use plugs::Plugs;
 
+use crate::frame::Mac;
 use crate::port::PortId;
 use crate::switch::Switch;
 
@@ -150,11 +151,13 @@ impl Server {
         if let Some(watcher) = watcher {
             epoll.add(watcher, interest(EpollFlags::EPOLLIN, Source::Watcher))?;
         }
+        let mut switch = Switch::new(options.age);
+        switch.set_address(random_address()?);
         let mut server = Self {
             epoll,
             bound: None,
             signals,
-            switch: Switch::new(options.age),
+            switch,
             plugs: Plugs::new(),
             connections: Connections::new(options, now()),
             idle: options.idle,
@@ -207,6 +210,7 @@ impl Server {
                 connections::Hall { switch: &mut self.switch, plugs: &mut self.plugs, epoll: &self.epoll };
             self.connections.serve(now, &mut hall);
             self.switch.handle_timeout(now);
+            self.plugs.send_bpdus(&mut self.switch);
         }
     }
 
@@ -315,6 +319,14 @@ fn interest(flags: EpollFlags, source: Source) -> EpollEvent {
 #[expect(clippy::disallowed_methods, reason = "the core is told the time from here")]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// An address that no other bridge is likely to have: locally administered, as the kernel gives its own.
+fn random_address() -> io::Result<Mac> {
+    let mut address = [0; 6];
+    rustix::rand::getrandom(&mut address, rustix::rand::GetRandomFlags::empty())?;
+    address[0] = address[0] & 0xFC | 0x02;
+    Ok(Mac(address))
 }
 
 /// A port costs one descriptor, and a connection for each attached stack another.

@@ -11,7 +11,12 @@
 //! [`Switch::dropped`]. Ports come and go with [`Switch::add_port`] and [`Switch::remove_port`]. Time is an
 //! argument; [`Switch::poll_timeout`] says when [`Switch::handle_timeout`] has work.
 //!
+//! A port that the spanning tree (`crate::stp`) does not let forward is in no list of members, so that floods do
+//! not meet it; frames from it, and to stations behind it, meet one comparison.
+//!
 //! Read: IEEE 802.1Q-2018 clause 8.6 (the forwarding process).
+
+mod spanning;
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +29,11 @@ use crate::guard::{Flood, Policer, Shut, Violation};
 use crate::offload::VnetHdr;
 use crate::port::{self, Counters, DropReason, MAX_PORTS, Offloads, Port, PortId};
 use crate::qos::priority::PcpMap;
+use crate::stp::{self, config::State};
 use crate::vlan::{self, PortVlans, Vid, VidSet};
+use spanning::Spanning;
+
+pub use spanning::StpError;
 
 /// Size of a table with a place for every 12-bit VLAN number.
 const VLANS: usize = 4096;
@@ -103,6 +112,9 @@ pub enum PortError {
     /// The switch is full.
     #[error("the switch has {MAX_PORTS} ports already")]
     Full,
+    /// The spanning tree has no number for it.
+    #[error("the spanning tree has numbers for {} ports only", stp::MAX_PORTS)]
+    NoNumber,
     /// No such port.
     #[error("there is no port `{0}`")]
     Unknown(String),
@@ -124,6 +136,7 @@ pub struct Switch {
     vlan_rates: FxHashMap<Vid, Policer>,
     vlan_counters: Vec<VlanCounters>,
     vlan_names: FxHashMap<Vid, String>,
+    spanning: Spanning,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -160,6 +173,7 @@ impl Switch {
             vlan_rates: FxHashMap::default(),
             vlan_counters: vec![VlanCounters::default(); VLANS],
             vlan_names: FxHashMap::default(),
+            spanning: Spanning::default(),
         }
     }
 
@@ -179,6 +193,10 @@ impl Switch {
         ingress.counters.rx_bytes += bytes.len() as u64;
         let (admitted, priority) = match ingress.admit(now, hdr, bytes) {
             Ok(admitted) => admitted,
+            Err(DropReason::LinkLocal) if self.spanning.wants(bytes) => {
+                self.hear_bpdu(now, port, bytes);
+                return None;
+            }
             Err(reason) => {
                 log::trace!("port {}: dropped a frame of {} bytes: {reason:?}", ingress.name, bytes.len());
                 ingress.counters.count_drop(reason);
@@ -186,6 +204,14 @@ impl Switch {
             }
         };
         (out.vid, out.priority) = (admitted.vid, priority);
+        if ingress.state != State::Forwarding {
+            ingress.counters.count_drop(DropReason::Blocked);
+            if ingress.state == State::Learning {
+                let limit = ingress.mac_limit;
+                self.fdb.learn_within(now, admitted.vid, admitted.source, port, limit);
+            }
+            return None;
+        }
         let limit = ingress.mac_limit;
         let broken = match self.fdb.learn_within(now, admitted.vid, admitted.source, port, limit) {
             Learned::Yes => None,
@@ -219,8 +245,9 @@ impl Switch {
     }
 
     fn unicast(&self, admitted: &Admitted<'_>, to: PortId, out: &mut Egress) {
-        let Some(port) = self.port(to).filter(|port| port.shut.is_none()) else { return };
-        // A station's port may have left the VLAN since; then the frame goes nowhere until it is heard again.
+        // A station's port may have left the VLAN since; then the frame goes nowhere until it is heard again. Or
+        // it is shut, or learns and does not forward yet.
+        let Some(port) = self.port(to).filter(|port| port.is_open()) else { return };
         if let Some(egress) = port.vlans.egress(admitted.vid) {
             let priority = port.tables.egress(out.priority);
             out.list.push(Transmit {
@@ -308,11 +335,12 @@ impl Switch {
         if self.fdb.next_expiry().is_some_and(|at| at <= now) {
             self.fdb.expire(now);
         }
+        self.tick_stp(now);
     }
 
     /// When to call [`Switch::handle_timeout`], if nothing else happens first.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.fdb.next_expiry()
+        self.fdb.next_expiry().into_iter().chain(self.stp().map(stp::Bridge::poll_timeout)).min()
     }
 
     /// Adds a port.
@@ -328,6 +356,9 @@ impl Switch {
         self.check_name(name)?;
         let id = match self.free.pop() {
             Some(index) => PortId::new(index),
+            None if self.stp().is_some() && self.ports.len() >= stp::MAX_PORTS => {
+                return Err(PortError::NoNumber);
+            }
             None if self.ports.len() >= MAX_PORTS => return Err(PortError::Full),
             None => {
                 let index = self.ports.len() as u32;
@@ -338,6 +369,7 @@ impl Switch {
         self.join(id, &vlans);
         self.names.insert(name.to_owned(), id);
         self.ports[id.index()] = Some(Port::new(name, vlans, offloads));
+        self.enter_tree(id);
         Ok(id)
     }
 
@@ -357,6 +389,7 @@ impl Switch {
         self.remapping -= usize::from(is_remapping(&port));
         self.names.remove(&port.name);
         self.fdb.forget_port(id);
+        self.leave_tree(id);
         self.free.push(id.index() as u32);
         Some(port)
     }
@@ -365,7 +398,7 @@ impl Switch {
     pub fn set_vlans(&mut self, id: PortId, vlans: PortVlans) {
         let Some(port) = self.ports.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let old = std::mem::replace(&mut port.vlans, vlans.clone());
-        let is_open = port.shut.is_none();
+        let is_open = port.is_open();
         self.leave(id, &old);
         if is_open {
             self.join(id, &vlans);
@@ -449,7 +482,8 @@ impl Switch {
     /// The VLANs that have a name, a port whose frames have no tag, or traffic; those that trunks merely allow
     /// would make a long list.
     pub fn vlans(&self) -> impl Iterator<Item = Vid> {
-        let natives: VidSet = self.trunks.iter().filter_map(|trunk| trunk.native).collect();
+        let closed = self.closed().filter_map(|(_, port)| port.vlans.pvid());
+        let natives: VidSet = self.trunks.iter().filter_map(|trunk| trunk.native).chain(closed).collect();
         Vid::all().filter(move |vid| {
             self.vlan_names.contains_key(vid)
                 || self.vlan_rates.contains_key(vid)
@@ -459,10 +493,12 @@ impl Switch {
         })
     }
 
-    /// The members of a VLAN and how frames leave there; trunks that carry every VLAN are last.
+    /// The members of a VLAN and how frames leave there; trunks that carry every VLAN come later, and ports that the
+    /// spanning tree has closed last.
     pub fn members(&self, vid: Vid) -> impl Iterator<Item = (PortId, vlan::Egress)> {
         let own = self.members[vid.index()].iter().map(|m| (m.port, m.egress));
         own.chain(self.trunks.iter().map(move |trunk| (trunk.port, trunk.egress(vid))))
+            .chain(self.closed().filter_map(move |(id, port)| Some((id, port.vlans.egress(vid)?))))
     }
 
     /// Forgets a VLAN: its name, counters and stations, and its place in every trunk's list.

@@ -217,6 +217,16 @@ impl Wire {
         self.kind == Kind::Packet && packet::is_orphan(self.as_fd())
     }
 
+    /// Is its link up? Of a packet socket's interface that is the carrier; a TAP is up when its interface is; a ring
+    /// has its other end as long as it is there.
+    pub fn is_up(&self) -> bool {
+        match (&self.end, self.kind) {
+            (End::Ring(_), _) => true,
+            (End::Fd(fd), Kind::Packet) => packet::is_running(fd.as_fd()),
+            (End::Fd(fd), _) => tap::is_up(fd.as_fd()),
+        }
+    }
+
     /// The descriptor, to be closed; that of a ring is closed at once.
     pub fn into_fd(self) -> Option<OwnedFd> {
         match self.end {

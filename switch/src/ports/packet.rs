@@ -64,6 +64,13 @@ pub(crate) fn is_orphan(fd: BorrowedFd<'_>) -> bool {
     sys::packet_ifindex(fd).is_ok_and(|ifindex| ifindex <= 0)
 }
 
+/// Is the interface up, and somebody at the other end of its wire? What cannot be found out is taken for yes.
+pub(crate) fn is_running(fd: BorrowedFd<'_>) -> bool {
+    let flags = sys::packet_ifindex(fd).and_then(|at| sys::interface_name(fd, at));
+    let flags = flags.and_then(|name| sys::interface_flags(fd, name));
+    flags.map_or(!is_orphan(fd), |flags| flags & libc::IFF_RUNNING as u16 != 0)
+}
+
 /// Takes one frame into `buffer`, tag and all.
 ///
 /// # Errors

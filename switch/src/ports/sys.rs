@@ -151,6 +151,24 @@ pub(crate) fn packet_ifindex(fd: BorrowedFd<'_>) -> io::Result<c_int> {
     }
 }
 
+/// SIOCGIFNAME: the name of the interface `ifindex` in the socket's network, padded with NUL.
+pub(crate) fn interface_name(fd: BorrowedFd<'_>, ifindex: c_int) -> io::Result<[u8; libc::IFNAMSIZ]> {
+    let mut req = IfReq { name: [0; libc::IFNAMSIZ], flags: 0, rest: [0; 22] };
+    let [a, b, c, d] = ifindex.to_ne_bytes();
+    (req.flags, req.rest[0], req.rest[1]) = (u16::from_ne_bytes([a, b]), c, d);
+    // SAFETY: the kernel reads and writes one `struct ifreq`, whose size `IfReq` has.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFNAME as _, &raw mut req) })?;
+    Ok(req.name)
+}
+
+/// SIOCGIFFLAGS: the flags of the interface of this name in the socket's network.
+pub(crate) fn interface_flags(fd: BorrowedFd<'_>, name: [u8; libc::IFNAMSIZ]) -> io::Result<u16> {
+    let mut req = IfReq { name, flags: 0, rest: [0; 22] };
+    // SAFETY: the kernel reads and writes one `struct ifreq`, whose size `IfReq` has.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut req) })?;
+    Ok(req.flags)
+}
+
 /// recvmsg without waiting; returns the length and, from PACKET_AUXDATA, a tag (TPID, TCI) that the kernel
 /// took out of the frame.
 pub(crate) fn packet_recv(

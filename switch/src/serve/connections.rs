@@ -17,11 +17,11 @@ use nix::sys::socket::{getsockopt, sockopt};
 use super::plugs::{NewPlug, PlugError, Plugs};
 use super::{Options, Source, interest, traffic};
 use crate::control::{
-    Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VERSION, VlanInfo,
+    Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station, VERSION, VlanInfo,
 };
 use crate::port::{MAX_NAME, MAX_PORTS, Port, PortId};
 use crate::ports::Wire;
-use crate::switch::{PortError, Switch};
+use crate::switch::{PortError, StpError, Switch};
 use crate::vlan::{Egress, PortVlans};
 
 /// Connections at most: one for each port, and some to look around.
@@ -236,7 +236,7 @@ impl Connections {
                 Answer::Done(())
             }
             Request::PortLs => Answer::Ports(hall.ports()),
-            Request::PortAdd(attach) => Answer::Added(self.add_port(index, attach, fds, hall)?),
+            Request::PortAdd(attach) => Answer::Added(self.add_port(now, index, attach, fds, hall)?),
             Request::PortRm { port } => {
                 let id = find(switch, &port)?;
                 hall.plugs.remove(id, switch, hall.epoll);
@@ -274,6 +274,16 @@ impl Connections {
                 Answer::Stations(hall.stations(now, &filter, port))
             }
             Request::MacFlush(filter) => Answer::Count(switch.flush(filter.vid, select(switch, &filter)?)),
+            Request::Stp => Answer::Tree(switch.stp_tree(now)),
+            Request::StpSet(change) => {
+                switch.set_stp(now, &change).map_err(|e| refuse_stp(&e))?;
+                hall.plugs.check_links(now, switch);
+                Answer::Done(())
+            }
+            Request::StpPortSet { port, change } => {
+                let id = find(switch, &port)?;
+                Answer::Done(switch.set_stp_port(now, id, &change).map_err(|e| refuse_stp(&e))?)
+            }
             // Asked by one who may: handled before.
             Request::Down => Answer::Done(()),
             about_traffic => traffic::answer(now, about_traffic, hall, &self.identity.name)?,
@@ -282,9 +292,9 @@ impl Connections {
 
     /// Who may ask what: see [`crate::control`].
     fn judge(&mut self, index: u32, request: &Request) -> Result<(), Refusal> {
-        use Request::{GuardLs, Hello, MacLs, PortAdd, PortLs, QosLs, ReserveLs, Show, VlanLs};
+        use Request::{GuardLs, Hello, MacLs, PortAdd, PortLs, QosLs, ReserveLs, Show, Stp, VlanLs};
         let allowed = match request {
-            Hello | Show | PortLs | VlanLs | MacLs(_) | QosLs | GuardLs | ReserveLs => true,
+            Hello | Show | PortLs | VlanLs | MacLs(_) | QosLs | GuardLs | ReserveLs | Stp => true,
             PortAdd(attach) => attach.vlans == PortVlans::default() && !attach.linger,
             _ => false,
         };
@@ -307,6 +317,7 @@ impl Connections {
 
     fn add_port(
         &mut self,
+        now: Instant,
         index: u32,
         attach: Attach,
         fds: Vec<OwnedFd>,
@@ -332,7 +343,7 @@ impl Connections {
             dying: attach.dying,
             owner: (!attach.linger).then_some(index),
         };
-        let id = hall.plugs.add(new, hall.switch, hall.epoll).map_err(|e| match e {
+        let id = hall.plugs.add(now, new, hall.switch, hall.epoll).map_err(|e| match e {
             PlugError::Port(e) => refuse_port(&e),
             PlugError::Io(e) => Refusal::system(WHAT, e),
         })?;
@@ -387,6 +398,11 @@ impl Hall<'_> {
                 kind: plug.kind(),
                 vlans: port.vlans.clone(),
                 offloads: port.offloads,
+                stp: self
+                    .switch
+                    .stp()
+                    .and_then(|stp| stp.role(id))
+                    .map(|(role, state)| PortStp { role, state }),
                 linger: plug.owner.is_none(),
                 rx_frames: counted.rx_frames,
                 rx_bytes: counted.rx_bytes,
@@ -447,11 +463,18 @@ impl Hall<'_> {
     }
 }
 
+fn refuse_stp(error: &StpError) -> Refusal {
+    Refusal::new("cannot set the spanning tree", error).errno(libc::EINVAL)
+}
+
 pub(super) fn refuse_port(error: &PortError) -> Refusal {
     let (what, errno, hint) = match error {
         PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST, "choose another"),
         PortError::BadName => ("cannot use the name", libc::EINVAL, "choose another"),
         PortError::Full => ("cannot add the port", libc::ENOSPC, "remove one, or plug into another switch"),
+        PortError::NoNumber => {
+            ("cannot add the port", libc::ENOSPC, "turn it off: `viewnet switch set NAME --stp off`")
+        }
         PortError::Unknown(_) => ("no such port", libc::ENOENT, "`viewnet switch port ls` lists them"),
     };
     Refusal::new(what, error).errno(errno).hint(hint)

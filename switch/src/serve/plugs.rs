@@ -22,6 +22,8 @@
 //! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
 //! instead, at once.
 
+mod spanning;
+
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::os::fd::OwnedFd;
@@ -75,6 +77,8 @@ pub(super) struct Plugs {
     /// Ports whose interface was down when they were last looked at.
     down: Vec<PortId>,
     down_check: Option<Instant>,
+    /// When to look whether links are up, while there is a spanning tree.
+    link_check: Option<Instant>,
     closer: Option<Sender<OwnedFd>>,
     bulk: usize,
     /// Rings that are not armed.
@@ -148,6 +152,7 @@ impl Plugs {
             dead: Vec::new(),
             down: Vec::new(),
             down_check: None,
+            link_check: None,
             closer: None,
             bulk: 0,
             awake: Vec::new(),
@@ -221,7 +226,7 @@ impl Plugs {
                         unflushed.push(transmit.port);
                     }
                 }
-                plug.transmit(hdr, frame, transmit, egress.vid(), switch, dead);
+                plug.transmit(hdr, frame, transmit, Some(egress.vid()), switch, dead);
             }
         }
         if !self.waiting_queues.touched.is_empty() {
@@ -366,6 +371,7 @@ impl Plugs {
     /// Plugs a port in.
     pub(super) fn add(
         &mut self,
+        now: Instant,
         new: NewPlug<'_>,
         switch: &mut Switch,
         epoll: &Epoll,
@@ -404,6 +410,7 @@ impl Plugs {
             unflushed: false,
             swollen: false,
         });
+        self.enter_tree(now, id, switch);
         Ok(id)
     }
 
@@ -432,7 +439,7 @@ impl Plugs {
 
     /// When to call [`Plugs::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        [self.down_check, self.trim_check, self.poll_queues()].into_iter().flatten().min()
+        [self.down_check, self.trim_check, self.link_check, self.poll_queues()].into_iter().flatten().min()
     }
 
     /// Writes queued frames that are due, and looks after rings that have taken much memory, and ports whose interface
@@ -440,6 +447,9 @@ impl Plugs {
     pub(super) fn handle_timeout(&mut self, now: Instant, switch: &mut Switch) {
         self.send_due(now, switch);
         self.trim(now, switch);
+        if self.link_check.is_some_and(|at| at <= now) {
+            self.check_links(now, switch);
+        }
         if self.down_check.is_none_or(|at| now < at) {
             return;
         }
@@ -496,7 +506,7 @@ impl Plug {
         hdr: &offload::VnetHdr,
         frame: crate::frame::Frame<'_>,
         transmit: &Transmit,
-        vid: Vid,
+        vid: Option<Vid>,
         switch: &mut Switch,
         dead: &mut Vec<PortId>,
     ) {
@@ -521,7 +531,9 @@ impl Plug {
         }
         if frames > 0 {
             switch.sent(transmit.port, frames, bytes);
-            switch.sent_in(vid, frames, bytes);
+            if let Some(vid) = vid {
+                switch.sent_in(vid, frames, bytes);
+            }
         }
         if is_dead {
             self.mark_dead(transmit.port, dead);

@@ -78,9 +78,12 @@ impl Switch {
     /// Shuts a port: nothing goes in or out until [`Switch::open_port`].
     pub fn shut_port(&mut self, id: PortId, why: Shut) {
         let Some(port) = self.port_mut(id) else { return };
+        let was_open = port.is_open();
         port.shut = Some(why);
         let vlans = port.vlans.clone();
-        self.leave(id, &vlans);
+        if was_open {
+            self.leave(id, &vlans);
+        }
         self.fdb.forget_learned(id);
     }
 
@@ -88,8 +91,10 @@ impl Switch {
     pub fn open_port(&mut self, id: PortId) {
         let Some(port) = self.port_mut(id).filter(|port| port.shut.is_some()) else { return };
         port.shut = None;
-        let vlans = port.vlans.clone();
-        self.join(id, &vlans);
+        let (is_open, vlans) = (port.is_open(), port.vlans.clone());
+        if is_open {
+            self.join(id, &vlans);
+        }
     }
 
     /// Pins a station to a port.

@@ -11,6 +11,7 @@ mod guard;
 mod inspect;
 mod launch;
 mod qos;
+mod stp;
 
 use std::path::{Path, PathBuf};
 
@@ -57,12 +58,23 @@ enum Command {
         json: bool,
     },
     /// Change a switch
+    #[command(group = ArgGroup::new("any").multiple(true).required(true))]
     Set {
         #[command(flatten)]
         target: Target,
         /// Forget stations silent for so many seconds
-        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-        age: u64,
+        #[arg(long, group = "any", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        age: Option<u64>,
+        #[command(flatten)]
+        stp: stp::Set,
+    },
+    /// Show the spanning tree of a switch
+    Stp {
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// End a switch and all its ports
     Down {
@@ -118,7 +130,7 @@ enum Port {
         /// The port's name
         port: String,
     },
-    /// Change a port's VLANs or name
+    /// Change a port's VLANs, its name, or what it is to the spanning tree
     Set {
         #[command(flatten)]
         target: Target,
@@ -129,6 +141,8 @@ enum Port {
         /// Its new name
         #[arg(long, value_name = "NEW")]
         rename: Option<String>,
+        #[command(flatten)]
+        stp: stp::PortSet,
     },
     /// Let nothing in or out of a port until it is opened
     Shut {
@@ -314,13 +328,14 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Serve(_) => {}
         Command::Ls { json } => inspect::ls(&runtime, json)?,
         Command::Show { target, json } => inspect::show(&target, &runtime, json)?,
-        Command::Set { target, age } => change::set(&target, &runtime, age)?,
+        Command::Set { target, age, stp } => change::set(&target, &runtime, age, stp)?,
+        Command::Stp { target, json } => stp::show(&target, &runtime, json)?,
         Command::Down { target } => change::down(&target, &runtime)?,
         Command::Port(Port::Ls { target, json }) => inspect::ports(&target, &runtime, json)?,
         Command::Port(Port::Add(add)) => change::port_add(add, &runtime)?,
         Command::Port(Port::Rm { target, port }) => change::port_rm(&target, &runtime, port)?,
-        Command::Port(Port::Set { target, port, rules, rename }) => {
-            change::port_set(&target, &runtime, port, rules, rename)?;
+        Command::Port(Port::Set { target, port, rules, rename, stp }) => {
+            change::port_set(&target, &runtime, port, rules, rename, stp)?;
         }
         Command::Port(Port::Shut { target, port }) => change::port_open(&target, &runtime, port, false)?,
         Command::Port(Port::Open { target, port }) => change::port_open(&target, &runtime, port, true)?,

@@ -11,7 +11,7 @@ use switch::guard::Police;
 use switch::ports::{packet, tap};
 use switch::vlan::Vid;
 
-use super::{Filter, Rules, Target};
+use super::{Filter, Rules, Target, stp};
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::tables::print;
@@ -37,8 +37,18 @@ pub(super) struct PortAdd {
     rules: Rules,
 }
 
-pub(super) fn set(target: &Target, runtime: &Runtime, age_s: u64) -> Result<(), Failure> {
-    request(target, runtime, "cannot change the switch", &Request::Set { age_s })
+pub(super) fn set(
+    target: &Target,
+    runtime: &Runtime,
+    age: Option<u64>,
+    stp: stp::Set,
+) -> Result<(), Failure> {
+    if let Some(age_s) = age {
+        request(target, runtime, "cannot change the switch", &Request::Set { age_s })?;
+    }
+    stp.change().map_or(Ok(()), |change| {
+        request(target, runtime, "cannot change the spanning tree", &Request::StpSet(change))
+    })
 }
 
 pub(super) fn down(target: &Target, runtime: &Runtime) -> Result<(), Failure> {
@@ -71,13 +81,24 @@ pub(super) fn port_set(
     port: String,
     rules: Rules,
     rename: Option<String>,
+    stp: stp::PortSet,
 ) -> Result<(), Failure> {
-    let vlans = rules.vlans();
-    if vlans.is_none() && rename.is_none() {
-        return Err(Failure::new("cannot change the port", "nothing to change was given")
-            .hint("give --access, --trunk, --hybrid, --tunnel, --service or --rename"));
+    const WHAT: &str = "cannot change the port";
+    let (vlans, change) = (rules.vlans(), stp.change());
+    let is_plain = vlans.is_some() || rename.is_some();
+    if !is_plain && change.is_none() {
+        return Err(Failure::new(WHAT, "nothing to change was given")
+            .hint("give --access, --trunk, --hybrid, --tunnel, --service, --rename, or what `viewnet switch port set --help` lists"));
     }
-    request(target, runtime, "cannot change the port", &Request::PortSet { port, vlans, rename })
+    // First, as the next request may change the name.
+    if let Some(change) = change {
+        let port = port.clone();
+        request(target, runtime, WHAT, &Request::StpPortSet { port, change })?;
+    }
+    if !is_plain {
+        return Ok(());
+    }
+    request(target, runtime, WHAT, &Request::PortSet { port, vlans, rename })
 }
 
 pub(super) fn vlan_add(target: &Target, runtime: &Runtime, vid: Vid, name: String) -> Result<(), Failure> {

@@ -4,10 +4,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use switch::client::{Client, MacFilter, PortInfo, Show, Station, VlanInfo};
+use switch::client::{Client, MacFilter, PortInfo, Show, Station, StpTree, VlanInfo};
 
 use super::qos::police_cell;
-use super::{Filter, Target, connect};
+use super::{Filter, Target, connect, stp};
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::tables::{print, print_json, table};
@@ -35,6 +35,8 @@ struct Shown {
     stations: usize,
     stations_refused: u64,
     connections: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stp: Option<StpTree>,
     ports: Vec<PortInfo>,
     vlans: Vec<VlanInfo>,
 }
@@ -89,6 +91,8 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
         stations: show.stations,
         stations_refused: show.stations_refused,
         connections: show.connections,
+        // A switch that runs since before there was one does not know the question.
+        stp: client.stp().ok(),
         ports,
         vlans,
     };
@@ -97,7 +101,7 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
     }
     let idle = shown.idle_s.map_or_else(|| "never".to_owned(), |s| format!("when unused for {s} s"));
     print(&format!(
-        "name      {}\nsocket    {}\nprocess   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\n\n{}\n{}",
+        "name      {}\nsocket    {}\nprocess   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\ntree      {}\n\n{}\n{}",
         shown.name,
         shown.path.display(),
         shown.pid,
@@ -108,6 +112,7 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
             0 => String::new(),
             n => format!(", {n} not learned for want of room"),
         },
+        shown.stp.as_ref().map_or_else(|| "unknown".to_owned(), stp::in_short),
         port_table(&shown.ports),
         vlan_table(&shown.vlans),
     ))
@@ -138,19 +143,12 @@ pub(super) fn macs(target: &Target, runtime: &Runtime, filter: Filter, json: boo
 
 fn port_table(ports: &[PortInfo]) -> String {
     let row = |p: &PortInfo| {
-        let drops: Vec<String> = p
-            .drops
-            .iter()
-            .map(|(reason, n)| {
-                let reason = serde_json::to_value(reason).ok();
-                format!("{} {n}", reason.as_ref().and_then(|r| r.as_str()).unwrap_or_default())
-            })
-            .collect();
-        let kind = serde_json::to_value(p.kind).ok();
+        let drops: Vec<String> = p.drops.iter().map(|(reason, n)| format!("{} {n}", word(reason))).collect();
         [
             p.name.clone(),
-            kind.as_ref().and_then(|k| k.as_str()).unwrap_or_default().to_owned(),
+            word(p.kind),
             if p.shut.is_some() { format!("{} (shut)", p.vlans) } else { p.vlans.to_string() },
+            p.stp.as_ref().map_or_else(|| "-".to_owned(), |s| format!("{} {}", word(s.role), word(s.state))),
             p.rx_frames.to_string(),
             p.rx_bytes.to_string(),
             p.tx_frames.to_string(),
@@ -158,7 +156,7 @@ fn port_table(ports: &[PortInfo]) -> String {
             if drops.is_empty() { "-".to_owned() } else { drops.join(", ") },
         ]
     };
-    let head = ["PORT", "KIND", "VLANS", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS"];
+    let head = ["PORT", "KIND", "VLANS", "TREE", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS"];
     table(head, ports.iter().map(row))
 }
 
@@ -186,8 +184,14 @@ fn vlan_table(vlans: &[VlanInfo]) -> String {
     table(heads, vlans.iter().map(row))
 }
 
+/// The word by which the control protocol calls something.
+pub(super) fn word(thing: impl Serialize) -> String {
+    let value = serde_json::to_value(thing).ok();
+    value.as_ref().and_then(|v| v.as_str()).unwrap_or_default().to_owned()
+}
+
 /// Seconds in the two largest units.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
