@@ -81,11 +81,13 @@ pub enum DropReason {
     Refused,
     /// Out: a super-segment that cannot be cut for this port.
     Uncuttable,
+    /// In: a datagram that is not of this port's tunnel: another network's, or cut off.
+    BadTunnel,
 }
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Short,
         Self::Long,
         Self::BadSource,
@@ -97,6 +99,7 @@ impl DropReason {
         Self::Full,
         Self::Refused,
         Self::Uncuttable,
+        Self::BadTunnel,
     ];
 }
 

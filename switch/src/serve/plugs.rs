@@ -20,6 +20,8 @@
 //! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
 //! instead, at once.
 
+mod links;
+
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::os::fd::OwnedFd;
@@ -31,7 +33,8 @@ use nix::sys::epoll::{Epoll, EpollFlags};
 use super::{Source, interest};
 use crate::offload;
 use crate::port::{DropReason, Offloads, PortId};
-use crate::ports::ring::{Broken, Ring};
+use crate::ports::ring::Broken;
+use crate::ports::vde::FileName;
 use crate::ports::{BUFFER_LEN, Kind, Sent, Trouble, Wire, tap};
 use crate::switch::{Egress, PortError, Switch, Transmit};
 use crate::vlan::PortVlans;
@@ -53,8 +56,6 @@ const DOWN_CHECK: Duration = Duration::from_millis(250);
 const TRIM_CHECK: Duration = Duration::from_secs(1);
 /// Rings trimmed in one go, at some 10 µs each.
 const TRIMS: usize = 256;
-/// Memory that frames to many ports may take in all their rings together, in bytes.
-const FLOOD_MEMORY: usize = 256 << 20;
 
 /// Frames longer than this are of a stream that fills super-segments: no answer to a question, nor most
 /// answers.
@@ -77,8 +78,10 @@ pub(super) struct Plugs {
     awake: Vec<PortId>,
     /// How many of them, the first ones, have frames.
     waiting: usize,
-    /// Rings that something was put into in this burst.
+    /// Ports that something was collected for in this burst.
     unflushed: Vec<PortId>,
+    /// Ports that want to know, or no more, when they can be written.
+    changed: Vec<PortId>,
     /// Rings that have taken much memory, with what they had sent when they were last looked at.
     swollen: Vec<(PortId, u64)>,
     trim_check: Option<Instant>,
@@ -89,6 +92,9 @@ struct Taken {
     hdr: offload::VnetHdr,
     at: Range<usize>,
 }
+
+/// What epoll is to tell of a port's source.
+const READABLE: EpollFlags = EpollFlags::EPOLLIN;
 
 /// A port's descriptor and what belongs to it.
 pub(super) struct Plug {
@@ -104,6 +110,12 @@ pub(super) struct Plug {
     awake: bool,
     /// It is in [`Plugs::unflushed`].
     unflushed: bool,
+    /// What it has collected waits for its socket.
+    blocked: bool,
+    /// What is said of its other end.
+    pub(super) peer: String,
+    /// The name of its socket, which goes with it.
+    _file: Option<FileName>,
     /// It is in [`Plugs::swollen`].
     swollen: bool,
 }
@@ -116,6 +128,10 @@ pub(super) struct NewPlug<'a> {
     pub(super) offloads: Option<Offloads>,
     pub(super) dying: bool,
     pub(super) owner: Option<u32>,
+    /// What is said of its other end.
+    pub(super) peer: String,
+    /// The name of its socket, which is to go with the port.
+    pub(super) file: Option<FileName>,
 }
 
 /// Why a plug cannot be had.
@@ -142,6 +158,7 @@ impl Plugs {
             awake: Vec::new(),
             waiting: 0,
             unflushed: Vec::new(),
+            changed: Vec::new(),
             swollen: Vec::new(),
             trim_check: None,
         }
@@ -162,8 +179,14 @@ impl Plugs {
             ring.disarm();
             // A doorbell has no trouble worth looking at.
             troubled = false;
-            if !std::mem::replace(&mut plug.awake, true) {
-                self.awake.push(id);
+        }
+        if plug.wire.hoards() && !std::mem::replace(&mut plug.awake, true) {
+            self.awake.push(id);
+        }
+        if plug.blocked && events.contains(EpollFlags::EPOLLOUT) {
+            self.flush(now, id, switch);
+            if !troubled && !events.contains(READABLE) {
+                return false;
             }
         }
         let more = self.take_turn(now, id, troubled, switch);
@@ -178,12 +201,16 @@ impl Plugs {
     fn take_turn(&mut self, now: Instant, id: PortId, mut troubled: bool, switch: &mut Switch) -> bool {
         let mut left = BATCH;
         while left > 0 {
-            let more = self.take(now, id, left, troubled);
+            let is_batched = self.plug(id).is_some_and(|plug| plug.wire.is_batched());
+            let more = match is_batched {
+                true => self.take_batch(now, id, left, switch),
+                false => self.take(now, id, left, troubled),
+            };
             self.put(now, id, switch);
             if !more {
                 return false;
             }
-            left -= self.taken.len();
+            left = left.saturating_sub(self.taken.len().max(1));
             troubled = false;
         }
         true
@@ -191,31 +218,22 @@ impl Plugs {
 
     /// Writes what was taken from a port where it belongs.
     fn put(&mut self, now: Instant, id: PortId, switch: &mut Switch) {
-        let Self { table, egress, arena, taken, dead, unflushed, swollen, trim_check, .. } = self;
+        let Self { table, egress, arena, taken, dead, unflushed, .. } = self;
         for Taken { hdr, at } in taken.iter() {
             let Some(frame) = switch.handle_frame(now, id, hdr, &arena[at.clone()], egress) else { continue };
             for transmit in egress.as_slice() {
                 let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
                     continue;
                 };
-                if let Some(ring) = plug.wire.ring() {
-                    ring.limit(FLOOD_MEMORY / egress.as_slice().len());
-                    if !std::mem::replace(&mut plug.unflushed, true) {
-                        unflushed.push(transmit.port);
-                    }
+                let receivers = egress.as_slice().len();
+                if plug.wire.begin(now, receivers) && !std::mem::replace(&mut plug.unflushed, true) {
+                    unflushed.push(transmit.port);
                 }
                 plug.transmit(hdr, frame, transmit, switch, dead);
             }
         }
-        for id in unflushed.drain(..) {
-            let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { continue };
-            plug.unflushed = false;
-            let Some(ring) = plug.wire.ring() else { continue };
-            ring.flush();
-            if ring.is_swollen() && !std::mem::replace(&mut plug.swollen, true) {
-                swollen.push((id, 0));
-                trim_check.get_or_insert(now + TRIM_CHECK);
-            }
+        while let Some(id) = self.unflushed.pop() {
+            self.flush(now, id, switch);
         }
     }
 
@@ -245,20 +263,17 @@ impl Plugs {
         self.trim_check = (!self.swollen.is_empty()).then(|| now + TRIM_CHECK);
     }
 
-    /// The round is over: asks the rings for their doorbells. True if there is something to do at once:
+    /// The round is over: asks the rings for their doorbells, and epoll for what can be written. True if there is something to do at once:
     /// frames in some already, or dead ports.
-    pub(super) fn arm(&mut self) -> bool {
+    pub(super) fn arm(&mut self, epoll: &Epoll) -> bool {
+        self.tell_changes(epoll);
         let Self { table, awake, dead, .. } = self;
         awake.retain(|&id| {
             let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return false };
-            plug.awake = match plug.wire.ring().map(Ring::arm) {
-                Some(Ok(frames)) => frames,
-                Some(Err(Broken)) => {
-                    plug.mark_dead(id, dead);
-                    false
-                }
-                None => false,
-            };
+            plug.awake = plug.wire.arm().unwrap_or_else(|Broken| {
+                plug.mark_dead(id, dead);
+                false
+            });
             plug.awake
         });
         self.waiting = self.awake.len();
@@ -351,10 +366,17 @@ impl Plugs {
         };
         let id = switch.add_port(new.name, new.vlans, offloads)?;
         let is_ring = new.wire.kind() == Kind::Ring;
-        let flags = if is_ring { EpollFlags::EPOLLIN | EpollFlags::EPOLLET } else { EpollFlags::EPOLLIN };
-        if let Err(e) = epoll.add(&new.wire, interest(flags, Source::Port(id))) {
-            switch.remove_port(id);
-            return Err(io::Error::from(e).into());
+        let flags = if is_ring { READABLE | EpollFlags::EPOLLET } else { READABLE };
+        let source = new.wire.source().map(|fd| (fd, flags, Source::Port(id)));
+        let lifeline = new.wire.lifeline().map(|(fd, flags)| (fd, flags, Source::Lifeline(id)));
+        for (fd, flags, source) in source.into_iter().chain(lifeline) {
+            if let Err(e) = epoll.add(fd, interest(flags, source)) {
+                new.wire.source().into_iter().for_each(|fd| {
+                    let _ = epoll.delete(fd);
+                });
+                switch.remove_port(id);
+                return Err(io::Error::from(e).into());
+            }
         }
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
@@ -373,6 +395,9 @@ impl Plugs {
             down: false,
             awake: is_ring,
             unflushed: false,
+            blocked: false,
+            peer: new.peer,
+            _file: new.file,
             swollen: false,
         });
         Ok(id)
@@ -390,7 +415,10 @@ impl Plugs {
     /// Pulls a port out.
     pub(super) fn remove(&mut self, id: PortId, switch: &mut Switch, epoll: &Epoll) {
         let Some(plug) = self.table.get_mut(id.index()).and_then(Option::take) else { return };
-        let _ = epoll.delete(&plug.wire);
+        let lifeline = plug.wire.lifeline().map(|(fd, _)| fd);
+        plug.wire.source().into_iter().chain(lifeline).for_each(|fd| {
+            let _ = epoll.delete(fd);
+        });
         switch.remove_port(id);
         self.close(plug);
     }
@@ -495,7 +523,8 @@ impl Plug {
     }
 
     fn mark_dead(&mut self, id: PortId, dead: &mut Vec<PortId>) {
-        if !self.dead {
+        // Some wait for another one at their other end.
+        if !self.wire.hang_up() && !self.dead {
             self.dead = true;
             dead.push(id);
         }

@@ -34,6 +34,8 @@ struct Shown {
     stations: usize,
     stations_refused: u64,
     connections: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vde: Option<PathBuf>,
     ports: Vec<PortInfo>,
     vlans: Vec<VlanInfo>,
 }
@@ -88,6 +90,7 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
         stations: show.stations,
         stations_refused: show.stations_refused,
         connections: show.connections,
+        vde: show.vde,
         ports,
         vlans,
     };
@@ -96,9 +99,10 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
     }
     let idle = shown.idle_s.map_or_else(|| "never".to_owned(), |s| format!("when unused for {s} s"));
     print(&format!(
-        "name      {}\nsocket    {}\nprocess   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\n\n{}\n{}",
+        "name      {}\nsocket    {}{}\nprocess   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\n\n{}\n{}",
         shown.name,
         shown.path.display(),
+        shown.vde.as_ref().map(|folder| format!("\nVDE       {}", folder.display())).unwrap_or_default(),
         shown.pid,
         duration(shown.uptime_s),
         shown.stations,
@@ -154,9 +158,10 @@ fn port_table(ports: &[PortInfo]) -> String {
             p.tx_frames.to_string(),
             p.tx_bytes.to_string(),
             if drops.is_empty() { "-".to_owned() } else { drops.join(", ") },
+            if p.peer.is_empty() { "-".to_owned() } else { p.peer.clone() },
         ]
     };
-    let head = ["PORT", "KIND", "VLANS", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS"];
+    let head = ["PORT", "KIND", "VLANS", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS", "PEER"];
     table(head, ports.iter().map(row))
 }
 
