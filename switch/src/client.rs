@@ -7,7 +7,7 @@
 //! it away, to another process for example.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -67,6 +67,15 @@ impl Client {
     /// The connection's, or the switch's refusal.
     pub fn add_port(&mut self, fd: impl AsFd, attach: &Attach) -> Result<PortAdded, CallError> {
         Ok(self.line.call(&Request::PortAdd(attach.clone()), &[fd.as_fd()])?.0)
+    }
+
+    /// As [`Client::add_port`], for a port of several descriptors, in [`Kind`]'s order.
+    ///
+    /// # Errors
+    /// The connection's, or the switch's refusal.
+    pub fn add_port_of(&mut self, fds: &[OwnedFd], attach: &Attach) -> Result<PortAdded, CallError> {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        Ok(self.line.call(&Request::PortAdd(attach.clone()), &fds)?.0)
     }
 
     /// Plugs the other end of a ring in as a port; `attach.kind` must be [`Kind::Ring`].

@@ -10,6 +10,7 @@
 //! A port that was added without `linger` lives as long as the connection it was added by.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,7 @@ use crate::ports::Kind;
 use crate::stp::bpdu::Role;
 use crate::stp::config::{Change, PortChange, State, Tree};
 use crate::vlan::{PortVlans, Vid};
+use crate::vxlan;
 
 pub mod traffic;
 
@@ -38,10 +40,14 @@ pub enum Request {
     Hello,
     /// How are you? Answer: [`Show`].
     Show,
-    /// Changes the switch. Answer: `null`.
+    /// Changes the switch; what is absent stays. Answer: `null`.
     Set {
         /// After how many seconds a silent station is forgotten, 1 to 1,000,000.
-        age_s: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        age_s: Option<u64>,
+        /// Where VDE's programs plug in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vde: Option<Vde>,
     },
     /// The ports. Answer: a list of [`PortInfo`].
     PortLs,
@@ -121,6 +127,47 @@ pub enum Request {
     Down,
 }
 
+/// The folder in which VDE's programs find the switch, and who may use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vde {
+    /// The folder, as an absolute path; absent: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// The mode of the sockets in it, in octal; the folder's follows from it.
+    #[serde(default = "vde_mode", with = "octal")]
+    pub mode: u32,
+    /// The group of folder and sockets, if it is not the switch's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u32>,
+}
+
+impl Vde {
+    /// For the switch's user alone.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: Some(path.into()), mode: vde_mode(), group: None }
+    }
+}
+
+fn vde_mode() -> u32 {
+    0o600
+}
+
+/// A file mode as text.
+mod octal {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(mode: &u32, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(&format_args!("{mode:04o}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+        let text = String::deserialize(from)?;
+        let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
+        mode.ok_or_else(|| D::Error::custom(format!("`{text}` is no file mode, such as 0660")))
+    }
+}
+
 /// A port to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
@@ -141,12 +188,31 @@ pub struct Attach {
     /// The TAP's namespace dies with this port: it need not be taken apart, which takes 30 ms.
     #[serde(default)]
     pub dying: bool,
+    /// What is at the other end, for people to read: at most 128 printable characters.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub peer: String,
+    /// A ring's end that made it, between two switches; a fourth descriptor hangs up when the other switch goes.
+    #[serde(default)]
+    pub mirrored: bool,
+    /// The network of a `vxlan` port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan: Option<vxlan::Config>,
 }
 
 impl Attach {
     /// A port of VLAN 1 with a name of the switch's choice, gone with its connection.
     pub fn new(kind: Kind) -> Self {
-        Self { name: None, kind, vlans: PortVlans::default(), offloads: None, linger: false, dying: false }
+        Self {
+            name: None,
+            kind,
+            vlans: PortVlans::default(),
+            offloads: None,
+            linger: false,
+            dying: false,
+            peer: String::new(),
+            mirrored: false,
+            vxlan: None,
+        }
     }
 }
 
@@ -185,6 +251,9 @@ pub struct Show {
     pub stations_refused: u64,
     /// How many control connections are open, this one included.
     pub connections: usize,
+    /// The folder in which VDE's programs find it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vde: Option<PathBuf>,
 }
 
 /// Answer to [`Request::PortAdd`].
@@ -210,6 +279,9 @@ pub struct PortInfo {
     pub stp: Option<PortStp>,
     /// Does it stay when the connection it was added by ends?
     pub linger: bool,
+    /// What is at the other end, if somebody said so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub peer: String,
     /// Frames that arrived, dropped ones included; a super-segment is one.
     pub rx_frames: u64,
     /// Their bytes.
@@ -323,6 +395,10 @@ mod tests {
             read(r#"{"op":"port_add","kind":"tap"}"#).unwrap(),
             Request::PortAdd(Attach::new(Kind::Tap))
         );
+        let set = read(r#"{"op":"set","vde":{"path":"/tmp/v","mode":"0660"}}"#).unwrap();
+        let vde = Vde { mode: 0o660, ..Vde::at("/tmp/v") };
+        assert_eq!(set, Request::Set { age_s: None, vde: Some(vde) });
+        assert!(read(r#"{"op":"set","vde":{"mode":"9"}}"#).is_err());
         assert!(read(r#"{"op":"vlan_rm","vid":0}"#).is_err());
         let qos = r#"{"op":"qos_set","port":"a","police":{"rate_bps":1000000}}"#;
         let Request::QosSet(QosSet { port, qos }) = read(qos).unwrap() else { panic!("it is a qos_set") };

@@ -11,9 +11,12 @@
 //! - [`qos`]: priorities, rates, and the queues of ports that have some;
 //! - [`port`]: a port's name, rules, offloads and counters;
 //! - [`forward`]: the decisions, pure functions;
+//! - [`link`]: what a port leads to, as text;
 //! - [`switch`]: the [`switch::Switch`] that owns the above;
 //! - [`offload`]: the virtio-net header, cutting of super-segments and filling of checksums, done on the
 //!   way out and only for a port that cannot take the frame as it is.
+//!
+//! - [`vde`], [`vxlan`], [`framing`]: how frames lie in datagrams and streams, and who may get which.
 //!
 //! Around it lies the shell: [`ports`] open and move frames through TAPs, packet sockets and rings of shared
 //! memory, [`serve`] is the loop (one thread, one epoll) and the control socket, [`control`] its messages, [`client`] the other
@@ -26,7 +29,9 @@ pub mod control;
 pub mod fdb;
 pub mod forward;
 pub mod frame;
+pub mod framing;
 pub mod guard;
+pub mod link;
 pub mod offload;
 pub mod port;
 pub mod ports;
@@ -34,4 +39,6 @@ pub mod qos;
 pub mod serve;
 pub mod stp;
 pub mod switch;
+pub mod vde;
 pub mod vlan;
+pub mod vxlan;

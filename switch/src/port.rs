@@ -105,11 +105,13 @@ pub enum DropReason {
     Uncuttable,
     /// In: the spanning tree has the port discard, or learn only.
     Blocked,
+    /// In: a datagram that is not of this port's tunnel: another network's, or cut off.
+    BadTunnel,
 }
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Short,
         Self::Long,
         Self::BadSource,
@@ -131,6 +133,7 @@ impl DropReason {
         Self::Refused,
         Self::Uncuttable,
         Self::Blocked,
+        Self::BadTunnel,
     ];
 }
 

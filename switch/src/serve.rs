@@ -15,10 +15,12 @@
 //! one while it looks for late connections and unlinks. A client whose connection slips through sees it closed
 //! without answer and starts over.
 
+mod attach;
 mod connections;
 mod plugs;
 mod queues;
 mod traffic;
+mod vde;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -26,14 +28,16 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use msocket_proto::line::{SocketFile, listen_locked, lock_folder};
+use msocket_proto::line::{Refusal, SocketFile, listen_locked, lock_folder};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use connections::Connections;
+use connections::{Connections, Hall};
 use plugs::Plugs;
+use vde::VdeServer;
 
+use crate::control;
 use crate::frame::Mac;
 use crate::port::PortId;
 use crate::switch::Switch;
@@ -92,6 +96,12 @@ enum Source {
     Watcher,
     Port(PortId),
     Connection(u32),
+    /// A port's second descriptor.
+    Lifeline(PortId),
+    /// A VDE client that has not asked for its port yet.
+    VdeClient(u32),
+    /// Where VDE clients come from.
+    VdeListener,
 }
 
 impl Source {
@@ -102,6 +112,9 @@ impl Source {
             Self::Watcher => 2,
             Self::Port(id) => 1 << 32 | id.index() as u64,
             Self::Connection(index) => 2 << 32 | u64::from(index),
+            Self::Lifeline(id) => 3 << 32 | id.index() as u64,
+            Self::VdeClient(index) => 4 << 32 | u64::from(index),
+            Self::VdeListener => 3,
         }
     }
 
@@ -109,6 +122,9 @@ impl Source {
         match (token >> 32, token as u32) {
             (1, index) => Self::Port(PortId::new(index)),
             (2, index) => Self::Connection(index),
+            (3, index) => Self::Lifeline(PortId::new(index)),
+            (4, index) => Self::VdeClient(index),
+            (_, 3) => Self::VdeListener,
             (_, 0) => Self::Listener,
             (_, 1) => Self::Signal,
             _ => Self::Watcher,
@@ -124,6 +140,7 @@ pub struct Server {
     switch: Switch,
     plugs: Plugs,
     connections: Connections,
+    vde: Option<VdeServer>,
     idle: Option<Duration>,
     idle_since: Option<Instant>,
     accept_after: Option<Instant>,
@@ -160,6 +177,7 @@ impl Server {
             switch,
             plugs: Plugs::new(),
             connections: Connections::new(options, now()),
+            vde: None,
             idle: options.idle,
             idle_since: None,
             accept_after: None,
@@ -167,6 +185,14 @@ impl Server {
         let bound = server.bound.insert(bind(options)?);
         server.epoll.add(&bound.listener, interest(EpollFlags::EPOLLIN, Source::Listener))?;
         Ok(server)
+    }
+
+    /// Lets VDE's programs plug in, too.
+    ///
+    /// # Errors
+    /// What failed, why, and what to do.
+    pub fn serve_vde(&mut self, vde: &control::Vde) -> Result<(), Refusal> {
+        vde::set(&mut self.vde, vde, &self.epoll)
     }
 
     /// Runs until the end.
@@ -186,7 +212,7 @@ impl Server {
                 return Ok(());
             }
             self.rest();
-            let waiting = self.plugs.arm();
+            let waiting = self.plugs.arm(&self.epoll);
             let ready = self.wait(&mut events, now, waiting)?;
             now = self::now();
             for event in &events[..ready] {
@@ -195,6 +221,13 @@ impl Server {
                         let _ = self.plugs.handle_ready(now, id, event.events(), &mut self.switch);
                     }
                     Source::Connection(index) => self.connections.handle_ready(index, event.events()),
+                    Source::Lifeline(id) => {
+                        self.plugs.handle_lifeline(now, id, &mut self.switch, &self.epoll);
+                    }
+                    Source::VdeClient(index) => vde::handle_client(now, index, &mut self.hall().1),
+                    Source::VdeListener => {
+                        self.vde.iter_mut().for_each(|vde| vde.accept(now, &self.epoll));
+                    }
                     Source::Listener => self.accept(now),
                     Source::Watcher => self.connections.told_to_end = true,
                     Source::Signal => {
@@ -206,12 +239,18 @@ impl Server {
             self.plugs.run(now, &mut self.switch);
             self.plugs.handle_timeout(now, &mut self.switch);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
-            let mut hall =
-                connections::Hall { switch: &mut self.switch, plugs: &mut self.plugs, epoll: &self.epoll };
-            self.connections.serve(now, &mut hall);
+            self.vde.iter_mut().for_each(|vde| vde.handle_timeout(now, &self.epoll));
+            let (connections, mut hall) = self.hall();
+            connections.serve(now, &mut hall);
             self.switch.handle_timeout(now);
-            self.plugs.send_bpdus(&mut self.switch);
+            self.plugs.send_bpdus(now, &mut self.switch);
         }
+    }
+
+    /// Those who ask, and what they ask about.
+    fn hall(&mut self) -> (&mut Connections, Hall<'_>) {
+        let Self { connections, switch, plugs, epoll, vde, .. } = self;
+        (connections, Hall { switch, plugs, epoll, vde })
     }
 
     /// Lets frames gather while the traffic is bulk.
@@ -234,6 +273,7 @@ impl Server {
             self.connections.poll_timeout(),
             self.plugs.poll_timeout(),
             self.accept_after,
+            self.vde.as_ref().and_then(VdeServer::poll_timeout),
             self.idle_since.zip(self.idle).map(|(since, idle)| since + idle),
         ];
         let timeout = match deadlines.into_iter().flatten().min() {
@@ -308,6 +348,7 @@ impl Drop for Server {
         let _ = self.leave_path();
         self.connections.say_goodbye();
         self.plugs.close_all();
+        self.vde.take().into_iter().for_each(|vde| vde.close(&self.epoll));
     }
 }
 
@@ -349,6 +390,9 @@ mod tests {
             Source::Watcher,
             Source::Port(PortId::new(7)),
             Source::Connection(9),
+            Source::Lifeline(PortId::new(7)),
+            Source::VdeClient(3),
+            Source::VdeListener,
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

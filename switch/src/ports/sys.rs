@@ -1,13 +1,14 @@
-//! System calls that nix and rustix lack: TAP ioctls and packet sockets. One function, one call.
+//! System calls that nix and rustix lack: TAP ioctls, packet sockets, datagrams in batches. One function, one call.
 //!
 //! # Theory of operation
-//! The only unsafe room of this crate. Policy lives in [`super::tap`] and [`super::packet`]. Constants are
-//! those of include/uapi/linux/if_tun.h and if_packet.h.
+//! Policy lives in [`super::tap`], [`super::packet`] and [`super::datagrams`]. Constants are those of
+//! include/uapi/linux/if_tun.h and if_packet.h.
 
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSliceMut};
 use std::mem::{self, MaybeUninit};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{c_int, c_uint, c_ulong};
@@ -207,6 +208,138 @@ pub(crate) fn packet_recv(
         header = unsafe { libc::CMSG_NXTHDR(&raw const message, cmsg) };
     }
     Ok((len, None))
+}
+
+/// Datagrams moved by one call at most: a turn of a port (`serve::plugs::BATCH`).
+pub(crate) const DATAGRAMS: usize = 64;
+
+/// A datagram that [`recv_batch`] took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Datagram {
+    /// Its bytes, as far as they were taken.
+    pub(crate) len: usize,
+    /// It was longer than its slot.
+    pub(crate) truncated: bool,
+    /// Whom it is from, if it came over IP.
+    pub(crate) from: Option<SocketAddr>,
+}
+
+impl Datagram {
+    pub(crate) const NONE: Self = Self { len: 0, truncated: false, from: None };
+}
+
+/// recvmmsg without waiting: up to `count` datagrams, each into `slot` bytes of `room`, one behind the other.
+/// Returns how many there were.
+pub(crate) fn recv_batch(
+    fd: BorrowedFd<'_>,
+    room: &mut [u8],
+    slot: usize,
+    count: usize,
+    got: &mut [Datagram; DATAGRAMS],
+) -> io::Result<usize> {
+    // SAFETY: all-zero headers, addresses and iovecs are valid empty ones.
+    let (mut headers, mut parts, mut names): (
+        [libc::mmsghdr; DATAGRAMS],
+        [libc::iovec; DATAGRAMS],
+        [libc::sockaddr_in6; DATAGRAMS],
+    ) = unsafe { mem::zeroed() };
+    let mut used = 0;
+    for (at, place) in room.chunks_exact_mut(slot).take(count.min(DATAGRAMS)).enumerate() {
+        parts[at] = libc::iovec { iov_base: place.as_mut_ptr().cast(), iov_len: slot };
+        let header = &mut headers[at].msg_hdr;
+        header.msg_iov = &raw mut parts[at];
+        header.msg_iovlen = 1;
+        header.msg_name = (&raw mut names[at]).cast();
+        header.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+        used = at + 1;
+    }
+    let flags = libc::MSG_DONTWAIT;
+    let headers_at = headers.as_mut_ptr();
+    // SAFETY: the first `used` headers name distinct slots of `room` and addresses that outlive the call.
+    let rc = unsafe {
+        libc::recvmmsg(fd.as_raw_fd(), headers_at, used as c_uint, flags as _, std::ptr::null_mut())
+    };
+    let count = usize::try_from(rc).map_err(|_| io::Error::last_os_error())?;
+    for at in 0..count {
+        let header = &headers[at];
+        let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+        let from = decode_address(&names[at], header.msg_hdr.msg_namelen as usize);
+        got[at] = Datagram { len: (header.msg_len as usize).min(slot), truncated, from };
+    }
+    Ok(count)
+}
+
+/// sendmmsg without waiting: up to [`DATAGRAMS`] datagrams, each to where the socket is connected to or to an
+/// address of its own. Returns how many went; an error is the first one's.
+pub(crate) fn send_batch<'b>(
+    fd: BorrowedFd<'_>,
+    datagrams: impl Iterator<Item = (&'b [u8], Option<SocketAddr>)>,
+) -> io::Result<usize> {
+    // SAFETY: all-zero headers, addresses and iovecs are valid empty ones.
+    let (mut headers, mut parts, mut names): (
+        [libc::mmsghdr; DATAGRAMS],
+        [libc::iovec; DATAGRAMS],
+        [libc::sockaddr_in6; DATAGRAMS],
+    ) = unsafe { mem::zeroed() };
+    let mut used = 0;
+    for (at, (bytes, to)) in datagrams.take(DATAGRAMS).enumerate() {
+        parts[at] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let header = &mut headers[at].msg_hdr;
+        header.msg_iov = &raw mut parts[at];
+        header.msg_iovlen = 1;
+        if let Some(to) = to {
+            header.msg_namelen = encode_address(to, &mut names[at]) as libc::socklen_t;
+            header.msg_name = (&raw mut names[at]).cast();
+        }
+        used = at + 1;
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the first `used` headers name bytes and addresses that outlive the call; the kernel writes none of them.
+    let rc = unsafe { libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), used as c_uint, flags as _) };
+    usize::try_from(rc).map_err(|_| io::Error::last_os_error())
+}
+
+/// Writes an address in the kernel's form; returns its length.
+fn encode_address(address: SocketAddr, place: &mut libc::sockaddr_in6) -> usize {
+    match address {
+        SocketAddr::V4(v4) => {
+            let name = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: a `sockaddr_in6` has room for a `sockaddr_in`, and its alignment.
+            unsafe { (&raw mut *place).cast::<libc::sockaddr_in>().write(name) };
+            size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(v6) => {
+            place.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            place.sin6_port = v6.port().to_be();
+            place.sin6_flowinfo = v6.flowinfo();
+            place.sin6_addr.s6_addr = v6.ip().octets();
+            place.sin6_scope_id = v6.scope_id();
+            size_of::<libc::sockaddr_in6>()
+        }
+    }
+}
+
+/// The IP address that the kernel wrote, if it is one.
+fn decode_address(name: &libc::sockaddr_in6, len: usize) -> Option<SocketAddr> {
+    match c_int::from(name.sin6_family) {
+        libc::AF_INET if len >= size_of::<libc::sockaddr_in>() => {
+            // SAFETY: the family says that the kernel wrote a `sockaddr_in` here, which fits.
+            let v4 = unsafe { (&raw const *name).cast::<libc::sockaddr_in>().read() };
+            let ip = v4.sin_addr.s_addr.to_ne_bytes();
+            Some(SocketAddrV4::new(ip.into(), u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 if len >= size_of::<libc::sockaddr_in6>() => {
+            let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
+            let port = u16::from_be(name.sin6_port);
+            Some(SocketAddrV6::new(ip, port, name.sin6_flowinfo, name.sin6_scope_id).into())
+        }
+        _ => None,
+    }
 }
 
 /// close_range with CLOSE_RANGE_CLOEXEC: no descriptor from `first` on survives an exec.

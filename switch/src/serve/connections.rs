@@ -15,12 +15,12 @@ use nix::sys::epoll::{Epoll, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::plugs::{NewPlug, PlugError, Plugs};
+use super::vde::VdeServer;
 use super::{Options, Source, interest, traffic};
 use crate::control::{
     Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station, VERSION, VlanInfo,
 };
 use crate::port::{MAX_NAME, MAX_PORTS, Port, PortId};
-use crate::ports::Wire;
 use crate::switch::{PortError, StpError, Switch};
 use crate::vlan::{Egress, PortVlans};
 
@@ -64,6 +64,7 @@ pub(super) struct Hall<'a> {
     pub(super) switch: &'a mut Switch,
     pub(super) plugs: &'a mut Plugs,
     pub(super) epoll: &'a Epoll,
+    pub(super) vde: &'a mut Option<VdeServer>,
 }
 
 /// What came of serving a connection.
@@ -227,12 +228,13 @@ impl Connections {
         };
         Ok(match request {
             Request::Hello => Answer::Hello(self.identity.clone()),
-            Request::Show => Answer::Show(self.show(now, switch)),
-            Request::Set { age_s } => {
-                if !(1..=1_000_000).contains(&age_s) {
+            Request::Show => Answer::Show(self.show(now, hall)),
+            Request::Set { age_s, vde } => {
+                if age_s.is_some_and(|age| !(1..=1_000_000).contains(&age)) {
                     return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
                 }
-                switch.set_age(Duration::from_secs(age_s));
+                vde.map_or(Ok(()), |vde| super::vde::set(hall.vde, &vde, hall.epoll))?;
+                age_s.into_iter().for_each(|age| switch.set_age(Duration::from_secs(age)));
                 Answer::Done(())
             }
             Request::PortLs => Answer::Ports(hall.ports()),
@@ -324,16 +326,7 @@ impl Connections {
         hall: &mut Hall<'_>,
     ) -> Result<PortAdded, Refusal> {
         const WHAT: &str = "cannot add the port";
-        const FIT: &str = "send a TAP, a packet socket bound to an interface, or a ring";
-        if fds.len() != attach.kind.descriptors() {
-            let number = if attach.kind.descriptors() == 1 { "one descriptor" } else { "three descriptors" };
-            let why = format!("exactly {number} must come with the request");
-            return Err(Refusal::new(WHAT, why).hint(FIT));
-        }
-        let wire = Wire::new(fds, attach.kind).map_err(|e| {
-            Refusal::new(WHAT, format!("the descriptor is not fit for a {:?} port: {e}", attach.kind))
-                .hint(FIT)
-        })?;
+        let wire = super::attach::wire(&attach, fds).map_err(|e| e.hint(super::attach::FIT))?;
         let name = attach.name.unwrap_or_else(|| hall.switch.free_name());
         let new = NewPlug {
             name: &name,
@@ -342,6 +335,8 @@ impl Connections {
             offloads: attach.offloads,
             dying: attach.dying,
             owner: (!attach.linger).then_some(index),
+            peer: super::attach::printable(&attach.peer),
+            file: None,
         };
         let id = hall.plugs.add(now, new, hall.switch, hall.epoll).map_err(|e| match e {
             PlugError::Port(e) => refuse_port(&e),
@@ -353,7 +348,8 @@ impl Connections {
         Ok(PortAdded { name })
     }
 
-    fn show(&self, now: Instant, switch: &Switch) -> Show {
+    fn show(&self, now: Instant, hall: &Hall<'_>) -> Show {
+        let switch = &*hall.switch;
         Show {
             name: self.identity.name.clone(),
             pid: self.identity.pid,
@@ -365,6 +361,7 @@ impl Connections {
             stations: switch.stations(now).count(),
             stations_refused: switch.fdb().refused(),
             connections: self.count,
+            vde: hall.vde.as_ref().map(|vde| vde.folder().to_owned()),
         }
     }
 
@@ -404,6 +401,7 @@ impl Hall<'_> {
                     .and_then(|stp| stp.role(id))
                     .map(|(role, state)| PortStp { role, state }),
                 linger: plug.owner.is_none(),
+                peer: plug.peer.clone(),
                 rx_frames: counted.rx_frames,
                 rx_bytes: counted.rx_bytes,
                 tx_frames: counted.tx_frames,

@@ -22,6 +22,7 @@
 //! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
 //! instead, at once.
 
+mod links;
 mod spanning;
 
 use std::io;
@@ -36,7 +37,8 @@ use super::queues::Waiting;
 use super::{Source, interest};
 use crate::offload;
 use crate::port::{DropReason, Offloads, PortId};
-use crate::ports::ring::{Broken, Ring};
+use crate::ports::ring::Broken;
+use crate::ports::vde::FileName;
 use crate::ports::{BUFFER_LEN, Kind, Sent, Trouble, Wire, tap};
 use crate::qos::queues::PortQueues;
 use crate::switch::{Egress, PortError, Switch, Transmit};
@@ -59,8 +61,6 @@ const DOWN_CHECK: Duration = Duration::from_millis(250);
 const TRIM_CHECK: Duration = Duration::from_secs(1);
 /// Rings trimmed in one go, at some 10 µs each.
 const TRIMS: usize = 256;
-/// Memory that frames to many ports may take in all their rings together, in bytes.
-const FLOOD_MEMORY: usize = 256 << 20;
 
 /// Frames longer than this are of a stream that fills super-segments: no answer to a question, nor most
 /// answers.
@@ -85,10 +85,12 @@ pub(super) struct Plugs {
     awake: Vec<PortId>,
     /// How many of them, the first ones, have frames.
     waiting: usize,
-    /// Rings that something was put into in this burst.
+    /// Ports that something was collected for in this burst.
     pub(super) unflushed: Vec<PortId>,
     /// Ports with frames in their queues.
     pub(super) waiting_queues: Waiting,
+    /// Ports that want to know, or no more, when they can be written.
+    changed: Vec<PortId>,
     /// Rings that have taken much memory, with what they had sent when they were last looked at.
     swollen: Vec<(PortId, u64)>,
     trim_check: Option<Instant>,
@@ -99,6 +101,9 @@ struct Taken {
     hdr: offload::VnetHdr,
     at: Range<usize>,
 }
+
+/// What epoll is to tell of a port's source.
+const READABLE: EpollFlags = EpollFlags::EPOLLIN;
 
 /// A port's descriptor and what belongs to it.
 pub(super) struct Plug {
@@ -119,6 +124,12 @@ pub(super) struct Plug {
     awake: bool,
     /// It is in [`Plugs::unflushed`].
     pub(super) unflushed: bool,
+    /// What it has collected waits for its socket.
+    blocked: bool,
+    /// What is said of its other end.
+    pub(super) peer: String,
+    /// The name of its socket, which goes with it.
+    _file: Option<FileName>,
     /// It is in [`Plugs::swollen`].
     swollen: bool,
 }
@@ -131,6 +142,10 @@ pub(super) struct NewPlug<'a> {
     pub(super) offloads: Option<Offloads>,
     pub(super) dying: bool,
     pub(super) owner: Option<u32>,
+    /// What is said of its other end.
+    pub(super) peer: String,
+    /// The name of its socket, which is to go with the port.
+    pub(super) file: Option<FileName>,
 }
 
 /// Why a plug cannot be had.
@@ -159,6 +174,7 @@ impl Plugs {
             waiting: 0,
             unflushed: Vec::new(),
             waiting_queues: Waiting::default(),
+            changed: Vec::new(),
             swollen: Vec::new(),
             trim_check: None,
         }
@@ -179,8 +195,14 @@ impl Plugs {
             ring.disarm();
             // A doorbell has no trouble worth looking at.
             troubled = false;
-            if !std::mem::replace(&mut plug.awake, true) {
-                self.awake.push(id);
+        }
+        if plug.wire.hoards() && !std::mem::replace(&mut plug.awake, true) {
+            self.awake.push(id);
+        }
+        if plug.blocked && events.contains(EpollFlags::EPOLLOUT) {
+            self.flush(now, id, switch);
+            if !troubled && !events.contains(READABLE) {
+                return false;
             }
         }
         let more = self.take_turn(now, id, troubled, switch);
@@ -195,12 +217,16 @@ impl Plugs {
     fn take_turn(&mut self, now: Instant, id: PortId, mut troubled: bool, switch: &mut Switch) -> bool {
         let mut left = BATCH;
         while left > 0 {
-            let more = self.take(now, id, left, troubled);
+            let is_batched = self.plug(id).is_some_and(|plug| plug.wire.is_batched());
+            let more = match is_batched {
+                true => self.take_batch(now, id, left, switch),
+                false => self.take(now, id, left, troubled),
+            };
             self.put(now, id, switch);
             if !more {
                 return false;
             }
-            left -= self.taken.len();
+            left = left.saturating_sub(self.taken.len().max(1));
             troubled = false;
         }
         true
@@ -220,11 +246,9 @@ impl Plugs {
                     plug.touch(transmit.port, waiting_queues);
                     continue;
                 }
-                if let Some(ring) = plug.wire.ring() {
-                    ring.limit(FLOOD_MEMORY / egress.as_slice().len());
-                    if !std::mem::replace(&mut plug.unflushed, true) {
-                        unflushed.push(transmit.port);
-                    }
+                let receivers = egress.as_slice().len();
+                if plug.wire.begin(now, receivers) && !std::mem::replace(&mut plug.unflushed, true) {
+                    unflushed.push(transmit.port);
                 }
                 plug.transmit(hdr, frame, transmit, Some(egress.vid()), switch, dead);
             }
@@ -232,21 +256,13 @@ impl Plugs {
         if !self.waiting_queues.touched.is_empty() {
             self.send_touched(now, switch);
         }
-        self.flush_rings(now);
+        self.flush_all(now, switch);
     }
 
-    /// The burst is over: wakes the other ends of rings that something was put into.
-    pub(super) fn flush_rings(&mut self, now: Instant) {
-        let Self { table, unflushed, swollen, trim_check, .. } = self;
-        for id in unflushed.drain(..) {
-            let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { continue };
-            plug.unflushed = false;
-            let Some(ring) = plug.wire.ring() else { continue };
-            ring.flush();
-            if ring.is_swollen() && !std::mem::replace(&mut plug.swollen, true) {
-                swollen.push((id, 0));
-                trim_check.get_or_insert(now + TRIM_CHECK);
-            }
+    /// The burst is over: sends what was collected, and wakes the other ends.
+    pub(super) fn flush_all(&mut self, now: Instant, switch: &mut Switch) {
+        while let Some(id) = self.unflushed.pop() {
+            self.flush(now, id, switch);
         }
     }
 
@@ -276,20 +292,17 @@ impl Plugs {
         self.trim_check = (!self.swollen.is_empty()).then(|| now + TRIM_CHECK);
     }
 
-    /// The round is over: asks the rings for their doorbells. True if there is something to do at once:
+    /// The round is over: asks the rings for their doorbells, and epoll for what can be written. True if there is something to do at once:
     /// frames in some already, or dead ports.
-    pub(super) fn arm(&mut self) -> bool {
+    pub(super) fn arm(&mut self, epoll: &Epoll) -> bool {
+        self.tell_changes(epoll);
         let Self { table, awake, dead, .. } = self;
         awake.retain(|&id| {
             let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return false };
-            plug.awake = match plug.wire.ring().map(Ring::arm) {
-                Some(Ok(frames)) => frames,
-                Some(Err(Broken)) => {
-                    plug.mark_dead(id, dead);
-                    false
-                }
-                None => false,
-            };
+            plug.awake = plug.wire.arm().unwrap_or_else(|Broken| {
+                plug.mark_dead(id, dead);
+                false
+            });
             plug.awake
         });
         self.waiting = self.awake.len();
@@ -383,10 +396,17 @@ impl Plugs {
         };
         let id = switch.add_port(new.name, new.vlans, offloads)?;
         let is_ring = new.wire.kind() == Kind::Ring;
-        let flags = if is_ring { EpollFlags::EPOLLIN | EpollFlags::EPOLLET } else { EpollFlags::EPOLLIN };
-        if let Err(e) = epoll.add(&new.wire, interest(flags, Source::Port(id))) {
-            switch.remove_port(id);
-            return Err(io::Error::from(e).into());
+        let flags = if is_ring { READABLE | EpollFlags::EPOLLET } else { READABLE };
+        let source = new.wire.source().map(|fd| (fd, flags, Source::Port(id)));
+        let lifeline = new.wire.lifeline().map(|(fd, flags)| (fd, flags, Source::Lifeline(id)));
+        for (fd, flags, source) in source.into_iter().chain(lifeline) {
+            if let Err(e) = epoll.add(fd, interest(flags, source)) {
+                new.wire.source().into_iter().for_each(|fd| {
+                    let _ = epoll.delete(fd);
+                });
+                switch.remove_port(id);
+                return Err(io::Error::from(e).into());
+            }
         }
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
@@ -408,6 +428,9 @@ impl Plugs {
             down: false,
             awake: is_ring,
             unflushed: false,
+            blocked: false,
+            peer: new.peer,
+            _file: new.file,
             swollen: false,
         });
         self.enter_tree(now, id, switch);
@@ -426,7 +449,10 @@ impl Plugs {
     /// Pulls a port out.
     pub(super) fn remove(&mut self, id: PortId, switch: &mut Switch, epoll: &Epoll) {
         let Some(plug) = self.table.get_mut(id.index()).and_then(Option::take) else { return };
-        let _ = epoll.delete(&plug.wire);
+        let lifeline = plug.wire.lifeline().map(|(fd, _)| fd);
+        plug.wire.source().into_iter().chain(lifeline).for_each(|fd| {
+            let _ = epoll.delete(fd);
+        });
         switch.remove_port(id);
         self.forget_queues(&plug, id);
         self.close(plug);
@@ -541,7 +567,8 @@ impl Plug {
     }
 
     pub(super) fn mark_dead(&mut self, id: PortId, dead: &mut Vec<PortId>) {
-        if !self.dead {
+        // Some wait for another one at their other end.
+        if !self.wire.hang_up() && !self.dead {
             self.dead = true;
             dead.push(id);
         }

@@ -14,7 +14,7 @@ use super::plugs::{Plug, Plugs};
 use crate::frame::Frame;
 use crate::offload::{self, VnetHdr};
 use crate::port::{DropReason, Offloads, PortId};
-use crate::ports::{Kind, Sent};
+use crate::ports::Sent;
 use crate::qos::fifo::Queued;
 use crate::qos::queues::{Next, PortQueues};
 use crate::switch::{Egress, Switch, Transmit};
@@ -159,7 +159,7 @@ impl Plugs {
         });
         self.waiting_queues.ports = ports;
         self.waiting_queues.due = due;
-        self.flush_rings(now);
+        self.flush_all(now, switch);
     }
 
     /// When [`Plugs::send_due`] has something to do.
@@ -171,7 +171,7 @@ impl Plugs {
     fn send_one(&mut self, now: Instant, id: PortId, switch: &mut Switch) -> Option<Instant> {
         let Self { table, dead, unflushed, .. } = self;
         let plug = table.get_mut(id.index()).and_then(Option::as_mut)?;
-        if plug.kind() == Kind::Ring && !std::mem::replace(&mut plug.unflushed, true) {
+        if plug.wire.begin(now, 1) && !std::mem::replace(&mut plug.unflushed, true) {
             unflushed.push(id);
         }
         match plug.send_due(now, id, switch, dead) {
@@ -202,8 +202,11 @@ impl Plugs {
         if after > before && memory > MAX_MEMORY {
             return Err(TooMuchMemory(memory >> 20));
         }
-        let Self { table, waiting_queues, .. } = self;
+        let Self { table, waiting_queues, unflushed, .. } = self;
         let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return Ok(()) };
+        if plug.wire.begin(now, 1) && !std::mem::replace(&mut plug.unflushed, true) {
+            unflushed.push(id);
+        }
         let mut queues = queues.map(Box::new);
         if let Some(mut old) = plug.queues.take() {
             match &mut queues {
@@ -215,7 +218,7 @@ impl Plugs {
         plug.touch(id, waiting_queues);
         waiting_queues.memory = memory;
         self.send_touched(now, switch);
-        self.flush_rings(now);
+        self.flush_all(now, switch);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ mod change;
 mod guard;
 mod inspect;
 mod launch;
+mod links;
 mod qos;
 mod stp;
 
@@ -19,11 +20,13 @@ use clap::{ArgGroup, Subcommand};
 use msocket_proto::line::unusable;
 use switch::client::traffic::{MacAdd, MacRm};
 use switch::client::{Client, Hello};
+use switch::control::Vde;
 use switch::guard::Exceed;
 use switch::qos::rate::Rate;
 use switch::vlan::{PortVlans, Vid, VidSet};
 
 use self::launch::ensure_default;
+use crate::commands::options::file_mode;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 
@@ -63,8 +66,13 @@ enum Command {
         #[command(flatten)]
         target: Target,
         /// Forget stations silent for so many seconds
-        #[arg(long, group = "any", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
         age: Option<u64>,
+        #[command(flatten)]
+        vde: VdeOptions,
+        /// Let VDE's programs plug in no more; those that did stay
+        #[arg(long, conflicts_with = "vde")]
+        no_vde: bool,
         #[command(flatten)]
         stp: stp::Set,
     },
@@ -121,8 +129,8 @@ enum Port {
         #[arg(long)]
         json: bool,
     },
-    /// Add a port: an interface of the network this command runs in
-    Add(change::PortAdd),
+    /// Add a port: an interface of the network this command runs in, or a link to elsewhere
+    Add(Box<change::PortAdd>),
     /// Remove a port
     Rm {
         #[command(flatten)]
@@ -261,6 +269,43 @@ impl<T: std::str::FromStr> std::str::FromStr for OrOff<T> {
     }
 }
 
+/// Where VDE's programs plug in, and who may.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "VDE")]
+struct VdeOptions {
+    /// Let VDE's programs plug in, too: vde_plug, vdens, QEMU's `-nic vde` find the switch in this folder
+    #[arg(long, value_name = "FOLDER")]
+    vde: Option<PathBuf>,
+    /// The mode of the sockets in that folder, in octal, as vde_switch's -m
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = file_mode, requires = "vde")]
+    vde_mode: u32,
+    /// The group of that folder and the sockets in it, as vde_switch's -g
+    #[arg(long, value_name = "GROUP", requires = "vde")]
+    vde_group: Option<String>,
+}
+
+impl VdeOptions {
+    fn resolve(&self) -> Result<Option<Vde>, Failure> {
+        let Some(folder) = &self.vde else { return Ok(None) };
+        let path = std::path::absolute(folder)
+            .map_err(|e| Failure::io(format!("cannot use {}", folder.display()), &e))?;
+        let group = self.vde_group.as_deref().map(group_id).transpose()?;
+        Ok(Some(Vde { path: Some(path), mode: self.vde_mode, group }))
+    }
+}
+
+/// The number of a group, which may be given as such.
+fn group_id(name: &str) -> Result<u32, Failure> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let found = nix::unistd::Group::from_name(name).ok().flatten();
+    found.map(|group| group.gid.as_raw()).ok_or_else(|| {
+        Failure::new(format!("cannot use the group `{name}`"), "there is no such group")
+            .hint("`getent group` lists them")
+    })
+}
+
 /// Which addresses.
 #[derive(Debug, clap::Args)]
 struct Filter {
@@ -328,11 +373,14 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Serve(_) => {}
         Command::Ls { json } => inspect::ls(&runtime, json)?,
         Command::Show { target, json } => inspect::show(&target, &runtime, json)?,
-        Command::Set { target, age, stp } => change::set(&target, &runtime, age, stp)?,
+        Command::Set { target, age, vde, no_vde, stp } => {
+            let nowhere = no_vde.then_some(Vde { path: None, mode: vde.vde_mode, group: None });
+            change::set(&target, &runtime, age, vde.resolve()?.or(nowhere), &stp)?;
+        }
         Command::Stp { target, json } => stp::show(&target, &runtime, json)?,
         Command::Down { target } => change::down(&target, &runtime)?,
         Command::Port(Port::Ls { target, json }) => inspect::ports(&target, &runtime, json)?,
-        Command::Port(Port::Add(add)) => change::port_add(add, &runtime)?,
+        Command::Port(Port::Add(add)) => change::port_add(*add, &runtime)?,
         Command::Port(Port::Rm { target, port }) => change::port_rm(&target, &runtime, port)?,
         Command::Port(Port::Set { target, port, rules, rename, stp }) => {
             change::port_set(&target, &runtime, port, rules, rename, stp)?;

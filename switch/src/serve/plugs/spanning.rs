@@ -21,17 +21,18 @@ const LINK_CHECK: Duration = Duration::from_millis(200);
 
 impl Plugs {
     /// Writes the BPDUs that there are.
-    pub(in crate::serve) fn send_bpdus(&mut self, switch: &mut Switch) {
+    pub(in crate::serve) fn send_bpdus(&mut self, now: Instant, switch: &mut Switch) {
         while let Some((port, bytes)) = switch.poll_bpdu() {
-            let Self { table, dead, .. } = self;
+            let Self { table, dead, unflushed, .. } = self;
             let Some(plug) = table.get_mut(port.index()).and_then(Option::as_mut) else { continue };
             let Some(frame) = Frame::new(&bytes) else { continue };
             let transmit = Transmit { port, edit: TagEdit::Keep };
-            plug.transmit(&VnetHdr::default(), frame, &transmit, None, switch, dead);
-            if let Some(ring) = plug.wire.ring() {
-                ring.flush();
+            if plug.wire.begin(now, 1) && !std::mem::replace(&mut plug.unflushed, true) {
+                unflushed.push(port);
             }
+            plug.transmit(&VnetHdr::default(), frame, &transmit, None, switch, dead);
         }
+        self.flush_all(now, switch);
     }
 
     /// A port is new. Behind a ring, or in the namespace of a view, is a host and no bridge: it is an edge port, until

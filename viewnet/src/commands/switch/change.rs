@@ -1,16 +1,14 @@
 //! The commands that change a switch: one request each. They print nothing when all went well.
 
-use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-
 use clap::ArgGroup;
 use switch::client::traffic::{MacAdd, MacRm, PortOpen, VlanSet};
-use switch::client::{Attach, Kind, MacFilter, Request};
+use switch::client::{MacFilter, Request};
+use switch::control::Vde;
 use switch::guard::Police;
-use switch::ports::{packet, tap};
+use switch::link::Link;
 use switch::vlan::Vid;
 
+use super::links::Plug;
 use super::{Filter, Rules, Target, stp};
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
@@ -18,7 +16,7 @@ use crate::tables::print;
 
 /// `switch port add`
 #[derive(Debug, clap::Args)]
-#[command(group = ArgGroup::new("what").args(["tap", "nic"]).required(true))]
+#[command(group = ArgGroup::new("what").args(["tap", "nic", "vde", "switch_link", "udp", "vxlan", "qemu", "link"]).required(true))]
 pub(super) struct PortAdd {
     #[command(flatten)]
     target: Target,
@@ -33,6 +31,26 @@ pub(super) struct PortAdd {
     /// Take an existing interface, a NIC or one end of a veth pair
     #[arg(long, value_name = "DEV")]
     nic: Option<String>,
+    /// Plug into a vde_switch, or another that speaks as one does: FOLDER[port N]
+    #[arg(long, value_name = "FOLDER")]
+    vde: Option<String>,
+    /// Join another switch, by name or path, with a trunk of all VLANs; NAME[vlan N] or NAME[trunk LIST] says what
+    /// the port there is to be
+    #[arg(long = "switch", id = "switch_link", value_name = "NAME")]
+    switch: Option<String>,
+    /// Carry frames in UDP datagrams to a peer: ADDR:PORT[local ADDR:PORT]
+    #[arg(long, value_name = "ADDR:PORT")]
+    udp: Option<String>,
+    /// Join a VXLAN network: VNI[peer ADDR,ADDR local ADDR port N]
+    #[arg(long, value_name = "VNI")]
+    vxlan: Option<String>,
+    /// Be the other end of QEMU's `-netdev stream` or, with [local PATH], `dgram`: PATH or ADDR:PORT, and [listen]
+    /// if QEMU connects
+    #[arg(long, value_name = "ADDR")]
+    qemu: Option<String>,
+    /// Any of these as KIND:WHERE, as `port ls` shows them
+    #[arg(long, value_name = "LINK")]
+    link: Option<String>,
     #[command(flatten)]
     rules: Rules,
 }
@@ -40,13 +58,20 @@ pub(super) struct PortAdd {
 pub(super) fn set(
     target: &Target,
     runtime: &Runtime,
-    age: Option<u64>,
-    stp: stp::Set,
+    age_s: Option<u64>,
+    vde: Option<Vde>,
+    stp: &stp::Set,
 ) -> Result<(), Failure> {
-    if let Some(age_s) = age {
-        request(target, runtime, "cannot change the switch", &Request::Set { age_s })?;
+    let what = "cannot change the switch";
+    let (is_plain, change) = (age_s.is_some() || vde.is_some(), stp.change());
+    if !is_plain && change.is_none() {
+        return Err(Failure::new(what, "nothing to change was given")
+            .hint("give --age, --vde, --no-vde, or what `viewnet switch set --help` lists"));
     }
-    stp.change().map_or(Ok(()), |change| {
+    if is_plain {
+        request(target, runtime, what, &Request::Set { age_s, vde })?;
+    }
+    change.map_or(Ok(()), |change| {
         request(target, runtime, "cannot change the spanning tree", &Request::StpSet(change))
     })
 }
@@ -56,19 +81,34 @@ pub(super) fn down(target: &Target, runtime: &Runtime) -> Result<(), Failure> {
 }
 
 pub(super) fn port_add(args: PortAdd, runtime: &Runtime) -> Result<(), Failure> {
+    let link = args.link()?;
     let mut client = args.target.connect(runtime)?;
-    let (kind, fd) = match (&args.tap, &args.nic) {
-        (Some(device), _) => (Kind::Tap, open_tap(device, args.plain)?),
-        (None, device) => (Kind::Packet, open_nic(device.as_deref().unwrap_or_default())?),
-    };
-    let attach = Attach {
-        name: Some(args.port),
-        vlans: args.rules.vlans().unwrap_or_default(),
-        linger: true,
-        ..Attach::new(kind)
-    };
-    client.add_port(fd, &attach).map_err(|e| call_failed("cannot add the port", e))?;
+    let vlans = args.rules.vlans();
+    let plug = Plug { switch: &args.target.name, port: &args.port, plain: args.plain, vlans };
+    let port = plug.open(&link, runtime)?;
+    client.add_port_of(&port.fds, &port.attach).map_err(|e| call_failed("cannot add the port", e))?;
     Ok(())
+}
+
+impl PortAdd {
+    /// The link that was typed, one way or the other.
+    fn link(&self) -> Result<Link, Failure> {
+        let typed = [
+            ("tap", &self.tap),
+            ("nic", &self.nic),
+            ("vde", &self.vde),
+            ("switch", &self.switch),
+            ("udp", &self.udp),
+            ("vxlan", &self.vxlan),
+            ("qemu", &self.qemu),
+        ];
+        let typed = typed.into_iter().find_map(|(kind, place)| Some(format!("{kind}:{}", place.as_ref()?)));
+        let text = typed.or_else(|| self.link.clone()).unwrap_or_default();
+        text.parse().map_err(|e| {
+            Failure::new("cannot add the port", e)
+                .hint("`viewnet switch port add --help` shows what a link may be")
+        })
+    }
 }
 
 pub(super) fn port_rm(target: &Target, runtime: &Runtime, port: String) -> Result<(), Failure> {
@@ -148,36 +188,3 @@ pub(super) fn request(
 ) -> Result<(), Failure> {
     target.connect(runtime)?.call(request).map_err(|e| call_failed(what, e))
 }
-
-fn open_tap(device: &str, plain: bool) -> Result<OwnedFd, Failure> {
-    let node = Path::new(tap::DEVICE);
-    let opened = if plain { tap::open_plain(node, device) } else { tap::open(node, device) };
-    let what = format!("cannot make the TAP `{device}`");
-    opened.map(|(fd, _)| fd).map_err(|e| match e.raw_os_error() {
-        // EACCES is the node's mode, EPERM the missing capability.
-        Some(libc::EACCES) => Failure::new(what, format!("{}: {e}", node.display()))
-            .hint("`viewnet doctor` says how to open the node; `--nic` over a veth pair needs none"),
-        Some(libc::ENOENT | libc::ENODEV) => Failure::new(what, format!("{}: {e}", node.display()))
-            .hint("load the driver: `sudo modprobe tun`"),
-        Some(libc::EPERM) => Failure::new(what, "not permitted in this network").hint(PRIVILEGE),
-        Some(libc::EBUSY) => Failure::new(what, "the interface is in use").hint("choose another name"),
-        Some(libc::EINVAL) => Failure::new(what, "the interface exists and is no TAP of this kind"),
-        _ if e.kind() == io::ErrorKind::InvalidInput => {
-            Failure::new(what, "the name is longer than 15 bytes")
-        }
-        _ => Failure::new(what, e),
-    })
-}
-
-fn open_nic(device: &str) -> Result<OwnedFd, Failure> {
-    let what = format!("cannot take the interface `{device}`");
-    let index = nix::net::if_::if_nametoindex(device)
-        .map_err(|e| Failure::new(&what, e.desc()).hint("`ip link` lists the interfaces of this network"))?;
-    packet::open(index).map_err(|e| match e.raw_os_error() {
-        Some(libc::EPERM) => Failure::new(what, "not permitted in this network").hint(PRIVILEGE),
-        _ => Failure::new(what, e),
-    })
-}
-
-const PRIVILEGE: &str =
-    "run it inside a view (`viewnet run -- viewnet switch port add …`), whose network is yours, or as root";

@@ -37,6 +37,7 @@ struct Shown {
     connections: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     stp: Option<StpTree>,
+    vde: Option<PathBuf>,
     ports: Vec<PortInfo>,
     vlans: Vec<VlanInfo>,
 }
@@ -93,6 +94,7 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
         connections: show.connections,
         // A switch that runs since before there was one does not know the question.
         stp: client.stp().ok(),
+        vde: show.vde,
         ports,
         vlans,
     };
@@ -101,9 +103,10 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
     }
     let idle = shown.idle_s.map_or_else(|| "never".to_owned(), |s| format!("when unused for {s} s"));
     print(&format!(
-        "name      {}\nsocket    {}\nprocess   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\ntree      {}\n\n{}\n{}",
+        "name      {}\nsocket    {}{}\nprocess   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\ntree      {}\n\n{}\n{}",
         shown.name,
         shown.path.display(),
+        shown.vde.as_ref().map(|folder| format!("\nVDE       {}", folder.display())).unwrap_or_default(),
         shown.pid,
         duration(shown.uptime_s),
         shown.stations,
@@ -154,9 +157,10 @@ fn port_table(ports: &[PortInfo]) -> String {
             p.tx_frames.to_string(),
             p.tx_bytes.to_string(),
             if drops.is_empty() { "-".to_owned() } else { drops.join(", ") },
+            if p.peer.is_empty() { "-".to_owned() } else { p.peer.clone() },
         ]
     };
-    let head = ["PORT", "KIND", "VLANS", "TREE", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS"];
+    let head = ["PORT", "KIND", "VLANS", "TREE", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS", "PEER"];
     table(head, ports.iter().map(row))
 }
 

@@ -23,9 +23,10 @@ use std::time::Duration;
 use msocket_proto::line::{Refusal, Reply, unusable};
 use nix::errno::Errno;
 use switch::client::{Client, is_gone};
+use switch::control::Vde;
 use switch::serve::{Options, Server};
 
-use super::{DEFAULT, Target, check_version, connect};
+use super::{DEFAULT, Target, VdeOptions, check_version, connect};
 use crate::background::start_eye;
 use crate::commands::options::file_mode;
 use crate::exit::{Exit, Failure, call_failed};
@@ -54,6 +55,8 @@ pub(super) struct Up {
     /// Who may use the switch: the mode of its socket file, in octal
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = file_mode)]
     socket_mode: u32,
+    #[command(flatten)]
+    vde: VdeOptions,
 }
 
 /// `switch serve`, which users do not type.
@@ -71,6 +74,9 @@ pub(super) struct Serve {
     /// Milliseconds
     #[arg(long)]
     idle: Option<u64>,
+    /// JSON
+    #[arg(long, value_parser = |text: &str| serde_json::from_str::<Vde>(text))]
+    vde: Option<Vde>,
 }
 
 fn age() -> clap::builder::RangedU64ValueParser {
@@ -86,19 +92,21 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
         age: Duration::from_secs(up.age),
         idle: None,
     };
+    let vde = up.vde.resolve()?;
+    let vde = vde.as_ref();
     if up.foreground {
-        let (server, _eye) = set_up(&options)?;
+        let (server, _eye) = set_up(&options, vde)?;
         return server.run().map_err(|e| Failure::io(format!("the switch `{}` failed", options.name), &e));
     }
     for _ in 1..ATTEMPTS {
-        match launch(&options) {
+        match launch(&options, vde) {
             Err(refusal) if refusal.errno == Some(libc::EADDRINUSE) && is_ending(&options.path) => {
                 std::thread::sleep(PAUSE);
             }
             other => return other.map_err(Failure::from),
         }
     }
-    launch(&options).map_err(Failure::from)
+    launch(&options, vde).map_err(Failure::from)
 }
 
 /// Whether the switch at `path` takes connections but answers none: it is ending, or was killed and its
@@ -127,7 +135,7 @@ pub(crate) fn ensure_default(runtime: &Runtime) -> Result<Client, Failure> {
                 Err(e) => return Err(call_failed("cannot talk to the default switch", e)),
             },
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                match launch(&options) {
+                match launch(&options, None) {
                     Ok(()) => continue,
                     Err(refusal) if refusal.errno == Some(libc::EADDRINUSE) => {}
                     Err(refusal) => return Err(refusal.into()),
@@ -142,14 +150,14 @@ pub(crate) fn ensure_default(runtime: &Runtime) -> Result<Client, Failure> {
 }
 
 /// Starts a switch in the background; when this returns, its socket answers.
-fn launch(options: &Options) -> Result<(), Refusal> {
+fn launch(options: &Options, vde: Option<&Vde>) -> Result<(), Refusal> {
     let what = format!("cannot start the switch `{}`", options.name);
     let failed = |e: io::Error| Refusal::system(&what, e);
     if crate::nested::supervisor().is_some() {
         return Err(Refusal::new(what, "this is inside a view, which it would not outlive")
             .hint(format!("start it outside: `viewnet switch up {}`", options.name)));
     }
-    let mut starter = serve_command(options, true).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let mut starter = serve_command(options, vde, true).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let mut line = String::new();
     if let Some(stdout) = starter.stdout.take() {
         BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
@@ -163,7 +171,7 @@ fn launch(options: &Options) -> Result<(), Refusal> {
     }
 }
 
-fn serve_command(options: &Options, detach: bool) -> Command {
+fn serve_command(options: &Options, vde: Option<&Vde>, detach: bool) -> Command {
     let mut command = Command::new(SELF);
     command.arg0("viewnet");
     command.args(["switch", "serve"]).arg(&options.path).args(["--name", &options.name]);
@@ -171,6 +179,9 @@ fn serve_command(options: &Options, detach: bool) -> Command {
     command.args(["--socket-mode", &format!("{:o}", options.mode)]);
     if let Some(idle) = options.idle {
         command.args(["--idle", &idle.as_millis().to_string()]);
+    }
+    if let Some(vde) = vde.and_then(|vde| serde_json::to_string(vde).ok()) {
+        command.args(["--vde", &vde]);
     }
     if detach {
         command.arg("--detach");
@@ -188,16 +199,17 @@ pub(super) fn serve(args: Serve) -> Result<Exit, Failure> {
         age: Duration::from_secs(args.age),
         idle: args.idle.map(Duration::from_millis),
     };
+    let vde = args.vde.as_ref();
     let failed = |e: io::Error| Failure::io(format!("cannot start the switch `{}`", options.name), &e);
     if args.detach {
         // Not waited for: it is to outlive us.
-        let spawn = || serve_command(&options, false).stdout(Stdio::inherit()).spawn();
+        let spawn = || serve_command(&options, vde, false).stdout(Stdio::inherit()).spawn();
         switch::ports::close_on_exec().and_then(|()| spawn()).map_err(failed).inspect_err(say_why)?;
         return Ok(Exit::Done);
     }
     // Fails only for a leader of a process group, who needs no session to be on its own.
     let _ = nix::unistd::setsid();
-    let (server, _eye) = set_up(&options).inspect_err(say_why)?;
+    let (server, _eye) = set_up(&options, vde).inspect_err(say_why)?;
     say(&Reply::Ok(()));
     let null = std::fs::File::options().write(true).open("/dev/null").map_err(failed)?;
     nix::unistd::dup2_stdout(&null).map_err(|e| failed(e.into()))?;
@@ -209,12 +221,16 @@ pub(super) fn serve(args: Serve) -> Result<Exit, Failure> {
 }
 
 /// A switch that has its path, and the eye that clears up behind it.
-fn set_up(options: &Options) -> Result<(Server, Eye), Failure> {
+fn set_up(options: &Options, vde: Option<&Vde>) -> Result<(Server, Eye), Failure> {
     let internal = |e: Errno| Failure::io(format!("cannot start the switch `{}`", options.name), &e.into());
     // First: it shall inherit nothing of the switch.
     let mut eye = start_eye().map_err(internal)?;
-    let server = Server::new(options, Some(eye.as_fd())).map_err(|e| refuse(options, &e))?;
+    let mut server = Server::new(options, Some(eye.as_fd())).map_err(|e| refuse(options, &e))?;
     eye.keep(&options.path).map_err(internal)?;
+    if let Some(vde) = vde {
+        server.serve_vde(vde)?;
+        vde.path.iter().try_for_each(|folder| eye.keep(&folder.join("ctl"))).map_err(internal)?;
+    }
     Ok((server, eye))
 }
 

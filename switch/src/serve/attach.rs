@@ -1,0 +1,52 @@
+//! A port from the descriptors that came with a request.
+
+use std::os::fd::OwnedFd;
+
+use msocket_proto::line::Refusal;
+
+use crate::control::Attach;
+use crate::ports::{Kind, Wire};
+use crate::vxlan;
+
+const WHAT: &str = "cannot add the port";
+/// What could be sent instead.
+pub(super) const FIT: &str =
+    "send a TAP, a packet socket bound to an interface, a ring, a VDE plug, or a datagram or stream socket";
+/// Characters at most of what is said of the other end.
+const MAX_PEER: usize = 128;
+
+/// The port's descriptors, if they are what the request says.
+pub(super) fn wire(attach: &Attach, fds: Vec<OwnedFd>) -> Result<Wire, Refusal> {
+    let more =
+        usize::from(attach.mirrored || attach.kind == Kind::Ring && fds.len() > attach.kind.descriptors());
+    let number = attach.kind.descriptors() + more;
+    if fds.len() != number {
+        let why = match number {
+            1 => "exactly one descriptor must come with the request".to_owned(),
+            number => format!("exactly {number} descriptors must come with the request"),
+        };
+        return Err(Refusal::new(WHAT, why));
+    }
+    let wire = match (attach.kind, &attach.vxlan) {
+        (Kind::Ring, None) if attach.mirrored => Wire::mirrored(fds),
+        (_, None) if attach.mirrored => return Err(Refusal::new(WHAT, "only a ring can be mirrored")),
+        (Kind::Vxlan, None) => return Err(Refusal::new(WHAT, "a vxlan port needs its network: `vxlan`")),
+        (Kind::Vxlan, Some(config)) if config.peers.len() > vxlan::MAX_PEERS => {
+            return Err(Refusal::new(WHAT, format!("a tunnel has {} peers at most", vxlan::MAX_PEERS)));
+        }
+        (Kind::Vxlan, Some(config)) => {
+            let fd = fds.into_iter().next().ok_or_else(|| Refusal::new(WHAT, "no descriptor came"))?;
+            Wire::vxlan(fd, config.clone())
+        }
+        (_, Some(_)) => return Err(Refusal::new(WHAT, "only a vxlan port has a network")),
+        (kind, None) => Wire::new(fds, kind),
+    };
+    wire.map_err(|e| {
+        Refusal::new(WHAT, format!("the descriptor is not fit for a {:?} port: {e}", attach.kind))
+    })
+}
+
+/// What is printable of what somebody says of the other end.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_PEER).collect()
+}
