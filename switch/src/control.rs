@@ -9,10 +9,13 @@
 //!
 //! A port that was added without `linger` lives as long as the connection it was added by.
 
+mod seeing;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::seeing::{CaptureInfo, CaptureRule, MirrorInfo, MirrorRule};
 use crate::frame::Mac;
 use crate::port::{DropReason, Offloads};
 use crate::ports::Kind;
@@ -74,6 +77,20 @@ pub enum Request {
     MacLs(MacFilter),
     /// Forgets stations. Answer: how many.
     MacFlush(MacFilter),
+    /// The mirrors. Answer: a list of [`MirrorInfo`].
+    MirrorLs,
+    /// Adds a mirror, or changes the one with this target. Answer: `null`.
+    MirrorAdd(MirrorRule),
+    /// Takes a mirror away. Answer: `null`.
+    MirrorRm {
+        /// The port that got its copies.
+        to: String,
+    },
+    /// Tells frames through the ring whose three descriptors come with the request ([`crate::capture`]), as long
+    /// as this connection lives. Answer: `null`.
+    Capture(CaptureRule),
+    /// The captures. Answer: a list of [`CaptureInfo`].
+    CaptureLs,
     /// Ends the switch. Answer: `null`, once the socket's file is gone.
     Down,
 }
@@ -231,6 +248,8 @@ pub(crate) enum Answer {
     Vlans(Vec<VlanInfo>),
     Stations(Vec<Station>),
     Count(usize),
+    Mirrors(Vec<MirrorInfo>),
+    Captures(Vec<CaptureInfo>),
 }
 
 #[cfg(test)]

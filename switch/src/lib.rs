@@ -9,9 +9,11 @@
 //! - [`fdb`]: the forwarding database, (VLAN, address) → port, with age;
 //! - [`port`]: a port's name, rules, offloads and counters;
 //! - [`forward`]: the decisions, pure functions;
+//! - [`mirror`]: copies of some ports' frames for another one;
 //! - [`switch`]: the [`switch::Switch`] that owns the above;
 //! - [`offload`]: the virtio-net header, cutting of super-segments and filling of checksums, done on the
-//!   way out and only for a port that cannot take the frame as it is.
+//!   way out and only for a port that cannot take the frame as it is;
+//! - [`capture`]: what a switch tells about the frames it moves: filters, pcapng, text.
 //!
 //! Around it lies the shell: [`ports`] open and move frames through TAPs, packet sockets and rings of shared
 //! memory, [`serve`] is the loop (one thread, one epoll) and the control socket, [`control`] its messages, [`client`] the other
@@ -19,11 +21,13 @@
 //!
 //! There is no spanning tree: two links between the same two switches make a loop.
 
+pub mod capture;
 pub mod client;
 pub mod control;
 pub mod fdb;
 pub mod forward;
 pub mod frame;
+pub mod mirror;
 pub mod offload;
 pub mod port;
 pub mod ports;

@@ -81,11 +81,13 @@ pub enum DropReason {
     Refused,
     /// Out: a super-segment that cannot be cut for this port.
     Uncuttable,
+    /// In: the port is a mirror's target, which takes no frames.
+    MirrorPort,
 }
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Short,
         Self::Long,
         Self::BadSource,
@@ -97,7 +99,26 @@ impl DropReason {
         Self::Full,
         Self::Refused,
         Self::Uncuttable,
+        Self::MirrorPort,
     ];
+
+    /// Its name, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Long => "long",
+            Self::BadSource => "bad_source",
+            Self::LinkLocal => "link_local",
+            Self::BadOffload => "bad_offload",
+            Self::BadTag => "bad_tag",
+            Self::VlanNotAllowed => "vlan_not_allowed",
+            Self::SamePort => "same_port",
+            Self::Full => "full",
+            Self::Refused => "refused",
+            Self::Uncuttable => "uncuttable",
+            Self::MirrorPort => "mirror_port",
+        }
+    }
 }
 
 /// What a port counted.
@@ -142,6 +163,8 @@ pub struct Port {
     pub offloads: Offloads,
     /// What it counted.
     pub counters: Counters,
+    /// It is a mirror's target: a member of no VLAN, and deaf.
+    pub mirror_target: bool,
 }
 
 /// Is `name` fit for a port: 1 to 64 printable ASCII characters without space?
@@ -157,6 +180,7 @@ mod tests {
     fn reasons_are_numbered_in_order() {
         for (i, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, i);
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.name());
         }
         let mut counters = Counters::default();
         counters.count_drop(DropReason::LinkLocal);

@@ -14,8 +14,10 @@
 //! one while it looks for late connections and unlinks. A client whose connection slips through sees it closed
 //! without answer and starts over.
 
+mod captures;
 mod connections;
 mod plugs;
+mod seeing;
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -20,6 +20,7 @@ use rustc_hash::FxHashMap;
 use crate::fdb::{Entry, Fdb};
 use crate::forward::{self, Admitted};
 use crate::frame::{Frame, Mac, TagEdit};
+use crate::mirror::{Mirror, Mirrors};
 use crate::offload::VnetHdr;
 use crate::port::{self, Counters, DropReason, MAX_PORTS, Offloads, Port, PortId};
 use crate::vlan::{self, PortVlans, Vid, VidSet};
@@ -31,6 +32,7 @@ const VLANS: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Egress {
     list: Vec<Transmit>,
+    dropped: Option<DropReason>,
 }
 
 /// One port a frame leaves by.
@@ -51,6 +53,11 @@ impl Egress {
     /// The ports of the last frame.
     pub fn as_slice(&self) -> &[Transmit] {
         &self.list
+    }
+
+    /// Why the last frame was not let in, if it was not.
+    pub fn dropped(&self) -> Option<DropReason> {
+        self.dropped
     }
 }
 
@@ -80,6 +87,15 @@ pub enum PortError {
     /// No such port.
     #[error("there is no port `{0}`")]
     Unknown(String),
+    /// The switch has as many mirrors as it can.
+    #[error("the switch has {} mirrors already", crate::mirror::MAX_MIRRORS)]
+    TooManyMirrors,
+    /// A mirror may not watch its own target.
+    #[error("port `{0}` cannot be watched and get the copies")]
+    MirrorsItself(String),
+    /// The port is not a mirror's target.
+    #[error("no mirror gives its copies to port `{0}`")]
+    NoMirror(String),
 }
 
 /// An Ethernet switch with 802.1Q.
@@ -95,6 +111,7 @@ pub struct Switch {
     trunks: Vec<(PortId, Option<Vid>)>,
     vlan_counters: Vec<VlanCounters>,
     vlan_names: FxHashMap<Vid, String>,
+    mirrors: Mirrors,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +132,7 @@ impl Switch {
             trunks: Vec::new(),
             vlan_counters: vec![VlanCounters::default(); VLANS],
             vlan_names: FxHashMap::default(),
+            mirrors: Mirrors::default(),
         }
     }
 
@@ -129,14 +147,20 @@ impl Switch {
         out: &mut Egress,
     ) -> Option<Frame<'f>> {
         out.list.clear();
+        out.dropped = None;
         let ingress = self.ports.get_mut(port.index())?.as_mut()?;
         ingress.counters.rx_frames += 1;
         ingress.counters.rx_bytes += bytes.len() as u64;
-        let admitted = match forward::admit(&ingress.vlans, hdr, bytes) {
+        let judged = match ingress.mirror_target {
+            false => forward::admit(&ingress.vlans, hdr, bytes),
+            true => Err(DropReason::MirrorPort),
+        };
+        let admitted = match judged {
             Ok(admitted) => admitted,
             Err(reason) => {
                 log::trace!("port {}: dropped a frame of {} bytes: {reason:?}", ingress.name, bytes.len());
                 ingress.counters.count_drop(reason);
+                out.dropped = Some(reason);
                 return None;
             }
         };
@@ -151,10 +175,14 @@ impl Switch {
         match known {
             Some(to) if to == port => {
                 self.dropped(port, DropReason::SamePort);
+                out.dropped = Some(DropReason::SamePort);
                 return None;
             }
             Some(to) => self.unicast(&admitted, to, out),
             None => self.flood(&admitted, port, out),
+        }
+        if !self.mirrors.is_empty() {
+            self.mirrors.apply(port, admitted.vid, bytes.len(), &mut out.list);
         }
         Some(admitted.frame)
     }
@@ -229,7 +257,8 @@ impl Switch {
         self.join(id, &vlans);
         self.names.insert(name.to_owned(), id);
         let counters = Counters::default();
-        self.ports[id.index()] = Some(Port { name: name.to_owned(), vlans, offloads, counters });
+        let name = name.to_owned();
+        self.ports[id.index()] = Some(Port { name, vlans, offloads, counters, mirror_target: false });
         Ok(id)
     }
 
@@ -248,6 +277,7 @@ impl Switch {
         self.leave(id, &port.vlans);
         self.names.remove(&port.name);
         self.fdb.forget_port(id);
+        self.mirrors.forget_port(id);
         self.free.push(id.index() as u32);
         Some(port)
     }
@@ -256,9 +286,53 @@ impl Switch {
     pub fn set_vlans(&mut self, id: PortId, vlans: PortVlans) {
         let Some(port) = self.ports.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let old = std::mem::replace(&mut port.vlans, vlans.clone());
+        let is_member = !port.mirror_target;
         self.leave(id, &old);
-        self.join(id, &vlans);
+        if is_member {
+            self.join(id, &vlans);
+        }
         self.fdb.forget_port(id);
+    }
+
+    /// Adds a mirror, or changes the one with this target, which from now on is for copies only.
+    ///
+    /// # Errors
+    /// Too many mirrors, no such port, or one that would watch its own target.
+    pub fn set_mirror(&mut self, mirror: Mirror) -> Result<(), PortError> {
+        let to = mirror.to;
+        let port = self.port(to).ok_or_else(|| PortError::Unknown(format!("#{}", to.index())))?;
+        if mirror.from.as_ref().is_some_and(|from| from.contains(&to)) {
+            return Err(PortError::MirrorsItself(port.name.clone()));
+        }
+        if !self.mirrors.set(mirror) {
+            return Err(PortError::TooManyMirrors);
+        }
+        let port = self.ports[to.index()].as_mut().expect("it was looked at just now");
+        port.mirror_target = true;
+        let vlans = port.vlans.clone();
+        self.leave(to, &vlans);
+        self.fdb.forget_port(to);
+        Ok(())
+    }
+
+    /// Takes the mirror with this target away; the port is an ordinary one again.
+    ///
+    /// # Errors
+    /// It is no mirror's target.
+    pub fn remove_mirror(&mut self, to: PortId) -> Result<(), PortError> {
+        let Some(port) = self.ports.get_mut(to.index()).and_then(Option::as_mut) else { return Ok(()) };
+        if !self.mirrors.remove(to) {
+            return Err(PortError::NoMirror(port.name.clone()));
+        }
+        port.mirror_target = false;
+        let vlans = port.vlans.clone();
+        self.join(to, &vlans);
+        Ok(())
+    }
+
+    /// The mirrors.
+    pub fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
     }
 
     /// Changes a port's name.

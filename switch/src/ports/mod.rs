@@ -24,9 +24,9 @@ use crate::offload::{Pieces, VNET_HDR_LEN, VnetHdr};
 use crate::port::{DropReason, Offloads};
 use ring::Ring;
 
-/// Bytes a receive buffer must have: header, frame, room for a tag, and one more by which a frame that is too
-/// long is seen.
-pub const BUFFER_LEN: usize = VNET_HDR_LEN + MAX_FRAME + TAG_LEN + 1;
+/// Bytes a receive buffer must have: header, frame, room for a tag, and more by which a frame that is too long is
+/// seen, and which tell where a captured one was.
+pub const BUFFER_LEN: usize = VNET_HDR_LEN + MAX_FRAME + TAG_LEN + crate::capture::HEAD_LEN;
 /// The position argument of preadv2 that means "no position".
 const HERE: u64 = u64::MAX;
 const NOWAIT: ReadWriteFlags = ReadWriteFlags::NOWAIT;

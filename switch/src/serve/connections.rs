@@ -15,7 +15,7 @@ use nix::sys::epoll::{Epoll, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::plugs::{NewPlug, PlugError, Plugs};
-use super::{Options, Source, interest};
+use super::{Options, Source, interest, seeing};
 use crate::control::{
     Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VERSION, VlanInfo,
 };
@@ -246,6 +246,7 @@ impl Connections {
                 let id = find(switch, &port)?;
                 if let Some(name) = rename {
                     switch.rename(id, &name).map_err(|e| refuse_port(&e))?;
+                    hall.plugs.captures.port_named(id, &name);
                 }
                 vlans.into_iter().for_each(|vlans| switch.set_vlans(id, vlans));
                 Answer::Done(())
@@ -274,6 +275,11 @@ impl Connections {
                 Answer::Stations(hall.stations(now, &filter, port))
             }
             Request::MacFlush(filter) => Answer::Count(switch.flush(filter.vid, select(switch, &filter)?)),
+            Request::MirrorLs => seeing::mirrors(switch),
+            Request::MirrorAdd(rule) => seeing::add_mirror(switch, rule)?,
+            Request::MirrorRm { to } => seeing::remove_mirror(switch, &to)?,
+            Request::Capture(rule) => seeing::capture(now, index, rule, fds, hall)?,
+            Request::CaptureLs => Answer::Captures(hall.plugs.captures.describe(index)),
             // Asked by one who may: handled before.
             Request::Down => Answer::Done(()),
         })
@@ -281,9 +287,9 @@ impl Connections {
 
     /// Who may ask what: see [`crate::control`].
     fn judge(&mut self, index: u32, request: &Request) -> Result<(), Refusal> {
-        use Request::{Hello, MacLs, PortAdd, PortLs, Show, VlanLs};
+        use Request::{Hello, MacLs, MirrorLs, PortAdd, PortLs, Show, VlanLs};
         let allowed = match request {
-            Hello | Show | PortLs | VlanLs | MacLs(_) => true,
+            Hello | Show | PortLs | VlanLs | MacLs(_) | MirrorLs => true,
             PortAdd(attach) => attach.vlans == PortVlans::default() && !attach.linger,
             _ => false,
         };
@@ -360,6 +366,7 @@ impl Connections {
         let Some(connection) = self.table.get_mut(index as usize).and_then(Option::take) else { return };
         let _ = hall.epoll.delete(&connection.line);
         self.waiting.retain(|(waits, _)| *waits != index);
+        hall.plugs.captures.remove_of(index);
         for id in connection.ports {
             // The number may be another port's by now.
             if hall.plugs.plug(id).is_some_and(|plug| plug.owner == Some(index)) {
@@ -440,12 +447,17 @@ impl Hall<'_> {
     }
 }
 
-fn refuse_port(error: &PortError) -> Refusal {
+pub(super) fn refuse_port(error: &PortError) -> Refusal {
     let (what, errno, hint) = match error {
         PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST, "choose another"),
         PortError::BadName => ("cannot use the name", libc::EINVAL, "choose another"),
         PortError::Full => ("cannot add the port", libc::ENOSPC, "remove one, or plug into another switch"),
         PortError::Unknown(_) => ("no such port", libc::ENOENT, "`viewnet switch port ls` lists them"),
+        PortError::TooManyMirrors => ("cannot add the mirror", libc::ENOSPC, "remove one of them"),
+        PortError::MirrorsItself(_) => {
+            ("cannot add the mirror", libc::EINVAL, "give the copies to another port")
+        }
+        PortError::NoMirror(_) => ("no such mirror", libc::ENOENT, "`viewnet switch mirror ls` lists them"),
     };
     Refusal::new(what, error).errno(errno).hint(hint)
 }

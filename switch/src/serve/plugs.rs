@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollFlags};
 
+use super::captures::Captures;
 use super::{Source, interest};
 use crate::offload;
 use crate::port::{DropReason, Offloads, PortId};
@@ -82,6 +83,8 @@ pub(super) struct Plugs {
     /// Rings that have taken much memory, with what they had sent when they were last looked at.
     swollen: Vec<(PortId, u64)>,
     trim_check: Option<Instant>,
+    /// Who wants to see the frames.
+    pub(super) captures: Captures,
 }
 
 /// A frame that was taken from a port: its virtio-net header, and where in the arena it lies.
@@ -144,6 +147,7 @@ impl Plugs {
             unflushed: Vec::new(),
             swollen: Vec::new(),
             trim_check: None,
+            captures: Captures::default(),
         }
     }
 
@@ -191,9 +195,14 @@ impl Plugs {
 
     /// Writes what was taken from a port where it belongs.
     fn put(&mut self, now: Instant, id: PortId, switch: &mut Switch) {
-        let Self { table, egress, arena, taken, dead, unflushed, swollen, trim_check, .. } = self;
+        let Self { table, egress, arena, taken, dead, unflushed, swollen, trim_check, captures, .. } = self;
         for Taken { hdr, at } in taken.iter() {
-            let Some(frame) = switch.handle_frame(now, id, hdr, &arena[at.clone()], egress) else { continue };
+            let bytes = &arena[at.clone()];
+            let frame = switch.handle_frame(now, id, hdr, bytes, egress);
+            if captures.is_on() {
+                captures.see(now, id, (hdr, bytes), frame, egress, switch);
+            }
+            let Some(frame) = frame else { continue };
             for transmit in egress.as_slice() {
                 let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
                     continue;
@@ -206,6 +215,9 @@ impl Plugs {
                 }
                 plug.transmit(hdr, frame, transmit, switch, dead);
             }
+        }
+        if captures.is_on() {
+            captures.flush();
         }
         for id in unflushed.drain(..) {
             let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { continue };
@@ -359,6 +371,7 @@ impl Plugs {
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
         }
+        self.captures.port_named(id, new.name);
         if is_ring {
             // Its other end may have put frames already.
             self.awake.push(id);
@@ -392,6 +405,7 @@ impl Plugs {
         let Some(plug) = self.table.get_mut(id.index()).and_then(Option::take) else { return };
         let _ = epoll.delete(&plug.wire);
         switch.remove_port(id);
+        self.captures.port_gone(id);
         self.close(plug);
     }
 
