@@ -6,6 +6,7 @@
 //! where the kernel knows RWF_NOWAIT, as the one who handed the descriptor over could make it block again.
 //! A [`ring`] is memory, and its descriptor the doorbell.
 
+pub mod listener;
 pub mod packet;
 pub mod ring;
 mod shared;

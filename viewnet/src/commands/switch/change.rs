@@ -94,7 +94,12 @@ pub(super) fn mac_flush(target: &Target, runtime: &Runtime, filter: Filter) -> R
     print(&format!("{count} forgotten\n"))
 }
 
-fn request(target: &Target, runtime: &Runtime, what: &str, request: &Request) -> Result<(), Failure> {
+pub(super) fn request(
+    target: &Target,
+    runtime: &Runtime,
+    what: &str,
+    request: &Request,
+) -> Result<(), Failure> {
     target.connect(runtime)?.call(request).map_err(|e| call_failed(what, e))
 }
 
