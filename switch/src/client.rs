@@ -14,16 +14,22 @@ use std::time::Duration;
 use msocket_proto::line::{CallError, Line, LineError};
 use serde::de::DeserializeOwned;
 
+use crate::capture::Record;
 pub use crate::control::traffic;
 pub use crate::control::{
-    Attach, Hello, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station, VlanInfo,
+    Attach, CaptureInfo, CaptureRule, Hello, MacFilter, MirrorInfo, MirrorRule, PortAdded, PortInfo, PortStp,
+    Request, Show, Station, VlanInfo,
 };
+use crate::offload::VnetHdr;
 pub use crate::ports::Kind;
-use crate::ports::ring::Handover;
+use crate::ports::ring::{Broken, Handover, Ring};
 pub use crate::stp::config::{Change as StpChange, PortChange as StpPortChange, Tree as StpTree};
 
 /// How long a switch may take to answer; it answers at once unless its machine stands still.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of a capture's ring: what comes while its reader writes to a disk that is busy for some milliseconds.
+const CAPTURE_RING: u32 = 8 << 20;
 
 /// A connection to a switch.
 #[derive(Debug)]
@@ -168,6 +174,26 @@ impl Client {
         self.call(&Request::Stp)
     }
 
+    /// Its mirrors.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn mirrors(&mut self) -> Result<Vec<MirrorInfo>, CallError> {
+        self.call(&Request::MirrorLs)
+    }
+
+    /// Begins a capture, which ends with the returned value.
+    ///
+    /// # Errors
+    /// The connection's, or the switch's refusal.
+    pub fn capture(mut self, rule: &CaptureRule) -> Result<Captured, CallError> {
+        let (ring, ends) = Ring::create(CAPTURE_RING).map_err(LineError::Io)?;
+        let [memory, bell, peer] = ends.each_ref().map(AsFd::as_fd);
+        let request = Request::Capture(rule.clone());
+        let _: ((), _) = self.line.call(&request, &[memory, bell, peer])?;
+        Ok(Captured { client: self, ring })
+    }
+
     /// Ends it.
     ///
     /// # Errors
@@ -192,6 +218,37 @@ pub fn is_gone(error: &CallError) -> bool {
         CallError::Line(LineError::Closed) => true,
         CallError::Line(LineError::Io(e)) => matches!(e.kind(), BrokenPipe | ConnectionReset),
         CallError::Line(_) | CallError::Refused(_) => false,
+    }
+}
+
+/// A capture, as long as this value lives.
+#[derive(Debug)]
+pub struct Captured {
+    client: Client,
+    ring: Ring,
+}
+
+impl Captured {
+    /// What the switch told next, with the virtio-net header of a frame; `None` when there is no more. `buffer` is
+    /// [`crate::ports::BUFFER_LEN`] long.
+    ///
+    /// # Errors
+    /// The switch broke the rules of the ring.
+    pub fn next<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Option<(VnetHdr, Record<'b>)>, Broken> {
+        let Some((hdr, bytes)) = self.ring.receive(buffer)? else { return Ok(None) };
+        // What a later version tells is nothing to us.
+        let nothing = Record::Port(u32::MAX, "");
+        Ok(Some((hdr, Record::parse(bytes).unwrap_or(nothing))))
+    }
+
+    /// The capture's memory and doorbell, whose rules for sleeping are those of any ring.
+    pub fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    /// The connection.
+    pub fn client(&mut self) -> &mut Client {
+        &mut self.client
     }
 }
 

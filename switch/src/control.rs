@@ -9,11 +9,14 @@
 //!
 //! A port that was added without `linger` lives as long as the connection it was added by.
 
+mod seeing;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::seeing::{CaptureInfo, CaptureRule, MirrorInfo, MirrorRule};
 use self::traffic::{
     GuardInfo, GuardSet, MacAdd, MacRm, PortOpen, QosInfo, QosSet, ReserveAdd, ReserveInfo, ReserveRm,
     VlanSet,
@@ -123,6 +126,20 @@ pub enum Request {
         #[serde(flatten)]
         change: PortChange,
     },
+    /// The mirrors. Answer: a list of [`MirrorInfo`].
+    MirrorLs,
+    /// Adds a mirror, or changes the one with this target. Answer: `null`.
+    MirrorAdd(MirrorRule),
+    /// Takes a mirror away. Answer: `null`.
+    MirrorRm {
+        /// The port that got its copies.
+        to: String,
+    },
+    /// Tells frames through the ring whose three descriptors come with the request ([`crate::capture`]), as long
+    /// as this connection lives. Answer: `null`.
+    Capture(CaptureRule),
+    /// The captures. Answer: a list of [`CaptureInfo`].
+    CaptureLs,
     /// Ends the switch. Answer: `null`, once the socket's file is gone.
     Down,
 }
@@ -380,6 +397,8 @@ pub(crate) enum Answer {
     Reservations(Vec<ReserveInfo>),
     Count(usize),
     Tree(Tree),
+    Mirrors(Vec<MirrorInfo>),
+    Captures(Vec<CaptureInfo>),
 }
 
 #[cfg(test)]

@@ -12,9 +12,11 @@
 //! - [`port`]: a port's name, rules, offloads and counters;
 //! - [`forward`]: the decisions, pure functions;
 //! - [`link`]: what a port leads to, as text;
+//! - [`mirror`]: copies of some ports' frames for another one;
 //! - [`switch`]: the [`switch::Switch`] that owns the above;
 //! - [`offload`]: the virtio-net header, cutting of super-segments and filling of checksums, done on the
-//!   way out and only for a port that cannot take the frame as it is.
+//!   way out and only for a port that cannot take the frame as it is;
+//! - [`capture`]: what a switch tells about the frames it moves: filters, pcapng, text.
 //!
 //! - [`vde`], [`vxlan`], [`framing`]: how frames lie in datagrams and streams, and who may get which.
 //!
@@ -24,6 +26,7 @@
 //!
 //! There is no spanning tree: two links between the same two switches make a loop.
 
+pub mod capture;
 pub mod client;
 pub mod control;
 pub mod fdb;
@@ -32,6 +35,7 @@ pub mod frame;
 pub mod framing;
 pub mod guard;
 pub mod link;
+pub mod mirror;
 pub mod offload;
 pub mod port;
 pub mod ports;

@@ -107,11 +107,13 @@ pub enum DropReason {
     Blocked,
     /// In: a datagram that is not of this port's tunnel: another network's, or cut off.
     BadTunnel,
+    /// In: the port is a mirror's target, which takes no frames.
+    MirrorPort,
 }
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Short,
         Self::Long,
         Self::BadSource,
@@ -134,7 +136,37 @@ impl DropReason {
         Self::Uncuttable,
         Self::Blocked,
         Self::BadTunnel,
+        Self::MirrorPort,
     ];
+
+    /// Its name, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Long => "long",
+            Self::BadSource => "bad_source",
+            Self::LinkLocal => "link_local",
+            Self::BadOffload => "bad_offload",
+            Self::BadTag => "bad_tag",
+            Self::VlanNotAllowed => "vlan_not_allowed",
+            Self::SamePort => "same_port",
+            Self::Full => "full",
+            Self::Refused => "refused",
+            Self::Uncuttable => "uncuttable",
+            Self::MirrorPort => "mirror_port",
+            Self::RateLimit => "rate_limit",
+            Self::VlanRateLimit => "vlan_rate_limit",
+            Self::StormBroadcast => "storm_broadcast",
+            Self::StormMulticast => "storm_multicast",
+            Self::StormUnknown => "storm_unknown",
+            Self::MacLimit => "mac_limit",
+            Self::WrongPort => "wrong_port",
+            Self::Shut => "shut",
+            Self::QueueFull => "queue_full",
+            Self::Blocked => "blocked",
+            Self::BadTunnel => "bad_tunnel",
+        }
+    }
 }
 
 /// What a port counted.
@@ -191,6 +223,8 @@ pub struct Port {
     pub(crate) mac_limit: u32,
     /// Why it is shut, if it is.
     pub shut: Option<Shut>,
+    /// It is a mirror's target: a member of no VLAN, and deaf.
+    pub mirror_target: bool,
 }
 
 impl Port {
@@ -207,12 +241,13 @@ impl Port {
             guard: None,
             mac_limit: MAX_ENTRIES_PER_PORT,
             shut: None,
+            mirror_target: false,
         }
     }
 
-    /// Neither shut nor closed by the spanning tree.
+    /// A member of its VLANs: neither shut, nor closed by the spanning tree, nor a mirror's target.
     pub fn is_open(&self) -> bool {
-        self.shut.is_none() && self.state == State::Forwarding
+        self.shut.is_none() && self.state == State::Forwarding && !self.mirror_target
     }
 
     /// Its limits on storms and stations.
@@ -239,6 +274,7 @@ mod tests {
     fn reasons_are_numbered_in_order() {
         for (i, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, i);
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.name());
         }
         let mut counters = Counters::default();
         counters.count_drop(DropReason::LinkLocal);

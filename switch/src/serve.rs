@@ -16,9 +16,11 @@
 //! without answer and starts over.
 
 mod attach;
+mod captures;
 mod connections;
 mod plugs;
 mod queues;
+mod seeing;
 mod traffic;
 mod vde;
 

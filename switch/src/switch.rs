@@ -26,6 +26,7 @@ use crate::fdb::{Entry, Fdb, Learned, MAX_ENTRIES_PER_PORT};
 use crate::forward::{self, Admitted};
 use crate::frame::{Frame, Mac, Priority, TagEdit};
 use crate::guard::{Flood, Policer, Shut, Violation};
+use crate::mirror::{Mirror, Mirrors};
 use crate::offload::VnetHdr;
 use crate::port::{self, Counters, DropReason, MAX_PORTS, Offloads, Port, PortId};
 use crate::qos::priority::PcpMap;
@@ -44,11 +45,12 @@ pub struct Egress {
     list: Vec<Transmit>,
     vid: Vid,
     priority: Priority,
+    dropped: Option<DropReason>,
 }
 
 impl Default for Egress {
     fn default() -> Self {
-        Self { list: Vec::new(), vid: Vid::DEFAULT, priority: Priority::default() }
+        Self { list: Vec::new(), vid: Vid::DEFAULT, priority: Priority::default(), dropped: None }
     }
 }
 
@@ -80,6 +82,11 @@ impl Egress {
     /// Its priority.
     pub fn priority(&self) -> Priority {
         self.priority
+    }
+
+    /// Why the last frame was not let in, if it was not.
+    pub fn dropped(&self) -> Option<DropReason> {
+        self.dropped
     }
 }
 
@@ -118,6 +125,15 @@ pub enum PortError {
     /// No such port.
     #[error("there is no port `{0}`")]
     Unknown(String),
+    /// The switch has as many mirrors as it can.
+    #[error("the switch has {} mirrors already", crate::mirror::MAX_MIRRORS)]
+    TooManyMirrors,
+    /// A mirror may not watch its own target.
+    #[error("port `{0}` cannot be watched and get the copies")]
+    MirrorsItself(String),
+    /// The port is not a mirror's target.
+    #[error("no mirror gives its copies to port `{0}`")]
+    NoMirror(String),
 }
 
 /// An Ethernet switch with 802.1Q.
@@ -137,6 +153,7 @@ pub struct Switch {
     vlan_counters: Vec<VlanCounters>,
     vlan_names: FxHashMap<Vid, String>,
     spanning: Spanning,
+    mirrors: Mirrors,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -174,6 +191,7 @@ impl Switch {
             vlan_counters: vec![VlanCounters::default(); VLANS],
             vlan_names: FxHashMap::default(),
             spanning: Spanning::default(),
+            mirrors: Mirrors::default(),
         }
     }
 
@@ -188,43 +206,57 @@ impl Switch {
         out: &mut Egress,
     ) -> Option<Frame<'f>> {
         out.list.clear();
+        out.dropped = None;
         let ingress = self.ports.get_mut(port.index())?.as_mut()?;
         ingress.counters.rx_frames += 1;
         ingress.counters.rx_bytes += bytes.len() as u64;
+        match self.forward(now, port, hdr, bytes, out) {
+            Ok(frame) => frame,
+            Err(reason) => {
+                log::trace!("port {port:?}: dropped a frame of {} bytes: {reason:?}", bytes.len());
+                self.dropped(port, reason);
+                out.dropped = Some(reason);
+                None
+            }
+        }
+    }
+
+    /// The way of a frame that arrived; `None` if it was for the switch itself.
+    fn forward<'f>(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        hdr: &VnetHdr,
+        bytes: &'f [u8],
+        out: &mut Egress,
+    ) -> Result<Option<Frame<'f>>, DropReason> {
+        let Some(ingress) = self.ports[port.index()].as_mut() else { return Ok(None) };
         let (admitted, priority) = match ingress.admit(now, hdr, bytes) {
-            Ok(admitted) => admitted,
             Err(DropReason::LinkLocal) if self.spanning.wants(bytes) => {
                 self.hear_bpdu(now, port, bytes);
-                return None;
+                return Ok(None);
             }
-            Err(reason) => {
-                log::trace!("port {}: dropped a frame of {} bytes: {reason:?}", ingress.name, bytes.len());
-                ingress.counters.count_drop(reason);
-                return None;
-            }
+            other => other?,
         };
         (out.vid, out.priority) = (admitted.vid, priority);
+        let limit = ingress.mac_limit;
         if ingress.state != State::Forwarding {
-            ingress.counters.count_drop(DropReason::Blocked);
             if ingress.state == State::Learning {
-                let limit = ingress.mac_limit;
                 self.fdb.learn_within(now, admitted.vid, admitted.source, port, limit);
             }
-            return None;
+            return Err(DropReason::Blocked);
         }
-        let limit = ingress.mac_limit;
         let broken = match self.fdb.learn_within(now, admitted.vid, admitted.source, port, limit) {
             Learned::Yes => None,
             Learned::NoRoom => (limit < MAX_ENTRIES_PER_PORT).then_some(DropReason::MacLimit),
             Learned::Elsewhere => Some(DropReason::WrongPort),
         };
         if let Some(reason) = broken {
-            self.refuse(port, reason);
-            return None;
+            self.punish(port, reason);
+            return Err(reason);
         }
         if !self.vlan_rates.is_empty() && !self.within_rate(now, bytes.len(), out) {
-            self.dropped(port, DropReason::VlanRateLimit);
-            return None;
+            return Err(DropReason::VlanRateLimit);
         }
         let counters = &mut self.vlan_counters[admitted.vid.index()];
         counters.rx_frames += 1;
@@ -234,14 +266,14 @@ impl Switch {
             false => self.fdb.lookup(now, admitted.vid, admitted.destination),
         };
         match known {
-            Some(to) if to == port => {
-                self.dropped(port, DropReason::SamePort);
-                return None;
-            }
+            Some(to) if to == port => return Err(DropReason::SamePort),
             Some(to) => self.unicast(&admitted, to, out),
             None => self.flood(now, &admitted, port, out)?,
         }
-        Some(admitted.frame)
+        if !self.mirrors.is_empty() {
+            self.mirrors.apply(port, admitted.vid, bytes.len(), &mut out.list);
+        }
+        Ok(Some(admitted.frame))
     }
 
     fn unicast(&self, admitted: &Admitted<'_>, to: PortId, out: &mut Egress) {
@@ -257,8 +289,14 @@ impl Switch {
         }
     }
 
-    /// Sends a frame to all members but one; `None` if it is one of too many.
-    fn flood(&mut self, now: Instant, admitted: &Admitted<'_>, from: PortId, out: &mut Egress) -> Option<()> {
+    /// Sends a frame to all members but one, unless it is one of too many.
+    fn flood(
+        &mut self,
+        now: Instant,
+        admitted: &Admitted<'_>,
+        from: PortId,
+        out: &mut Egress,
+    ) -> Result<(), DropReason> {
         let &Admitted { vid, tag, destination, .. } = admitted;
         if let Some(guard) = self.ports[from.index()].as_mut().and_then(|port| port.guard.as_mut()) {
             let flood = match destination.is_group() {
@@ -266,10 +304,7 @@ impl Switch {
                 true if destination == Mac::BROADCAST => Flood::Broadcast,
                 true => Flood::Multicast,
             };
-            if let Err(reason) = guard.judge_flood(now, flood) {
-                self.dropped(from, reason);
-                return None;
-            }
+            guard.judge_flood(now, flood)?;
         }
         self.vlan_counters[vid.index()].flooded += 1;
         let Self { ports, members, trunks, remapping, .. } = self;
@@ -286,7 +321,7 @@ impl Switch {
             let edit = forward::tag_edit(tag, vid, trunk.egress(vid), written(trunk.port));
             out.list.push(Transmit { port: trunk.port, edit });
         }
-        Some(())
+        Ok(())
     }
 
     /// A frame of `out`'s VLAN came: is it within the VLAN's rate? May mark it as drop eligible.
@@ -299,8 +334,7 @@ impl Switch {
     }
 
     /// A frame breaks a rule of its port; the port is shut if that is what the rule says.
-    fn refuse(&mut self, id: PortId, reason: DropReason) {
-        self.dropped(id, reason);
+    fn punish(&mut self, id: PortId, reason: DropReason) {
         let violation = self.port(id).map(|port| port.guard_rules().violation);
         if violation == Some(Violation::Shutdown) {
             log::warn!("port {} is shut: {reason:?}", self.port(id).map_or("", |port| &port.name));
@@ -390,6 +424,7 @@ impl Switch {
         self.names.remove(&port.name);
         self.fdb.forget_port(id);
         self.leave_tree(id);
+        self.mirrors.forget_port(id);
         self.free.push(id.index() as u32);
         Some(port)
     }
@@ -404,6 +439,49 @@ impl Switch {
             self.join(id, &vlans);
         }
         self.fdb.forget_learned(id);
+    }
+
+    /// Adds a mirror, or changes the one with this target, which from now on is for copies only.
+    ///
+    /// # Errors
+    /// Too many mirrors, no such port, or one that would watch its own target.
+    pub fn set_mirror(&mut self, mirror: Mirror) -> Result<(), PortError> {
+        let to = mirror.to;
+        let port = self.port(to).ok_or_else(|| PortError::Unknown(format!("#{}", to.index())))?;
+        if mirror.from.as_ref().is_some_and(|from| from.contains(&to)) {
+            return Err(PortError::MirrorsItself(port.name.clone()));
+        }
+        if !self.mirrors.set(mirror) {
+            return Err(PortError::TooManyMirrors);
+        }
+        let port = self.ports[to.index()].as_mut().expect("it was looked at just now");
+        port.mirror_target = true;
+        let vlans = port.vlans.clone();
+        self.leave(to, &vlans);
+        self.fdb.forget_port(to);
+        Ok(())
+    }
+
+    /// Takes the mirror with this target away; the port is an ordinary one again.
+    ///
+    /// # Errors
+    /// It is no mirror's target.
+    pub fn remove_mirror(&mut self, to: PortId) -> Result<(), PortError> {
+        let Some(port) = self.ports.get_mut(to.index()).and_then(Option::as_mut) else { return Ok(()) };
+        if !self.mirrors.remove(to) {
+            return Err(PortError::NoMirror(port.name.clone()));
+        }
+        port.mirror_target = false;
+        let (is_open, vlans) = (port.is_open(), port.vlans.clone());
+        if is_open {
+            self.join(to, &vlans);
+        }
+        Ok(())
+    }
+
+    /// The mirrors.
+    pub fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
     }
 
     /// Changes a port's name.

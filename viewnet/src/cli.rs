@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Stack(commands::stack::Args),
     /// Start, list and change user-space Ethernet switches
     Switch(commands::switch::Args),
+    /// Show or record the frames of a switch, a port or a stack
+    Capture(commands::capture::Args),
     /// Check what this machine offers and say how to fix what it lacks
     Doctor(commands::doctor::Args),
     /// Print shell completions

@@ -11,6 +11,7 @@
 //! hangs up when the other end goes; that of a ring between two switches; the listening socket of a stream.
 
 pub mod datagrams;
+pub mod listener;
 mod outbox;
 pub mod packet;
 pub mod ring;
@@ -38,9 +39,9 @@ use datagrams::{Datagrams, Flushed};
 use ring::Ring;
 use stream::Stream;
 
-/// Bytes a receive buffer must have: header, frame, room for a tag, and one more by which a frame that is too
-/// long is seen.
-pub const BUFFER_LEN: usize = VNET_HDR_LEN + MAX_FRAME + TAG_LEN + 1;
+/// Bytes a receive buffer must have: header, frame, room for a tag, and more by which a frame that is too long is
+/// seen, and which tell where a captured one was.
+pub const BUFFER_LEN: usize = VNET_HDR_LEN + MAX_FRAME + TAG_LEN + crate::capture::HEAD_LEN;
 /// The position argument of preadv2 that means "no position".
 const HERE: u64 = u64::MAX;
 const NOWAIT: ReadWriteFlags = ReadWriteFlags::NOWAIT;

@@ -55,8 +55,8 @@ use crate::port::DropReason;
 pub const CAPACITY: u32 = 4 << 20;
 /// The least and most that are taken: one record of any length, and a bound on what a stranger makes us map.
 const CAPACITIES: std::ops::RangeInclusive<u32> = 128 << 10..=8 << 20;
-/// Longest frame in a record: what a receive buffer holds.
-const MAX_RECORD: usize = MAX_FRAME + TAG_LEN;
+/// Longest frame in a record, or a captured one with what is told about it: what a receive buffer holds.
+const MAX_RECORD: usize = MAX_FRAME + TAG_LEN + crate::capture::HEAD_LEN;
 /// Where the first ring's words begin.
 const WORDS: usize = 64;
 /// From one ring's words to the next's.

@@ -170,17 +170,32 @@ pub(crate) fn interface_flags(fd: BorrowedFd<'_>, name: [u8; libc::IFNAMSIZ]) ->
     Ok(req.flags)
 }
 
-/// recvmsg without waiting; returns the length and, from PACKET_AUXDATA, a tag (TPID, TCI) that the kernel
+/// Where a frame was heard (`struct sockaddr_ll`, packet(7)).
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Address {
+    pub(crate) ifindex: u32,
+    pub(crate) hatype: u16,
+    pub(crate) pkttype: u8,
+}
+
+/// recvmsg without waiting, with the sender's address if `from` is given; returns the length and, from PACKET_AUXDATA, a tag (TPID, TCI) that the kernel
 /// took out of the frame.
 pub(crate) fn packet_recv(
     fd: BorrowedFd<'_>,
     parts: &mut [IoSliceMut<'_>],
+    from: Option<&mut Address>,
 ) -> io::Result<(usize, Option<(u16, u16)>)> {
     #[repr(C, align(8))]
     struct Space([MaybeUninit<u8>; 64]);
     let mut space = Space([MaybeUninit::uninit(); 64]);
     // SAFETY: an all-zero `msghdr` is a valid empty one.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    // SAFETY: an all-zero address is a valid one.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    if from.is_some() {
+        message.msg_name = (&raw mut address).cast();
+        message.msg_namelen = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    }
     message.msg_iov = parts.as_mut_ptr().cast();
     message.msg_iovlen = parts.len() as _;
     message.msg_control = space.0.as_mut_ptr().cast();
@@ -188,6 +203,10 @@ pub(crate) fn packet_recv(
     // SAFETY: IoSliceMut has the layout of `struct iovec`; all pointers outlive the call.
     let got = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let len = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
+    if let Some(from) = from {
+        let (hatype, pkttype) = (address.sll_hatype, address.sll_pkttype);
+        *from = Address { ifindex: u32::try_from(address.sll_ifindex).unwrap_or(0), hatype, pkttype };
+    }
     // SAFETY: the kernel filled `space` and set `msg_controllen`; the CMSG functions stay inside it.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     // SAFETY: `header` is null or points to a whole control header inside `space`.
@@ -340,6 +359,23 @@ fn decode_address(name: &libc::sockaddr_in6, len: usize) -> Option<SocketAddr> {
         }
         _ => None,
     }
+}
+
+/// PACKET_STATISTICS: frames dropped for want of room since it was last asked.
+pub(crate) fn packet_drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most one `struct tpacket_stats`.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut stats).cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(stats.tp_drops)
 }
 
 /// close_range with CLOSE_RANGE_CLOEXEC: no descriptor from `first` on survives an exec.

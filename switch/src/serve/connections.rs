@@ -16,7 +16,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::plugs::{NewPlug, PlugError, Plugs};
 use super::vde::VdeServer;
-use super::{Options, Source, interest, traffic};
+use super::{Options, Source, interest, seeing, traffic};
 use crate::control::{
     Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station, VERSION, VlanInfo,
 };
@@ -248,6 +248,7 @@ impl Connections {
                 let id = find(switch, &port)?;
                 if let Some(name) = rename {
                     switch.rename(id, &name).map_err(|e| refuse_port(&e))?;
+                    hall.plugs.captures.port_named(id, &name);
                 }
                 vlans.into_iter().for_each(|vlans| switch.set_vlans(id, vlans));
                 Answer::Done(())
@@ -286,6 +287,11 @@ impl Connections {
                 let id = find(switch, &port)?;
                 Answer::Done(switch.set_stp_port(now, id, &change).map_err(|e| refuse_stp(&e))?)
             }
+            Request::MirrorLs => seeing::mirrors(switch),
+            Request::MirrorAdd(rule) => seeing::add_mirror(switch, rule)?,
+            Request::MirrorRm { to } => seeing::remove_mirror(switch, &to)?,
+            Request::Capture(rule) => seeing::capture(now, index, rule, fds, hall)?,
+            Request::CaptureLs => Answer::Captures(hall.plugs.captures.describe(index)),
             // Asked by one who may: handled before.
             Request::Down => Answer::Done(()),
             about_traffic => traffic::answer(now, about_traffic, hall, &self.identity.name)?,
@@ -294,9 +300,11 @@ impl Connections {
 
     /// Who may ask what: see [`crate::control`].
     fn judge(&mut self, index: u32, request: &Request) -> Result<(), Refusal> {
-        use Request::{GuardLs, Hello, MacLs, PortAdd, PortLs, QosLs, ReserveLs, Show, Stp, VlanLs};
+        use Request::{
+            GuardLs, Hello, MacLs, MirrorLs, PortAdd, PortLs, QosLs, ReserveLs, Show, Stp, VlanLs,
+        };
         let allowed = match request {
-            Hello | Show | PortLs | VlanLs | MacLs(_) | QosLs | GuardLs | ReserveLs | Stp => true,
+            Hello | Show | PortLs | VlanLs | MacLs(_) | QosLs | GuardLs | ReserveLs | Stp | MirrorLs => true,
             PortAdd(attach) => attach.vlans == PortVlans::default() && !attach.linger,
             _ => false,
         };
@@ -369,6 +377,7 @@ impl Connections {
         let Some(connection) = self.table.get_mut(index as usize).and_then(Option::take) else { return };
         let _ = hall.epoll.delete(&connection.line);
         self.waiting.retain(|(waits, _)| *waits != index);
+        hall.plugs.captures.remove_of(index);
         for id in connection.ports {
             // The number may be another port's by now.
             if hall.plugs.plug(id).is_some_and(|plug| plug.owner == Some(index)) {
@@ -474,6 +483,11 @@ pub(super) fn refuse_port(error: &PortError) -> Refusal {
             ("cannot add the port", libc::ENOSPC, "turn it off: `viewnet switch set NAME --stp off`")
         }
         PortError::Unknown(_) => ("no such port", libc::ENOENT, "`viewnet switch port ls` lists them"),
+        PortError::TooManyMirrors => ("cannot add the mirror", libc::ENOSPC, "remove one of them"),
+        PortError::MirrorsItself(_) => {
+            ("cannot add the mirror", libc::EINVAL, "give the copies to another port")
+        }
+        PortError::NoMirror(_) => ("no such mirror", libc::ENOENT, "`viewnet switch mirror ls` lists them"),
     };
     Refusal::new(what, error).errno(errno).hint(hint)
 }

@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollFlags};
 
+use super::captures::Captures;
 use super::queues::Waiting;
 use super::{Source, interest};
 use crate::offload;
@@ -94,6 +95,8 @@ pub(super) struct Plugs {
     /// Rings that have taken much memory, with what they had sent when they were last looked at.
     swollen: Vec<(PortId, u64)>,
     trim_check: Option<Instant>,
+    /// Who wants to see the frames.
+    pub(super) captures: Captures,
 }
 
 /// A frame that was taken from a port: its virtio-net header, and where in the arena it lies.
@@ -177,6 +180,7 @@ impl Plugs {
             changed: Vec::new(),
             swollen: Vec::new(),
             trim_check: None,
+            captures: Captures::default(),
         }
     }
 
@@ -234,9 +238,14 @@ impl Plugs {
 
     /// Writes what was taken from a port where it belongs.
     fn put(&mut self, now: Instant, id: PortId, switch: &mut Switch) {
-        let Self { table, egress, arena, taken, dead, unflushed, waiting_queues, .. } = self;
+        let Self { table, egress, arena, taken, dead, unflushed, waiting_queues, captures, .. } = self;
         for Taken { hdr, at } in taken.iter() {
-            let Some(frame) = switch.handle_frame(now, id, hdr, &arena[at.clone()], egress) else { continue };
+            let bytes = &arena[at.clone()];
+            let frame = switch.handle_frame(now, id, hdr, bytes, egress);
+            if captures.is_on() {
+                captures.see(now, id, (hdr, bytes), frame, egress, switch);
+            }
+            let Some(frame) = frame else { continue };
             for transmit in egress.as_slice() {
                 let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
                     continue;
@@ -252,6 +261,9 @@ impl Plugs {
                 }
                 plug.transmit(hdr, frame, transmit, Some(egress.vid()), switch, dead);
             }
+        }
+        if captures.is_on() {
+            captures.flush();
         }
         if !self.waiting_queues.touched.is_empty() {
             self.send_touched(now, switch);
@@ -411,6 +423,7 @@ impl Plugs {
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
         }
+        self.captures.port_named(id, new.name);
         if is_ring {
             // Its other end may have put frames already.
             self.awake.push(id);
@@ -455,6 +468,7 @@ impl Plugs {
         });
         switch.remove_port(id);
         self.forget_queues(&plug, id);
+        self.captures.port_gone(id);
         self.close(plug);
     }
 

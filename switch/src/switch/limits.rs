@@ -24,6 +24,9 @@ impl Port {
         if self.shut.is_some() {
             return Err(DropReason::Shut);
         }
+        if self.mirror_target {
+            return Err(DropReason::MirrorPort);
+        }
         let admitted = forward::admit(&self.vlans, hdr, bytes)?;
         let tag = admitted.tag.map(|tag| tag.tci).or_else(|| admitted.frame.inner_tag());
         let priority = self.tables.ingress(tag);

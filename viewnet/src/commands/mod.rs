@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod capture;
 pub(crate) mod doctor;
 pub(crate) mod ls;
 pub(crate) mod manual;
@@ -20,6 +21,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Ls(args) => ls::run(&args),
         Command::Stack(args) => stack::run(args),
         Command::Switch(args) => switch::run(args),
+        Command::Capture(args) => capture::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),

@@ -11,6 +11,7 @@ mod guard;
 mod inspect;
 mod launch;
 mod links;
+mod mirror;
 mod qos;
 mod stp;
 
@@ -107,6 +108,9 @@ enum Command {
     /// Limits of ports: storms, and who may be behind them
     #[command(subcommand)]
     Guard(guard::Guard),
+    /// List, add and remove mirrors: copies of some ports' frames for another one
+    #[command(subcommand)]
+    Mirror(mirror::Mirror),
     #[command(hide = true)]
     Serve(launch::Serve),
 }
@@ -395,6 +399,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Vlan(Vlan::Add { target, vid, name }) => change::vlan_add(&target, &runtime, vid, name)?,
         Command::Vlan(Vlan::Rm { target, vid }) => change::vlan_rm(&target, &runtime, vid)?,
         Command::Mac(Mac::Ls { target, filter, json }) => inspect::macs(&target, &runtime, filter, json)?,
+        Command::Mirror(command) => mirror::run(command, &runtime)?,
         Command::Mac(Mac::Flush { target, filter }) => change::mac_flush(&target, &runtime, filter)?,
         Command::Mac(Mac::Add { target, mac, port, vlan }) => {
             change::mac_add(&target, &runtime, MacAdd { vid: vlan, mac, port })?;
@@ -459,6 +464,17 @@ pub(crate) fn reach(runtime: &Runtime, name: &str) -> Result<Client, Failure> {
         return ensure_default(runtime);
     }
     connect(name, &socket_of(name, runtime)?)
+}
+
+/// A connection to a switch that is there.
+pub(crate) fn reach_existing(runtime: &Runtime, name: &str) -> Result<Client, Failure> {
+    connect(name, &socket_of(name, runtime)?)
+}
+
+/// This user's switches that run, by the names of their socket files.
+pub(crate) fn each(runtime: &Runtime) -> Vec<(String, Client)> {
+    let named = |(path, client): (PathBuf, Client)| Some((path.file_name()?.to_str()?.to_owned(), client));
+    inspect::running(runtime).into_iter().filter_map(named).collect()
 }
 
 /// Do we understand this switch?

@@ -42,21 +42,28 @@ struct Shown {
     vlans: Vec<VlanInfo>,
 }
 
+/// Every switch of the runtime folder that takes a connection, and its path; the sockets of dead ones are removed.
+pub(super) fn running(runtime: &Runtime) -> Vec<(PathBuf, Client)> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(runtime.switches()).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_socket = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
+        if is_socket && !msocket_proto::line::sweep(&path).unwrap_or(false) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths.into_iter().filter_map(|path| Client::connect(&path).ok().map(|client| (path, client))).collect()
+}
+
 /// Lists the switches of the runtime folder, and removes the sockets of dead ones on the way.
 pub(super) fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
     let folder = runtime.switches();
     let failed = |e: std::io::Error| Failure::new(format!("cannot list {}", folder.display()), e);
-    let mut listed = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let is_socket = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
-        if !is_socket || msocket_proto::line::sweep(&path).unwrap_or(false) {
-            continue;
-        }
-        // One that ends while we ask is not listed.
-        let shown = Client::connect(&path).ok().and_then(|mut client| client.show().ok());
-        listed.extend(shown.map(|show| Listed { show, path }));
-    }
+    std::fs::read_dir(&folder).map_err(failed)?;
+    // One that ends while we ask is not listed.
+    let show = |(path, mut client): (PathBuf, Client)| client.show().ok().map(|show| Listed { show, path });
+    let mut listed: Vec<Listed> = running(runtime).into_iter().filter_map(show).collect();
     listed.sort_by(|a, b| a.show.name.cmp(&b.show.name));
     if json {
         return print_json(&listed);

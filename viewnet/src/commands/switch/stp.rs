@@ -89,7 +89,7 @@ pub(super) struct PortSet {
 
 impl Set {
     /// What is to change, if anything.
-    pub(super) fn change(self) -> Option<StpChange> {
+    pub(super) fn change(&self) -> Option<StpChange> {
         let change = StpChange {
             enabled: self.stp.map(bool::from),
             protocol: self.stp_protocol.map(|protocol| match protocol {
