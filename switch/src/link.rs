@@ -278,10 +278,9 @@ impl<'t> Words<'t> {
             _ => native.is_none() && pvid.is_none() && untagged.is_none(),
         };
         if given > 1 || !fits {
-            return Err(bad(
-                "vlan",
-                "expected `vlan 10`, `trunk 10,20-29 [native 1]`, `hybrid 10,20 [untagged 10] [pvid 10]`, `tunnel 10` or `service 10,20 [native 1]`",
-            ));
+            let forms = "`vlan 10`, `trunk 10,20-29 [native 1]`, `hybrid 10,20 [untagged 10] [pvid 10]`, `tunnel 10` or \
+                         `service 10,20 [native 1]`";
+            return Err(bad("vlan", format!("expected {forms}")));
         }
         Ok(rules)
     }
@@ -314,6 +313,7 @@ impl fmt::Display for Link {
                 write!(out, "switch:{name}")?;
                 match vlans {
                     None => Ok(()),
+                    Some(PortVlans::Access { vid }) => write!(out, "[vlan {vid}]"),
                     Some(PortVlans::Access { vid }) => write!(out, "[vlan {vid}]"),
                     Some(vlans) => write!(out, "[{vlans}]"),
                 }
