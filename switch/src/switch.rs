@@ -177,17 +177,17 @@ impl Switch {
         let ingress = self.ports.get_mut(port.index())?.as_mut()?;
         ingress.counters.rx_frames += 1;
         ingress.counters.rx_bytes += bytes.len() as u64;
-        let (admitted, priority) = match ingress.admit(now, hdr, bytes) {
+        let admitted = match forward::admit(&ingress.vlans, hdr, bytes) {
             Ok(admitted) => admitted,
-            Err(reason) => {
-                log::trace!("port {}: dropped a frame of {} bytes: {reason:?}", ingress.name, bytes.len());
-                ingress.counters.count_drop(reason);
-                return None;
-            }
+            Err(reason) => return ingress.drop_frame(bytes.len(), reason),
+        };
+        let priority = match ingress.judge(now, &admitted, bytes.len()) {
+            Ok(priority) => priority,
+            Err(reason) => return ingress.drop_frame(bytes.len(), reason),
         };
         (out.vid, out.priority) = (admitted.vid, priority);
         let limit = ingress.mac_limit;
-        let broken = match self.fdb.learn_within(now, admitted.vid, admitted.source, port, limit) {
+        let broken = match self.fdb.learn_within(now, admitted.vid, admitted.frame.source(), port, limit) {
             Learned::Yes => None,
             Learned::NoRoom => (limit < MAX_ENTRIES_PER_PORT).then_some(DropReason::MacLimit),
             Learned::Elsewhere => Some(DropReason::WrongPort),
@@ -203,9 +203,10 @@ impl Switch {
         let counters = &mut self.vlan_counters[admitted.vid.index()];
         counters.rx_frames += 1;
         counters.rx_bytes += bytes.len() as u64;
-        let known = match admitted.destination.is_group() {
+        let destination = admitted.frame.destination();
+        let known = match destination.is_group() {
             true => None,
-            false => self.fdb.lookup(now, admitted.vid, admitted.destination),
+            false => self.fdb.lookup(now, admitted.vid, destination),
         };
         match known {
             Some(to) if to == port => {
@@ -232,7 +233,8 @@ impl Switch {
 
     /// Sends a frame to all members but one; `None` if it is one of too many.
     fn flood(&mut self, now: Instant, admitted: &Admitted<'_>, from: PortId, out: &mut Egress) -> Option<()> {
-        let &Admitted { vid, tag, destination, .. } = admitted;
+        let &Admitted { vid, tag, frame } = admitted;
+        let destination = frame.destination();
         if let Some(guard) = self.ports[from.index()].as_mut().and_then(|port| port.guard.as_mut()) {
             let flood = match destination.is_group() {
                 false => Flood::Unknown,
@@ -245,21 +247,32 @@ impl Switch {
             }
         }
         self.vlan_counters[vid.index()].flooded += 1;
-        let Self { ports, members, trunks, remapping, .. } = self;
-        // Looking at each port costs more than all the rest, and few have anything to say.
-        let written = |port: PortId| match ports[port.index()].as_ref().filter(|_| *remapping > 0) {
-            Some(port) => port.tables.egress(out.priority),
-            None => out.priority,
-        };
-        for member in members[vid.index()].iter().filter(|m| m.port != from) {
-            let edit = forward::tag_edit(tag, vid, member.egress, written(member.port));
-            out.list.push(Transmit { port: member.port, edit });
+        let edit = |egress| forward::tag_edit(tag, vid, egress, out.priority);
+        let edits = [vlan::Egress::Untagged, vlan::Egress::Tagged, vlan::Egress::Service].map(edit);
+        let members = &self.members[vid.index()];
+        let own = members.iter().position(|member| member.port == from).unwrap_or(members.len());
+        let (before, behind) = members.split_at(own);
+        for members in [before, behind.get(1..).unwrap_or_default()] {
+            let transmit = |m: &Member| Transmit { port: m.port, edit: edits[m.egress as usize] };
+            out.list.extend(members.iter().map(transmit));
         }
-        for trunk in trunks.iter().filter(|trunk| trunk.port != from) {
-            let edit = forward::tag_edit(tag, vid, trunk.egress(vid), written(trunk.port));
-            out.list.push(Transmit { port: trunk.port, edit });
+        let trunks = self.trunks.iter().filter(|trunk| trunk.port != from);
+        out.list.extend(trunks.map(|t| Transmit { port: t.port, edit: edits[t.egress(vid) as usize] }));
+        // Looking at each port costs more than all of this, and few write other priorities.
+        if self.remapping > 0 {
+            self.remap(admitted, out);
         }
         Some(())
+    }
+
+    /// Lets the ports of a flood write the priorities they write.
+    fn remap(&self, admitted: &Admitted<'_>, out: &mut Egress) {
+        for transmit in &mut out.list {
+            let Some(port) = self.ports[transmit.port.index()].as_ref() else { continue };
+            let Some(egress) = port.vlans.egress(admitted.vid) else { continue };
+            let priority = port.tables.egress(out.priority);
+            transmit.edit = forward::tag_edit(admitted.tag, admitted.vid, egress, priority);
+        }
     }
 
     /// A frame of `out`'s VLAN came: is it within the VLAN's rate? May mark it as drop eligible.

@@ -13,7 +13,7 @@ use switch::client::traffic::{
     GuardSet, MacAdd, MacRm, PortOpen, PortQos, QosSet, ReserveAdd, ReserveRm, VlanSet,
 };
 use switch::client::{Attach, Client, Kind, MacFilter, PortInfo, Request};
-use switch::frame::{Frame, Tagging};
+use switch::frame::{Frame, TagKind};
 use switch::guard::{Exceed, GuardRules, Police, Shut, Violation};
 use switch::offload::VnetHdr;
 use switch::port::DropReason;
@@ -401,7 +401,7 @@ fn a_double_tag_through_a_tunnel_keeps_every_byte_and_its_priority() {
     let got = provider.wait_for("the frame", |_| true);
     // The customer's priority (5, drop eligible) is in the provider's tag, too.
     assert_eq!(got, frame(ALL, 1, &[(0x88A8, 0xB064), (0x8100, 0xB007), (0x8100, 0x2008)], 104));
-    assert_eq!(Frame::with(&got, Tagging::Service).unwrap().innermost(), (0x88B5, 26));
+    assert_eq!(Frame::with(&got, Some(TagKind::Service)).unwrap().innermost(), (0x88B5, 26));
     assert_eq!(far.wait_for("the frame", |_| true), sent);
     provider.send(&frame(station(1), 2, &[(0x88A8, 100), (0x8100, 7)], 80));
     assert_eq!(customer.wait_for("the answer", |_| true), frame(station(1), 2, &[(0x8100, 7)], 76));
