@@ -147,7 +147,7 @@ impl Ovs {
     /// `None` where it is not installed; says so.
     fn start() -> Option<Self> {
         let (ns, dir) = (Namespace::new(), tempfile::tempdir().unwrap());
-        if !ns.try_sh("command -v ovs-vswitchd ovsdb-server ovs-vsctl >/dev/null") {
+        if !ns.try_sh("PATH=$PATH:/usr/sbin; command -v ovs-vswitchd ovsdb-server ovs-vsctl >/dev/null") {
             eprintln!("SKIPPED, there is no Open vSwitch");
             return None;
         }
@@ -172,12 +172,10 @@ impl Ovs {
     }
 
     fn serve(&mut self, command: &str) {
-        let mut words = command.split(' ').map(str::to_owned);
-        let (program, dir) = (words.next().unwrap(), self.dir.path().to_owned());
-        let words: Vec<String> = words.collect();
+        let (dir, line) = (self.dir.path().to_owned(), format!("PATH=$PATH:/usr/sbin exec {command}"));
         self.servers.push(self.ns.run(move || {
-            let mut command = Command::new(program);
-            command.args(words).env("OVS_RUNDIR", &dir).current_dir(&dir).stderr(Stdio::null());
+            let mut command = Command::new("sh");
+            command.args(["-c", &line]).env("OVS_RUNDIR", &dir).current_dir(&dir).stderr(Stdio::null());
             command.spawn().unwrap()
         }));
     }
