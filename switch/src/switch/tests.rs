@@ -144,7 +144,7 @@ proptest! {
             _ => None,
         };
         let inner = if own.is_some() { &tags[1..] } else { &tags[..] };
-        let told = own.or(inner.first().filter(|(service, _)| !service).map(|(_, tci)| *tci)).unwrap_or(0);
+        let told = own.or_else(|| inner.first().filter(|(service, _)| !service).map(|(_, tci)| *tci)).unwrap_or(0);
         let number = own.map(|tci| tci & 0xFFF).filter(|n| *n != 0).unwrap_or(1);
         let tag = match (to, number) {
             (0 | 1, 1) | (3 | 4, _) => None,
