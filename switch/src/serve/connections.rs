@@ -274,8 +274,6 @@ impl Connections {
                 Answer::Stations(hall.stations(now, &filter, port))
             }
             Request::MacFlush(filter) => Answer::Count(switch.flush(filter.vid, select(switch, &filter)?)),
-            // Asked by one who may: handled before.
-            Request::Down => Answer::Done(()),
             about_traffic => traffic::answer(now, about_traffic, hall, &self.identity.name)?,
         })
     }
