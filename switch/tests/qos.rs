@@ -144,8 +144,11 @@ struct Ovs {
 }
 
 impl Ovs {
-    /// `None` where it is not installed; says so.
+    /// `None` where it is not installed, or may make no TAP for its bridge; says so.
     fn start() -> Option<Self> {
+        if !common::has_tap() {
+            return None;
+        }
         let (ns, dir) = (Namespace::new(), tempfile::tempdir().unwrap());
         if !ns.try_sh("PATH=$PATH:/usr/sbin; command -v ovs-vswitchd ovsdb-server ovs-vsctl >/dev/null") {
             eprintln!("SKIPPED, there is no Open vSwitch");
