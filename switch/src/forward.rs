@@ -6,7 +6,7 @@
 //! alone, in the order of 802.1Q-2018 clause 8.6 (the order decides which drop is counted); [`tag_edit`]
 //! is what one egress port does to the tag.
 
-use crate::frame::{Frame, MAX_FRAME, Mac, Priority, TAG_LEN, TPID, TPID_SERVICE, Tag, TagEdit, Tci};
+use crate::frame::{Frame, MAX_FRAME, Priority, TAG_LEN, Tag, TagEdit, TagKind, Tci};
 use crate::offload::VnetHdr;
 use crate::port::DropReason;
 use crate::vlan::{Egress, PortVlans, Refused, Vid};
@@ -20,19 +20,17 @@ pub struct Admitted<'a> {
     pub vid: Vid,
     /// The tag it came with.
     pub tag: Option<Tag>,
-    /// Where it goes.
-    pub destination: Mac,
-    /// Where it comes from.
-    pub source: Mac,
 }
 
 /// Judges a frame that arrived on a port with these rules.
 ///
 /// # Errors
 /// The reason it is dropped for.
+// What it returns is large, and is better not moved.
+#[inline(always)]
 pub fn admit<'a>(vlans: &PortVlans, hdr: &VnetHdr, bytes: &'a [u8]) -> Result<Admitted<'a>, DropReason> {
     let frame = Frame::with(bytes, vlans.tagging()).ok_or(DropReason::Short)?;
-    let tag = frame.tag();
+    let tag = frame.whole_tag();
     let room = if tag.is_some() { 0 } else { TAG_LEN };
     if bytes.len() + room > MAX_FRAME {
         return Err(DropReason::Long);
@@ -47,24 +45,24 @@ pub fn admit<'a>(vlans: &PortVlans, hdr: &VnetHdr, bytes: &'a [u8]) -> Result<Ad
     if !hdr.fits(bytes.len(), frame.header_len()) {
         return Err(DropReason::BadOffload);
     }
-    let vid = vlans.ingress(tag).map_err(|refused| match refused {
+    let vid = vlans.ingress(tag.map(|tag| tag.tci)).map_err(|refused| match refused {
         Refused::Reserved => DropReason::BadTag,
         Refused::NotAllowed => DropReason::VlanNotAllowed,
     })?;
-    let tag = frame.tpid().zip(tag).map(|(tpid, tci)| Tag { tpid, tci });
-    Ok(Admitted { frame, vid, tag, destination, source })
+    Ok(Admitted { frame, vid, tag })
 }
 
 /// What happens to the tag of a frame of `vid` that came with `tag`, leaves as `egress` says and with `priority`,
 /// if there is a tag to tell it.
+#[inline]
 pub fn tag_edit(tag: Option<Tag>, vid: Vid, egress: Egress, priority: Priority) -> TagEdit {
-    let tpid = match (egress, tag) {
+    let kind = match (egress, tag) {
         (Egress::Untagged, None) => return TagEdit::Keep,
         (Egress::Untagged, Some(_)) => return TagEdit::Pop,
-        (Egress::Tagged, _) => TPID,
-        (Egress::Service, _) => TPID_SERVICE,
+        (Egress::Tagged, _) => TagKind::Customer,
+        (Egress::Service, _) => TagKind::Service,
     };
-    let new = Tag { tpid, tci: Tci::of(priority, vid) };
+    let new = Tag { kind, tci: Tci::of(priority, vid) };
     match tag {
         None => TagEdit::Push(new),
         Some(old) if old == new => TagEdit::Keep,
@@ -114,7 +112,7 @@ mod tests {
     fn tags_in_and_out() {
         let vid = Vid::new(10).unwrap();
         let tag = |n| Some(Tag::from(Tci(n)));
-        let service = |n| Tag { tpid: TPID_SERVICE, tci: Tci(n) };
+        let service = |n| Tag { kind: TagKind::Service, tci: Tci(n) };
         let table = [
             (None, Egress::Untagged, TagEdit::Keep),
             (None, Egress::Tagged, TagEdit::Push(Tci(10).into())),

@@ -5,7 +5,7 @@
 //! preamble, no FCS. [`Frame`] is a view whose length was checked once. A frame is never edited in place
 //! and never copied: [`TagEdit::apply`] gives the few changed leading bytes and the rest as it lies in
 //! memory, for a gathering write. Only the outermost tag is looked at, and only if it is of the kind the port
-//! speaks ([`Tagging`]): customer tags (0x8100) on most ports, service tags (0x88A8) towards a provider, none
+//! speaks ([`TagKind`]): customer tags (0x8100) on most ports, service tags (0x88A8) towards a provider, none
 //! where all that a customer sends is carried as it is. Whatever lies behind that tag is payload, more tags too.
 //!
 //! Read: IEEE 802.1Q-2018 clauses 9.3 to 9.6.
@@ -173,34 +173,30 @@ impl Priority {
     }
 }
 
-/// Which outermost tag a port takes for a tag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Tagging {
+/// Whose tag it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TagKind {
     /// A customer's (C-TAG, 0x8100).
-    #[default]
     Customer,
     /// A provider's (S-TAG, 0x88A8).
     Service,
-    /// None: tags are payload.
-    Opaque,
 }
 
-impl Tagging {
-    /// The EtherType; none where tags are payload.
-    pub fn tpid(self) -> Option<u16> {
+impl TagKind {
+    /// Its EtherType.
+    pub fn tpid(self) -> u16 {
         match self {
-            Self::Customer => Some(TPID),
-            Self::Service => Some(TPID_SERVICE),
-            Self::Opaque => None,
+            Self::Customer => TPID,
+            Self::Service => TPID_SERVICE,
         }
     }
 }
 
-/// A tag to be written: its EtherType and what it tells.
+/// A tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tag {
-    /// [`TPID`] or [`TPID_SERVICE`].
-    pub tpid: u16,
+    /// Whose.
+    pub kind: TagKind,
     /// Priority and VLAN.
     pub tci: Tci,
 }
@@ -208,7 +204,7 @@ pub struct Tag {
 impl From<Tci> for Tag {
     /// A customer's.
     fn from(tci: Tci) -> Self {
-        Self { tpid: TPID, tci }
+        Self { kind: TagKind::Customer, tci }
     }
 }
 
@@ -216,25 +212,25 @@ impl From<Tci> for Tag {
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
     bytes: &'a [u8],
-    tagged: bool,
+    kind: Option<TagKind>,
 }
 
 impl<'a> Frame<'a> {
     /// Checks the length; `None` if the header or the customer's tag is cut off.
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        Self::with(bytes, Tagging::Customer)
+        Self::with(bytes, Some(TagKind::Customer))
     }
 
-    /// As [`Frame::new`], where another tag may be meant.
-    pub fn with(bytes: &'a [u8], tagging: Tagging) -> Option<Self> {
-        let kind = bytes.get(12..HEADER_LEN)?;
-        let tagged = tagging.tpid().is_some_and(|tpid| kind == tpid.to_be_bytes());
-        (!tagged || bytes.len() >= HEADER_LEN + TAG_LEN).then_some(Self { bytes, tagged })
+    /// As [`Frame::new`], where only tags of this kind, or none at all, are taken for tags.
+    pub fn with(bytes: &'a [u8], kind: Option<TagKind>) -> Option<Self> {
+        let ethertype = bytes.get(12..HEADER_LEN)?;
+        let kind = kind.filter(|kind| ethertype == kind.tpid().to_be_bytes());
+        (kind.is_none() || bytes.len() >= HEADER_LEN + TAG_LEN).then_some(Self { bytes, kind })
     }
 
     /// Other bytes with the same headers; they must hold them.
     pub(crate) fn with_headers(self, bytes: &[u8]) -> Option<Frame<'_>> {
-        (bytes.len() >= self.header_len()).then_some(Frame { bytes, tagged: self.tagged })
+        (bytes.len() >= self.header_len()).then_some(Frame { bytes, kind: self.kind })
     }
 
     /// Where the frame goes.
@@ -247,20 +243,22 @@ impl<'a> Frame<'a> {
         self.mac(6)
     }
 
-    /// Its tag, if it has one.
+    /// What its tag tells, if it has one.
     pub fn tag(self) -> Option<Tci> {
-        self.tagged.then(|| Tci(self.half(14)))
+        self.kind.map(|_| Tci(self.half(14)))
     }
 
-    /// The EtherType of its tag, if it has one.
-    pub fn tpid(self) -> Option<u16> {
-        self.tagged.then(|| self.half(12))
+    /// Its tag, if it has one.
+    pub fn whole_tag(self) -> Option<Tag> {
+        self.kind.map(|kind| Tag { kind, tci: Tci(self.half(14)) })
     }
 
     /// Priority and VLAN of a customer's tag that is payload here: of a frame with no tag of its own, as it comes
     /// from a customer whose tags are carried.
+    #[inline]
     pub fn inner_tag(self) -> Option<Tci> {
-        let is_there = !self.tagged && self.half(12) == TPID && self.bytes.len() >= HEADER_LEN + TAG_LEN;
+        let is_there =
+            self.kind.is_none() && self.half(12) == TPID && self.bytes.len() >= HEADER_LEN + TAG_LEN;
         is_there.then(|| Tci(self.half(14)))
     }
 
@@ -279,7 +277,7 @@ impl<'a> Frame<'a> {
 
     /// Bytes before the payload: 14, or 18 with a tag.
     pub fn header_len(self) -> usize {
-        if self.tagged { HEADER_LEN + TAG_LEN } else { HEADER_LEN }
+        if self.kind.is_some() { HEADER_LEN + TAG_LEN } else { HEADER_LEN }
     }
 
     /// What the payload is, behind the tag.
@@ -338,8 +336,8 @@ impl TagEdit {
         };
         head.bytes[..12].copy_from_slice(&bytes[..12]);
         head.len = 12;
-        if let Some(Tag { tpid, tci }) = tag {
-            head.bytes[12..14].copy_from_slice(&tpid.to_be_bytes());
+        if let Some(Tag { kind, tci }) = tag {
+            head.bytes[12..14].copy_from_slice(&kind.tpid().to_be_bytes());
             head.bytes[14..].copy_from_slice(&tci.0.to_be_bytes());
             head.len = 16;
         }

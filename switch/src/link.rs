@@ -314,7 +314,6 @@ impl fmt::Display for Link {
                 match vlans {
                     None => Ok(()),
                     Some(PortVlans::Access { vid }) => write!(out, "[vlan {vid}]"),
-                    Some(PortVlans::Access { vid }) => write!(out, "[vlan {vid}]"),
                     Some(vlans) => write!(out, "[{vlans}]"),
                 }
             }

@@ -250,6 +250,11 @@ impl Port {
         self.shut.is_none() && self.state == State::Forwarding && !self.mirror_target
     }
 
+    /// Shut, or a mirror's target: nothing is let in.
+    pub fn is_deaf(&self) -> bool {
+        self.shut.is_some() || self.mirror_target
+    }
+
     /// Its limits on storms and stations.
     pub fn guard_rules(&self) -> GuardRules {
         self.guard.as_ref().map_or_else(GuardRules::default, |guard| guard.rules())

@@ -212,16 +212,27 @@ impl Switch {
         ingress.counters.rx_bytes += bytes.len() as u64;
         match self.forward(now, port, hdr, bytes, out) {
             Ok(frame) => frame,
-            Err(reason) => {
-                log::trace!("port {port:?}: dropped a frame of {} bytes: {reason:?}", bytes.len());
-                self.dropped(port, reason);
-                out.dropped = Some(reason);
-                None
-            }
+            Err(reason) => self.drop_frame(port, bytes.len(), reason, out),
         }
     }
 
+    #[cold]
+    fn drop_frame<T>(
+        &mut self,
+        port: PortId,
+        bytes: usize,
+        reason: DropReason,
+        out: &mut Egress,
+    ) -> Option<T> {
+        let name = self.port(port).map_or("", |port| &port.name);
+        log::trace!("port {name}: dropped a frame of {bytes} bytes: {reason:?}");
+        self.dropped(port, reason);
+        out.dropped = Some(reason);
+        None
+    }
+
     /// The way of a frame that arrived; `None` if it was for the switch itself.
+    #[inline]
     fn forward<'f>(
         &mut self,
         now: Instant,
@@ -231,22 +242,22 @@ impl Switch {
         out: &mut Egress,
     ) -> Result<Option<Frame<'f>>, DropReason> {
         let Some(ingress) = self.ports[port.index()].as_mut() else { return Ok(None) };
-        let (admitted, priority) = match ingress.admit(now, hdr, bytes) {
-            Err(DropReason::LinkLocal) if self.spanning.wants(bytes) => {
+        let admitted = match forward::admit(&ingress.vlans, hdr, bytes) {
+            Err(DropReason::LinkLocal) if self.spanning.wants(bytes) && !ingress.is_deaf() => {
                 self.hear_bpdu(now, port, bytes);
                 return Ok(None);
             }
             other => other?,
         };
-        (out.vid, out.priority) = (admitted.vid, priority);
+        (out.vid, out.priority) = (admitted.vid, ingress.judge(now, &admitted, bytes.len())?);
         let limit = ingress.mac_limit;
         if ingress.state != State::Forwarding {
             if ingress.state == State::Learning {
-                self.fdb.learn_within(now, admitted.vid, admitted.source, port, limit);
+                self.fdb.learn_within(now, admitted.vid, admitted.frame.source(), port, limit);
             }
             return Err(DropReason::Blocked);
         }
-        let broken = match self.fdb.learn_within(now, admitted.vid, admitted.source, port, limit) {
+        let broken = match self.fdb.learn_within(now, admitted.vid, admitted.frame.source(), port, limit) {
             Learned::Yes => None,
             Learned::NoRoom => (limit < MAX_ENTRIES_PER_PORT).then_some(DropReason::MacLimit),
             Learned::Elsewhere => Some(DropReason::WrongPort),
@@ -261,9 +272,10 @@ impl Switch {
         let counters = &mut self.vlan_counters[admitted.vid.index()];
         counters.rx_frames += 1;
         counters.rx_bytes += bytes.len() as u64;
-        let known = match admitted.destination.is_group() {
+        let destination = admitted.frame.destination();
+        let known = match destination.is_group() {
             true => None,
-            false => self.fdb.lookup(now, admitted.vid, admitted.destination),
+            false => self.fdb.lookup(now, admitted.vid, destination),
         };
         match known {
             Some(to) if to == port => return Err(DropReason::SamePort),
@@ -297,7 +309,8 @@ impl Switch {
         from: PortId,
         out: &mut Egress,
     ) -> Result<(), DropReason> {
-        let &Admitted { vid, tag, destination, .. } = admitted;
+        let &Admitted { vid, tag, frame } = admitted;
+        let destination = frame.destination();
         if let Some(guard) = self.ports[from.index()].as_mut().and_then(|port| port.guard.as_mut()) {
             let flood = match destination.is_group() {
                 false => Flood::Unknown,
@@ -307,21 +320,32 @@ impl Switch {
             guard.judge_flood(now, flood)?;
         }
         self.vlan_counters[vid.index()].flooded += 1;
-        let Self { ports, members, trunks, remapping, .. } = self;
-        // Looking at each port costs more than all the rest, and few have anything to say.
-        let written = |port: PortId| match ports[port.index()].as_ref().filter(|_| *remapping > 0) {
-            Some(port) => port.tables.egress(out.priority),
-            None => out.priority,
-        };
-        for member in members[vid.index()].iter().filter(|m| m.port != from) {
-            let edit = forward::tag_edit(tag, vid, member.egress, written(member.port));
-            out.list.push(Transmit { port: member.port, edit });
+        let edit = |egress| forward::tag_edit(tag, vid, egress, out.priority);
+        let edits = [vlan::Egress::Untagged, vlan::Egress::Tagged, vlan::Egress::Service].map(edit);
+        let members = &self.members[vid.index()];
+        let own = members.iter().position(|member| member.port == from).unwrap_or(members.len());
+        let (before, behind) = members.split_at(own);
+        for members in [before, behind.get(1..).unwrap_or_default()] {
+            let transmit = |m: &Member| Transmit { port: m.port, edit: edits[m.egress as usize] };
+            out.list.extend(members.iter().map(transmit));
         }
-        for trunk in trunks.iter().filter(|trunk| trunk.port != from) {
-            let edit = forward::tag_edit(tag, vid, trunk.egress(vid), written(trunk.port));
-            out.list.push(Transmit { port: trunk.port, edit });
+        let trunks = self.trunks.iter().filter(|trunk| trunk.port != from);
+        out.list.extend(trunks.map(|t| Transmit { port: t.port, edit: edits[t.egress(vid) as usize] }));
+        // Looking at each port costs more than all of this, and few write other priorities.
+        if self.remapping > 0 {
+            self.remap(admitted, out);
         }
         Ok(())
+    }
+
+    /// Lets the ports of a flood write the priorities they write.
+    fn remap(&self, admitted: &Admitted<'_>, out: &mut Egress) {
+        for transmit in &mut out.list {
+            let Some(port) = self.ports[transmit.port.index()].as_ref() else { continue };
+            let Some(egress) = port.vlans.egress(admitted.vid) else { continue };
+            let priority = port.tables.egress(out.priority);
+            transmit.edit = forward::tag_edit(admitted.tag, admitted.vid, egress, priority);
+        }
     }
 
     /// A frame of `out`'s VLAN came: is it within the VLAN's rate? May mark it as drop eligible.

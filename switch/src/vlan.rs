@@ -22,7 +22,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::frame::{Tagging, Tci};
+use crate::frame::{TagKind, Tci};
 
 /// A VLAN number, 1 to 4094 (802.1Q clause 9.6, table 9-2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -267,6 +267,7 @@ impl PortVlans {
     ///
     /// # Errors
     /// Frames the port must not let in.
+    #[inline]
     pub fn ingress(&self, tag: Option<Tci>) -> Result<Vid, Refused> {
         let raw = tag.map_or(0, Tci::raw_vid);
         if raw == 0 {
@@ -278,15 +279,22 @@ impl PortVlans {
     }
 
     /// How a frame of `vid` leaves: with a tag or without; `None` if it must not.
+    #[inline]
     pub fn egress(&self, vid: Vid) -> Option<Egress> {
+        // The two that most ports are, before a jump by kind.
         match self {
-            Self::Access { vid: own } | Self::Tunnel { vid: own } => {
-                (*own == vid).then_some(Egress::Untagged)
-            }
-            Self::Trunk { native, .. } | Self::Service { native, .. } if *native == Some(vid) => {
-                Some(Egress::Untagged)
-            }
+            Self::Access { vid: own } => (*own == vid).then_some(Egress::Untagged),
+            Self::Trunk { native, .. } if *native == Some(vid) => Some(Egress::Untagged),
             Self::Trunk { allowed, .. } => allowed.contains(vid).then_some(Egress::Tagged),
+            _ => self.rare_egress(vid),
+        }
+    }
+
+    fn rare_egress(&self, vid: Vid) -> Option<Egress> {
+        match self {
+            Self::Access { .. } | Self::Trunk { .. } => self.egress(vid),
+            Self::Tunnel { vid: own } => (*own == vid).then_some(Egress::Untagged),
+            Self::Service { native, .. } if *native == Some(vid) => Some(Egress::Untagged),
             Self::Service { allowed, .. } => allowed.contains(vid).then_some(Egress::Service),
             Self::Hybrid { untagged, .. } if untagged.contains(vid) => Some(Egress::Untagged),
             Self::Hybrid { allowed, .. } if allowed.contains(vid) => Some(Egress::Tagged),
@@ -294,12 +302,13 @@ impl PortVlans {
         }
     }
 
-    /// Which tags are tags here.
-    pub fn tagging(&self) -> Tagging {
+    /// Which tags are tags here; `None`: none are.
+    #[inline]
+    pub fn tagging(&self) -> Option<TagKind> {
         match self {
-            Self::Access { .. } | Self::Trunk { .. } | Self::Hybrid { .. } => Tagging::Customer,
-            Self::Service { .. } => Tagging::Service,
-            Self::Tunnel { .. } => Tagging::Opaque,
+            Self::Access { .. } | Self::Trunk { .. } | Self::Hybrid { .. } => Some(TagKind::Customer),
+            Self::Service { .. } => Some(TagKind::Service),
+            Self::Tunnel { .. } => None,
         }
     }
 
@@ -370,10 +379,10 @@ impl fmt::Display for PortVlans {
 /// How a frame leaves a member port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Egress {
-    /// With the VLAN's tag.
-    Tagged,
-    /// Without.
+    /// Without the VLAN's tag.
     Untagged,
+    /// With it.
+    Tagged,
     /// With a service tag.
     Service,
 }
@@ -434,7 +443,7 @@ mod tests {
         let (tagged, untagged) = (Some(Egress::Tagged), Some(Egress::Untagged));
         assert_eq!(leaves, [untagged, tagged, untagged, untagged, None]);
         let tunnel = PortVlans::Tunnel { vid: vid(100) };
-        assert_eq!((tunnel.tagging(), tunnel.ingress(None)), (Tagging::Opaque, Ok(vid(100))));
+        assert_eq!((tunnel.tagging(), tunnel.ingress(None)), (None, Ok(vid(100))));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::{TPID, Tci};
+use crate::frame::{TPID, TagKind, Tci};
 use crate::vlan::Vid;
 
 /// RFC 1071 to the letter.
@@ -188,6 +188,26 @@ proptest! {
             payload.extend_from_slice(part);
         }
         prop_assert_eq!(payload, s.payload);
+    }
+
+    /// Behind more tags, whether or not the outermost one is a tag here, the segments are the same.
+    #[test]
+    fn stacked_tags_change_nothing_else(mut s in supers(), service: bool, opaque: bool) {
+        s.tagged = false;
+        let (hdr, bytes) = s.frame();
+        let tags = [if service { 0x88 } else { 0x81 }, if service { 0xA8 } else { 0 }, 0xA0, 100, 0x81, 0, 0x20, 7];
+        let stack = |frame: &[u8]| [&frame[..12], &tags, &frame[12..]].concat();
+        let kind = if service { TagKind::Service } else { TagKind::Customer };
+        let (stacked, shifted) = (stack(&bytes), hdr.shifted(8));
+        let view = Frame::with(&stacked, (!opaque).then_some(kind)).unwrap();
+        let mut cut = Vec::new();
+        emit(&shifted, view, TagEdit::Keep, Offloads::NONE, |_, pieces| {
+            cut.push(pieces.concat());
+            ControlFlow::Continue(())
+        }).unwrap();
+        let plain = collect(&hdr, &bytes, TagEdit::Keep, Offloads::NONE).unwrap();
+        let expected: Vec<_> = plain.iter().map(|(_, frame)| stack(frame)).collect();
+        prop_assert_eq!(cut, expected);
     }
 
     #[test]

@@ -298,8 +298,15 @@ impl PortQueues {
         Ok(new)
     }
 
-    /// Takes the frames of other queues over; calls `lost` for each that finds no room.
+    /// Takes the frames of other queues over, and what they counted; calls `lost` for each frame that finds no room.
     pub fn take_over(&mut self, old: &mut Self, mut lost: impl FnMut()) {
+        let name =
+            |at: usize, queue: &Queue| queue.promise.as_ref().map_or(Err(at), |p| Ok(p.reservation.vid));
+        for (at, queue) in self.queues.iter_mut().enumerate() {
+            let same = |(n, other): &(usize, &Queue)| name(*n, other) == name(at, queue);
+            queue.counters =
+                old.queues.iter().enumerate().find(same).map_or(queue.counters, |(_, q)| q.counters);
+        }
         old.drain(|next| {
             let [first, second] = next.bytes;
             if !self.push(&next.hdr, next.vid, next.priority, &[first, second, &[], &[]]) {

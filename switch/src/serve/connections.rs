@@ -292,8 +292,6 @@ impl Connections {
             Request::MirrorRm { to } => seeing::remove_mirror(switch, &to)?,
             Request::Capture(rule) => seeing::capture(now, index, rule, fds, hall)?,
             Request::CaptureLs => Answer::Captures(hall.plugs.captures.describe(index)),
-            // Asked by one who may: handled before.
-            Request::Down => Answer::Done(()),
             about_traffic => traffic::answer(now, about_traffic, hall, &self.identity.name)?,
         })
     }

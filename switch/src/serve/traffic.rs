@@ -57,7 +57,7 @@ pub(super) fn answer(
                     .hint("`viewnet switch mac ls` shows which are"))
             }
         },
-        // The others are answered where this was called.
+        // The others are answered where this was called, or before: the end, asked for by one who may.
         _ => Ok(()),
     }
     .map(Answer::Done)

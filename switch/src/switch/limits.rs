@@ -4,35 +4,33 @@ use std::time::Instant;
 
 use super::{Switch, is_remapping};
 use crate::fdb::{Full, MAX_ENTRIES_PER_PORT};
-use crate::forward::{self, Admitted};
+use crate::forward::Admitted;
 use crate::frame::{Mac, Priority};
 use crate::guard::{Guard, GuardRules, Police, Policer, Shut};
-use crate::offload::VnetHdr;
 use crate::port::{DropReason, Port, PortId};
 use crate::qos::priority::{PriorityRules, Tables};
 use crate::vlan::Vid;
 
 impl Port {
-    /// A frame came: may it come in, and with which priority?
+    /// A frame of so many bytes may come in by its looks: may it by the port's limits, and with which priority?
     #[inline]
-    pub(super) fn admit<'f>(
+    pub(super) fn judge(
         &mut self,
         now: Instant,
-        hdr: &VnetHdr,
-        bytes: &'f [u8],
-    ) -> Result<(Admitted<'f>, Priority), DropReason> {
+        admitted: &Admitted<'_>,
+        bytes: usize,
+    ) -> Result<Priority, DropReason> {
+        let tag = admitted.tag.map(|tag| tag.tci).or_else(|| admitted.frame.inner_tag());
+        let priority = self.tables.ingress(tag);
         if self.shut.is_some() {
             return Err(DropReason::Shut);
         }
         if self.mirror_target {
             return Err(DropReason::MirrorPort);
         }
-        let admitted = forward::admit(&self.vlans, hdr, bytes)?;
-        let tag = admitted.tag.map(|tag| tag.tci).or_else(|| admitted.frame.inner_tag());
-        let priority = self.tables.ingress(tag);
         match &mut self.guard {
-            None => Ok((admitted, priority)),
-            Some(guard) => Ok((admitted, guard.judge(now, bytes.len(), priority)?)),
+            None => Ok(priority),
+            Some(guard) => guard.judge(now, bytes, priority),
         }
     }
 }

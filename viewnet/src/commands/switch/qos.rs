@@ -233,8 +233,8 @@ pub(super) fn police(
     match (rate, burst_bytes.is_some() || exceed.is_some()) {
         (Some(rate), _) => Ok(Some(Police {
             rate,
-            burst_bytes: burst_bytes.or(present.and_then(|police| police.burst_bytes)),
-            exceed: exceed.or(present.map(|police| police.exceed)).unwrap_or_default(),
+            burst_bytes: burst_bytes.or_else(|| present.and_then(|police| police.burst_bytes)),
+            exceed: exceed.or_else(|| present.map(|police| police.exceed)).unwrap_or_default(),
         })),
         (None, false) => Ok(None),
         (None, true) => {
