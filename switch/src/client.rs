@@ -15,7 +15,8 @@ use msocket_proto::line::{CallError, Line, LineError};
 use serde::de::DeserializeOwned;
 
 pub use crate::control::{
-    Attach, Hello, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station, VlanInfo,
+    Attach, Hello, Impair, Impairment, LineInfo, MacFilter, PortAdded, PortInfo, PortStp, Request, Show,
+    Station, VlanInfo,
 };
 pub use crate::ports::Kind;
 use crate::ports::ring::Handover;
@@ -132,6 +133,14 @@ impl Client {
     /// The connection's, or it knows none.
     pub fn stp(&mut self) -> Result<StpTree, CallError> {
         self.call(&Request::Stp)
+    }
+
+    /// Its impaired links.
+    ///
+    /// # Errors
+    /// The connection's, or it knows none.
+    pub fn impairments(&mut self) -> Result<Vec<Impairment>, CallError> {
+        self.call(&Request::ImpairLs)
     }
 
     /// Ends it.

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::frame::Mac;
+use crate::impair::{Counters, Spec};
 use crate::port::{DropReason, Offloads};
 use crate::ports::Kind;
 use crate::stp::bpdu::Role;
@@ -88,6 +89,10 @@ pub enum Request {
         #[serde(flatten)]
         change: PortChange,
     },
+    /// Changes what a port's link does to frames on purpose. Answer: `null`.
+    Impair(Impair),
+    /// The ports whose links do something to frames on purpose. Answer: a list of [`Impairment`].
+    ImpairLs,
     /// Ends the switch. Answer: `null`, once the socket's file is gone.
     Down,
 }
@@ -245,6 +250,51 @@ pub struct Station {
     pub age_ms: u64,
 }
 
+/// What a port's link is to do to frames; absent fields stay as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Impair {
+    /// The port's name.
+    pub port: String,
+    /// To frames that come in; `none` ends it.
+    #[serde(default, rename = "in", skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<Spec>,
+    /// To frames that go out; `none` ends it.
+    #[serde(default, rename = "out", skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Spec>,
+    /// Where chance begins; with it both directions begin anew, empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// What a port's link does to frames on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Impairment {
+    /// The port's name.
+    pub port: String,
+    /// Where chance began.
+    pub seed: u64,
+    /// To frames that come in; absent: nothing.
+    #[serde(default, rename = "in", skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<LineInfo>,
+    /// To frames that go out; absent: nothing.
+    #[serde(default, rename = "out", skip_serializing_if = "Option::is_none")]
+    pub egress: Option<LineInfo>,
+}
+
+/// One direction of an impaired link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineInfo {
+    /// What it does.
+    pub spec: Spec,
+    /// The state it is in; empty if it has only one.
+    pub state: String,
+    /// Bytes in flight.
+    pub in_flight: usize,
+    /// What it counted.
+    #[serde(flatten)]
+    pub counters: Counters,
+}
+
 /// Any answer, as the switch writes it.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
@@ -258,6 +308,7 @@ pub(crate) enum Answer {
     Stations(Vec<Station>),
     Count(usize),
     Tree(Tree),
+    Impaired(Vec<Impairment>),
 }
 
 #[cfg(test)]

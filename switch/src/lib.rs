@@ -24,6 +24,7 @@ pub mod control;
 pub mod fdb;
 pub mod forward;
 pub mod frame;
+pub mod impair;
 pub mod offload;
 pub mod port;
 pub mod ports;

@@ -149,7 +149,7 @@ impl Server {
             epoll.add(watcher, interest(EpollFlags::EPOLLIN, Source::Watcher))?;
         }
         let mut switch = Switch::new(options.age);
-        switch.set_address(random_address()?);
+        switch.set_address(random_address());
         let mut server = Self {
             epoll,
             bound: None,
@@ -207,7 +207,7 @@ impl Server {
                 connections::Hall { switch: &mut self.switch, plugs: &mut self.plugs, epoll: &self.epoll };
             self.connections.serve(now, &mut hall);
             self.switch.handle_timeout(now);
-            self.plugs.send_bpdus(&mut self.switch);
+            self.plugs.send_bpdus(now, &mut self.switch);
         }
     }
 
@@ -319,11 +319,19 @@ fn now() -> Instant {
 }
 
 /// An address that no other bridge is likely to have: locally administered, as the kernel gives its own.
-fn random_address() -> io::Result<Mac> {
-    let mut address = [0; 6];
-    rustix::rand::getrandom(&mut address, rustix::rand::GetRandomFlags::empty())?;
-    address[0] = address[0] & 0xFC | 0x02;
-    Ok(Mac(address))
+fn random_address() -> Mac {
+    let [a, rest @ .., _, _] = random_u64().to_be_bytes();
+    let [b, c, d, e, f] = rest;
+    Mac([a & 0xFC | 0x02, b, c, d, e, f])
+}
+
+/// A number nobody can foretell; the process's id if the kernel has none, which it has on all but the first moments.
+fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(8) => u64::from_ne_bytes(bytes),
+        _ => u64::from(std::process::id()),
+    }
 }
 
 /// A port costs one descriptor, and a connection for each attached stack another.

@@ -75,7 +75,7 @@ fn a_ring_of_five_switches_has_no_loop_and_heals() {
         for n in 0..5 {
             cable(&cables, n, &switches[n], &switches[(n + 1) % 5]);
         }
-        let (a, b) = (host(&switches[1], 1), host(&switches[3], 2));
+        let (a, _b) = (host(&switches[1], 1), host(&switches[3], 2));
         eventually("one port blocked", || is_settled(&switches) && blocked(&switches) == 1);
         let root = switches[4].client().stp().unwrap().root;
         assert!(switches.iter().all(|s| s.client().stp().unwrap().root == root));

@@ -15,9 +15,10 @@ use nix::sys::epoll::{Epoll, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::plugs::{NewPlug, PlugError, Plugs};
-use super::{Options, Source, interest};
+use super::{Options, Source, interest, random_u64};
 use crate::control::{
-    Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station, VERSION, VlanInfo,
+    Answer, Attach, Hello, Impairment, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station,
+    VERSION, VlanInfo,
 };
 use crate::port::{MAX_NAME, MAX_PORTS, Port, PortId};
 use crate::ports::Wire;
@@ -284,6 +285,11 @@ impl Connections {
                 let id = find(switch, &port)?;
                 Answer::Done(switch.set_stp_port(now, id, &change).map_err(|e| refuse_stp(&e))?)
             }
+            Request::Impair(change) => {
+                hall.plugs.impair(find(switch, &change.port)?, &change, random_u64());
+                Answer::Done(())
+            }
+            Request::ImpairLs => Answer::Impaired(hall.impairments(now)),
             // Asked by one who may: handled before.
             Request::Down => Answer::Done(()),
         })
@@ -291,9 +297,9 @@ impl Connections {
 
     /// Who may ask what: see [`crate::control`].
     fn judge(&mut self, index: u32, request: &Request) -> Result<(), Refusal> {
-        use Request::{Hello, MacLs, PortAdd, PortLs, Show, Stp, VlanLs};
+        use Request::{Hello, ImpairLs, MacLs, PortAdd, PortLs, Show, Stp, VlanLs};
         let allowed = match request {
-            Hello | Show | PortLs | VlanLs | MacLs(_) | Stp => true,
+            Hello | Show | PortLs | VlanLs | MacLs(_) | Stp | ImpairLs => true,
             PortAdd(attach) => attach.vlans == PortVlans::default() && !attach.linger,
             _ => false,
         };
@@ -411,6 +417,11 @@ impl Hall<'_> {
             })
         };
         self.switch.ports().filter_map(info).collect()
+    }
+
+    fn impairments(&mut self, now: Instant) -> Vec<Impairment> {
+        let Self { switch, plugs, .. } = self;
+        switch.ports().filter_map(|(id, port)| plugs.impairment(now, id, port.name.clone())).collect()
     }
 
     fn vlans(&self) -> Vec<VlanInfo> {

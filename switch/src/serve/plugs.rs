@@ -20,6 +20,7 @@
 //! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
 //! instead, at once.
 
+mod impaired;
 mod spanning;
 
 use std::io;
@@ -37,6 +38,7 @@ use crate::ports::ring::{Broken, Ring};
 use crate::ports::{BUFFER_LEN, Kind, Sent, Trouble, Wire, tap};
 use crate::switch::{Egress, PortError, Switch, Transmit};
 use crate::vlan::PortVlans;
+use impaired::{Impaired, Lines};
 
 /// Frames taken from one port before the next has its turn: at 64 KiB each, 4 MiB or about a millisecond.
 pub(super) const BATCH: usize = 64;
@@ -86,6 +88,7 @@ pub(super) struct Plugs {
     /// Rings that have taken much memory, with what they had sent when they were last looked at.
     swollen: Vec<(PortId, u64)>,
     trim_check: Option<Instant>,
+    impaired: Impaired,
 }
 
 /// A frame that was taken from a port: its virtio-net header, and where in the arena it lies.
@@ -110,6 +113,8 @@ pub(super) struct Plug {
     unflushed: bool,
     /// It is in [`Plugs::swollen`].
     swollen: bool,
+    /// What its link does to frames on purpose.
+    lines: Option<Box<Lines>>,
 }
 
 /// A plug to be.
@@ -149,6 +154,7 @@ impl Plugs {
             unflushed: Vec::new(),
             swollen: Vec::new(),
             trim_check: None,
+            impaired: Impaired::default(),
         }
     }
 
@@ -196,22 +202,49 @@ impl Plugs {
 
     /// Writes what was taken from a port where it belongs.
     fn put(&mut self, now: Instant, id: PortId, switch: &mut Switch) {
-        let Self { table, egress, arena, taken, dead, unflushed, swollen, trim_check, .. } = self;
-        for Taken { hdr, at } in taken.iter() {
-            let Some(frame) = switch.handle_frame(now, id, hdr, &arena[at.clone()], egress) else { continue };
-            for transmit in egress.as_slice() {
-                let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
-                    continue;
-                };
-                if let Some(ring) = plug.wire.ring() {
-                    ring.limit(FLOOD_MEMORY / egress.as_slice().len());
-                    if !std::mem::replace(&mut plug.unflushed, true) {
-                        unflushed.push(transmit.port);
-                    }
+        // Lent, so that all else can be used meanwhile.
+        let (arena, taken) = (std::mem::take(&mut self.arena), std::mem::take(&mut self.taken));
+        let impaired = self.plug(id).is_some_and(|plug| plug.lines.is_some());
+        for Taken { hdr, at } in &taken {
+            let bytes = &arena[at.clone()];
+            if !impaired || !self.impair_ingress(now, id, hdr, bytes, switch) {
+                self.forward(now, id, hdr, bytes, switch);
+            }
+        }
+        (self.arena, self.taken) = (arena, taken);
+        self.flush(now);
+    }
+
+    /// Writes one frame that came in on a port where it belongs.
+    fn forward(
+        &mut self,
+        now: Instant,
+        id: PortId,
+        hdr: &offload::VnetHdr,
+        bytes: &[u8],
+        switch: &mut Switch,
+    ) {
+        let Self { table, egress, dead, unflushed, impaired, .. } = self;
+        let Some(frame) = switch.handle_frame(now, id, hdr, bytes, egress) else { return };
+        for transmit in egress.as_slice() {
+            let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
+                continue;
+            };
+            if let Some(ring) = plug.wire.ring() {
+                ring.limit(FLOOD_MEMORY / egress.as_slice().len());
+                if !std::mem::replace(&mut plug.unflushed, true) {
+                    unflushed.push(transmit.port);
                 }
+            }
+            if plug.lines.is_none() || !impaired.egress(now, plug, hdr, frame, transmit, switch) {
                 plug.transmit(hdr, frame, transmit, switch, dead);
             }
         }
+    }
+
+    /// Wakes the rings that something was put into.
+    fn flush(&mut self, now: Instant) {
+        let Self { table, unflushed, swollen, trim_check, .. } = self;
         for id in unflushed.drain(..) {
             let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { continue };
             plug.unflushed = false;
@@ -380,6 +413,7 @@ impl Plugs {
             awake: is_ring,
             unflushed: false,
             swollen: false,
+            lines: None,
         });
         self.enter_tree(now, id, switch);
         Ok(id)
@@ -399,6 +433,7 @@ impl Plugs {
         let Some(plug) = self.table.get_mut(id.index()).and_then(Option::take) else { return };
         let _ = epoll.delete(&plug.wire);
         switch.remove_port(id);
+        self.impaired.forget(&plug);
         self.close(plug);
     }
 
@@ -409,12 +444,14 @@ impl Plugs {
 
     /// When to call [`Plugs::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        [self.down_check, self.trim_check, self.link_check].into_iter().flatten().min()
+        let checks = [self.down_check, self.trim_check, self.link_check, self.impaired.poll_timeout()];
+        checks.into_iter().flatten().min()
     }
 
     /// Looks after rings that have taken much memory, and ports whose interface is down: is it gone?
     pub(super) fn handle_timeout(&mut self, now: Instant, switch: &mut Switch) {
         self.trim(now, switch);
+        self.deliver(now, switch);
         if self.link_check.is_some_and(|at| at <= now) {
             self.check_links(now, switch);
         }

@@ -7,6 +7,7 @@
 //! who need one and do not care which; [`inspect`] asks, [`change`] changes, [`crate::tables`] prints.
 
 mod change;
+mod impair;
 mod inspect;
 mod launch;
 mod stp;
@@ -109,6 +110,8 @@ enum Port {
     },
     /// Add a port: an interface of the network this command runs in
     Add(change::PortAdd),
+    /// Make a port's link misbehave on purpose, or show how it does
+    Impair(impair::Impair),
     /// Remove a port
     Rm {
         #[command(flatten)]
@@ -233,6 +236,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Down { target } => change::down(&target, &runtime)?,
         Command::Port(Port::Ls { target, json }) => inspect::ports(&target, &runtime, json)?,
         Command::Port(Port::Add(add)) => change::port_add(add, &runtime)?,
+        Command::Port(Port::Impair(args)) => impair::run(args, &runtime)?,
         Command::Port(Port::Rm { target, port }) => change::port_rm(&target, &runtime, port)?,
         Command::Port(Port::Set { target, port, rules, rename, stp }) => {
             change::port_set(&target, &runtime, port, rules, rename, stp)?;

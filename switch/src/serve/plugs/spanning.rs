@@ -21,13 +21,16 @@ const LINK_CHECK: Duration = Duration::from_millis(200);
 
 impl Plugs {
     /// Writes the BPDUs that there are.
-    pub(in crate::serve) fn send_bpdus(&mut self, switch: &mut Switch) {
+    pub(in crate::serve) fn send_bpdus(&mut self, now: Instant, switch: &mut Switch) {
         while let Some((port, bytes)) = switch.poll_bpdu() {
-            let Self { table, dead, .. } = self;
+            let Self { table, dead, impaired, .. } = self;
             let Some(plug) = table.get_mut(port.index()).and_then(Option::as_mut) else { continue };
             let Some(frame) = Frame::new(&bytes) else { continue };
             let transmit = Transmit { port, edit: TagEdit::Keep };
-            plug.transmit(&VnetHdr::default(), frame, &transmit, switch, dead);
+            let hdr = VnetHdr::default();
+            if plug.lines.is_none() || !impaired.egress(now, plug, &hdr, frame, &transmit, switch) {
+                plug.transmit(&hdr, frame, &transmit, switch, dead);
+            }
             if let Some(ring) = plug.wire.ring() {
                 ring.flush();
             }
