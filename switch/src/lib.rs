@@ -9,15 +9,17 @@
 //! - [`fdb`]: the forwarding database, (VLAN, address) → port, with age;
 //! - [`port`]: a port's name, rules, offloads and counters;
 //! - [`forward`]: the decisions, pure functions;
+//! - [`stp`]: the rapid spanning tree, which says what ports may do, so that there is no loop;
 //! - [`switch`]: the [`switch::Switch`] that owns the above;
 //! - [`offload`]: the virtio-net header, cutting of super-segments and filling of checksums, done on the
-//!   way out and only for a port that cannot take the frame as it is.
+//!   way out and only for a port that cannot take the frame as it is;
+//! - [`impair`]: links that misbehave on purpose.
 //!
 //! Around it lies the shell: [`ports`] open and move frames through TAPs, packet sockets and rings of shared
 //! memory, [`serve`] is the loop (one thread, one epoll) and the control socket, [`control`] its messages, [`client`] the other
 //! end.
 //!
-//! There is no spanning tree: two links between the same two switches make a loop.
+//! The spanning tree is off unless it is turned on: two links between the same two switches make a loop then.
 
 pub mod client;
 pub mod control;
