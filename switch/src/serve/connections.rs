@@ -6,6 +6,8 @@
 //! make us keep is one request and one answer, and one that does not read its answer within [`PATIENCE`] is
 //! dropped. With a connection go the ports that were added by it without `linger`.
 
+mod links;
+
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -15,15 +17,14 @@ use nix::sys::epoll::{Epoll, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::plugs::{NewPlug, PlugError, Plugs};
-use super::{Options, Source, interest, random_u64};
+use super::{Options, Source, interest};
 use crate::control::{
-    Answer, Attach, Hello, Impairment, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station,
-    VERSION, VlanInfo,
+    Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station, VERSION, VlanInfo,
 };
 use crate::port::{MAX_NAME, MAX_PORTS, Port, PortId};
 use crate::ports::Wire;
-use crate::switch::{PortError, StpError, Switch};
-use crate::vlan::{Egress, PortVlans};
+use crate::switch::{PortError, Switch};
+use crate::vlan::{Egress, PortVlans, Vid};
 
 /// Connections at most: one for each port, and some to look around.
 const MAX_CONNECTIONS: usize = MAX_PORTS + 64;
@@ -259,40 +260,32 @@ impl Connections {
                 switch.name_vlan(vid, &name);
                 Answer::Done(())
             }
-            Request::VlanRm { vid } => Answer::Done(switch.remove_vlan(vid).map_err(|id| {
-                let port = switch.port(id).map(|p| p.name.clone()).unwrap_or_default();
-                Refusal::new(
-                    format!("cannot remove VLAN {vid}"),
-                    format!("port {port} is in it without tags"),
-                )
-                .hint(format!(
-                    "move it first: viewnet switch port set {} {port} --access VID",
-                    self.identity.name
-                ))
-            })?),
+            Request::VlanRm { vid } => {
+                let removed = switch.remove_vlan(vid);
+                Answer::Done(removed.map_err(|id| self.refuse_vlan_rm(vid, switch.port(id)))?)
+            }
             Request::MacLs(filter) => {
                 let port = select(switch, &filter)?;
                 Answer::Stations(hall.stations(now, &filter, port))
             }
             Request::MacFlush(filter) => Answer::Count(switch.flush(filter.vid, select(switch, &filter)?)),
-            Request::Stp => Answer::Tree(switch.stp_tree(now)),
-            Request::StpSet(change) => {
-                switch.set_stp(now, &change).map_err(|e| refuse_stp(&e))?;
-                hall.plugs.check_links(now, switch);
-                Answer::Done(())
-            }
-            Request::StpPortSet { port, change } => {
-                let id = find(switch, &port)?;
-                Answer::Done(switch.set_stp_port(now, id, &change).map_err(|e| refuse_stp(&e))?)
-            }
-            Request::Impair(change) => {
-                hall.plugs.impair(find(switch, &change.port)?, &change, random_u64());
-                Answer::Done(())
-            }
-            Request::ImpairLs => Answer::Impaired(hall.impairments(now)),
+            request @ (Request::Stp
+            | Request::StpSet(_)
+            | Request::StpPortSet { .. }
+            | Request::Impair(_)
+            | Request::ImpairLs) => links::answer(now, request, hall)?,
             // Asked by one who may: handled before.
             Request::Down => Answer::Done(()),
         })
+    }
+
+    fn refuse_vlan_rm(&self, vid: Vid, port: Option<&Port>) -> Refusal {
+        let port = port.map(|p| p.name.as_str()).unwrap_or_default();
+        let why = format!("port {port} is in it without tags");
+        Refusal::new(format!("cannot remove VLAN {vid}"), why).hint(format!(
+            "move it first: viewnet switch port set {} {port} --access VID",
+            self.identity.name
+        ))
     }
 
     /// Who may ask what: see [`crate::control`].
@@ -419,11 +412,6 @@ impl Hall<'_> {
         self.switch.ports().filter_map(info).collect()
     }
 
-    fn impairments(&mut self, now: Instant) -> Vec<Impairment> {
-        let Self { switch, plugs, .. } = self;
-        switch.ports().filter_map(|(id, port)| plugs.impairment(now, id, port.name.clone())).collect()
-    }
-
     fn vlans(&self) -> Vec<VlanInfo> {
         let name = |id| self.switch.port(id).map(|p| p.name.clone()).unwrap_or_default();
         let info = |vid| {
@@ -465,10 +453,6 @@ impl Hall<'_> {
         stations.sort_unstable_by_key(|s| (s.vid, s.mac));
         stations
     }
-}
-
-fn refuse_stp(error: &StpError) -> Refusal {
-    Refusal::new("cannot set the spanning tree", error).errno(libc::EINVAL)
 }
 
 fn refuse_port(error: &PortError) -> Refusal {

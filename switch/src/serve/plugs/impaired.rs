@@ -205,7 +205,7 @@ impl Plugs {
         let Self { table, impaired, .. } = self;
         let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let anew = change.seed.is_some();
-        let seed = change.seed.or(plug.lines.as_ref().map(|lines| lines.seed)).unwrap_or(seed);
+        let seed = change.seed.or_else(|| plug.lines.as_ref().map(|lines| lines.seed)).unwrap_or(seed);
         let mut lines = plug
             .lines
             .take()
