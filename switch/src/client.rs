@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use crate::capture::Record;
 pub use crate::control::traffic;
 pub use crate::control::{
-    Attach, CaptureInfo, CaptureRule, Hello, MacFilter, MirrorInfo, MirrorRule, PortAdded, PortInfo, PortStp,
-    Request, Show, Station, VlanInfo,
+    Attach, CaptureInfo, CaptureRule, Hello, Impair, Impairment, LineInfo, MacFilter, MirrorInfo, MirrorRule,
+    PortAdded, PortInfo, PortStp, Request, Show, Station, VlanInfo,
 };
 use crate::offload::VnetHdr;
 pub use crate::ports::Kind;
@@ -192,6 +192,14 @@ impl Client {
         let request = Request::Capture(rule.clone());
         let _: ((), _) = self.line.call(&request, &[memory, bell, peer])?;
         Ok(Captured { client: self, ring })
+    }
+
+    /// Its impaired links.
+    ///
+    /// # Errors
+    /// The connection's, or it knows none.
+    pub fn impairments(&mut self) -> Result<Vec<Impairment>, CallError> {
+        self.call(&Request::ImpairLs)
     }
 
     /// Ends it.

@@ -23,6 +23,7 @@ use self::traffic::{
 };
 use crate::frame::Mac;
 use crate::guard::{Police, Shut};
+use crate::impair::{Counters, Spec};
 use crate::port::{DropReason, Offloads};
 use crate::ports::Kind;
 use crate::stp::bpdu::Role;
@@ -140,6 +141,10 @@ pub enum Request {
     Capture(CaptureRule),
     /// The captures. Answer: a list of [`CaptureInfo`].
     CaptureLs,
+    /// Changes what a port's link does to frames on purpose. Answer: `null`.
+    Impair(Impair),
+    /// The ports whose links do something to frames on purpose. Answer: a list of [`Impairment`].
+    ImpairLs,
     /// Ends the switch. Answer: `null`, once the socket's file is gone.
     Down,
 }
@@ -381,6 +386,51 @@ pub struct Station {
     pub pinned: bool,
 }
 
+/// What a port's link is to do to frames; absent fields stay as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Impair {
+    /// The port's name.
+    pub port: String,
+    /// To frames that come in; `none` ends it.
+    #[serde(default, rename = "in", skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<Spec>,
+    /// To frames that go out; `none` ends it.
+    #[serde(default, rename = "out", skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Spec>,
+    /// Where chance begins; with it both directions begin anew, empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// What a port's link does to frames on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Impairment {
+    /// The port's name.
+    pub port: String,
+    /// Where chance began.
+    pub seed: u64,
+    /// To frames that come in; absent: nothing.
+    #[serde(default, rename = "in", skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<LineInfo>,
+    /// To frames that go out; absent: nothing.
+    #[serde(default, rename = "out", skip_serializing_if = "Option::is_none")]
+    pub egress: Option<LineInfo>,
+}
+
+/// One direction of an impaired link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineInfo {
+    /// What it does.
+    pub spec: Spec,
+    /// The state it is in; empty if it has only one.
+    pub state: String,
+    /// Bytes in flight.
+    pub in_flight: usize,
+    /// What it counted.
+    #[serde(flatten)]
+    pub counters: Counters,
+}
+
 /// Any answer, as the switch writes it.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
@@ -399,6 +449,7 @@ pub(crate) enum Answer {
     Tree(Tree),
     Mirrors(Vec<MirrorInfo>),
     Captures(Vec<CaptureInfo>),
+    Impaired(Vec<Impairment>),
 }
 
 #[cfg(test)]

@@ -13,18 +13,19 @@
 //! - [`forward`]: the decisions, pure functions;
 //! - [`link`]: what a port leads to, as text;
 //! - [`mirror`]: copies of some ports' frames for another one;
+//! - [`stp`]: the rapid spanning tree, which says what ports may do, so that there is no loop;
 //! - [`switch`]: the [`switch::Switch`] that owns the above;
 //! - [`offload`]: the virtio-net header, cutting of super-segments and filling of checksums, done on the
 //!   way out and only for a port that cannot take the frame as it is;
-//! - [`capture`]: what a switch tells about the frames it moves: filters, pcapng, text.
-//!
+//! - [`impair`]: links that misbehave on purpose;
+//! - [`capture`]: what a switch tells about the frames it moves: filters, pcapng, text;
 //! - [`vde`], [`vxlan`], [`framing`]: how frames lie in datagrams and streams, and who may get which.
 //!
 //! Around it lies the shell: [`ports`] open and move frames through TAPs, packet sockets and rings of shared
 //! memory, [`serve`] is the loop (one thread, one epoll) and the control socket, [`control`] its messages, [`client`] the other
 //! end.
 //!
-//! There is no spanning tree: two links between the same two switches make a loop.
+//! The spanning tree is off unless it is turned on: two links between the same two switches make a loop then.
 
 pub mod capture;
 pub mod client;
@@ -34,6 +35,7 @@ pub mod forward;
 pub mod frame;
 pub mod framing;
 pub mod guard;
+pub mod impair;
 pub mod link;
 pub mod mirror;
 pub mod offload;

@@ -3,8 +3,8 @@
 //! # Theory of operation
 //! One thread, one epoll. Ready ports are served in turn, at most `plugs::BATCH` frames each, and every frame is
 //! written to its egress ports at once, so nothing is queued here: the queues are the kernel's, but for ports that were
-//! given some (`queues`). Control
-//! connections are served between the ports' turns and never waited for. [`Server::new`] takes the path, so that
+//! given some (`queues`), and links that are to delay frames. Control connections are served between the ports' turns and
+//! never waited for. [`Server::new`] takes the path, so that
 //! whoever started the switch learns of an error before it is sent to the background; [`Server::run`] returns when
 //! the switch is told to end (`down`, SIGTERM, SIGINT), was idle for long enough, or lost its watcher: a
 //! descriptor, given by whoever hosts it, that hangs up when the process is gone that would clear up behind it.
@@ -171,7 +171,7 @@ impl Server {
             epoll.add(watcher, interest(EpollFlags::EPOLLIN, Source::Watcher))?;
         }
         let mut switch = Switch::new(options.age);
-        switch.set_address(random_address()?);
+        switch.set_address(random_address());
         let mut server = Self {
             epoll,
             bound: None,
@@ -365,11 +365,19 @@ fn now() -> Instant {
 }
 
 /// An address that no other bridge is likely to have: locally administered, as the kernel gives its own.
-fn random_address() -> io::Result<Mac> {
-    let mut address = [0; 6];
-    rustix::rand::getrandom(&mut address, rustix::rand::GetRandomFlags::empty())?;
-    address[0] = address[0] & 0xFC | 0x02;
-    Ok(Mac(address))
+fn random_address() -> Mac {
+    let [a, rest @ .., _, _] = random_u64().to_be_bytes();
+    let [b, c, d, e, f] = rest;
+    Mac([a & 0xFC | 0x02, b, c, d, e, f])
+}
+
+/// A number nobody can foretell; the process's id if the kernel has none, which it has on all but the first moments.
+fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(8) => u64::from_ne_bytes(bytes),
+        _ => u64::from(std::process::id()),
+    }
 }
 
 /// A port costs one descriptor, and a connection for each attached stack another.

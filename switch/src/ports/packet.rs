@@ -68,7 +68,7 @@ pub(crate) fn is_orphan(fd: BorrowedFd<'_>) -> bool {
 pub(crate) fn is_running(fd: BorrowedFd<'_>) -> bool {
     let flags = sys::packet_ifindex(fd).and_then(|at| sys::interface_name(fd, at));
     let flags = flags.and_then(|name| sys::interface_flags(fd, name));
-    flags.map_or(!is_orphan(fd), |flags| flags & libc::IFF_RUNNING as u16 != 0)
+    flags.map_or_else(|_| !is_orphan(fd), |flags| flags & libc::IFF_RUNNING as u16 != 0)
 }
 
 /// Takes one frame into `buffer`, tag and all.

@@ -6,6 +6,8 @@
 //! make us keep is one request and one answer, and one that does not read its answer within [`PATIENCE`] is
 //! dropped. With a connection go the ports that were added by it without `linger`.
 
+mod links;
+
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -21,8 +23,8 @@ use crate::control::{
     Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station, VERSION, VlanInfo,
 };
 use crate::port::{MAX_NAME, MAX_PORTS, Port, PortId};
-use crate::switch::{PortError, StpError, Switch};
-use crate::vlan::{Egress, PortVlans};
+use crate::switch::{PortError, Switch};
+use crate::vlan::{Egress, PortVlans, Vid};
 
 /// Connections at most: one for each port, and some to look around.
 const MAX_CONNECTIONS: usize = MAX_PORTS + 64;
@@ -261,32 +263,20 @@ impl Connections {
                 switch.name_vlan(vid, &name);
                 Answer::Done(())
             }
-            Request::VlanRm { vid } => Answer::Done(switch.remove_vlan(vid).map_err(|id| {
-                let port = switch.port(id).map(|p| p.name.clone()).unwrap_or_default();
-                Refusal::new(
-                    format!("cannot remove VLAN {vid}"),
-                    format!("port {port} is in it without tags"),
-                )
-                .hint(format!(
-                    "move it first: viewnet switch port set {} {port} --access VID",
-                    self.identity.name
-                ))
-            })?),
+            Request::VlanRm { vid } => {
+                let removed = switch.remove_vlan(vid);
+                Answer::Done(removed.map_err(|id| self.refuse_vlan_rm(vid, switch.port(id)))?)
+            }
             Request::MacLs(filter) => {
                 let port = select(switch, &filter)?;
                 Answer::Stations(hall.stations(now, &filter, port))
             }
             Request::MacFlush(filter) => Answer::Count(switch.flush(filter.vid, select(switch, &filter)?)),
-            Request::Stp => Answer::Tree(switch.stp_tree(now)),
-            Request::StpSet(change) => {
-                switch.set_stp(now, &change).map_err(|e| refuse_stp(&e))?;
-                hall.plugs.check_links(now, switch);
-                Answer::Done(())
-            }
-            Request::StpPortSet { port, change } => {
-                let id = find(switch, &port)?;
-                Answer::Done(switch.set_stp_port(now, id, &change).map_err(|e| refuse_stp(&e))?)
-            }
+            request @ (Request::Stp
+            | Request::StpSet(_)
+            | Request::StpPortSet { .. }
+            | Request::Impair(_)
+            | Request::ImpairLs) => links::answer(now, request, hall)?,
             Request::MirrorLs => seeing::mirrors(switch),
             Request::MirrorAdd(rule) => seeing::add_mirror(switch, rule)?,
             Request::MirrorRm { to } => seeing::remove_mirror(switch, &to)?,
@@ -296,13 +286,23 @@ impl Connections {
         })
     }
 
+    fn refuse_vlan_rm(&self, vid: Vid, port: Option<&Port>) -> Refusal {
+        let port = port.map(|p| p.name.as_str()).unwrap_or_default();
+        let why = format!("port {port} is in it without tags");
+        Refusal::new(format!("cannot remove VLAN {vid}"), why).hint(format!(
+            "move it first: viewnet switch port set {} {port} --access VID",
+            self.identity.name
+        ))
+    }
+
     /// Who may ask what: see [`crate::control`].
     fn judge(&mut self, index: u32, request: &Request) -> Result<(), Refusal> {
         use Request::{
-            GuardLs, Hello, MacLs, MirrorLs, PortAdd, PortLs, QosLs, ReserveLs, Show, Stp, VlanLs,
+            GuardLs, Hello, ImpairLs, MacLs, MirrorLs, PortAdd, PortLs, QosLs, ReserveLs, Show, Stp, VlanLs,
         };
         let allowed = match request {
-            Hello | Show | PortLs | VlanLs | MacLs(_) | QosLs | GuardLs | ReserveLs | Stp | MirrorLs => true,
+            Hello | Show | PortLs | VlanLs | MacLs(_) | QosLs | GuardLs | ReserveLs | Stp | MirrorLs
+            | ImpairLs => true,
             PortAdd(attach) => attach.vlans == PortVlans::default() && !attach.linger,
             _ => false,
         };
@@ -466,10 +466,6 @@ impl Hall<'_> {
         stations.sort_unstable_by_key(|s| (s.vid, s.mac));
         stations
     }
-}
-
-fn refuse_stp(error: &StpError) -> Refusal {
-    Refusal::new("cannot set the spanning tree", error).errno(libc::EINVAL)
 }
 
 pub(super) fn refuse_port(error: &PortError) -> Refusal {

@@ -22,6 +22,7 @@
 //! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
 //! instead, at once.
 
+mod impaired;
 mod links;
 mod spanning;
 
@@ -44,6 +45,8 @@ use crate::ports::{BUFFER_LEN, Kind, Sent, Trouble, Wire, tap};
 use crate::qos::queues::PortQueues;
 use crate::switch::{Egress, PortError, Switch, Transmit};
 use crate::vlan::{PortVlans, Vid};
+pub(super) use impaired::Impaired;
+use impaired::Lines;
 
 /// Frames taken from one port before the next has its turn: at 64 KiB each, 4 MiB or about a millisecond.
 pub(super) const BATCH: usize = 64;
@@ -97,6 +100,7 @@ pub(super) struct Plugs {
     trim_check: Option<Instant>,
     /// Who wants to see the frames.
     pub(super) captures: Captures,
+    pub(super) impaired: Impaired,
 }
 
 /// A frame that was taken from a port: its virtio-net header, and where in the arena it lies.
@@ -135,6 +139,8 @@ pub(super) struct Plug {
     _file: Option<FileName>,
     /// It is in [`Plugs::swollen`].
     swollen: bool,
+    /// What its link does to frames on purpose.
+    pub(super) lines: Option<Box<Lines>>,
 }
 
 /// A plug to be.
@@ -181,6 +187,7 @@ impl Plugs {
             swollen: Vec::new(),
             trim_check: None,
             captures: Captures::default(),
+            impaired: Impaired::default(),
         }
     }
 
@@ -238,32 +245,57 @@ impl Plugs {
 
     /// Writes what was taken from a port where it belongs.
     fn put(&mut self, now: Instant, id: PortId, switch: &mut Switch) {
-        let Self { table, egress, arena, taken, dead, unflushed, waiting_queues, captures, .. } = self;
-        for Taken { hdr, at } in taken.iter() {
+        // Lent, so that all else can be used meanwhile.
+        let (arena, taken) = (std::mem::take(&mut self.arena), std::mem::take(&mut self.taken));
+        let impaired = self.plug(id).is_some_and(|plug| plug.lines.is_some());
+        for Taken { hdr, at } in &taken {
             let bytes = &arena[at.clone()];
-            let frame = switch.handle_frame(now, id, hdr, bytes, egress);
-            if captures.is_on() {
-                captures.see(now, id, (hdr, bytes), frame, egress, switch);
+            if !impaired || !self.impair_ingress(now, id, hdr, bytes, switch) {
+                self.forward(now, id, hdr, bytes, switch);
             }
-            let Some(frame) = frame else { continue };
-            for transmit in egress.as_slice() {
-                let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
-                    continue;
-                };
-                if plug.queues.is_some() {
-                    plug.enqueue(hdr, frame, transmit, egress, switch);
-                    plug.touch(transmit.port, waiting_queues);
-                    continue;
-                }
-                let receivers = egress.as_slice().len();
-                if plug.wire.begin(now, receivers) && !std::mem::replace(&mut plug.unflushed, true) {
-                    unflushed.push(transmit.port);
-                }
+        }
+        (self.arena, self.taken) = (arena, taken);
+        self.end_burst(now, switch);
+    }
+
+    /// Writes one frame that came in on a port where it belongs.
+    fn forward(
+        &mut self,
+        now: Instant,
+        id: PortId,
+        hdr: &offload::VnetHdr,
+        bytes: &[u8],
+        switch: &mut Switch,
+    ) {
+        let Self { table, egress, dead, unflushed, waiting_queues, captures, impaired, .. } = self;
+        let frame = switch.handle_frame(now, id, hdr, bytes, egress);
+        if captures.is_on() {
+            captures.see(now, id, (hdr, bytes), frame, egress, switch);
+        }
+        let Some(frame) = frame else { return };
+        for transmit in egress.as_slice() {
+            let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
+                continue;
+            };
+            if plug.queues.is_some() {
+                plug.enqueue(hdr, frame, transmit, egress, switch);
+                plug.touch(transmit.port, waiting_queues);
+                continue;
+            }
+            let receivers = egress.as_slice().len();
+            if plug.wire.begin(now, receivers) && !std::mem::replace(&mut plug.unflushed, true) {
+                unflushed.push(transmit.port);
+            }
+            if plug.lines.is_none() || !impaired.egress(now, plug, hdr, frame, transmit, switch) {
                 plug.transmit(hdr, frame, transmit, Some(egress.vid()), switch, dead);
             }
         }
-        if captures.is_on() {
-            captures.flush();
+    }
+
+    /// A burst is over: writes what was collected and is due, and wakes the other ends.
+    pub(super) fn end_burst(&mut self, now: Instant, switch: &mut Switch) {
+        if self.captures.is_on() {
+            self.captures.flush();
         }
         if !self.waiting_queues.touched.is_empty() {
             self.send_touched(now, switch);
@@ -271,7 +303,7 @@ impl Plugs {
         self.flush_all(now, switch);
     }
 
-    /// The burst is over: sends what was collected, and wakes the other ends.
+    /// Sends what was collected, and wakes the other ends.
     pub(super) fn flush_all(&mut self, now: Instant, switch: &mut Switch) {
         while let Some(id) = self.unflushed.pop() {
             self.flush(now, id, switch);
@@ -445,6 +477,7 @@ impl Plugs {
             peer: new.peer,
             _file: new.file,
             swollen: false,
+            lines: None,
         });
         self.enter_tree(now, id, switch);
         Ok(id)
@@ -469,6 +502,7 @@ impl Plugs {
         switch.remove_port(id);
         self.forget_queues(&plug, id);
         self.captures.port_gone(id);
+        self.impaired.forget(&plug);
         self.close(plug);
     }
 
@@ -479,7 +513,14 @@ impl Plugs {
 
     /// When to call [`Plugs::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        [self.down_check, self.trim_check, self.link_check, self.poll_queues()].into_iter().flatten().min()
+        let checks = [
+            self.down_check,
+            self.trim_check,
+            self.link_check,
+            self.impaired.poll_timeout(),
+            self.poll_queues(),
+        ];
+        checks.into_iter().flatten().min()
     }
 
     /// Writes queued frames that are due, and looks after rings that have taken much memory, and ports whose interface
@@ -487,6 +528,7 @@ impl Plugs {
     pub(super) fn handle_timeout(&mut self, now: Instant, switch: &mut Switch) {
         self.send_due(now, switch);
         self.trim(now, switch);
+        self.deliver(now, switch);
         if self.link_check.is_some_and(|at| at <= now) {
             self.check_links(now, switch);
         }

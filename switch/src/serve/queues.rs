@@ -10,7 +10,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::plugs::{Plug, Plugs};
+use super::plugs::{Impaired, Plug, Plugs};
 use crate::frame::Frame;
 use crate::offload::{self, VnetHdr};
 use crate::port::{DropReason, Offloads, PortId};
@@ -70,12 +70,27 @@ impl Plug {
     }
 
     /// Writes what is due; what is next after that.
-    fn send_due(&mut self, now: Instant, id: PortId, switch: &mut Switch, dead: &mut Vec<PortId>) -> Next {
-        let Self { queues: Some(queues), wire, .. } = self else { return Next::Idle };
+    fn send_due(
+        &mut self,
+        now: Instant,
+        id: PortId,
+        switch: &mut Switch,
+        impaired: &mut Impaired,
+        dead: &mut Vec<PortId>,
+    ) -> Next {
+        let Self { queues: Some(queues), wire, lines, .. } = self else { return Next::Idle };
         let mut next = queues.poll(now);
         let mut left = BATCH;
         while let Next::Frame(pick) = next {
             let Some(queued) = queues.peek(pick).filter(|_| left > 0) else { return Next::At(now) };
+            left -= 1;
+            if let Some(lines) = lines
+                && impaired.egress_queued(now, lines, id, &queued, switch)
+            {
+                queues.pop(now, pick);
+                next = queues.poll(now);
+                continue;
+            }
             let vid = queued.vid;
             let [first, second] = queued.bytes;
             match wire.send(&queued.hdr, &[first, second, &[], &[]]) {
@@ -94,7 +109,6 @@ impl Plug {
                     return Next::Idle;
                 }
             }
-            left -= 1;
             next = queues.poll(now);
         }
         next
@@ -169,12 +183,12 @@ impl Plugs {
 
     /// Writes what is due on a port; tells when to go on.
     fn send_one(&mut self, now: Instant, id: PortId, switch: &mut Switch) -> Option<Instant> {
-        let Self { table, dead, unflushed, .. } = self;
+        let Self { table, dead, unflushed, impaired, .. } = self;
         let plug = table.get_mut(id.index()).and_then(Option::as_mut)?;
         if plug.wire.begin(now, 1) && !std::mem::replace(&mut plug.unflushed, true) {
             unflushed.push(id);
         }
-        match plug.send_due(now, id, switch, dead) {
+        match plug.send_due(now, id, switch, impaired, dead) {
             Next::At(at) => Some(at),
             Next::Frame(_) | Next::Idle => None,
         }

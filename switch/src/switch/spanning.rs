@@ -61,7 +61,7 @@ impl Switch {
     /// A value that the standard forbids, or too many ports.
     pub fn set_stp(&mut self, now: Instant, change: &Change) -> Result<(), StpError> {
         let config = change.apply(self.spanning.config)?;
-        let on = change.enabled.unwrap_or(self.stp().is_some());
+        let on = change.enabled.unwrap_or_else(|| self.stp().is_some());
         if on && self.ports().any(|(id, _)| id.index() >= MAX_PORTS) {
             return Err(StpError::TooManyPorts);
         }

@@ -8,6 +8,7 @@
 
 mod change;
 mod guard;
+mod impair;
 mod inspect;
 mod launch;
 mod links;
@@ -135,6 +136,8 @@ enum Port {
     },
     /// Add a port: an interface of the network this command runs in, or a link to elsewhere
     Add(Box<change::PortAdd>),
+    /// Make a port's link misbehave on purpose, or show how it does
+    Impair(impair::Impair),
     /// Remove a port
     Rm {
         #[command(flatten)]
@@ -385,6 +388,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Down { target } => change::down(&target, &runtime)?,
         Command::Port(Port::Ls { target, json }) => inspect::ports(&target, &runtime, json)?,
         Command::Port(Port::Add(add)) => change::port_add(*add, &runtime)?,
+        Command::Port(Port::Impair(args)) => impair::run(args, &runtime)?,
         Command::Port(Port::Rm { target, port }) => change::port_rm(&target, &runtime, port)?,
         Command::Port(Port::Set { target, port, rules, rename, stp }) => {
             change::port_set(&target, &runtime, port, rules, rename, stp)?;

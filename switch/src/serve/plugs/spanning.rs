@@ -23,10 +23,14 @@ impl Plugs {
     /// Writes the BPDUs that there are.
     pub(in crate::serve) fn send_bpdus(&mut self, now: Instant, switch: &mut Switch) {
         while let Some((port, bytes)) = switch.poll_bpdu() {
-            let Self { table, dead, unflushed, .. } = self;
+            let Self { table, dead, unflushed, impaired, .. } = self;
             let Some(plug) = table.get_mut(port.index()).and_then(Option::as_mut) else { continue };
             let Some(frame) = Frame::new(&bytes) else { continue };
             let transmit = Transmit { port, edit: TagEdit::Keep };
+            let hdr = VnetHdr::default();
+            if plug.lines.is_some() && impaired.egress(now, plug, &hdr, frame, &transmit, switch) {
+                continue;
+            }
             if plug.wire.begin(now, 1) && !std::mem::replace(&mut plug.unflushed, true) {
                 unflushed.push(port);
             }
