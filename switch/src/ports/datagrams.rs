@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::outbox::{Emptied, Outbox};
+use super::vde::FileName;
 use super::{Sent, sys};
 use crate::frame::{HEADER_LEN, Mac};
 use crate::offload::Pieces;
@@ -44,6 +45,8 @@ pub(super) struct Datagrams {
     flavour: Flavour,
     /// This moment, as far as the port was told.
     now: Option<Instant>,
+    /// The name of a Unix socket, which goes with it.
+    _name: Option<FileName>,
 }
 
 /// Whom it speaks to.
@@ -107,7 +110,8 @@ impl Datagrams {
         for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
             let _ = sys::set_option(fd.as_fd(), libc::SOL_SOCKET, option, BUFFER);
         }
-        Self { fd, outbox: Outbox::default(), flavour, now: None }
+        let name = matches!(flavour, Flavour::Peer(_)).then(|| FileName::of_socket(&fd)).flatten();
+        Self { fd, outbox: Outbox::default(), flavour, now: None, _name: name }
     }
 
     pub(super) fn into_fd(self) -> OwnedFd {
@@ -168,7 +172,7 @@ impl Datagrams {
         if !(HEADER_LEN..=longest).contains(&len) {
             return Sent::Dropped(DropReason::Refused);
         }
-        let Self { fd, outbox, flavour, now } = self;
+        let Self { fd, outbox, flavour, now, .. } = self;
         let receivers = match flavour {
             Flavour::Vde | Flavour::Peer(_) => 1,
             Flavour::Vxlan(tunnel) => {
