@@ -10,6 +10,7 @@
 //! A port that was added without `linger` lives as long as the connection it was added by.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,9 @@ pub enum Request {
         /// Its new name.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rename: Option<String>,
+        /// The flood list of a `vxlan` port.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peers: Option<Vec<SocketAddr>>,
     },
     /// The VLANs that have a name, a port whose frames have no tag, or traffic. Answer: a list of [`VlanInfo`].
     VlanLs,
@@ -236,6 +240,9 @@ pub struct PortInfo {
     /// What is at the other end, if somebody said so.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub peer: String,
+    /// The network of a `vxlan` port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan: Option<vxlan::Config>,
     /// Frames that arrived, dropped ones included; a super-segment is one.
     pub rx_frames: u64,
     /// Their bytes.

@@ -181,6 +181,18 @@ fn vxlan_learns_who_is_where() {
         }
         let after = port(&switches[2], "tunnel").unwrap().rx_frames;
         assert!(after < before + 5, "what one station said went to all: {before} {after}");
+        // Another list of peers: what is not on it hears no flood.
+        let set = |peers: &[&str]| Request::PortSet {
+            port: "tunnel".into(),
+            vlans: None,
+            rename: None,
+            peers: Some(peers.iter().map(|peer| peer.parse().unwrap()).collect()),
+        };
+        switches[0].client().call::<()>(&set(&["127.0.0.3:4789"])).unwrap();
+        stations[0].0.sh("ip neigh flush dev eth0");
+        assert!(stations[0].0.ping("10.0.0.3") && !stations[0].0.ping("10.0.0.9"));
+        let config = port(&switches[0], "tunnel").unwrap().vxlan.unwrap();
+        assert_eq!(config.peers, ["127.0.0.3:4789".parse().unwrap()]);
     });
 }
 

@@ -113,7 +113,7 @@ fn station(served: &Served, vid: u16, address: &str) -> (Namespace, switch::clie
 /// Moves a port to a VLAN.
 fn move_to(served: &Served, port: &str, vid: u16) {
     let vlans = Some(PortVlans::Access { vid: Vid::new(vid).unwrap() });
-    let request = Request::PortSet { port: port.into(), vlans, rename: None };
+    let request = Request::PortSet { port: port.into(), vlans, rename: None, peers: None };
     served.client().call::<()>(&request).unwrap();
 }
 

@@ -244,8 +244,9 @@ impl Connections {
                 hall.plugs.remove(id, switch, hall.epoll);
                 Answer::Done(())
             }
-            Request::PortSet { port, vlans, rename } => {
+            Request::PortSet { port, vlans, rename, peers } => {
                 let id = find(switch, &port)?;
+                peers.map_or(Ok(()), |peers| super::attach::set_peers(hall.plugs, id, peers))?;
                 if let Some(name) = rename {
                     switch.rename(id, &name).map_err(|e| refuse_port(&e))?;
                 }
@@ -385,6 +386,7 @@ impl Hall<'_> {
                 offloads: port.offloads,
                 linger: plug.owner.is_none(),
                 peer: plug.peer.clone(),
+                vxlan: plug.tunnel().map(|tunnel| tunnel.config().clone()),
                 rx_frames: counted.rx_frames,
                 rx_bytes: counted.rx_bytes,
                 tx_frames: counted.tx_frames,

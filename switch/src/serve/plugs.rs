@@ -38,6 +38,7 @@ use crate::ports::vde::FileName;
 use crate::ports::{BUFFER_LEN, Kind, Sent, Trouble, Wire, tap};
 use crate::switch::{Egress, PortError, Switch, Transmit};
 use crate::vlan::PortVlans;
+use crate::vxlan::Tunnel;
 
 /// Frames taken from one port before the next has its turn: at 64 KiB each, 4 MiB or about a millisecond.
 pub(super) const BATCH: usize = 64;
@@ -403,7 +404,7 @@ impl Plugs {
         Ok(id)
     }
 
-    fn plug_mut(&mut self, id: PortId) -> Option<&mut Plug> {
+    pub(super) fn plug_mut(&mut self, id: PortId) -> Option<&mut Plug> {
         self.table.get_mut(id.index())?.as_mut()
     }
 
@@ -483,6 +484,16 @@ impl Plugs {
 }
 
 impl Plug {
+    /// The tunnel that it is an end of.
+    pub(super) fn tunnel(&self) -> Option<&Tunnel> {
+        self.wire.tunnel()
+    }
+
+    /// As [`Plug::tunnel`], to be changed.
+    pub(super) fn tunnel_mut(&mut self) -> Option<&mut Tunnel> {
+        self.wire.tunnel_mut()
+    }
+
     pub(super) fn kind(&self) -> Kind {
         self.wire.kind()
     }

@@ -11,6 +11,7 @@ mod inspect;
 mod launch;
 mod links;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Subcommand};
@@ -112,7 +113,7 @@ enum Port {
         /// The port's name
         port: String,
     },
-    /// Change a port's VLANs or name
+    /// Change a port's VLANs, name or tunnel
     Set {
         #[command(flatten)]
         target: Target,
@@ -123,6 +124,9 @@ enum Port {
         /// Its new name
         #[arg(long, value_name = "NEW")]
         rename: Option<String>,
+        /// The peers of a VXLAN tunnel that get what is flooded: ADDR or ADDR:PORT
+        #[arg(long, value_name = "ADDR", value_delimiter = ',', value_parser = change::peer)]
+        peer: Vec<SocketAddr>,
     },
 }
 
@@ -267,8 +271,8 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Port(Port::Ls { target, json }) => inspect::ports(&target, &runtime, json)?,
         Command::Port(Port::Add(add)) => change::port_add(*add, &runtime)?,
         Command::Port(Port::Rm { target, port }) => change::port_rm(&target, &runtime, port)?,
-        Command::Port(Port::Set { target, port, rules, rename }) => {
-            change::port_set(&target, &runtime, port, rules, rename)?;
+        Command::Port(Port::Set { target, port, rules, rename, peer }) => {
+            change::port_set(&target, &runtime, port, rules, rename, peer)?;
         }
         Command::Vlan(Vlan::Ls { target, json }) => inspect::vlans(&target, &runtime, json)?,
         Command::Vlan(Vlan::Add { target, vid, name }) => change::vlan_add(&target, &runtime, vid, name)?,

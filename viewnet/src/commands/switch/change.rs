@@ -1,10 +1,13 @@
 //! The commands that change a switch: one request each. They print nothing when all went well.
 
+use std::net::{IpAddr, SocketAddr};
+
 use clap::ArgGroup;
 use switch::client::{MacFilter, Request};
 use switch::control::Vde;
 use switch::link::Link;
 use switch::vlan::Vid;
+use switch::vxlan;
 
 use super::links::Plug;
 use super::{Filter, Rules, Target};
@@ -111,13 +114,21 @@ pub(super) fn port_set(
     port: String,
     rules: Rules,
     rename: Option<String>,
+    peers: Vec<SocketAddr>,
 ) -> Result<(), Failure> {
     let vlans = rules.vlans();
-    if vlans.is_none() && rename.is_none() {
+    let peers = Some(peers).filter(|peers| !peers.is_empty());
+    if vlans.is_none() && rename.is_none() && peers.is_none() {
         return Err(Failure::new("cannot change the port", "nothing to change was given")
-            .hint("give --access, --trunk or --rename"));
+            .hint("give --access, --trunk, --peer or --rename"));
     }
-    request(target, runtime, "cannot change the port", &Request::PortSet { port, vlans, rename })
+    request(target, runtime, "cannot change the port", &Request::PortSet { port, vlans, rename, peers })
+}
+
+/// A tunnel's peer, as typed.
+pub(super) fn peer(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, vxlan::PORT));
+    bare.or_else(|_| text.parse()).map_err(|_| "give an address, or ADDR:PORT".to_owned())
 }
 
 pub(super) fn vlan_add(target: &Target, runtime: &Runtime, vid: Vid, name: String) -> Result<(), Failure> {
