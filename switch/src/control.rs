@@ -12,6 +12,7 @@
 mod seeing;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,9 @@ pub enum Request {
         /// Its new name.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rename: Option<String>,
+        /// The flood list of a `vxlan` port.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peers: Option<Vec<SocketAddr>>,
     },
     /// The VLANs that have a name, a port whose frames have no tag, or traffic. Answer: a list of [`VlanInfo`].
     VlanLs,
@@ -304,6 +308,9 @@ pub struct PortInfo {
     /// What is at the other end, if somebody said so.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub peer: String,
+    /// The network of a `vxlan` port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan: Option<vxlan::Config>,
     /// Frames that arrived, dropped ones included; a super-segment is one.
     pub rx_frames: u64,
     /// Their bytes.

@@ -116,7 +116,7 @@ mod tests {
     proptest! {
         #[test]
         fn frames_come_out_as_they_went_in(
-            lengths in prop::collection::vec(prop_oneof![0usize..2000, Just(MAX_LEN)], 1..12),
+            lengths in prop::collection::vec(prop_oneof![9 => 0usize..2000, 1 => Just(MAX_LEN)], 1..12),
             pieces in prop::collection::vec(1usize..70_000, 1..12),
         ) {
             let frames: Vec<Vec<u8>> = lengths.iter().enumerate().map(|(n, len)| vec![n as u8; *len]).collect();

@@ -110,6 +110,10 @@ impl FromStr for Link {
         if place.is_empty() {
             return Err(bad(text, "nothing after the colon"));
         }
+        // They are the words' own, but in addresses such as [fd00::1]:5000.
+        if place.contains(['[', ']']) && place.parse::<SocketAddr>().is_err() {
+            return Err(bad(text, "a name or path in a link has no brackets"));
+        }
         let mut words = Words::new(words)?;
         let link = match kind {
             "tap" => Self::Tap(place.to_owned()),
@@ -178,29 +182,23 @@ fn address(text: &str, port: u16) -> Result<SocketAddr, BadLink> {
 
 /// The place, and what stands in the last brackets, if the text ends with them; `[fd00::1]:5000` does not.
 fn split(rest: &str) -> (&str, &str) {
-    match rest.strip_suffix(']') {
-        Some(_) => {
-            let open = opening(rest);
-            (rest[..open].trim_end(), &rest[open + 1..rest.len() - 1])
-        }
+    match opening(rest) {
+        Some(open) => (rest[..open].trim_end(), &rest[open + 1..rest.len() - 1]),
         None => (rest, ""),
     }
 }
 
-/// Where the bracket opens that the last one closes.
-fn opening(text: &str) -> usize {
-    let mut depth = 0i32;
+/// Where the bracket opens with which the text ends.
+fn opening(text: &str) -> Option<usize> {
+    text.strip_suffix(']')?;
+    let mut depth = 0;
     for (at, byte) in text.bytes().enumerate().rev() {
-        match byte {
-            b']' => depth += 1,
-            b'[' => depth -= 1,
-            _ => {}
-        }
+        depth += i32::from(byte == b']') - i32::from(byte == b'[');
         if depth == 0 {
-            return at;
+            return Some(at);
         }
     }
-    0
+    None
 }
 
 /// Words in brackets: a name and its value each, or a name alone.
@@ -398,12 +396,11 @@ mod tests {
             ("qemu:x", "neither a path"),
             ("switch:x[vlan 5000]", "a VLAN"),
             ("switch:x[vlan 1 trunk 2]", "expected"),
-            ("vde:/x]", "ADDR"),
+            ("vde:/x]", "no brackets"),
+            ("switch:[][]", "no brackets"),
         ] {
-            match text.parse::<Link>() {
-                Err(e) => assert!(e.to_string().contains(part), "{text}: {e}"),
-                Ok(link) => assert!(text.ends_with("x]"), "{text}: {link:?}"),
-            }
+            let e = text.parse::<Link>().expect_err(text).to_string();
+            assert!(e.contains(part), "{text}: {e}");
         }
     }
 

@@ -161,12 +161,15 @@ pub fn socket_name(folder: &Path, number: usize, salt: u32) -> PathBuf {
     folder.join(format!("{number:03}.{salt}"))
 }
 
-/// Is this file name one of [`socket_name`]'s?
+/// Is this file name one of [`socket_name`]'s, or of a client's socket in the folder (`.PID-NUMBER`, and ours)?
 pub fn is_socket_name(name: &OsStr) -> bool {
-    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let parts = name.to_str().and_then(|name| name.split_once('.'));
-    parts
-        .is_some_and(|(number, salt)| number.len() >= 3 && !salt.is_empty() && digits(number) && digits(salt))
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let both = |parts: Option<(&str, &str)>| parts.is_some_and(|(one, other)| digits(one) && digits(other));
+    let Some(name) = name.to_str() else { return false };
+    match name.strip_prefix('.') {
+        Some(client) => both(client.strip_prefix("viewnet-").unwrap_or(client).split_once('-')),
+        None => both(name.split_once('.').filter(|(number, _)| number.len() >= 3)),
+    }
 }
 
 /// The folder's mode for sockets of this mode, as vde_switch has it: who may use the sockets may enter, and files
@@ -207,9 +210,17 @@ mod tests {
     #[test]
     fn names_and_modes() {
         assert_eq!(socket_name(Path::new("/tmp/v"), 1, 12), Path::new("/tmp/v/001.12"));
-        for (name, ours) in
-            [("001.12", true), ("1234.5", true), ("ctl", false), ("001", false), ("1.2", false)]
-        {
+        for (name, ours) in [
+            ("001.12", true),
+            ("1234.5", true),
+            (".01234-00000", true),
+            (".viewnet-12-0", true),
+            ("ctl", false),
+            ("001", false),
+            ("1.2", false),
+            (".bashrc", false),
+            (".-", false),
+        ] {
             assert_eq!(is_socket_name(OsStr::new(name)), ours, "{name}");
         }
         for (mode, folder) in [(0o600, 0o2700), (0o660, 0o2770), (0o666, 0o2777), (0o620, 0o2730)] {

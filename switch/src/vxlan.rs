@@ -121,6 +121,13 @@ impl Tunnel {
         &self.config
     }
 
+    /// Another flood list; [`MAX_PEERS`] of it at most. Who is where is learned anew.
+    pub fn set_peers(&mut self, peers: Vec<SocketAddr>) {
+        self.config.peers = peers;
+        self.config.peers.truncate(MAX_PEERS);
+        self.stations.clear();
+    }
+
     /// The header of every datagram it sends.
     pub fn header(&self) -> [u8; VXLAN_HEADER_LEN] {
         let [_, a, b, c] = self.config.vni.0.to_be_bytes();
@@ -240,6 +247,8 @@ mod tests {
         assert_eq!(tunnel.destinations(start, mac(9)), ["10.0.0.8:4789".parse().unwrap()]);
         assert_eq!(tunnel.destinations(start + AGE, mac(9)).len(), 2);
         assert_eq!(tunnel.destinations(start, Mac([0xFF; 6])).len(), 2);
+        tunnel.set_peers(vec!["10.0.0.4:4789".parse().unwrap()]);
+        assert_eq!(tunnel.destinations(start, mac(9)), ["10.0.0.4:4789".parse().unwrap()]);
     }
 
     #[test]

@@ -124,7 +124,12 @@ fn requests_and_refusals() {
     assert_eq!(refusal(client.stations(nowhere.clone())).errno, Some(libc::ENOENT));
     refusal(client.call::<usize>(&Request::MacFlush(nowhere)));
     refusal(client.call::<()>(&Request::PortRm { port: "nowhere".into() }));
-    refusal(client.call::<()>(&Request::PortSet { port: "nowhere".into(), vlans: None, rename: None }));
+    refusal(client.call::<()>(&Request::PortSet {
+        port: "nowhere".into(),
+        vlans: None,
+        rename: None,
+        peers: None,
+    }));
     assert_eq!(client.call::<usize>(&Request::MacFlush(MacFilter::default())).unwrap(), 0);
 }
 

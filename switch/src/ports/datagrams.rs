@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::outbox::{Emptied, Outbox};
+use super::vde::FileName;
 use super::{Sent, sys};
 use crate::frame::{HEADER_LEN, Mac};
 use crate::offload::Pieces;
@@ -36,14 +37,21 @@ const VDE_SLOT: usize = vde::MAX_FRAME.next_multiple_of(64);
 /// Buffer asked for in each direction, in bytes: some thousand frames. The kernel caps it at net.core.rmem_max.
 const BUFFER: i32 = 4 << 20;
 
+/// Datagrams asked for at least.
+const FEW: usize = 4;
+
 /// A datagram socket that is a port.
 #[derive(Debug)]
 pub(super) struct Datagrams {
     fd: OwnedFd,
     outbox: Outbox,
     flavour: Flavour,
+    /// How many datagrams to ask for: some more than there were lately, as each costs a little whether it comes or not.
+    expected: usize,
     /// This moment, as far as the port was told.
     now: Option<Instant>,
+    /// The name of a Unix socket, which goes with it.
+    _name: Option<FileName>,
 }
 
 /// Whom it speaks to.
@@ -107,15 +115,23 @@ impl Datagrams {
         for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
             let _ = sys::set_option(fd.as_fd(), libc::SOL_SOCKET, option, BUFFER);
         }
-        Self { fd, outbox: Outbox::default(), flavour, now: None }
+        let name = matches!(flavour, Flavour::Peer(_)).then(|| FileName::of_socket(&fd)).flatten();
+        Self { fd, outbox: Outbox::default(), flavour, expected: FEW, now: None, _name: name }
     }
 
     pub(super) fn into_fd(self) -> OwnedFd {
         self.fd
     }
 
-    pub(super) fn tunnel(&mut self) -> Option<&mut Tunnel> {
+    pub(super) fn tunnel_mut(&mut self) -> Option<&mut Tunnel> {
         match &mut self.flavour {
+            Flavour::Vxlan(tunnel) => Some(tunnel),
+            Flavour::Vde | Flavour::Peer(_) => None,
+        }
+    }
+
+    pub(super) fn tunnel(&self) -> Option<&Tunnel> {
+        match &self.flavour {
             Flavour::Vxlan(tunnel) => Some(tunnel),
             Flavour::Vde | Flavour::Peer(_) => None,
         }
@@ -134,26 +150,27 @@ impl Datagrams {
         mut each: impl FnMut(Result<Range<usize>, DropReason>),
     ) -> io::Result<bool> {
         let slot = if matches!(self.flavour, Flavour::Vde) { VDE_SLOT } else { SLOT };
-        let limit = limit.min(room.len() / slot).min(sys::DATAGRAMS);
-        let mut got = [sys::Datagram::NONE; sys::DATAGRAMS];
-        let count = match sys::recv_batch(self.fd.as_fd(), room, slot, limit, &mut got) {
+        let limit = limit.min(room.len() / slot).min(self.expected);
+        let flavour = &mut self.flavour;
+        let taken = sys::recv_batch(self.fd.as_fd(), room, slot, limit, |datagram, bytes| {
+            let whole = datagram.start..datagram.start + bytes.len();
+            each(match flavour {
+                _ if datagram.truncated => Err(DropReason::Long),
+                Flavour::Vde | Flavour::Peer(_) => Ok(whole),
+                Flavour::Vxlan(tunnel) => open(tunnel, now, datagram.from, bytes)
+                    .map(|()| whole.start + VXLAN_HEADER_LEN..whole.end)
+                    .ok_or(DropReason::BadTunnel),
+            });
+        });
+        let count = match taken {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             // An error of an earlier datagram; it is told once.
             Err(e) if is_passing(&e) => return Ok(false),
             other => other?,
         };
-        for (at, datagram) in got[..count].iter().enumerate() {
-            let start = at * slot;
-            let whole = start..start + datagram.len;
-            each(match &mut self.flavour {
-                _ if datagram.truncated => Err(DropReason::Long),
-                Flavour::Vde | Flavour::Peer(_) => Ok(whole),
-                Flavour::Vxlan(tunnel) => open(tunnel, now, datagram.from, &room[whole.clone()])
-                    .map(|()| whole.start + VXLAN_HEADER_LEN..whole.end)
-                    .ok_or(DropReason::BadTunnel),
-            });
-        }
-        Ok(count == limit)
+        let full = count == limit;
+        self.expected = if full { 2 * self.expected } else { 2 * count }.clamp(FEW, sys::DATAGRAMS);
+        Ok(full)
     }
 
     /// A burst begins.
@@ -168,7 +185,7 @@ impl Datagrams {
         if !(HEADER_LEN..=longest).contains(&len) {
             return Sent::Dropped(DropReason::Refused);
         }
-        let Self { fd, outbox, flavour, now } = self;
+        let Self { fd, outbox, flavour, now, .. } = self;
         let receivers = match flavour {
             Flavour::Vde | Flavour::Peer(_) => 1,
             Flavour::Vxlan(tunnel) => {

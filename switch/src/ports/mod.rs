@@ -349,9 +349,17 @@ impl Wire {
     }
 
     /// The tunnel that it is an end of.
-    pub fn tunnel(&mut self) -> Option<&mut Tunnel> {
-        match &mut self.end {
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        match &self.end {
             End::Datagrams(datagrams) => datagrams.tunnel(),
+            _ => None,
+        }
+    }
+
+    /// As [`Wire::tunnel`], to be changed.
+    pub fn tunnel_mut(&mut self) -> Option<&mut Tunnel> {
+        match &mut self.end {
+            End::Datagrams(datagrams) => datagrams.tunnel_mut(),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use super::datagrams::Flushed;
+use super::vde::FileName;
 use super::{Sent, sys};
 use crate::framing::{Inbox, MAX_LEN, prefix};
 use crate::offload::Pieces;
@@ -27,6 +28,8 @@ const KEPT: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Stream {
     listener: Option<OwnedFd>,
+    /// The listener's, which goes with it.
+    _name: Option<FileName>,
     connection: Option<Connection>,
     inbox: Inbox,
     outbox: Vec<u8>,
@@ -98,7 +101,8 @@ impl Stream {
             rustix::net::getpeername(&fd)?;
             connection = Some(Connection::new(fd, domain)?);
         }
-        Ok(Self { listener, connection, inbox: Inbox::default(), outbox: Vec::new(), sent: 0 })
+        let name = listener.as_ref().and_then(FileName::of_socket);
+        Ok(Self { listener, _name: name, connection, inbox: Inbox::default(), outbox: Vec::new(), sent: 0 })
     }
 
     /// What frames come from, while there is somebody.

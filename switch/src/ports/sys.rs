@@ -235,55 +235,76 @@ pub(crate) const DATAGRAMS: usize = 64;
 /// A datagram that [`recv_batch`] took.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Datagram {
-    /// Its bytes, as far as they were taken.
-    pub(crate) len: usize,
+    /// Where its slot begins.
+    pub(crate) start: usize,
     /// It was longer than its slot.
     pub(crate) truncated: bool,
     /// Whom it is from, if it came over IP.
     pub(crate) from: Option<SocketAddr>,
 }
 
-impl Datagram {
-    pub(crate) const NONE: Self = Self { len: 0, truncated: false, from: None };
+/// What the kernel is told of a batch. Nothing is set beyond the entries in use: a lone datagram is to cost little.
+struct Batch {
+    headers: [MaybeUninit<libc::mmsghdr>; DATAGRAMS],
+    parts: [MaybeUninit<libc::iovec>; DATAGRAMS],
+    names: [MaybeUninit<libc::sockaddr_in6>; DATAGRAMS],
+    used: usize,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self {
+            headers: [MaybeUninit::uninit(); DATAGRAMS],
+            parts: [MaybeUninit::uninit(); DATAGRAMS],
+            names: [MaybeUninit::uninit(); DATAGRAMS],
+            used: 0,
+        }
+    }
+
+    /// Adds a datagram of these bytes; gives back its header, without address, and a zeroed place for one.
+    fn add(&mut self, base: *mut u8, len: usize) -> (&mut libc::msghdr, &mut libc::sockaddr_in6) {
+        let at = self.used;
+        self.used += 1;
+        let part = self.parts[at].write(libc::iovec { iov_base: base.cast(), iov_len: len });
+        // SAFETY: an all-zero header is a valid empty one.
+        let header = self.headers[at].write(unsafe { mem::zeroed() });
+        header.msg_hdr.msg_iov = part;
+        header.msg_hdr.msg_iovlen = 1;
+        // SAFETY: an all-zero address is a valid one.
+        (&mut header.msg_hdr, self.names[at].write(unsafe { mem::zeroed() }))
+    }
 }
 
 /// recvmmsg without waiting: up to `count` datagrams, each into `slot` bytes of `room`, one behind the other.
-/// Returns how many there were.
+/// Gives each to `each`; returns how many there were.
 pub(crate) fn recv_batch(
     fd: BorrowedFd<'_>,
     room: &mut [u8],
     slot: usize,
     count: usize,
-    got: &mut [Datagram; DATAGRAMS],
+    mut each: impl FnMut(Datagram, &[u8]),
 ) -> io::Result<usize> {
-    // SAFETY: all-zero headers, addresses and iovecs are valid empty ones.
-    let (mut headers, mut parts, mut names): (
-        [libc::mmsghdr; DATAGRAMS],
-        [libc::iovec; DATAGRAMS],
-        [libc::sockaddr_in6; DATAGRAMS],
-    ) = unsafe { mem::zeroed() };
-    let mut used = 0;
-    for (at, place) in room.chunks_exact_mut(slot).take(count.min(DATAGRAMS)).enumerate() {
-        parts[at] = libc::iovec { iov_base: place.as_mut_ptr().cast(), iov_len: slot };
-        let header = &mut headers[at].msg_hdr;
-        header.msg_iov = &raw mut parts[at];
-        header.msg_iovlen = 1;
-        header.msg_name = (&raw mut names[at]).cast();
-        header.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-        used = at + 1;
+    let mut batch = Batch::new();
+    for place in room.chunks_exact_mut(slot).take(count.min(DATAGRAMS)) {
+        let (header, name) = batch.add(place.as_mut_ptr(), slot);
+        header.msg_namelen = size_of_val(name) as libc::socklen_t;
+        header.msg_name = (&raw mut *name).cast();
     }
-    let flags = libc::MSG_DONTWAIT;
-    let headers_at = headers.as_mut_ptr();
-    // SAFETY: the first `used` headers name distinct slots of `room` and addresses that outlive the call.
+    let (headers, used) = (batch.headers.as_mut_ptr().cast(), batch.used as c_uint);
+    // SAFETY: the first `used` headers are set, and name distinct slots of `room` and addresses, which outlive the call.
     let rc = unsafe {
-        libc::recvmmsg(fd.as_raw_fd(), headers_at, used as c_uint, flags as _, std::ptr::null_mut())
+        libc::recvmmsg(fd.as_raw_fd(), headers, used, libc::MSG_DONTWAIT as _, std::ptr::null_mut())
     };
     let count = usize::try_from(rc).map_err(|_| io::Error::last_os_error())?;
-    for at in 0..count {
-        let header = &headers[at];
+    for at in 0..count.min(batch.used) {
+        // SAFETY: both were set by `add`.
+        let (header, name) =
+            unsafe { (batch.headers[at].assume_init_ref(), batch.names[at].assume_init_ref()) };
         let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-        let from = decode_address(&names[at], header.msg_hdr.msg_namelen as usize);
-        got[at] = Datagram { len: (header.msg_len as usize).min(slot), truncated, from };
+        let from = decode_address(name, header.msg_hdr.msg_namelen as usize);
+        let start = at * slot;
+        let bytes = &room[start..start + (header.msg_len as usize).min(slot)];
+        each(Datagram { start, truncated, from }, bytes);
     }
     Ok(count)
 }
@@ -294,27 +315,18 @@ pub(crate) fn send_batch<'b>(
     fd: BorrowedFd<'_>,
     datagrams: impl Iterator<Item = (&'b [u8], Option<SocketAddr>)>,
 ) -> io::Result<usize> {
-    // SAFETY: all-zero headers, addresses and iovecs are valid empty ones.
-    let (mut headers, mut parts, mut names): (
-        [libc::mmsghdr; DATAGRAMS],
-        [libc::iovec; DATAGRAMS],
-        [libc::sockaddr_in6; DATAGRAMS],
-    ) = unsafe { mem::zeroed() };
-    let mut used = 0;
-    for (at, (bytes, to)) in datagrams.take(DATAGRAMS).enumerate() {
-        parts[at] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-        let header = &mut headers[at].msg_hdr;
-        header.msg_iov = &raw mut parts[at];
-        header.msg_iovlen = 1;
+    let mut batch = Batch::new();
+    for (bytes, to) in datagrams.take(DATAGRAMS) {
+        let (header, name) = batch.add(bytes.as_ptr().cast_mut(), bytes.len());
         if let Some(to) = to {
-            header.msg_namelen = encode_address(to, &mut names[at]) as libc::socklen_t;
-            header.msg_name = (&raw mut names[at]).cast();
+            header.msg_namelen = encode_address(to, name) as libc::socklen_t;
+            header.msg_name = (&raw mut *name).cast();
         }
-        used = at + 1;
     }
+    let (headers, used) = (batch.headers.as_mut_ptr().cast(), batch.used as c_uint);
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the first `used` headers name bytes and addresses that outlive the call; the kernel writes none of them.
-    let rc = unsafe { libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), used as c_uint, flags as _) };
+    // SAFETY: the first `used` headers are set, and name bytes and addresses, which outlive the call and are only read.
+    let rc = unsafe { libc::sendmmsg(fd.as_raw_fd(), headers, used, flags as _) };
     usize::try_from(rc).map_err(|_| io::Error::last_os_error())
 }
 

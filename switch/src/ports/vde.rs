@@ -103,6 +103,15 @@ impl FileName {
     }
 }
 
+impl FileName {
+    /// The name of a socket that is bound to a path.
+    pub(crate) fn of_socket(fd: impl AsFd) -> Option<Self> {
+        use rustix::net::{SocketAddrAny, SocketAddrUnix, getsockname};
+        let name = SocketAddrUnix::try_from(SocketAddrAny::from(getsockname(fd).ok()?)).ok()?;
+        name.path().map(|path| Self(PathBuf::from(OsStr::from_bytes(path.to_bytes()))))
+    }
+}
+
 impl Drop for FileName {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);

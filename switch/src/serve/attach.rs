@@ -1,10 +1,13 @@
 //! A port from the descriptors that came with a request.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use msocket_proto::line::Refusal;
 
+use super::plugs::{Plug, Plugs};
 use crate::control::Attach;
+use crate::port::PortId;
 use crate::ports::{Kind, Wire};
 use crate::vxlan;
 
@@ -21,10 +24,9 @@ pub(super) fn wire(attach: &Attach, fds: Vec<OwnedFd>) -> Result<Wire, Refusal> 
         usize::from(attach.mirrored || attach.kind == Kind::Ring && fds.len() > attach.kind.descriptors());
     let number = attach.kind.descriptors() + more;
     if fds.len() != number {
-        let why = match number {
-            1 => "exactly one descriptor must come with the request".to_owned(),
-            number => format!("exactly {number} descriptors must come with the request"),
-        };
+        let words = ["no descriptor", "one descriptor", "two descriptors", "three descriptors"];
+        let words = words.get(number).unwrap_or(&"four descriptors");
+        let why = format!("exactly {words} must come with the request");
         return Err(Refusal::new(WHAT, why));
     }
     let wire = match (attach.kind, &attach.vxlan) {
@@ -49,4 +51,16 @@ pub(super) fn wire(attach: &Attach, fds: Vec<OwnedFd>) -> Result<Wire, Refusal> 
 /// What is printable of what somebody says of the other end.
 pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_PEER).collect()
+}
+
+/// Gives a tunnel another flood list.
+pub(super) fn set_peers(plugs: &mut Plugs, id: PortId, peers: Vec<SocketAddr>) -> Result<(), Refusal> {
+    let what = "cannot change the peers";
+    let plug = plugs.plug_mut(id);
+    let tunnel = plug.and_then(Plug::tunnel_mut).ok_or_else(|| Refusal::new(what, "it is no vxlan port"))?;
+    if peers.len() > vxlan::MAX_PEERS {
+        return Err(Refusal::new(what, format!("a tunnel has {} peers at most", vxlan::MAX_PEERS)));
+    }
+    tunnel.set_peers(peers);
+    Ok(())
 }

@@ -246,8 +246,9 @@ impl Connections {
                 hall.plugs.remove(id, switch, hall.epoll);
                 Answer::Done(())
             }
-            Request::PortSet { port, vlans, rename } => {
+            Request::PortSet { port, vlans, rename, peers } => {
                 let id = find(switch, &port)?;
+                peers.map_or(Ok(()), |peers| super::attach::set_peers(hall.plugs, id, peers))?;
                 if let Some(name) = rename {
                     switch.rename(id, &name).map_err(|e| refuse_port(&e))?;
                     hall.plugs.captures.port_named(id, &name);
@@ -409,6 +410,7 @@ impl Hall<'_> {
                     .map(|(role, state)| PortStp { role, state }),
                 linger: plug.owner.is_none(),
                 peer: plug.peer.clone(),
+                vxlan: plug.tunnel().map(|tunnel| tunnel.config().clone()),
                 rx_frames: counted.rx_frames,
                 rx_bytes: counted.rx_bytes,
                 tx_frames: counted.tx_frames,

@@ -45,6 +45,7 @@ use crate::ports::{BUFFER_LEN, Kind, Sent, Trouble, Wire, tap};
 use crate::qos::queues::PortQueues;
 use crate::switch::{Egress, PortError, Switch, Transmit};
 use crate::vlan::{PortVlans, Vid};
+use crate::vxlan::Tunnel;
 pub(super) use impaired::Impaired;
 use impaired::Lines;
 
@@ -579,6 +580,16 @@ impl Plugs {
 }
 
 impl Plug {
+    /// The tunnel that it is an end of.
+    pub(super) fn tunnel(&self) -> Option<&Tunnel> {
+        self.wire.tunnel()
+    }
+
+    /// As [`Plug::tunnel`], to be changed.
+    pub(super) fn tunnel_mut(&mut self) -> Option<&mut Tunnel> {
+        self.wire.tunnel_mut()
+    }
+
     pub(super) fn kind(&self) -> Kind {
         self.wire.kind()
     }

@@ -16,6 +16,7 @@ mod mirror;
 mod qos;
 mod stp;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Subcommand};
@@ -145,7 +146,7 @@ enum Port {
         /// The port's name
         port: String,
     },
-    /// Change a port's VLANs, its name, or what it is to the spanning tree
+    /// Change a port's VLANs, name or tunnel, or what it is to the spanning tree
     Set {
         #[command(flatten)]
         target: Target,
@@ -156,6 +157,9 @@ enum Port {
         /// Its new name
         #[arg(long, value_name = "NEW")]
         rename: Option<String>,
+        /// The peers of a VXLAN tunnel that get what is flooded: ADDR or ADDR:PORT
+        #[arg(long, value_name = "ADDR", value_delimiter = ',', value_parser = change::peer)]
+        peer: Vec<SocketAddr>,
         #[command(flatten)]
         stp: stp::PortSet,
     },
@@ -390,8 +394,8 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Port(Port::Add(add)) => change::port_add(*add, &runtime)?,
         Command::Port(Port::Impair(args)) => impair::run(args, &runtime)?,
         Command::Port(Port::Rm { target, port }) => change::port_rm(&target, &runtime, port)?,
-        Command::Port(Port::Set { target, port, rules, rename, stp }) => {
-            change::port_set(&target, &runtime, port, rules, rename, stp)?;
+        Command::Port(Port::Set { target, port, rules, rename, peer, stp }) => {
+            change::port_set(&target, &runtime, port, rules, rename, peer, stp)?;
         }
         Command::Port(Port::Shut { target, port }) => change::port_open(&target, &runtime, port, false)?,
         Command::Port(Port::Open { target, port }) => change::port_open(&target, &runtime, port, true)?,

@@ -1,5 +1,7 @@
 //! The commands that change a switch: one request each. They print nothing when all went well.
 
+use std::net::{IpAddr, SocketAddr};
+
 use clap::ArgGroup;
 use switch::client::traffic::{MacAdd, MacRm, PortOpen, VlanSet};
 use switch::client::{MacFilter, Request};
@@ -7,6 +9,7 @@ use switch::control::Vde;
 use switch::guard::Police;
 use switch::link::Link;
 use switch::vlan::Vid;
+use switch::vxlan;
 
 use super::links::Plug;
 use super::{Filter, Rules, Target, stp};
@@ -121,14 +124,16 @@ pub(super) fn port_set(
     port: String,
     rules: Rules,
     rename: Option<String>,
+    peers: Vec<SocketAddr>,
     stp: stp::PortSet,
 ) -> Result<(), Failure> {
     const WHAT: &str = "cannot change the port";
     let (vlans, change) = (rules.vlans(), stp.change());
-    let is_plain = vlans.is_some() || rename.is_some();
+    let peers = Some(peers).filter(|peers| !peers.is_empty());
+    let is_plain = vlans.is_some() || rename.is_some() || peers.is_some();
     if !is_plain && change.is_none() {
         return Err(Failure::new(WHAT, "nothing to change was given")
-            .hint("give --access, --trunk, --hybrid, --tunnel, --service, --rename, or what `viewnet switch port set --help` lists"));
+            .hint("`viewnet switch port set --help` lists what can be given"));
     }
     // First, as the next request may change the name.
     if let Some(change) = change {
@@ -138,7 +143,13 @@ pub(super) fn port_set(
     if !is_plain {
         return Ok(());
     }
-    request(target, runtime, WHAT, &Request::PortSet { port, vlans, rename })
+    request(target, runtime, WHAT, &Request::PortSet { port, vlans, rename, peers })
+}
+
+/// A tunnel's peer, as typed.
+pub(super) fn peer(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, vxlan::PORT));
+    bare.or_else(|_| text.parse()).map_err(|_| "give an address, or ADDR:PORT".to_owned())
 }
 
 pub(super) fn vlan_add(target: &Target, runtime: &Runtime, vid: Vid, name: String) -> Result<(), Failure> {

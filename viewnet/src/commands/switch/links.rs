@@ -245,5 +245,5 @@ fn open_nic(device: &str) -> Result<OwnedFd, Failure> {
     })
 }
 
-const PRIVILEGE: &str =
-    "run it inside a view (`viewnet run -- viewnet switch port add …`), whose network is yours, or as root";
+const PRIVILEGE: &str = "run it inside a view (`viewnet run -- viewnet switch port add …`), whose network is yours, or as \
+    root, with the path of the switch's socket, which `viewnet switch show` prints, in place of its name";
