@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::capture::Record;
 pub use crate::control::{
     Attach, CaptureInfo, CaptureRule, Hello, MacFilter, MirrorInfo, MirrorRule, PortAdded, PortInfo, Request,
-    Show, Station, VlanInfo,
+    Settings, Show, Station, VlanInfo,
 };
 use crate::offload::VnetHdr;
 pub use crate::ports::Kind;

@@ -33,10 +33,7 @@ pub enum Request {
     /// How are you? Answer: [`Show`].
     Show,
     /// Changes the switch. Answer: `null`.
-    Set {
-        /// After how many seconds a silent station is forgotten, 1 to 1,000,000.
-        age_s: u64,
-    },
+    Set(Settings),
     /// The ports. Answer: a list of [`PortInfo`].
     PortLs,
     /// A new port over the descriptor that comes with the request, or the three of a ring (memory, the
@@ -91,8 +88,22 @@ pub enum Request {
     Capture(CaptureRule),
     /// The captures. Answer: a list of [`CaptureInfo`].
     CaptureLs,
+    /// From now on tells what happens: after the answer, `null`, each line of this connection may be an event
+    /// ([`crate::events::Told`]). One who does not read them is told so, and hung up.
+    Events,
     /// Ends the switch. Answer: `null`, once the socket's file is gone.
     Down,
+}
+
+/// What may be changed of a switch; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// After how many seconds a silent station is forgotten, 1 to 1,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
+    /// Where it gives its counters to Prometheus: `unix:PATH`, `127.0.0.1:PORT`, `[::1]:PORT`, or `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
 }
 
 /// A port to be.
@@ -157,6 +168,18 @@ pub struct Show {
     pub stations: usize,
     /// How many more it did not learn, for want of room.
     pub stations_refused: u64,
+    /// How many stations it has learned.
+    #[serde(default)]
+    pub stations_learned: u64,
+    /// How often a station was heard on another port.
+    #[serde(default)]
+    pub stations_moved: u64,
+    /// How many stations it has forgotten because they were silent.
+    #[serde(default)]
+    pub stations_aged: u64,
+    /// Where it gives its counters to Prometheus; absent: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
     /// How many control connections are open, this one included.
     pub connections: usize,
 }
@@ -189,6 +212,9 @@ pub struct PortInfo {
     pub tx_frames: u64,
     /// Their bytes.
     pub tx_bytes: u64,
+    /// Stations known behind it.
+    #[serde(default)]
+    pub stations: u32,
     /// Frames dropped, by reason; reasons that did not occur are absent.
     pub drops: BTreeMap<DropReason, u64>,
 }

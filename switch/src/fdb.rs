@@ -35,6 +35,17 @@ pub struct Entry {
     pub seen: Instant,
 }
 
+/// What [`Fdb::learn`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learnt {
+    /// Nothing new, or nothing that there was room for.
+    Nothing,
+    /// A station that was not known.
+    New,
+    /// A station that was on this port before.
+    Moved(PortId),
+}
+
 /// The table.
 #[derive(Debug)]
 pub struct Fdb {
@@ -44,41 +55,56 @@ pub struct Fdb {
     age: Duration,
     swept: Option<Instant>,
     refused: u64,
+    learned: u64,
+    moved: u64,
+    aged: u64,
 }
 
 impl Fdb {
     /// An empty table.
     pub fn new(age: Duration) -> Self {
-        Self { entries: FxHashMap::default(), shares: Vec::new(), age, swept: None, refused: 0 }
+        Self {
+            entries: FxHashMap::default(),
+            shares: Vec::new(),
+            age,
+            swept: None,
+            refused: 0,
+            learned: 0,
+            moved: 0,
+            aged: 0,
+        }
     }
 
     /// The station `mac` on `vid` was heard on `port`.
-    pub fn learn(&mut self, now: Instant, vid: Vid, mac: Mac, port: PortId) {
+    pub fn learn(&mut self, now: Instant, vid: Vid, mac: Mac, port: PortId) -> Learnt {
         let key = key(vid, mac);
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.seen = now;
             if entry.port == port {
-                return;
+                return Learnt::Nothing;
             }
             if share(&mut self.shares, port).checked_add(1).is_some_and(|n| n <= MAX_ENTRIES_PER_PORT) {
                 *share(&mut self.shares, entry.port) -= 1;
                 *share(&mut self.shares, port) += 1;
-                entry.port = port;
+                self.moved += 1;
+                return Learnt::Moved(std::mem::replace(&mut entry.port, port));
             } else {
                 let old = entry.port;
                 self.entries.remove(&key);
                 *share(&mut self.shares, old) -= 1;
                 self.refused += 1;
             }
-            return;
+            return Learnt::Nothing;
         }
         if self.entries.len() >= MAX_ENTRIES || *share(&mut self.shares, port) >= MAX_ENTRIES_PER_PORT {
             self.refused += 1;
-            return;
+            return Learnt::Nothing;
         }
         *share(&mut self.shares, port) += 1;
         self.entries.insert(key, Entry { port, seen: now });
         self.swept.get_or_insert(now);
+        self.learned += 1;
+        Learnt::New
     }
 
     /// Where `mac` on `vid` was heard, unless too long ago.
@@ -89,8 +115,20 @@ impl Fdb {
 
     /// Forgets stations not heard for the age.
     pub fn expire(&mut self, now: Instant) {
+        self.expire_and(now, |_, _, _| ());
+    }
+
+    /// As [`Fdb::expire`], and tells which.
+    pub fn expire_and(&mut self, now: Instant, mut tell: impl FnMut(Vid, Mac, PortId)) {
         let age = self.age;
-        self.retain(|_, _, entry| now.saturating_duration_since(entry.seen) < age);
+        let gone = self.retain(|vid, mac, entry| {
+            let stays = now.saturating_duration_since(entry.seen) < age;
+            if !stays {
+                tell(vid, mac, entry.port);
+            }
+            stays
+        });
+        self.aged += gone as u64;
         self.swept = (!self.entries.is_empty()).then_some(now);
     }
 
@@ -142,6 +180,26 @@ impl Fdb {
     /// How many stations were not learned for lack of room.
     pub fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// How many stations were learned.
+    pub fn learned(&self) -> u64 {
+        self.learned
+    }
+
+    /// How often a known station was heard on another port.
+    pub fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// How many stations were forgotten because they were silent.
+    pub fn aged(&self) -> u64 {
+        self.aged
+    }
+
+    /// How many entries a port has, dead ones not yet swept included.
+    pub fn of_port(&self, port: PortId) -> u32 {
+        self.shares.get(port.index()).copied().unwrap_or(0)
     }
 
     /// After how long a silent station is forgotten.
@@ -210,7 +268,9 @@ mod tests {
     #[test]
     fn a_station_moving_to_a_full_port_is_forgotten() {
         let (now, mut fdb) = (start(), Fdb::new(DEFAULT_AGE));
-        (0..MAX_ENTRIES_PER_PORT).for_each(|n| fdb.learn(now, Vid::DEFAULT, mac(n), PortId::new(0)));
+        for n in 0..MAX_ENTRIES_PER_PORT {
+            fdb.learn(now, Vid::DEFAULT, mac(n), PortId::new(0));
+        }
         fdb.learn(now, Vid::DEFAULT, mac(1 << 30), PortId::new(1));
         fdb.learn(now, Vid::DEFAULT, mac(1 << 30), PortId::new(0));
         assert_eq!(fdb.lookup(now, Vid::DEFAULT, mac(1 << 30)), None);

@@ -13,6 +13,8 @@
 //! - [`switch`]: the [`switch::Switch`] that owns the above;
 //! - [`offload`]: the virtio-net header, cutting of super-segments and filling of checksums, done on the
 //!   way out and only for a port that cannot take the frame as it is;
+//! - [`events`]: what happens, for those who want to be told;
+//! - [`metrics`]: the counters as Prometheus reads them;
 //! - [`capture`]: what a switch tells about the frames it moves: filters, pcapng, text.
 //!
 //! Around it lies the shell: [`ports`] open and move frames through TAPs, packet sockets and rings of shared
@@ -24,9 +26,11 @@
 pub mod capture;
 pub mod client;
 pub mod control;
+pub mod events;
 pub mod fdb;
 pub mod forward;
 pub mod frame;
+pub mod metrics;
 pub mod mirror;
 pub mod offload;
 pub mod port;

@@ -16,6 +16,7 @@
 
 mod captures;
 mod connections;
+mod metrics;
 mod plugs;
 mod seeing;
 
@@ -31,6 +32,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use connections::Connections;
+use metrics::Metrics;
 use plugs::Plugs;
 
 use crate::port::PortId;
@@ -90,6 +92,7 @@ enum Source {
     Watcher,
     Port(PortId),
     Connection(u32),
+    Metrics(u32),
 }
 
 impl Source {
@@ -100,6 +103,7 @@ impl Source {
             Self::Watcher => 2,
             Self::Port(id) => 1 << 32 | id.index() as u64,
             Self::Connection(index) => 2 << 32 | u64::from(index),
+            Self::Metrics(index) => 3 << 32 | u64::from(index),
         }
     }
 
@@ -107,6 +111,7 @@ impl Source {
         match (token >> 32, token as u32) {
             (1, index) => Self::Port(PortId::new(index)),
             (2, index) => Self::Connection(index),
+            (3, index) => Self::Metrics(index),
             (_, 0) => Self::Listener,
             (_, 1) => Self::Signal,
             _ => Self::Watcher,
@@ -122,6 +127,7 @@ pub struct Server {
     switch: Switch,
     plugs: Plugs,
     connections: Connections,
+    metrics: Metrics,
     idle: Option<Duration>,
     idle_since: Option<Instant>,
     accept_after: Option<Instant>,
@@ -156,6 +162,7 @@ impl Server {
             switch: Switch::new(options.age),
             plugs: Plugs::new(),
             connections: Connections::new(options, now()),
+            metrics: Metrics::default(),
             idle: options.idle,
             idle_since: None,
             accept_after: None,
@@ -191,6 +198,7 @@ impl Server {
                         let _ = self.plugs.handle_ready(now, id, event.events(), &mut self.switch);
                     }
                     Source::Connection(index) => self.connections.handle_ready(index, event.events()),
+                    Source::Metrics(index) => self.metrics.handle_ready(now, index, &self.epoll),
                     Source::Listener => self.accept(now),
                     Source::Watcher => self.connections.told_to_end = true,
                     Source::Signal => {
@@ -202,9 +210,16 @@ impl Server {
             self.plugs.run(now, &mut self.switch);
             self.plugs.handle_timeout(now, &self.switch);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
-            let mut hall =
-                connections::Hall { switch: &mut self.switch, plugs: &mut self.plugs, epoll: &self.epoll };
+            let mut hall = connections::Hall {
+                switch: &mut self.switch,
+                plugs: &mut self.plugs,
+                metrics: &mut self.metrics,
+                epoll: &self.epoll,
+            };
             self.connections.serve(now, &mut hall);
+            self.connections.publish(now, &mut hall);
+            let text = hall.metrics.needs_text(now).then(|| self.connections.metrics_text(now, &hall));
+            self.metrics.serve(now, text, &self.epoll);
             self.switch.handle_timeout(now);
         }
     }
@@ -227,6 +242,7 @@ impl Server {
         let deadlines = [
             self.switch.poll_timeout(),
             self.connections.poll_timeout(),
+            self.metrics.poll_timeout(),
             self.plugs.poll_timeout(),
             self.accept_after,
             self.idle_since.zip(self.idle).map(|(since, idle)| since + idle),
@@ -302,6 +318,7 @@ impl Drop for Server {
         self.connections.told_to_end = true;
         let _ = self.leave_path();
         self.connections.say_goodbye();
+        self.metrics.close(&self.epoll);
         self.plugs.close_all();
     }
 }
@@ -314,6 +331,13 @@ fn interest(flags: EpollFlags, source: Source) -> EpollEvent {
 #[expect(clippy::disallowed_methods, reason = "the core is told the time from here")]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// The other clock, which people read, in nanoseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "what is told to people has their time")]
+fn wall_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// A port costs one descriptor, and a connection for each attached stack another.
@@ -336,6 +360,7 @@ mod tests {
             Source::Watcher,
             Source::Port(PortId::new(7)),
             Source::Connection(9),
+            Source::Metrics(metrics::LISTENER),
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

@@ -17,10 +17,11 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::fdb::{Entry, Fdb};
+use crate::events::{Event, EventLog};
+use crate::fdb::{Entry, Fdb, Learnt};
 use crate::forward::{self, Admitted};
 use crate::frame::{Frame, Mac, TagEdit};
-use crate::mirror::{Mirror, Mirrors};
+use crate::mirror::Mirrors;
 use crate::offload::VnetHdr;
 use crate::port::{self, Counters, DropReason, MAX_PORTS, Offloads, Port, PortId};
 use crate::vlan::{self, PortVlans, Vid, VidSet};
@@ -112,6 +113,7 @@ pub struct Switch {
     vlan_counters: Vec<VlanCounters>,
     vlan_names: FxHashMap<Vid, String>,
     mirrors: Mirrors,
+    events: EventLog,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +135,7 @@ impl Switch {
             vlan_counters: vec![VlanCounters::default(); VLANS],
             vlan_names: FxHashMap::default(),
             mirrors: Mirrors::default(),
+            events: EventLog::default(),
         }
     }
 
@@ -167,7 +170,10 @@ impl Switch {
         let counters = &mut self.vlan_counters[admitted.vid.index()];
         counters.rx_frames += 1;
         counters.rx_bytes += bytes.len() as u64;
-        self.fdb.learn(now, admitted.vid, admitted.source, port);
+        let learnt = self.fdb.learn(now, admitted.vid, admitted.source, port);
+        if learnt != Learnt::Nothing && self.events.is_on() {
+            self.tell_learnt(now, &admitted, port, learnt);
+        }
         let known = match admitted.destination.is_group() {
             true => None,
             false => self.fdb.lookup(now, admitted.vid, admitted.destination),
@@ -225,7 +231,14 @@ impl Switch {
     /// Time passed: reclaims the memory of stations long silent.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.fdb.next_expiry().is_some_and(|at| at <= now) {
-            self.fdb.expire(now);
+            let Self { fdb, events, ports, .. } = self;
+            fdb.expire_and(now, |vlan, mac, port| {
+                if events.is_on() {
+                    let port = ports.get(port.index()).and_then(Option::as_ref);
+                    let port = port.map(|p| p.name.clone()).unwrap_or_default();
+                    events.push(Event::StationAged { vlan, mac, port });
+                }
+            });
         }
     }
 
@@ -258,6 +271,7 @@ impl Switch {
         self.names.insert(name.to_owned(), id);
         let counters = Counters::default();
         let name = name.to_owned();
+        self.events.push(Event::PortAdded { port: name.clone(), vlans: vlans.clone() });
         self.ports[id.index()] = Some(Port { name, vlans, offloads, counters, mirror_target: false });
         Ok(id)
     }
@@ -277,6 +291,10 @@ impl Switch {
         self.leave(id, &port.vlans);
         self.names.remove(&port.name);
         self.fdb.forget_port(id);
+        if port.mirror_target {
+            self.events.push(Event::MirrorRemoved { to: port.name.clone() });
+        }
+        self.events.push(Event::PortRemoved { port: port.name.clone() });
         self.mirrors.forget_port(id);
         self.free.push(id.index() as u32);
         Some(port)
@@ -287,52 +305,12 @@ impl Switch {
         let Some(port) = self.ports.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let old = std::mem::replace(&mut port.vlans, vlans.clone());
         let is_member = !port.mirror_target;
+        self.events.push(Event::PortVlans { port: port.name.clone(), vlans: vlans.clone() });
         self.leave(id, &old);
         if is_member {
             self.join(id, &vlans);
         }
         self.fdb.forget_port(id);
-    }
-
-    /// Adds a mirror, or changes the one with this target, which from now on is for copies only.
-    ///
-    /// # Errors
-    /// Too many mirrors, no such port, or one that would watch its own target.
-    pub fn set_mirror(&mut self, mirror: Mirror) -> Result<(), PortError> {
-        let to = mirror.to;
-        let port = self.port(to).ok_or_else(|| PortError::Unknown(format!("#{}", to.index())))?;
-        if mirror.from.as_ref().is_some_and(|from| from.contains(&to)) {
-            return Err(PortError::MirrorsItself(port.name.clone()));
-        }
-        if !self.mirrors.set(mirror) {
-            return Err(PortError::TooManyMirrors);
-        }
-        let port = self.ports[to.index()].as_mut().expect("it was looked at just now");
-        port.mirror_target = true;
-        let vlans = port.vlans.clone();
-        self.leave(to, &vlans);
-        self.fdb.forget_port(to);
-        Ok(())
-    }
-
-    /// Takes the mirror with this target away; the port is an ordinary one again.
-    ///
-    /// # Errors
-    /// It is no mirror's target.
-    pub fn remove_mirror(&mut self, to: PortId) -> Result<(), PortError> {
-        let Some(port) = self.ports.get_mut(to.index()).and_then(Option::as_mut) else { return Ok(()) };
-        if !self.mirrors.remove(to) {
-            return Err(PortError::NoMirror(port.name.clone()));
-        }
-        port.mirror_target = false;
-        let vlans = port.vlans.clone();
-        self.join(to, &vlans);
-        Ok(())
-    }
-
-    /// The mirrors.
-    pub fn mirrors(&self) -> &Mirrors {
-        &self.mirrors
     }
 
     /// Changes a port's name.
@@ -346,7 +324,8 @@ impl Switch {
         let port = self.ports.get_mut(id.index()).and_then(Option::as_mut);
         let port = port.ok_or_else(|| PortError::Unknown(name.to_owned()))?;
         self.names.remove(&port.name);
-        port.name = name.to_owned();
+        let was = std::mem::replace(&mut port.name, name.to_owned());
+        self.events.push(Event::PortRenamed { port: name.to_owned(), was });
         self.names.insert(name.to_owned(), id);
         Ok(())
     }
@@ -378,9 +357,11 @@ impl Switch {
 
     /// Forgets the stations of a VLAN, of a port, of both or of all; returns how many.
     pub fn flush(&mut self, vid: Option<Vid>, port: Option<PortId>) -> usize {
-        self.fdb.retain(|v, _, entry| {
+        let count = self.fdb.retain(|v, _, entry| {
             vid.is_some_and(|vid| vid != v) || port.is_some_and(|port| port != entry.port)
-        })
+        });
+        self.events.push(Event::StationsFlushed { count });
+        count
     }
 
     /// The forwarding database's size, limits and age.
@@ -391,11 +372,13 @@ impl Switch {
     /// After how long a silent station is forgotten.
     pub fn set_age(&mut self, age: Duration) {
         self.fdb.set_age(age);
+        self.events.push(Event::Setting { name: "age_s".to_owned(), value: age.as_secs().to_string() });
     }
 
     /// Names a VLAN; it is listed even while it has no members.
     pub fn name_vlan(&mut self, vid: Vid, name: &str) {
         self.vlan_names.insert(vid, name.to_owned());
+        self.events.push(Event::VlanNamed { vlan: vid, name: name.to_owned() });
     }
 
     /// The name of a VLAN.
@@ -448,6 +431,7 @@ impl Switch {
         self.flush(Some(vid), None);
         self.vlan_names.remove(&vid);
         self.vlan_counters[vid.index()] = VlanCounters::default();
+        self.events.push(Event::VlanRemoved { vlan: vid });
         Ok(())
     }
 
@@ -485,5 +469,6 @@ fn for_each_vlan(vlans: &PortVlans, mut each: impl FnMut(Vid, vlan::Egress)) {
     candidates.filter_map(|vid| Some((vid, vlans.egress(vid)?))).for_each(|(vid, egress)| each(vid, egress));
 }
 
+mod seeing;
 #[cfg(test)]
 mod tests;

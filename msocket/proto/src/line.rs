@@ -215,6 +215,16 @@ impl Line {
         !self.outbox.is_empty()
     }
 
+    /// How many messages wait to be sent.
+    pub fn backlog(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Forgets the messages that wait, but one that is under way: its rest must follow.
+    pub fn forget_unsent(&mut self) {
+        self.outbox.retain(|out| out.sent > 0);
+    }
+
     /// The next message; waits for it if the end is blocking.
     ///
     /// # Errors

@@ -2,8 +2,10 @@
 
 pub(crate) mod capture;
 pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod ls;
 pub(crate) mod manual;
+pub(crate) mod metrics;
 pub(crate) mod on;
 pub(crate) mod options;
 pub(crate) mod run;
@@ -22,6 +24,8 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Stack(args) => stack::run(args),
         Command::Switch(args) => switch::run(args),
         Command::Capture(args) => capture::run(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Metrics(args) => metrics::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),

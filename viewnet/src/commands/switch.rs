@@ -53,12 +53,16 @@ enum Command {
         json: bool,
     },
     /// Change a switch
+    #[command(group = ArgGroup::new("setting").args(["age", "metrics"]).required(true).multiple(true))]
     Set {
         #[command(flatten)]
         target: Target,
         /// Forget stations silent for so many seconds
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-        age: u64,
+        age: Option<u64>,
+        /// Give the counters to Prometheus, over HTTP on a Unix socket or on loopback
+        #[arg(long, value_name = "unix:PATH|127.0.0.1:PORT|off")]
+        metrics: Option<String>,
     },
     /// End a switch and all its ports
     Down {
@@ -218,7 +222,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Serve(_) => {}
         Command::Ls { json } => inspect::ls(&runtime, json)?,
         Command::Show { target, json } => inspect::show(&target, &runtime, json)?,
-        Command::Set { target, age } => change::set(&target, &runtime, age)?,
+        Command::Set { target, age, metrics } => change::set(&target, &runtime, age, metrics)?,
         Command::Down { target } => change::down(&target, &runtime)?,
         Command::Port(Port::Ls { target, json }) => inspect::ports(&target, &runtime, json)?,
         Command::Port(Port::Add(add)) => change::port_add(add, &runtime)?,

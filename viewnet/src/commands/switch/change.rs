@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use clap::ArgGroup;
-use switch::client::{Attach, Kind, MacFilter, Request};
+use switch::client::{Attach, Kind, MacFilter, Request, Settings};
 use switch::ports::{packet, tap};
 use switch::vlan::Vid;
 
@@ -35,8 +35,20 @@ pub(super) struct PortAdd {
     rules: Rules,
 }
 
-pub(super) fn set(target: &Target, runtime: &Runtime, age_s: u64) -> Result<(), Failure> {
-    request(target, runtime, "cannot change the switch", &Request::Set { age_s })
+pub(super) fn set(
+    target: &Target,
+    runtime: &Runtime,
+    age_s: Option<u64>,
+    metrics: Option<String>,
+) -> Result<(), Failure> {
+    // The switch has a folder of its own.
+    let metrics = metrics.map(|place| match place.strip_prefix("unix:") {
+        Some(path) => std::path::absolute(path).map(|path| format!("unix:{}", path.display())),
+        None => Ok(place),
+    });
+    let metrics = metrics.transpose().map_err(|e| Failure::io("cannot use the path", &e))?;
+    let settings = Settings { age_s, metrics };
+    request(target, runtime, "cannot change the switch", &Request::Set(settings))
 }
 
 pub(super) fn down(target: &Target, runtime: &Runtime) -> Result<(), Failure> {
