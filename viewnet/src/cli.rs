@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Events(commands::events::Args),
     /// Print the counters of switches and stacks for Prometheus
     Metrics(commands::metrics::Args),
+    /// Show switches, ports with their rates, stacks and the processes of views, live
+    Top(commands::top::Args),
     /// Check what this machine offers and say how to fix what it lacks
     Doctor(commands::doctor::Args),
     /// Print shell completions

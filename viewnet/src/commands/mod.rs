@@ -11,6 +11,7 @@ pub(crate) mod options;
 pub(crate) mod run;
 pub(crate) mod stack;
 pub(crate) mod switch;
+pub(crate) mod top;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};
@@ -26,6 +27,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Capture(args) => capture::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Metrics(args) => metrics::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),

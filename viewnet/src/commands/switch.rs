@@ -18,6 +18,7 @@ use msocket_proto::line::unusable;
 use switch::client::{Client, Hello};
 use switch::vlan::{PortVlans, Vid, VidSet};
 
+pub(crate) use self::inspect::duration;
 use self::launch::ensure_default;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;

@@ -194,7 +194,7 @@ fn vlan_table(vlans: &[VlanInfo]) -> String {
 }
 
 /// Seconds in the two largest units.
-fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
