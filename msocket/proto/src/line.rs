@@ -220,11 +220,6 @@ impl Line {
         self.outbox.len()
     }
 
-    /// Forgets the messages that wait, but one that is under way: its rest must follow.
-    pub fn forget_unsent(&mut self) {
-        self.outbox.retain(|out| out.sent > 0);
-    }
-
     /// The next message; waits for it if the end is blocking.
     ///
     /// # Errors

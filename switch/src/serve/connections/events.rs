@@ -2,8 +2,8 @@
 //!
 //! # Theory of operation
 //! A connection that asked for [`Request::Events`](crate::control::Request::Events) gets each event as a line, when the
-//! round is over. What it does not read waits, up to [`MAX_BACKLOG`] events; then the rest is forgotten, it is told
-//! [`Event::TooSlow`], and hung up once it has read that, or did not in the time that any answer may wait.
+//! round is over. What it does not read waits, up to [`MAX_BACKLOG`] events; then [`Event::TooSlow`] is the last one, and it
+//! is hung up once it has read that, or did not in the time that any answer may wait.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use msocket_proto::line::Refusal;
 
 /// Connections at most that are told events.
 const MAX_SUBSCRIBERS: usize = 16;
-/// Events at most that wait for one reader, at some 150 bytes each; the socket holds a thousand more.
+/// Events at most that wait for one reader, at some 150 bytes each; the socket holds a few hundred more.
 const MAX_BACKLOG: usize = 4096;
 
 /// Who is told what happens.
@@ -101,7 +101,6 @@ impl Connections {
     fn tell(&mut self, index: u32, told: &Told) {
         let Some(connection) = self.connection(index).filter(|c| !c.closing) else { return };
         if connection.line.backlog() >= MAX_BACKLOG {
-            connection.line.forget_unsent();
             connection.closing = true;
             let _ = connection.line.send(&Told { event: Event::TooSlow, ..told.clone() }, &[]);
         } else if connection.line.send(told, &[]).is_err() {
