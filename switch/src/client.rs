@@ -18,7 +18,7 @@ use crate::capture::Record;
 pub use crate::control::traffic;
 pub use crate::control::{
     Attach, CaptureInfo, CaptureRule, Hello, Impair, Impairment, LineInfo, MacFilter, MirrorInfo, MirrorRule,
-    PortAdded, PortInfo, PortStp, Request, Show, Station, VlanInfo,
+    PortAdded, PortInfo, PortStp, Request, Settings, Show, Station, VlanInfo,
 };
 use crate::offload::VnetHdr;
 pub use crate::ports::Kind;

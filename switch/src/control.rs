@@ -45,15 +45,8 @@ pub enum Request {
     Hello,
     /// How are you? Answer: [`Show`].
     Show,
-    /// Changes the switch; what is absent stays. Answer: `null`.
-    Set {
-        /// After how many seconds a silent station is forgotten, 1 to 1,000,000.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        age_s: Option<u64>,
-        /// Where VDE's programs plug in.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        vde: Option<Vde>,
-    },
+    /// Changes the switch. Answer: `null`.
+    Set(Settings),
     /// The ports. Answer: a list of [`PortInfo`].
     PortLs,
     /// A new port over the descriptor that comes with the request, or the three of a ring (memory, the
@@ -149,6 +142,9 @@ pub enum Request {
     Impair(Impair),
     /// The ports whose links do something to frames on purpose. Answer: a list of [`Impairment`].
     ImpairLs,
+    /// From now on tells what happens: after the answer, `null`, each line of this connection may be an event
+    /// ([`crate::events::Told`]). One who does not read them is told so, and hung up.
+    Events,
     /// Ends the switch. Answer: `null`, once the socket's file is gone.
     Down,
 }
@@ -192,6 +188,20 @@ mod octal {
         let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
         mode.ok_or_else(|| D::Error::custom(format!("`{text}` is no file mode, such as 0660")))
     }
+}
+
+/// What may be changed of a switch; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// After how many seconds a silent station is forgotten, 1 to 1,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
+    /// Where it gives its counters to Prometheus: `unix:PATH`, `127.0.0.1:PORT`, `[::1]:PORT`, or `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
+    /// Where VDE's programs plug in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vde: Option<Vde>,
 }
 
 /// A port to be.
@@ -275,6 +285,18 @@ pub struct Show {
     pub stations: usize,
     /// How many more it did not learn, for want of room.
     pub stations_refused: u64,
+    /// How many stations it has learned.
+    #[serde(default)]
+    pub stations_learned: u64,
+    /// How often a station was heard on another port.
+    #[serde(default)]
+    pub stations_moved: u64,
+    /// How many stations it has forgotten because they were silent.
+    #[serde(default)]
+    pub stations_aged: u64,
+    /// Where it gives its counters to Prometheus; absent: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
     /// How many control connections are open, this one included.
     pub connections: usize,
     /// The folder in which VDE's programs find it.
@@ -319,6 +341,9 @@ pub struct PortInfo {
     pub tx_frames: u64,
     /// Their bytes.
     pub tx_bytes: u64,
+    /// Stations known behind it.
+    #[serde(default)]
+    pub stations: u32,
     /// Frames dropped, by reason; reasons that did not occur are absent.
     pub drops: BTreeMap<DropReason, u64>,
     /// Why it is shut, if it is.
@@ -474,7 +499,7 @@ mod tests {
         );
         let set = read(r#"{"op":"set","vde":{"path":"/tmp/v","mode":"0660"}}"#).unwrap();
         let vde = Vde { mode: 0o660, ..Vde::at("/tmp/v") };
-        assert_eq!(set, Request::Set { age_s: None, vde: Some(vde) });
+        assert_eq!(set, Request::Set(Settings { vde: Some(vde), ..Settings::default() }));
         assert!(read(r#"{"op":"set","vde":{"mode":"9"}}"#).is_err());
         assert!(read(r#"{"op":"vlan_rm","vid":0}"#).is_err());
         let qos = r#"{"op":"qos_set","port":"a","police":{"rate_bps":1000000}}"#;

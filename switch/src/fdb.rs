@@ -50,8 +50,12 @@ impl Entry {
 /// What came of hearing a station.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Learned {
-    /// It is known to be there.
-    Yes,
+    /// It was known to be there.
+    Known,
+    /// It was not known.
+    New,
+    /// It was on this port before.
+    Moved(PortId),
     /// There was no room.
     NoRoom,
     /// It is pinned to another port.
@@ -72,12 +76,24 @@ pub struct Fdb {
     age: Duration,
     swept: Option<Instant>,
     refused: u64,
+    learned: u64,
+    moved: u64,
+    aged: u64,
 }
 
 impl Fdb {
     /// An empty table.
     pub fn new(age: Duration) -> Self {
-        Self { entries: FxHashMap::default(), shares: Vec::new(), age, swept: None, refused: 0 }
+        Self {
+            entries: FxHashMap::default(),
+            shares: Vec::new(),
+            age,
+            swept: None,
+            refused: 0,
+            learned: 0,
+            moved: 0,
+            aged: 0,
+        }
     }
 
     /// The station `mac` on `vid` was heard on `port`.
@@ -93,7 +109,7 @@ impl Fdb {
         };
         if entry.port == port {
             entry.seen = now;
-            return Learned::Yes;
+            return Learned::Known;
         }
         if entry.pinned {
             return Learned::Elsewhere;
@@ -108,7 +124,8 @@ impl Fdb {
         *share(&mut self.shares, old) -= 1;
         if room {
             *share(&mut self.shares, port) += 1;
-            return Learned::Yes;
+            self.moved += 1;
+            return Learned::Moved(old);
         }
         self.entries.remove(&key);
         self.refused += 1;
@@ -123,7 +140,8 @@ impl Fdb {
         *share(&mut self.shares, port) += 1;
         self.entries.insert(key, Entry { port, seen: now, pinned: false });
         self.swept.get_or_insert(now);
-        Learned::Yes
+        self.learned += 1;
+        Learned::New
     }
 
     /// Says where a station is, until [`Fdb::unpin`] or the port's end.
@@ -160,8 +178,20 @@ impl Fdb {
 
     /// Forgets stations not heard for the age.
     pub fn expire(&mut self, now: Instant) {
+        self.expire_and(now, |_, _, _| ());
+    }
+
+    /// As [`Fdb::expire`], and tells which.
+    pub fn expire_and(&mut self, now: Instant, mut tell: impl FnMut(Vid, Mac, PortId)) {
         let age = self.age;
-        self.retain(|_, _, entry| entry.is_alive(now, age));
+        let gone = self.retain(|vid, mac, entry| {
+            let stays = entry.is_alive(now, age);
+            if !stays {
+                tell(vid, mac, entry.port);
+            }
+            stays
+        });
+        self.aged += gone as u64;
         self.swept = (!self.entries.is_empty()).then_some(now);
     }
 
@@ -220,6 +250,26 @@ impl Fdb {
     /// How many stations were not learned for lack of room.
     pub fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// How many stations were learned.
+    pub fn learned(&self) -> u64 {
+        self.learned
+    }
+
+    /// How often a known station was heard on another port.
+    pub fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// How many stations were forgotten because they were silent.
+    pub fn aged(&self) -> u64 {
+        self.aged
+    }
+
+    /// How many entries a port has, dead ones not yet swept included.
+    pub fn of_port(&self, port: PortId) -> u32 {
+        self.shares.get(port.index()).copied().unwrap_or(0)
     }
 
     /// After how long a silent station is forgotten.
@@ -302,7 +352,7 @@ mod tests {
         let (home, away) = (PortId::new(0), PortId::new(1));
         fdb.pin(now, Vid::DEFAULT, mac(1), home).unwrap();
         assert_eq!(fdb.learn(now, Vid::DEFAULT, mac(1), away), Learned::Elsewhere);
-        assert_eq!(fdb.learn(now, Vid::DEFAULT, mac(1), home), Learned::Yes);
+        assert_eq!(fdb.learn(now, Vid::DEFAULT, mac(1), home), Learned::Known);
         let late = now + 2 * DEFAULT_AGE;
         fdb.expire(late);
         assert_eq!(fdb.lookup(late, Vid::DEFAULT, mac(1)), Some(home));
@@ -322,8 +372,8 @@ mod tests {
         let (watched, other) = (PortId::new(0), PortId::new(1));
         fdb.learn(now, Vid::DEFAULT, mac(9), other);
         let learned = [1, 2, 3, 9, 1].map(|n| fdb.learn_within(now, Vid::DEFAULT, mac(n), watched, 2));
-        use Learned::{NoRoom, Yes};
-        assert_eq!(learned, [Yes, Yes, NoRoom, NoRoom, Yes]);
+        use Learned::{Known, New, NoRoom};
+        assert_eq!(learned, [New, New, NoRoom, NoRoom, Known]);
         assert_eq!(fdb.lookup(now, Vid::DEFAULT, mac(9)), Some(other));
     }
 

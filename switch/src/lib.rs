@@ -18,6 +18,8 @@
 //! - [`offload`]: the virtio-net header, cutting of super-segments and filling of checksums, done on the
 //!   way out and only for a port that cannot take the frame as it is;
 //! - [`impair`]: links that misbehave on purpose;
+//! - [`events`]: what happens, for those who want to be told;
+//! - [`metrics`]: the counters as Prometheus reads them;
 //! - [`capture`]: what a switch tells about the frames it moves: filters, pcapng, text;
 //! - [`vde`], [`vxlan`], [`framing`]: how frames lie in datagrams and streams, and who may get which.
 //!
@@ -30,6 +32,7 @@
 pub mod capture;
 pub mod client;
 pub mod control;
+pub mod events;
 pub mod fdb;
 pub mod forward;
 pub mod frame;
@@ -37,6 +40,7 @@ pub mod framing;
 pub mod guard;
 pub mod impair;
 pub mod link;
+pub mod metrics;
 pub mod mirror;
 pub mod offload;
 pub mod port;

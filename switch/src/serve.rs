@@ -18,6 +18,7 @@
 mod attach;
 mod captures;
 mod connections;
+mod metrics;
 mod plugs;
 mod queues;
 mod seeing;
@@ -36,6 +37,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use connections::{Connections, Hall};
+use metrics::Metrics;
 use plugs::Plugs;
 use vde::VdeServer;
 
@@ -104,6 +106,7 @@ enum Source {
     VdeClient(u32),
     /// Where VDE clients come from.
     VdeListener,
+    Metrics(u32),
 }
 
 impl Source {
@@ -117,6 +120,7 @@ impl Source {
             Self::Lifeline(id) => 3 << 32 | id.index() as u64,
             Self::VdeClient(index) => 4 << 32 | u64::from(index),
             Self::VdeListener => 3,
+            Self::Metrics(index) => 5 << 32 | u64::from(index),
         }
     }
 
@@ -127,6 +131,7 @@ impl Source {
             (3, index) => Self::Lifeline(PortId::new(index)),
             (4, index) => Self::VdeClient(index),
             (_, 3) => Self::VdeListener,
+            (5, index) => Self::Metrics(index),
             (_, 0) => Self::Listener,
             (_, 1) => Self::Signal,
             _ => Self::Watcher,
@@ -143,6 +148,7 @@ pub struct Server {
     plugs: Plugs,
     connections: Connections,
     vde: Option<VdeServer>,
+    metrics: Metrics,
     idle: Option<Duration>,
     idle_since: Option<Instant>,
     accept_after: Option<Instant>,
@@ -180,6 +186,7 @@ impl Server {
             plugs: Plugs::new(),
             connections: Connections::new(options, now()),
             vde: None,
+            metrics: Metrics::default(),
             idle: options.idle,
             idle_since: None,
             accept_after: None,
@@ -230,6 +237,7 @@ impl Server {
                     Source::VdeListener => {
                         self.vde.iter_mut().for_each(|vde| vde.accept(now, &self.epoll));
                     }
+                    Source::Metrics(index) => self.metrics.handle_ready(now, index, &self.epoll),
                     Source::Listener => self.accept(now),
                     Source::Watcher => self.connections.told_to_end = true,
                     Source::Signal => {
@@ -244,6 +252,9 @@ impl Server {
             self.vde.iter_mut().for_each(|vde| vde.handle_timeout(now, &self.epoll));
             let (connections, mut hall) = self.hall();
             connections.serve(now, &mut hall);
+            connections.publish(now, &mut hall);
+            let text = hall.metrics.needs_text(now).then(|| connections.metrics_text(now, &hall));
+            hall.metrics.serve(now, text, hall.epoll);
             self.switch.handle_timeout(now);
             self.plugs.send_bpdus(now, &mut self.switch);
         }
@@ -251,8 +262,8 @@ impl Server {
 
     /// Those who ask, and what they ask about.
     fn hall(&mut self) -> (&mut Connections, Hall<'_>) {
-        let Self { connections, switch, plugs, epoll, vde, .. } = self;
-        (connections, Hall { switch, plugs, epoll, vde })
+        let Self { connections, switch, plugs, metrics, epoll, vde, .. } = self;
+        (connections, Hall { switch, plugs, metrics, epoll, vde })
     }
 
     /// Lets frames gather while the traffic is bulk.
@@ -273,6 +284,7 @@ impl Server {
         let deadlines = [
             self.switch.poll_timeout(),
             self.connections.poll_timeout(),
+            self.metrics.poll_timeout(),
             self.plugs.poll_timeout(),
             self.accept_after,
             self.vde.as_ref().and_then(VdeServer::poll_timeout),
@@ -349,6 +361,7 @@ impl Drop for Server {
         self.connections.told_to_end = true;
         let _ = self.leave_path();
         self.connections.say_goodbye();
+        self.metrics.close(&self.epoll);
         self.plugs.close_all();
         self.vde.take().into_iter().for_each(|vde| vde.close(&self.epoll));
     }
@@ -380,6 +393,13 @@ fn random_u64() -> u64 {
     }
 }
 
+/// The other clock, which people read, in nanoseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "what is told to people has their time")]
+fn wall_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
+}
+
 /// A port costs one descriptor, and a connection for each attached stack another.
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -403,6 +423,7 @@ mod tests {
             Source::Lifeline(PortId::new(7)),
             Source::VdeClient(3),
             Source::VdeListener,
+            Source::Metrics(metrics::LISTENER),
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

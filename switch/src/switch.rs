@@ -22,16 +22,17 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use crate::events::{Event, EventLog};
 use crate::fdb::{Entry, Fdb, Learned, MAX_ENTRIES_PER_PORT};
 use crate::forward::{self, Admitted};
 use crate::frame::{Frame, Mac, Priority, TagEdit};
 use crate::guard::{Flood, Policer, Shut, Violation};
-use crate::mirror::{Mirror, Mirrors};
+use crate::mirror::Mirrors;
 use crate::offload::VnetHdr;
 use crate::port::{self, Counters, DropReason, MAX_PORTS, Offloads, Port, PortId};
 use crate::qos::priority::PcpMap;
 use crate::stp::{self, config::State};
-use crate::vlan::{self, PortVlans, Vid, VidSet};
+use crate::vlan::{self, PortVlans, Vid};
 use spanning::Spanning;
 
 pub use spanning::StpError;
@@ -154,6 +155,7 @@ pub struct Switch {
     vlan_names: FxHashMap<Vid, String>,
     spanning: Spanning,
     mirrors: Mirrors,
+    events: EventLog,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -192,6 +194,7 @@ impl Switch {
             vlan_names: FxHashMap::default(),
             spanning: Spanning::default(),
             mirrors: Mirrors::default(),
+            events: EventLog::default(),
         }
     }
 
@@ -253,12 +256,18 @@ impl Switch {
         let limit = ingress.mac_limit;
         if ingress.state != State::Forwarding {
             if ingress.state == State::Learning {
-                self.fdb.learn_within(now, admitted.vid, admitted.frame.source(), port, limit);
+                let learned = self.fdb.learn_within(now, admitted.vid, admitted.frame.source(), port, limit);
+                self.tell_learned(now, &admitted, port, learned);
             }
             return Err(DropReason::Blocked);
         }
-        let broken = match self.fdb.learn_within(now, admitted.vid, admitted.frame.source(), port, limit) {
-            Learned::Yes => None,
+        let learned = self.fdb.learn_within(now, admitted.vid, admitted.frame.source(), port, limit);
+        let broken = match learned {
+            Learned::Known => None,
+            Learned::New | Learned::Moved(_) => {
+                self.tell_learned(now, &admitted, port, learned);
+                None
+            }
             Learned::NoRoom => (limit < MAX_ENTRIES_PER_PORT).then_some(DropReason::MacLimit),
             Learned::Elsewhere => Some(DropReason::WrongPort),
         };
@@ -391,7 +400,14 @@ impl Switch {
     /// Time passed: reclaims the memory of stations long silent.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.fdb.next_expiry().is_some_and(|at| at <= now) {
-            self.fdb.expire(now);
+            let Self { fdb, events, ports, .. } = self;
+            fdb.expire_and(now, |vlan, mac, port| {
+                if events.is_on() {
+                    let port = ports.get(port.index()).and_then(Option::as_ref);
+                    let port = port.map(|p| p.name.clone()).unwrap_or_default();
+                    events.push(Event::StationAged { vlan, mac, port });
+                }
+            });
         }
         self.tick_stp(now);
     }
@@ -426,6 +442,7 @@ impl Switch {
         };
         self.join(id, &vlans);
         self.names.insert(name.to_owned(), id);
+        self.events.push(Event::PortAdded { port: name.to_owned(), vlans: vlans.clone() });
         self.ports[id.index()] = Some(Port::new(name, vlans, offloads));
         self.enter_tree(id);
         Ok(id)
@@ -448,64 +465,13 @@ impl Switch {
         self.names.remove(&port.name);
         self.fdb.forget_port(id);
         self.leave_tree(id);
+        if port.mirror_target {
+            self.events.push(Event::MirrorRemoved { to: port.name.clone() });
+        }
+        self.events.push(Event::PortRemoved { port: port.name.clone() });
         self.mirrors.forget_port(id);
         self.free.push(id.index() as u32);
         Some(port)
-    }
-
-    /// Changes a port's VLANs; stations learned there are forgotten, as they may be elsewhere now.
-    pub fn set_vlans(&mut self, id: PortId, vlans: PortVlans) {
-        let Some(port) = self.ports.get_mut(id.index()).and_then(Option::as_mut) else { return };
-        let old = std::mem::replace(&mut port.vlans, vlans.clone());
-        let is_open = port.is_open();
-        self.leave(id, &old);
-        if is_open {
-            self.join(id, &vlans);
-        }
-        self.fdb.forget_learned(id);
-    }
-
-    /// Adds a mirror, or changes the one with this target, which from now on is for copies only.
-    ///
-    /// # Errors
-    /// Too many mirrors, no such port, or one that would watch its own target.
-    pub fn set_mirror(&mut self, mirror: Mirror) -> Result<(), PortError> {
-        let to = mirror.to;
-        let port = self.port(to).ok_or_else(|| PortError::Unknown(format!("#{}", to.index())))?;
-        if mirror.from.as_ref().is_some_and(|from| from.contains(&to)) {
-            return Err(PortError::MirrorsItself(port.name.clone()));
-        }
-        if !self.mirrors.set(mirror) {
-            return Err(PortError::TooManyMirrors);
-        }
-        let port = self.ports[to.index()].as_mut().expect("it was looked at just now");
-        port.mirror_target = true;
-        let vlans = port.vlans.clone();
-        self.leave(to, &vlans);
-        self.fdb.forget_port(to);
-        Ok(())
-    }
-
-    /// Takes the mirror with this target away; the port is an ordinary one again.
-    ///
-    /// # Errors
-    /// It is no mirror's target.
-    pub fn remove_mirror(&mut self, to: PortId) -> Result<(), PortError> {
-        let Some(port) = self.ports.get_mut(to.index()).and_then(Option::as_mut) else { return Ok(()) };
-        if !self.mirrors.remove(to) {
-            return Err(PortError::NoMirror(port.name.clone()));
-        }
-        port.mirror_target = false;
-        let (is_open, vlans) = (port.is_open(), port.vlans.clone());
-        if is_open {
-            self.join(to, &vlans);
-        }
-        Ok(())
-    }
-
-    /// The mirrors.
-    pub fn mirrors(&self) -> &Mirrors {
-        &self.mirrors
     }
 
     /// Changes a port's name.
@@ -519,7 +485,8 @@ impl Switch {
         let port = self.ports.get_mut(id.index()).and_then(Option::as_mut);
         let port = port.ok_or_else(|| PortError::Unknown(name.to_owned()))?;
         self.names.remove(&port.name);
-        port.name = name.to_owned();
+        let was = std::mem::replace(&mut port.name, name.to_owned());
+        self.events.push(Event::PortRenamed { port: name.to_owned(), was });
         self.names.insert(name.to_owned(), id);
         Ok(())
     }
@@ -551,9 +518,11 @@ impl Switch {
 
     /// Forgets the stations of a VLAN, of a port, of both or of all; returns how many.
     pub fn flush(&mut self, vid: Option<Vid>, port: Option<PortId>) -> usize {
-        self.fdb.retain(|v, _, entry| {
+        let count = self.fdb.retain(|v, _, entry| {
             entry.pinned || vid.is_some_and(|vid| vid != v) || port.is_some_and(|port| port != entry.port)
-        })
+        });
+        self.events.push(Event::StationsFlushed { count });
+        count
     }
 
     /// The forwarding database's size, limits and age.
@@ -564,67 +533,7 @@ impl Switch {
     /// After how long a silent station is forgotten.
     pub fn set_age(&mut self, age: Duration) {
         self.fdb.set_age(age);
-    }
-
-    /// Names a VLAN; it is listed even while it has no members.
-    pub fn name_vlan(&mut self, vid: Vid, name: &str) {
-        self.vlan_names.insert(vid, name.to_owned());
-    }
-
-    /// The name of a VLAN.
-    pub fn vlan_name(&self, vid: Vid) -> Option<&str> {
-        self.vlan_names.get(&vid).map(String::as_str)
-    }
-
-    /// What a VLAN counted.
-    pub fn vlan_counters(&self, vid: Vid) -> VlanCounters {
-        self.vlan_counters[vid.index()]
-    }
-
-    /// The VLANs that have a name, a port whose frames have no tag, or traffic; those that trunks merely allow
-    /// would make a long list.
-    pub fn vlans(&self) -> impl Iterator<Item = Vid> {
-        let closed = self.closed().filter_map(|(_, port)| port.vlans.pvid());
-        let natives: VidSet = self.trunks.iter().filter_map(|trunk| trunk.native).chain(closed).collect();
-        Vid::all().filter(move |vid| {
-            self.vlan_names.contains_key(vid)
-                || self.vlan_rates.contains_key(vid)
-                || self.members[vid.index()].iter().any(|m| m.egress == vlan::Egress::Untagged)
-                || natives.contains(*vid)
-                || self.vlan_counters[vid.index()].rx_frames > 0
-        })
-    }
-
-    /// The members of a VLAN and how frames leave there; trunks that carry every VLAN come later, and ports that the
-    /// spanning tree has closed last.
-    pub fn members(&self, vid: Vid) -> impl Iterator<Item = (PortId, vlan::Egress)> {
-        let own = self.members[vid.index()].iter().map(|m| (m.port, m.egress));
-        own.chain(self.trunks.iter().map(move |trunk| (trunk.port, trunk.egress(vid))))
-            .chain(self.closed().filter_map(move |(id, port)| Some((id, port.vlans.egress(vid)?))))
-    }
-
-    /// Forgets a VLAN: its name, counters and stations, and its place in every trunk's list.
-    ///
-    /// # Errors
-    /// The port whose access or native VLAN it is.
-    pub fn remove_vlan(&mut self, vid: Vid) -> Result<(), PortId> {
-        if let Some((id, _)) = self.ports().find(|(_, port)| port.vlans.pvid() == Some(vid)) {
-            return Err(id);
-        }
-        let carriers: Vec<(PortId, PortVlans)> = self
-            .ports()
-            .filter(|(_, port)| port.vlans.carries(vid))
-            .map(|(id, port)| (id, port.vlans.clone()))
-            .collect();
-        for (id, mut vlans) in carriers {
-            vlans.stop_carrying(vid);
-            self.set_vlans(id, vlans);
-        }
-        self.fdb.retain(|v, _, _| v != vid);
-        self.vlan_names.remove(&vid);
-        self.vlan_rates.remove(&vid);
-        self.vlan_counters[vid.index()] = VlanCounters::default();
-        Ok(())
+        self.events.push(Event::Setting { name: "age_s".to_owned(), value: age.as_secs().to_string() });
     }
 
     fn check_name(&self, name: &str) -> Result<(), PortError> {
@@ -632,20 +541,6 @@ impl Switch {
             return Err(PortError::BadName);
         }
         if self.names.contains_key(name) { Err(PortError::NameTaken(name.to_owned())) } else { Ok(()) }
-    }
-
-    fn join(&mut self, id: PortId, vlans: &PortVlans) {
-        if let Some(egress) = vlans.carries_all() {
-            return self.trunks.push(Trunk { port: id, native: vlans.pvid(), egress });
-        }
-        for_each_vlan(vlans, |vid, egress| self.members[vid.index()].push(Member { port: id, egress }));
-    }
-
-    fn leave(&mut self, id: PortId, vlans: &PortVlans) {
-        if vlans.carries_all().is_some() {
-            return self.trunks.retain(|trunk| trunk.port != id);
-        }
-        for_each_vlan(vlans, |vid, _| self.members[vid.index()].retain(|m| m.port != id));
     }
 
     fn counters_mut(&mut self, port: PortId) -> Option<&mut Counters> {
@@ -657,14 +552,8 @@ fn is_remapping(port: &Port) -> bool {
     port.priorities.egress != PcpMap::IDENTITY
 }
 
-fn for_each_vlan(vlans: &PortVlans, mut each: impl FnMut(Vid, vlan::Egress)) {
-    let candidates: Box<dyn Iterator<Item = Vid>> = match vlans {
-        PortVlans::Access { vid } | PortVlans::Tunnel { vid } => Box::new(std::iter::once(*vid)),
-        _ => Box::new(Vid::all()),
-    };
-    candidates.filter_map(|vid| Some((vid, vlans.egress(vid)?))).for_each(|(vid, egress)| each(vid, egress));
-}
-
 mod limits;
+mod seeing;
 #[cfg(test)]
 mod tests;
+mod vlans;

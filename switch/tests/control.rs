@@ -116,9 +116,9 @@ fn requests_and_refusals() {
     assert_eq!(client.vlans().unwrap()[0].name, "lab");
     client.call::<()>(&Request::VlanRm { vid }).unwrap();
     assert!(client.vlans().unwrap().is_empty());
-    client.call::<()>(&Request::Set { age_s: Some(10), vde: None }).unwrap();
+    client.call::<()>(&Request::Set(age(10))).unwrap();
     assert_eq!(client.show().unwrap().age_s, 10);
-    refusal(client.call::<()>(&Request::Set { age_s: Some(0), vde: None }));
+    refusal(client.call::<()>(&Request::Set(age(0))));
     refusal(client.call::<()>(&Request::VlanAdd { vid, name: "\x1b[31m".into() }));
     let nowhere = MacFilter { port: Some("nowhere".into()), ..MacFilter::default() };
     assert_eq!(refusal(client.stations(nowhere.clone())).errno, Some(libc::ENOENT));
@@ -262,4 +262,8 @@ fn of_many_starters_one_wins() {
         drop(outcomes);
         assert!(!options.path.exists());
     }
+}
+
+fn age(age_s: u64) -> switch::client::Settings {
+    switch::client::Settings { age_s: Some(age_s), ..Default::default() }
 }

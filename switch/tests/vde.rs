@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use common::{Namespace, Served, access, any_port, eventually, has_tap, isolated, transfer};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use switch::client::{Attach, Client, Kind, PortInfo, Request};
+use switch::client::{Attach, Client, Kind, PortInfo, Request, Settings};
 use switch::control::Vde;
 use switch::ports::vde::plug;
 use switch::vde::Wanted;
@@ -56,7 +56,7 @@ fn vde_switch(served: &Served) -> PathBuf {
 }
 
 fn set_vde(client: &mut Client, vde: &Vde) {
-    client.call::<()>(&Request::Set { age_s: None, vde: Some(vde.clone()) }).unwrap();
+    client.call::<()>(&Request::Set(Settings { vde: Some(vde.clone()), ..Settings::default() })).unwrap();
 }
 
 fn ports(served: &Served) -> Vec<PortInfo> {
@@ -222,7 +222,7 @@ fn the_folder_is_what_a_vde_switch_makes() {
     assert_eq!(client.show().unwrap().vde.as_deref(), Some(&*folder));
     // A folder of somebody's files is not taken over, nor one that another switch serves.
     std::fs::write(served.dir.path().join("letter"), "dear").unwrap();
-    let elsewhere = |path: &Path| Request::Set { age_s: None, vde: Some(Vde::at(path)) };
+    let elsewhere = |path: &Path| Request::Set(Settings { vde: Some(Vde::at(path)), ..Settings::default() });
     let e = client.call::<()>(&elsewhere(served.dir.path())).unwrap_err();
     assert!(e.to_string().contains("other things"), "{e}");
     let other = Served::new(None);

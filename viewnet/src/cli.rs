@@ -26,6 +26,12 @@ pub(crate) enum Command {
     Switch(commands::switch::Args),
     /// Show or record the frames of a switch, a port or a stack
     Capture(commands::capture::Args),
+    /// Print what happens in switches, as it happens
+    Events(commands::events::Args),
+    /// Print the counters of switches and stacks for Prometheus
+    Metrics(commands::metrics::Args),
+    /// Show switches, ports with their rates, stacks and the processes of views, live
+    Top(commands::top::Args),
     /// Check what this machine offers and say how to fix what it lacks
     Doctor(commands::doctor::Args),
     /// Print shell completions

@@ -69,6 +69,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Its name, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tap => "tap",
+            Self::Packet => "packet",
+            Self::Ring => "ring",
+            Self::Vde => "vde",
+            Self::Dgram => "dgram",
+            Self::Vxlan => "vxlan",
+            Self::Stream => "stream",
+        }
+    }
+
     /// How many descriptors make such a port; a ring may have one more.
     pub fn descriptors(self) -> usize {
         match self {

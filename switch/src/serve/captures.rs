@@ -8,8 +8,9 @@
 //! capture; neither costs the switch more than a copy of each frame.
 
 use std::collections::BTreeSet;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
+use super::wall_ns;
 use crate::capture::filter::Filter;
 use crate::capture::{Seen, Way, name_head};
 use crate::control::{CaptureInfo, CaptureRule};
@@ -239,12 +240,6 @@ fn wants(filter: &Filter, head: &[u8], rest: &[u8], len: usize) -> bool {
     let from_rest = rest.len().min(FILTERED - from_head);
     first[from_head..from_head + from_rest].copy_from_slice(&rest[..from_rest]);
     filter.matches(&first[..from_head + from_rest], len)
-}
-
-/// The other clock read of the shell: people want to know when a frame was seen by their clock.
-#[expect(clippy::disallowed_methods, reason = "one moment by two clocks, from which the core's time is told")]
-fn wall_ns() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 // A filter may look at no more than is copied for it.

@@ -6,6 +6,7 @@
 //! make us keep is one request and one answer, and one that does not read its answer within [`PATIENCE`] is
 //! dropped. With a connection go the ports that were added by it without `linger`.
 
+mod events;
 mod links;
 
 use std::os::fd::OwnedFd;
@@ -16,12 +17,15 @@ use msocket_proto::line::{Line, LineError, Received, Refusal, Reply};
 use nix::sys::epoll::{Epoll, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
 
+use self::events::Subscribers;
+use super::metrics::Metrics;
 use super::plugs::{NewPlug, PlugError, Plugs};
 use super::vde::VdeServer;
 use super::{Options, Source, interest, seeing, traffic};
 use crate::control::{
     Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station, VERSION, VlanInfo,
 };
+use crate::metrics::Snapshot;
 use crate::port::{MAX_NAME, MAX_PORTS, Port, PortId};
 use crate::switch::{PortError, Switch};
 use crate::vlan::{Egress, PortVlans, Vid};
@@ -48,6 +52,10 @@ pub(super) struct Connections {
     /// Somebody asked for the end.
     pub(super) told_to_end: bool,
     asked_for_end: Option<u32>,
+    /// Who is told what happens.
+    subscribers: Subscribers,
+    /// The mode of socket files.
+    mode: u32,
     identity: Hello,
     idle: Option<Duration>,
     started: Instant,
@@ -59,12 +67,15 @@ struct Connection {
     uid: u32,
     ports: Vec<PortId>,
     runnable: bool,
+    /// It is over once what waits is sent.
+    closing: bool,
 }
 
 /// What requests work on.
 pub(super) struct Hall<'a> {
     pub(super) switch: &'a mut Switch,
     pub(super) plugs: &'a mut Plugs,
+    pub(super) metrics: &'a mut Metrics,
     pub(super) epoll: &'a Epoll,
     pub(super) vde: &'a mut Option<VdeServer>,
 }
@@ -89,6 +100,8 @@ impl Connections {
             waiting: Vec::new(),
             told_to_end: false,
             asked_for_end: None,
+            subscribers: Subscribers::default(),
+            mode: options.mode,
             identity: Hello { version: VERSION, name: options.name.clone(), pid: std::process::id() },
             idle: options.idle,
             started: now,
@@ -118,12 +131,17 @@ impl Connections {
         if self.table.len() <= index as usize {
             self.table.resize_with(index as usize + 1, || None);
         }
-        self.table[index as usize] = Some(Connection { line, uid, ports: Vec::new(), runnable: false });
+        let (ports, runnable, closing) = (Vec::new(), false, false);
+        self.table[index as usize] = Some(Connection { line, uid, ports, runnable, closing });
         self.count += 1;
     }
 
     /// A connection can be read or written.
     pub(super) fn handle_ready(&mut self, index: u32, _events: EpollFlags) {
+        self.make_runnable(index);
+    }
+
+    fn make_runnable(&mut self, index: u32) {
         if let Some(connection) = self.connection(index).filter(|c| !c.runnable) {
             connection.runnable = true;
             self.runnable.push(index);
@@ -138,7 +156,7 @@ impl Connections {
             }
             match self.serve_one(now, index, hall) {
                 Served::Waits => {}
-                Served::Again => self.handle_ready(index, EpollFlags::empty()),
+                Served::Again => self.make_runnable(index),
                 Served::Over => self.remove(now, index, hall),
             }
         }
@@ -152,7 +170,8 @@ impl Connections {
         if !self.runnable.is_empty() {
             return Some(self.started);
         }
-        self.waiting.iter().map(|(_, since)| *since + PATIENCE).min()
+        let patience = self.waiting.iter().map(|(_, since)| *since + PATIENCE);
+        patience.chain(self.subscribers.poll_timeout()).min()
     }
 
     /// Answers the one who asked for the end.
@@ -182,6 +201,9 @@ impl Connections {
                     let _ = hall.epoll.modify(&connection.line, &mut event);
                 }
                 return Served::Waits;
+            }
+            if connection.closing {
+                return Served::Over;
             }
             if let Some(place) = place {
                 waiting.swap_remove(place);
@@ -231,14 +253,7 @@ impl Connections {
         Ok(match request {
             Request::Hello => Answer::Hello(self.identity.clone()),
             Request::Show => Answer::Show(self.show(now, hall)),
-            Request::Set { age_s, vde } => {
-                if age_s.is_some_and(|age| !(1..=1_000_000).contains(&age)) {
-                    return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
-                }
-                vde.map_or(Ok(()), |vde| super::vde::set(hall.vde, &vde, hall.epoll))?;
-                age_s.into_iter().for_each(|age| switch.set_age(Duration::from_secs(age)));
-                Answer::Done(())
-            }
+            Request::Set(settings) => seeing::set(settings, self.mode, hall)?,
             Request::PortLs => Answer::Ports(hall.ports()),
             Request::PortAdd(attach) => Answer::Added(self.add_port(now, index, attach, fds, hall)?),
             Request::PortRm { port } => {
@@ -283,6 +298,7 @@ impl Connections {
             Request::MirrorRm { to } => seeing::remove_mirror(switch, &to)?,
             Request::Capture(rule) => seeing::capture(now, index, rule, fds, hall)?,
             Request::CaptureLs => Answer::Captures(hall.plugs.captures.describe(index)),
+            Request::Events => self.subscribe(now, index, hall)?,
             about_traffic => traffic::answer(now, about_traffic, hall, &self.identity.name)?,
         })
     }
@@ -367,9 +383,23 @@ impl Connections {
             vlans: switch.vlans().count(),
             stations: switch.stations(now).count(),
             stations_refused: switch.fdb().refused(),
+            stations_learned: switch.fdb().learned(),
+            stations_moved: switch.fdb().moved(),
+            stations_aged: switch.fdb().aged(),
+            metrics: hall.metrics.address(),
             connections: self.count,
             vde: hall.vde.as_ref().map(|vde| vde.folder().to_owned()),
         }
+    }
+
+    /// The counters, for Prometheus.
+    pub(super) fn metrics_text(&self, now: Instant, hall: &Hall<'_>) -> String {
+        crate::metrics::text(Snapshot {
+            show: self.show(now, hall),
+            ports: hall.ports(),
+            vlans: hall.vlans(),
+            mirrors: seeing::mirror_list(hall.switch),
+        })
     }
 
     fn remove(&mut self, now: Instant, index: u32, hall: &mut Hall<'_>) {
@@ -377,6 +407,7 @@ impl Connections {
         let _ = hall.epoll.delete(&connection.line);
         self.waiting.retain(|(waits, _)| *waits != index);
         hall.plugs.captures.remove_of(index);
+        self.subscribers.remove(index, hall);
         for id in connection.ports {
             // The number may be another port's by now.
             if hall.plugs.plug(id).is_some_and(|plug| plug.owner == Some(index)) {
@@ -415,6 +446,7 @@ impl Hall<'_> {
                 rx_bytes: counted.rx_bytes,
                 tx_frames: counted.tx_frames,
                 tx_bytes: counted.tx_bytes,
+                stations: self.switch.fdb().of_port(id),
                 drops: counted.all_drops(),
                 shut: port.shut,
             })

@@ -24,10 +24,11 @@
 
 mod impaired;
 mod links;
+mod plug;
 mod spanning;
 
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
@@ -38,14 +39,13 @@ use super::captures::Captures;
 use super::queues::Waiting;
 use super::{Source, interest};
 use crate::offload;
-use crate::port::{DropReason, Offloads, PortId};
+use crate::port::{Offloads, PortId};
 use crate::ports::ring::Broken;
 use crate::ports::vde::FileName;
-use crate::ports::{BUFFER_LEN, Kind, Sent, Trouble, Wire, tap};
+use crate::ports::{BUFFER_LEN, Kind, Trouble, Wire, tap};
 use crate::qos::queues::PortQueues;
-use crate::switch::{Egress, PortError, Switch, Transmit};
-use crate::vlan::{PortVlans, Vid};
-use crate::vxlan::Tunnel;
+use crate::switch::{Egress, PortError, Switch};
+use crate::vlan::PortVlans;
 pub(super) use impaired::Impaired;
 use impaired::Lines;
 
@@ -576,69 +576,6 @@ impl Plugs {
         let closer = self.closer.get_or_insert_with(start_closer);
         // Without the thread the descriptor comes back in the error, and closes here.
         let _ = closer.send(fd);
-    }
-}
-
-impl Plug {
-    /// The tunnel that it is an end of.
-    pub(super) fn tunnel(&self) -> Option<&Tunnel> {
-        self.wire.tunnel()
-    }
-
-    /// As [`Plug::tunnel`], to be changed.
-    pub(super) fn tunnel_mut(&mut self) -> Option<&mut Tunnel> {
-        self.wire.tunnel_mut()
-    }
-
-    pub(super) fn kind(&self) -> Kind {
-        self.wire.kind()
-    }
-
-    fn transmit(
-        &mut self,
-        hdr: &offload::VnetHdr,
-        frame: crate::frame::Frame<'_>,
-        transmit: &Transmit,
-        vid: Option<Vid>,
-        switch: &mut Switch,
-        dead: &mut Vec<PortId>,
-    ) {
-        let (mut frames, mut bytes, mut is_dead) = (0, 0, false);
-        let Self { wire, offloads, .. } = self;
-        let cut = offload::emit(hdr, frame, transmit.edit, *offloads, |hdr, pieces| {
-            match wire.send(hdr, pieces) {
-                Sent::Bytes(n) => {
-                    frames += 1;
-                    bytes += n as u64;
-                }
-                Sent::Dropped(reason) => switch.dropped(transmit.port, reason),
-                Sent::Dead => {
-                    is_dead = true;
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
-        });
-        if cut.is_err() {
-            switch.dropped(transmit.port, DropReason::Uncuttable);
-        }
-        if frames > 0 {
-            switch.sent(transmit.port, frames, bytes);
-            if let Some(vid) = vid {
-                switch.sent_in(vid, frames, bytes);
-            }
-        }
-        if is_dead {
-            self.mark_dead(transmit.port, dead);
-        }
-    }
-
-    pub(super) fn mark_dead(&mut self, id: PortId, dead: &mut Vec<PortId>) {
-        // Some wait for another one at their other end.
-        if !self.wire.hang_up() && !self.dead {
-            self.dead = true;
-            dead.push(id);
-        }
     }
 }
 

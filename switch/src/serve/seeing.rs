@@ -1,15 +1,16 @@
-//! Requests about mirrors and captures.
+//! Requests about settings, mirrors and captures.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use msocket_proto::line::Refusal;
 
 use super::captures::MAX_CAPTURES;
 use super::connections::{Hall, refuse_port};
 use crate::capture::filter::Filter;
-use crate::control::{Answer, CaptureRule, MirrorInfo, MirrorRule};
+use crate::control::{Answer, CaptureRule, MirrorInfo, MirrorRule, Settings};
+use crate::events::Event;
 use crate::mirror::Mirror;
 use crate::port::PortId;
 use crate::ports::ring::Ring;
@@ -18,7 +19,30 @@ use crate::switch::{PortError, Switch};
 /// Ports at most that a mirror or a capture may name; whoever wants more wants all.
 const MAX_NAMED: usize = 1024;
 
+/// Changes the switch. The first that cannot be had ends it; what was changed before stays.
+pub(super) fn set(settings: Settings, mode: u32, hall: &mut Hall<'_>) -> Result<Answer, Refusal> {
+    if let Some(age_s) = settings.age_s {
+        if !(1..=1_000_000).contains(&age_s) {
+            return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
+        }
+        hall.switch.set_age(Duration::from_secs(age_s));
+    }
+    if let Some(vde) = settings.vde {
+        super::vde::set(hall.vde, &vde, hall.epoll)?;
+    }
+    if let Some(place) = settings.metrics {
+        hall.metrics.set(&place, mode, hall.epoll)?;
+        let value = hall.metrics.address().unwrap_or_else(|| "off".to_owned());
+        hall.switch.events_mut().push(Event::Setting { name: "metrics".to_owned(), value });
+    }
+    Ok(Answer::Done(()))
+}
+
 pub(super) fn mirrors(switch: &Switch) -> Answer {
+    Answer::Mirrors(mirror_list(switch))
+}
+
+pub(super) fn mirror_list(switch: &Switch) -> Vec<MirrorInfo> {
     let name = |id: PortId| switch.port(id).map(|port| port.name.clone()).unwrap_or_default();
     let info = |mirror: &Mirror| MirrorInfo {
         rule: MirrorRule {
@@ -30,7 +54,7 @@ pub(super) fn mirrors(switch: &Switch) -> Answer {
         frames: mirror.frames,
         bytes: mirror.bytes,
     };
-    Answer::Mirrors(switch.mirrors().iter().map(info).collect())
+    switch.mirrors().iter().map(info).collect()
 }
 
 pub(super) fn add_mirror(switch: &mut Switch, rule: MirrorRule) -> Result<Answer, Refusal> {

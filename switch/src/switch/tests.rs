@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use proptest::prelude::*;
 
 use super::*;
+use crate::vlan::VidSet;
 use crate::frame::{TPID, TPID_SERVICE};
 use crate::guard::{Exceed, Police};
 

@@ -2,13 +2,16 @@
 
 pub(crate) mod capture;
 pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod ls;
 pub(crate) mod manual;
+pub(crate) mod metrics;
 pub(crate) mod on;
 pub(crate) mod options;
 pub(crate) mod run;
 pub(crate) mod stack;
 pub(crate) mod switch;
+pub(crate) mod top;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};
@@ -22,6 +25,9 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Stack(args) => stack::run(args),
         Command::Switch(args) => switch::run(args),
         Command::Capture(args) => capture::run(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Metrics(args) => metrics::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),

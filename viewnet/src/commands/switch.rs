@@ -22,12 +22,13 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Subcommand};
 use msocket_proto::line::unusable;
 use switch::client::traffic::{MacAdd, MacRm};
-use switch::client::{Client, Hello};
+use switch::client::{Client, Hello, Settings};
 use switch::control::Vde;
 use switch::guard::Exceed;
 use switch::qos::rate::Rate;
 use switch::vlan::{PortVlans, Vid, VidSet};
 
+pub(crate) use self::inspect::duration;
 use self::launch::ensure_default;
 use crate::commands::options::file_mode;
 use crate::exit::{Exit, Failure, call_failed};
@@ -71,6 +72,9 @@ enum Command {
         /// Forget stations silent for so many seconds
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
         age: Option<u64>,
+        /// Give the counters to Prometheus, over HTTP on a Unix socket or on loopback
+        #[arg(long, value_name = "unix:PATH|127.0.0.1:PORT|off")]
+        metrics: Option<String>,
         #[command(flatten)]
         vde: VdeOptions,
         /// Let VDE's programs plug in no more; those that did stay
@@ -384,9 +388,10 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Serve(_) => {}
         Command::Ls { json } => inspect::ls(&runtime, json)?,
         Command::Show { target, json } => inspect::show(&target, &runtime, json)?,
-        Command::Set { target, age, vde, no_vde, stp } => {
+        Command::Set { target, age, vde, no_vde, metrics, stp } => {
             let nowhere = no_vde.then_some(Vde { path: None, mode: vde.vde_mode, group: None });
-            change::set(&target, &runtime, age, vde.resolve()?.or(nowhere), &stp)?;
+            let settings = Settings { age_s: age, metrics, vde: vde.resolve()?.or(nowhere) };
+            change::set(&target, &runtime, settings, &stp)?;
         }
         Command::Stp { target, json } => stp::show(&target, &runtime, json)?,
         Command::Down { target } => change::down(&target, &runtime)?,

@@ -65,6 +65,7 @@ pub(super) fn here(args: &Args, filter: &Filter) -> Result<Exit, Failure> {
     })?;
     let mut output = Output::open(args)?;
     let wait = Wait::new(listener.as_fd()).map_err(|e| failed(e.into()))?;
+    eprintln!("viewnet: capturing {}", args.target);
     let direction: Direction = args.direction.into();
     let mut buffer = vec![0; BUFFER_LEN];
     let mut lost = 0;

@@ -35,6 +35,8 @@ pub(super) fn run(
     let failed = |e: nix::Error| Failure::io("cannot wait for frames", &e.into());
     let wait = Wait::new(captured.ring().as_fd()).map_err(failed)?;
     wait.end_with(captured.client().line()).map_err(failed)?;
+    // For scripts that start what they want to see.
+    eprintln!("viewnet: capturing {}", args.target);
     let broken = |e: switch::ports::ring::Broken| Failure::new("the capture ended", e).hint("begin it again");
     let mut buffer = vec![0; BUFFER_LEN];
     'capture: loop {

@@ -4,8 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use clap::ArgGroup;
 use switch::client::traffic::{MacAdd, MacRm, PortOpen, VlanSet};
-use switch::client::{MacFilter, Request};
-use switch::control::Vde;
+use switch::client::{MacFilter, Request, Settings};
 use switch::guard::Police;
 use switch::link::Link;
 use switch::vlan::Vid;
@@ -61,18 +60,22 @@ pub(super) struct PortAdd {
 pub(super) fn set(
     target: &Target,
     runtime: &Runtime,
-    age_s: Option<u64>,
-    vde: Option<Vde>,
+    mut settings: Settings,
     stp: &stp::Set,
 ) -> Result<(), Failure> {
     let what = "cannot change the switch";
-    let (is_plain, change) = (age_s.is_some() || vde.is_some(), stp.change());
-    if !is_plain && change.is_none() {
-        return Err(Failure::new(what, "nothing to change was given")
-            .hint("give --age, --vde, --no-vde, or what `viewnet switch set --help` lists"));
+    // The switch has a folder of its own.
+    if let Some(path) = settings.metrics.as_deref().and_then(|place| place.strip_prefix("unix:")) {
+        let path = std::path::absolute(path).map_err(|e| Failure::io("cannot use the path", &e))?;
+        settings.metrics = Some(format!("unix:{}", path.display()));
     }
-    if is_plain {
-        request(target, runtime, what, &Request::Set { age_s, vde })?;
+    let change = stp.change();
+    if settings == Settings::default() && change.is_none() {
+        return Err(Failure::new(what, "nothing to change was given")
+            .hint("`viewnet switch set --help` lists what can be given"));
+    }
+    if settings != Settings::default() {
+        request(target, runtime, what, &Request::Set(settings))?;
     }
     change.map_or(Ok(()), |change| {
         request(target, runtime, "cannot change the spanning tree", &Request::StpSet(change))

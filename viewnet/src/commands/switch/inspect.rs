@@ -34,6 +34,11 @@ struct Shown {
     age_s: u64,
     stations: usize,
     stations_refused: u64,
+    stations_learned: u64,
+    stations_moved: u64,
+    stations_aged: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<String>,
     connections: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     stp: Option<StpTree>,
@@ -98,6 +103,10 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
         age_s: show.age_s,
         stations: show.stations,
         stations_refused: show.stations_refused,
+        stations_learned: show.stations_learned,
+        stations_moved: show.stations_moved,
+        stations_aged: show.stations_aged,
+        metrics: show.metrics,
         connections: show.connections,
         // A switch that runs since before there was one does not know the question.
         stp: client.stp().ok(),
@@ -110,7 +119,7 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
     }
     let idle = shown.idle_s.map_or_else(|| "never".to_owned(), |s| format!("when unused for {s} s"));
     print(&format!(
-        "name      {}\nsocket    {}{}\nprocess   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\ntree      {}\n\n{}\n{}",
+        "name      {}\nsocket    {}{}\nprocess   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\ntree      {}\n{}\n{}\n{}",
         shown.name,
         shown.path.display(),
         shown.vde.as_ref().map(|folder| format!("\nVDE       {}", folder.display())).unwrap_or_default(),
@@ -123,6 +132,7 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
             n => format!(", {n} not learned for want of room"),
         },
         shown.stp.as_ref().map_or_else(|| "unknown".to_owned(), stp::in_short),
+        shown.metrics.as_ref().map_or_else(String::new, |place| format!("counters  {place}\n")),
         port_table(&shown.ports),
         vlan_table(&shown.vlans),
     ))
@@ -202,7 +212,7 @@ pub(super) fn word(thing: impl Serialize) -> String {
 }
 
 /// Seconds in the two largest units.
-pub(super) fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
