@@ -2,11 +2,12 @@
 //!
 //! # Theory of operation
 //! One thread, one epoll. Ready ports are served in turn, at most `plugs::BATCH` frames each, and every frame is
-//! written to its egress ports at once, so nothing is queued here but what an impaired link delays: the queues are the
-//! kernel's. Control connections are served between the ports' turns and never waited for. [`Server::new`] takes the
-//! path, so that whoever started the switch learns of an error before it is sent to the background; [`Server::run`] returns when
-//! the switch is told to end (`down`, SIGTERM, SIGINT), was idle for long enough, or lost its watcher: a
-//! descriptor, given by whoever hosts it, that hangs up when the process is gone that would clear up behind it.
+//! written to its egress ports at once, so nothing is queued here but what an impaired link delays: the queues are
+//! the kernel's. Control connections are served between the ports' turns and never waited for. [`Server::new`]
+//! takes the path, so that whoever started the switch learns of an error before it is sent to the background;
+//! [`Server::run`] returns when the switch is told to end (`down`, SIGTERM, SIGINT), was idle for long enough, or
+//! lost its watcher: a descriptor, given by whoever hosts it, that hangs up when the process is gone that would
+//! clear up behind it.
 //!
 //! **Taking and leaving a path.** Two may start the same switch at once, and one may connect just as the
 //! switch decides to end. Both ends hold flock(2) on the folder while they change the path
