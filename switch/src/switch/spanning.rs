@@ -75,8 +75,8 @@ impl Switch {
                 ids.into_iter().for_each(|id| self.enter_tree(id));
             }
             (Some(_), false) => {
-                self.spanning.bridge = None;
                 let ids: Vec<PortId> = self.closed().map(|(id, _)| id).collect();
+                self.spanning.bridge = None;
                 ids.into_iter().for_each(|id| self.set_state(id, State::Forwarding));
             }
         }
