@@ -88,6 +88,8 @@ enum Source {
     Listener,
     Signal,
     Watcher,
+    /// Something is due in an impaired link.
+    Timer,
     Port(PortId),
     Connection(u32),
 }
@@ -98,6 +100,7 @@ impl Source {
             Self::Listener => 0,
             Self::Signal => 1,
             Self::Watcher => 2,
+            Self::Timer => 3,
             Self::Port(id) => 1 << 32 | id.index() as u64,
             Self::Connection(index) => 2 << 32 | u64::from(index),
         }
@@ -109,6 +112,7 @@ impl Source {
             (2, index) => Self::Connection(index),
             (_, 0) => Self::Listener,
             (_, 1) => Self::Signal,
+            (_, 3) => Self::Timer,
             _ => Self::Watcher,
         }
     }
@@ -184,6 +188,7 @@ impl Server {
                 return Ok(());
             }
             self.rest();
+            self.plugs.set_timer(now);
             let waiting = self.plugs.arm();
             let ready = self.wait(&mut events, now, waiting)?;
             now = self::now();
@@ -195,6 +200,8 @@ impl Server {
                     Source::Connection(index) => self.connections.handle_ready(index, event.events()),
                     Source::Listener => self.accept(now),
                     Source::Watcher => self.connections.told_to_end = true,
+                    // What it is for is done in every round.
+                    Source::Timer => {}
                     Source::Signal => {
                         let _ = self.signals.read_signal();
                         self.connections.told_to_end = true;
@@ -353,6 +360,7 @@ mod tests {
             Source::Listener,
             Source::Signal,
             Source::Watcher,
+            Source::Timer,
             Source::Port(PortId::new(7)),
             Source::Connection(9),
         ] {

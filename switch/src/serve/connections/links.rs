@@ -27,7 +27,7 @@ pub(super) fn answer(now: Instant, request: Request, hall: &mut Hall<'_>) -> Res
         }
         Request::Impair(change) => {
             let id = find(hall, &change.port)?;
-            hall.plugs.impair(id, &change, random_u64());
+            hall.plugs.impair(id, &change, random_u64(), hall.epoll);
             Ok(Answer::Done(()))
         }
         Request::ImpairLs => {
