@@ -4,7 +4,7 @@
 # the outage.
 # Usage: bench/rstp.sh [VIEWNET]; needs user namespaces, iproute2 and ping.
 set -eu
-VIEWNET=$(realpath "${1:-${VIEWNET_BIN:-target/release/viewnet}}")
+VIEWNET=$(realpath "${1:-${VIEWNET:-$(dirname "$0")/../target/release/viewnet}}")
 if [ "${VIEWNET_RSTP_INNER:-}" = "" ]; then
     export VIEWNET_RSTP_INNER=1
     exec unshare --map-root-user --net --mount --pid --fork --kill-child "$0" "$VIEWNET"

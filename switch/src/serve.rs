@@ -2,12 +2,12 @@
 //!
 //! # Theory of operation
 //! One thread, one epoll. Ready ports are served in turn, at most `plugs::BATCH` frames each, and every frame is
-//! written to its egress ports at once, so nothing is queued here: the queues are the kernel's, but for ports that were
-//! given some (`queues`), and links that are to delay frames. Control connections are served between the ports' turns and
-//! never waited for. [`Server::new`] takes the path, so that
-//! whoever started the switch learns of an error before it is sent to the background; [`Server::run`] returns when
-//! the switch is told to end (`down`, SIGTERM, SIGINT), was idle for long enough, or lost its watcher: a
-//! descriptor, given by whoever hosts it, that hangs up when the process is gone that would clear up behind it.
+//! written to its egress ports at once, so nothing is queued here: the queues are the kernel's, but for ports that
+//! were given some (`queues`), and links that are to delay frames. Control connections are served between the ports'
+//! turns and never waited for. [`Server::new`] takes the path, so that whoever started the switch learns of an error
+//! before it is sent to the background; [`Server::run`] returns when the switch is told to end (`down`, SIGTERM,
+//! SIGINT), was idle for long enough, or lost its watcher: a descriptor, given by whoever hosts it, that hangs up when
+//! the process is gone that would clear up behind it.
 //!
 //! **Taking and leaving a path.** Two may start the same switch at once, and one may connect just as the
 //! switch decides to end. Both ends hold flock(2) on the folder while they change the path
@@ -98,6 +98,8 @@ enum Source {
     Listener,
     Signal,
     Watcher,
+    /// Something is due in an impaired link.
+    Timer,
     Port(PortId),
     Connection(u32),
     /// A port's second descriptor.
@@ -115,11 +117,12 @@ impl Source {
             Self::Listener => 0,
             Self::Signal => 1,
             Self::Watcher => 2,
+            Self::Timer => 3,
+            Self::VdeListener => 4,
             Self::Port(id) => 1 << 32 | id.index() as u64,
             Self::Connection(index) => 2 << 32 | u64::from(index),
             Self::Lifeline(id) => 3 << 32 | id.index() as u64,
             Self::VdeClient(index) => 4 << 32 | u64::from(index),
-            Self::VdeListener => 3,
             Self::Metrics(index) => 5 << 32 | u64::from(index),
         }
     }
@@ -130,10 +133,11 @@ impl Source {
             (2, index) => Self::Connection(index),
             (3, index) => Self::Lifeline(PortId::new(index)),
             (4, index) => Self::VdeClient(index),
-            (_, 3) => Self::VdeListener,
             (5, index) => Self::Metrics(index),
             (_, 0) => Self::Listener,
             (_, 1) => Self::Signal,
+            (_, 3) => Self::Timer,
+            (_, 4) => Self::VdeListener,
             _ => Self::Watcher,
         }
     }
@@ -221,6 +225,7 @@ impl Server {
                 return Ok(());
             }
             self.rest();
+            self.plugs.set_timer(now);
             let waiting = self.plugs.arm(&self.epoll);
             let ready = self.wait(&mut events, now, waiting)?;
             now = self::now();
@@ -240,6 +245,8 @@ impl Server {
                     Source::Metrics(index) => self.metrics.handle_ready(now, index, &self.epoll),
                     Source::Listener => self.accept(now),
                     Source::Watcher => self.connections.told_to_end = true,
+                    // What it is for is done in every round.
+                    Source::Timer => {}
                     Source::Signal => {
                         let _ = self.signals.read_signal();
                         self.connections.told_to_end = true;
@@ -418,6 +425,7 @@ mod tests {
             Source::Listener,
             Source::Signal,
             Source::Watcher,
+            Source::Timer,
             Source::Port(PortId::new(7)),
             Source::Connection(9),
             Source::Lifeline(PortId::new(7)),

@@ -428,12 +428,12 @@ impl Switch {
         offloads: Offloads,
     ) -> Result<PortId, PortError> {
         self.check_name(name)?;
-        let id = match self.free.pop() {
+        let most = if self.stp().is_some() { stp::MAX_PORTS } else { MAX_PORTS };
+        let free = self.free.iter().rposition(|&index| (index as usize) < most);
+        let id = match free.map(|at| self.free.swap_remove(at)) {
             Some(index) => PortId::new(index),
-            None if self.stp().is_some() && self.ports.len() >= stp::MAX_PORTS => {
-                return Err(PortError::NoNumber);
-            }
             None if self.ports.len() >= MAX_PORTS => return Err(PortError::Full),
+            None if self.ports.len() >= most => return Err(PortError::NoNumber),
             None => {
                 let index = self.ports.len() as u32;
                 self.ports.push(None);

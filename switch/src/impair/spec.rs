@@ -3,7 +3,9 @@
 //! # Theory of operation
 //! One state is a list of properties:
 //!
-//!     delay 20ms normal 5ms, loss 1%, duplicate 0.1%, corrupt 0.01%, reorder 2%, rate 10M, mtu 1400, capacity 64k
+//! ```text
+//! delay 20ms normal 5ms, loss 1%, duplicate 0.1%, corrupt 0.01%, reorder 2%, rate 10M, mtu 1400, capacity 64k
+//! ```
 //!
 //! `delay` is constant, or varies: `uniform 5ms` by at most so much, `normal 5ms` with that standard deviation; or
 //! `delay table 1ms/1ms/2ms/30ms`, one of these, each as likely. `loss` is a share of the frames, or comes in bursts:
@@ -11,7 +13,9 @@
 //! again, and those of losing a frame while bad (100%) and while good (0%). Several states make a Markov chain,
 //! which takes a step at every interval; what no arrow takes elsewhere stays:
 //!
-//!     state good: delay 5ms; state bad: delay 50ms, loss 30%; every 100ms: good>bad 5%, bad>good 20%
+//! ```text
+//! state good: delay 5ms; state bad: delay 50ms, loss 30%; every 100ms: good>bad 5%, bad>good 20%
+//! ```
 //!
 //! The text is what goes through the control protocol, and [`Spec`]'s display is read back as the same.
 

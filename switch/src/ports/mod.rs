@@ -450,6 +450,14 @@ impl Wire {
         }
     }
 
+    /// How fast its link is, in Mb/s, if somebody knows.
+    pub fn speed(&self) -> Option<u32> {
+        match (&self.end, self.kind) {
+            (End::Fd(fd), Kind::Packet) => packet::speed(fd.as_fd()),
+            _ => None,
+        }
+    }
+
     /// The descriptor, to be closed; that of a ring is closed at once.
     pub fn into_fd(self) -> Option<OwnedFd> {
         match self.end {

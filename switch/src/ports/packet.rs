@@ -71,6 +71,14 @@ pub(crate) fn is_running(fd: BorrowedFd<'_>) -> bool {
     flags.map_or_else(|_| !is_orphan(fd), |flags| flags & libc::IFF_RUNNING as u16 != 0)
 }
 
+/// How fast the interface is, in Mb/s, if its driver says.
+pub(crate) fn speed(fd: BorrowedFd<'_>) -> Option<u32> {
+    let name = sys::packet_ifindex(fd).and_then(|at| sys::interface_name(fd, at)).ok()?;
+    let mbps = sys::interface_speed(fd, name).ok()?;
+    // SPEED_UNKNOWN is all ones (linux/ethtool.h).
+    (1..u32::MAX).contains(&mbps).then_some(mbps)
+}
+
 /// Takes one frame into `buffer`, tag and all.
 ///
 /// # Errors

@@ -170,6 +170,36 @@ pub(crate) fn interface_flags(fd: BorrowedFd<'_>, name: [u8; libc::IFNAMSIZ]) ->
     Ok(req.flags)
 }
 
+/// SIOCETHTOOL, ETHTOOL_GSET: the speed of the interface of this name, in Mb/s (include/uapi/linux/ethtool.h).
+pub(crate) fn interface_speed(fd: BorrowedFd<'_>, name: [u8; libc::IFNAMSIZ]) -> io::Result<u32> {
+    const ETHTOOL_GSET: u32 = 1;
+    /// `struct ethtool_cmd`; what is not looked at is `a`, `b` and `c`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Command {
+        cmd: u32,
+        a: [u32; 2],
+        speed: u16,
+        b: [u16; 7],
+        speed_hi: u16,
+        c: [u16; 7],
+    }
+    const _: () = assert!(size_of::<Command>() == 44);
+    /// `struct ifreq` with its union as a pointer, padded to its size.
+    #[repr(C)]
+    struct Request {
+        name: [u8; libc::IFNAMSIZ],
+        data: *mut Command,
+        rest: [u64; 2],
+    }
+    let mut command = Command { cmd: ETHTOOL_GSET, ..Command::default() };
+    let mut request = Request { name, data: &raw mut command, rest: [0; 2] };
+    const SIOCETHTOOL: c_ulong = 0x8946;
+    // SAFETY: the kernel reads one `struct ifreq`, and reads and writes the `struct ethtool_cmd` it points to.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) })?;
+    Ok(u32::from(command.speed_hi) << 16 | u32::from(command.speed))
+}
+
 /// Where a frame was heard (`struct sockaddr_ll`, packet(7)).
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Address {

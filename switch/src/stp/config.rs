@@ -77,11 +77,20 @@ impl Default for Times {
     }
 }
 
+/// The largest path cost (table 17-3).
+const MAX_COST: u32 = 200_000_000;
+
+/// What a link of this speed, in Mb/s, costs (table 17-3); 10 Gb/s if it is unknown, as fast as the kernel says that
+/// a veth or a TAP is.
+pub fn cost_of_speed(mbps: Option<u32>) -> u32 {
+    (20_000_000 / mbps.unwrap_or(10_000).max(1)).clamp(1, MAX_COST)
+}
+
 /// A port's parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortConfig {
-    /// What the link costs, 1 to 200,000,000.
-    pub cost: u32,
+    /// What the link costs, 1 to 200,000,000; `None`: according to its speed.
+    pub cost: Option<u32>,
     /// 0 to 240 in steps of 16.
     pub priority: u8,
     /// Is it the edge?
@@ -95,10 +104,9 @@ pub struct PortConfig {
 }
 
 impl Default for PortConfig {
-    /// The cost is that of 10 Gb/s (table 17-3): as fast as the kernel says a veth or a TAP is.
     fn default() -> Self {
         Self {
-            cost: 2_000,
+            cost: None,
             priority: 128,
             edge: Edge::Auto,
             point_to_point: true,
@@ -192,7 +200,7 @@ impl Change {
 /// A change of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PortChange {
-    /// See [`PortConfig::cost`].
+    /// See [`PortConfig::cost`]; 0 is for: according to the speed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<u32>,
     /// See [`PortConfig::priority`].
@@ -222,15 +230,15 @@ impl PortChange {
     /// The first value that the standard forbids.
     pub fn apply(&self, old: PortConfig) -> Result<PortConfig, BadValue> {
         let new = PortConfig {
-            cost: self.cost.unwrap_or(old.cost),
+            cost: self.cost.map_or(old.cost, |cost| (cost > 0).then_some(cost)),
             priority: self.priority.unwrap_or(old.priority),
             edge: self.edge.unwrap_or(old.edge),
             point_to_point: self.point_to_point.unwrap_or(old.point_to_point),
             bpdu_guard: self.bpdu_guard.unwrap_or(old.bpdu_guard),
             root_guard: self.root_guard.unwrap_or(old.root_guard),
         };
-        if !(1..=200_000_000).contains(&new.cost) {
-            return Err(BadValue::Cost(new.cost));
+        if let Some(cost) = new.cost.filter(|cost| !(1..=MAX_COST).contains(cost)) {
+            return Err(BadValue::Cost(cost));
         }
         if new.priority & 0x0F != 0 {
             return Err(BadValue::PortPriority(new.priority));
@@ -344,7 +352,9 @@ mod tests {
         assert_eq!(change(fast).unwrap().forward_delay_s, 4);
         let port = PortChange { priority: Some(17), ..PortChange::default() };
         assert_eq!(port.apply(PortConfig::default()), Err(BadValue::PortPriority(17)));
-        let port = PortChange { cost: Some(0), ..PortChange::default() };
-        assert_eq!(port.apply(PortConfig::default()), Err(BadValue::Cost(0)));
+        let costs = [Some(10), Some(1_000), Some(0), None].map(cost_of_speed);
+        assert_eq!(costs, [2_000_000, 20_000, 20_000_000, 2_000]);
+        let port = PortChange { cost: Some(200_000_001), ..PortChange::default() };
+        assert_eq!(port.apply(PortConfig::default()), Err(BadValue::Cost(200_000_001)));
     }
 }

@@ -41,6 +41,9 @@ pub use config::BadValue;
 pub const MAX_PORTS: usize = 4095;
 /// The unit of all timers.
 const TICK: Duration = Duration::from_secs(1);
+/// BPDUs from one port in one tick that are looked at: a bridge sends ten at most (table 17-1), and whoever sends
+/// without end shall not keep us busy.
+const MAX_HEARD: u32 = 100;
 /// Rounds over all ports after one event; a handful is the most that was seen. The limit is for mistakes.
 const MAX_ROUNDS: usize = 64;
 
@@ -95,6 +98,11 @@ impl Bridge {
     pub fn handle_frame(&mut self, now: Instant, id: PortId, frame: &[u8]) {
         self.now = now;
         let Some(port) = self.ports.get_mut(id.index()).and_then(Option::as_mut) else { return };
+        port.heard += 1;
+        if port.heard > MAX_HEARD {
+            port.bad_bpdus += 1;
+            return;
+        }
         let bpdu = match Bpdu::parse(frame) {
             Ok(bpdu) => bpdu,
             Err(reason) => {
@@ -191,6 +199,18 @@ impl Bridge {
         true
     }
 
+    /// A port's link has this speed, in Mb/s, or an unknown one.
+    pub fn set_speed(&mut self, now: Instant, id: PortId, mbps: Option<u32>) {
+        self.now = now;
+        let Self { ports, shared, .. } = self;
+        let Some(port) = ports.get_mut(id.index()).and_then(Option::as_mut) else { return };
+        let cost = config::cost_of_speed(mbps);
+        if std::mem::replace(&mut port.speed_cost, cost) != cost {
+            port.ask_reselect(shared);
+            self.run(Some(id));
+        }
+    }
+
     /// Changes the bridge. Another protocol makes all ports begin anew.
     pub fn set_config(&mut self, now: Instant, config: Config) {
         self.now = now;
@@ -203,6 +223,7 @@ impl Bridge {
                 port.uncount(&mut self.shared);
                 let mut new = Port::new(port.id, port.config, port.link, &self.shared);
                 (new.told, new.rx_bpdus, new.tx_bpdus) = (port.told, port.rx_bpdus, port.tx_bpdus);
+                new.speed_cost = port.speed_cost;
                 new.count(&mut self.shared);
                 **port = new;
             } else {
@@ -368,7 +389,7 @@ fn report_port(port: &Port, name: String) -> PortTree {
         name,
         role: port.role,
         state: port.state(),
-        cost: port.config.cost,
+        cost: port.cost(),
         id: number(port.number),
         protocol: if port.send_rstp { Protocol::Rstp } else { Protocol::Stp },
         link: port.link,

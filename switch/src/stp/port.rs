@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 
 use super::bpdu::{Bpdu, BridgeId, FRAME_LEN, Message, Role, Times, Vector};
-use super::config::{Config, Edge, PortConfig, Protocol, State};
+use super::config::{Config, Edge, PortConfig, Protocol, State, cost_of_speed};
 use crate::frame::Mac;
 use crate::port::PortId;
 
@@ -101,11 +101,15 @@ pub(super) struct Port {
     /// Priority and number, as in BPDUs.
     pub(super) number: u16,
     pub(super) link: bool,
+    /// What its link costs by its speed.
+    pub(super) speed_cost: u32,
     /// A BPDU shut it.
     pub(super) shut: bool,
     pub(super) rx_bpdus: u64,
     pub(super) tx_bpdus: u64,
     pub(super) bad_bpdus: u64,
+    /// BPDUs in this second.
+    pub(super) heard: u32,
     /// What [`Shared`] counts this port as.
     pub(super) counted: Counted,
     /// The state that was last told.
@@ -178,6 +182,7 @@ impl Port {
             id,
             config,
             link,
+            speed_cost: cost_of_speed(None),
             port_times: times,
             designated_times: times,
             fd_while: times.max_age,
@@ -195,6 +200,11 @@ impl Port {
         port.set_number();
         port.port_enabled = link;
         port
+    }
+
+    /// What its link costs.
+    pub(super) fn cost(&self) -> u32 {
+        self.config.cost.unwrap_or(self.speed_cost)
     }
 
     /// After a change of its priority.
@@ -229,6 +239,7 @@ impl Port {
 
     /// A second passed (port timers machine, 17.22).
     pub(super) fn tick(&mut self) {
+        self.heard = 0;
         for timer in [
             &mut self.edge_delay_while,
             &mut self.fd_while,

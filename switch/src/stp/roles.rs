@@ -74,7 +74,7 @@ fn best(shared: &Shared, ports: &[Option<Box<Port>>]) -> Root {
         if port.info_is != InfoIs::Received || is_own(heard.bridge, shared) || port.config.root_guard {
             continue;
         }
-        let path = Vector { cost: heard.cost.saturating_add(port.config.cost), ..heard };
+        let path = Vector { cost: heard.cost.saturating_add(port.cost()), ..heard };
         if (path, port.number) < best {
             best = (path, port.number);
             root = Root {

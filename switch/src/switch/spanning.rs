@@ -75,8 +75,8 @@ impl Switch {
                 ids.into_iter().for_each(|id| self.enter_tree(id));
             }
             (Some(_), false) => {
-                self.spanning.bridge = None;
                 let ids: Vec<PortId> = self.closed().map(|(id, _)| id).collect();
+                self.spanning.bridge = None;
                 ids.into_iter().for_each(|id| self.set_state(id, State::Forwarding));
             }
         }
@@ -98,9 +98,19 @@ impl Switch {
         Ok(())
     }
 
-    /// A port's link went up or down.
-    pub fn set_link(&mut self, now: Instant, id: PortId, up: bool) {
-        if self.spanning.bridge.as_mut().is_some_and(|bridge| bridge.set_link(now, id, up)) {
+    /// A port's link went up or down; true if that was new.
+    pub fn set_link(&mut self, now: Instant, id: PortId, up: bool) -> bool {
+        let new = self.spanning.bridge.as_mut().is_some_and(|bridge| bridge.set_link(now, id, up));
+        if new {
+            self.obey();
+        }
+        new
+    }
+
+    /// A port's link has this speed, in Mb/s, or an unknown one.
+    pub fn set_speed(&mut self, now: Instant, id: PortId, mbps: Option<u32>) {
+        if let Some(bridge) = &mut self.spanning.bridge {
+            bridge.set_speed(now, id, mbps);
             self.obey();
         }
     }
@@ -168,10 +178,20 @@ impl Switch {
 
     /// Does what the spanning tree says.
     fn obey(&mut self) {
+        let mut flushed = Vec::new();
         while let Some(event) = self.spanning.bridge.as_mut().and_then(|bridge| bridge.poll_event()) {
             match event {
                 Event::State(id, state) => self.set_state(id, state),
-                Event::Flush(id) => self.fdb.forget_learned(id),
+                Event::Flush(id) => flushed.push(id),
+            }
+        }
+        match flushed[..] {
+            [] => {}
+            [id] => self.fdb.forget_learned(id),
+            // Often all ports but one: the table is searched once.
+            _ => {
+                flushed.sort_unstable();
+                self.fdb.retain(|_, _, entry| entry.pinned || flushed.binary_search(&entry.port).is_err());
             }
         }
     }

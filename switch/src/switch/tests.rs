@@ -5,9 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use proptest::prelude::*;
 
 use super::*;
-use crate::vlan::VidSet;
 use crate::frame::{TPID, TPID_SERVICE};
 use crate::guard::{Exceed, Police};
+use crate::stp::config::{Change, Edge, PortChange};
+use crate::vlan::VidSet;
 
 #[expect(clippy::disallowed_methods, reason = "a test needs some instant to start from")]
 fn start() -> Instant {
@@ -188,6 +189,60 @@ fn a_vlan_keeps_its_rate_on_all_ports_together() {
     s.remove_vlan(vid(1)).unwrap_err();
     s.set_vlan_police(vid(1), None);
     assert_eq!(send(&mut s, later, ids[0], &frame(0xFF, 1, None)).len(), 2);
+}
+
+#[test]
+fn the_spanning_tree_opens_and_closes_ports() {
+    let (now, mut s) = (start(), Switch::new(Duration::from_secs(300)));
+    s.set_address(Mac([2, 0, 0, 0, 0, 1]));
+    let trunk = PortVlans::Trunk { native: Some(vid(1)), allowed: VidSet::all() };
+    let p: Vec<PortId> = [access(1), trunk, access(1)]
+        .into_iter()
+        .zip(["a", "b", "c"])
+        .map(|(rules, name)| s.add_port(name, rules, Offloads::ALL).unwrap())
+        .collect();
+    assert_eq!(send(&mut s, now, p[0], &frame(0xFF, 1, None)).len(), 2);
+    s.set_stp_port(now, p[2], &PortChange { edge: Some(Edge::On), ..PortChange::default() }).unwrap();
+    s.set_stp(now, &Change { enabled: Some(true), ..Change::default() }).unwrap();
+    assert_eq!(s.stations(now).count(), 0, "they may be elsewhere");
+    // The edge port forwards at once, the others neither take nor give.
+    assert_eq!(send(&mut s, now, p[2], &frame(0xFF, 3, None)), []);
+    assert_eq!(send(&mut s, now, p[0], &frame(3, 1, None)), []);
+    assert_eq!(s.port(p[0]).unwrap().counters.drops(DropReason::Blocked), 1);
+    assert_eq!(s.members(vid(1)).count(), 3, "they are members nevertheless");
+    assert_eq!(s.vlans().collect::<Vec<_>>(), [vid(1)]);
+    // BPDUs are written, and heard, and not counted as dropped.
+    let (to, bpdu) = s.poll_bpdu().unwrap();
+    let before = s.port(to).unwrap().counters.all_drops();
+    s.handle_frame(now, to, &VnetHdr::default(), &bpdu, &mut Egress::new());
+    assert_eq!(s.port(to).unwrap().counters.all_drops(), before);
+    s.set_vlans(p[0], access(2));
+    s.set_vlans(p[0], access(1));
+    for n in 1..=5 {
+        s.handle_timeout(now + Duration::from_secs(n));
+    }
+    let now = now + Duration::from_secs(5);
+    assert_eq!(send(&mut s, now, p[0], &frame(0xFF, 1, None)).len(), 2, "nobody else was heard");
+    s.set_link(now, p[1], false);
+    assert_eq!(send(&mut s, now, p[0], &frame(0xFF, 1, None)).len(), 1);
+    s.set_stp(now, &Change { enabled: Some(false), ..Change::default() }).unwrap();
+    assert_eq!(send(&mut s, now, p[0], &frame(0xFF, 1, None)).len(), 2);
+    assert!(s.poll_bpdu().is_none());
+}
+
+#[test]
+fn the_spanning_tree_has_numbers_for_4095_ports() {
+    let (now, mut s) = (start(), Switch::new(Duration::from_secs(300)));
+    let on = Change { enabled: Some(true), ..Change::default() };
+    let ids: Vec<PortId> = (0..stp::MAX_PORTS + 1)
+        .map(|n| s.add_port(&format!("p{n}"), access(1), Offloads::ALL).unwrap())
+        .collect();
+    assert_eq!(s.set_stp(now, &on), Err(StpError::TooManyPorts));
+    s.remove_port(ids[7]).unwrap();
+    s.remove_port(ids[stp::MAX_PORTS]).unwrap();
+    s.set_stp(now, &on).unwrap();
+    assert_eq!(s.add_port("x", access(1), Offloads::ALL), Ok(ids[7]), "not the number that was free last");
+    assert_eq!(s.add_port("y", access(1), Offloads::ALL), Err(PortError::NoNumber));
 }
 
 /// Not a benchmark: a cost per port would make the larger switch slower by a factor of thousands.

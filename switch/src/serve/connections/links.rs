@@ -17,7 +17,7 @@ pub(super) fn answer(now: Instant, request: Request, hall: &mut Hall<'_>) -> Res
         Request::Stp => Ok(Answer::Tree(switch.stp_tree(now))),
         Request::StpSet(change) => {
             switch.set_stp(now, &change).map_err(|e| refuse_stp(&e))?;
-            plugs.check_links(now, switch);
+            plugs.look_at_all(now, switch);
             Ok(Answer::Done(()))
         }
         Request::StpPortSet { port, change } => {
@@ -27,7 +27,7 @@ pub(super) fn answer(now: Instant, request: Request, hall: &mut Hall<'_>) -> Res
         }
         Request::Impair(change) => {
             let id = find(hall, &change.port)?;
-            hall.plugs.impair(id, &change, random_u64());
+            hall.plugs.impair(id, &change, random_u64(), hall.epoll);
             Ok(Answer::Done(()))
         }
         Request::ImpairLs => {

@@ -12,9 +12,13 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Plug, Plugs};
+use nix::sys::epoll::{Epoll, EpollFlags};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use super::{Plug, Plugs, Source, interest};
 use crate::control::{Impair, Impairment, LineInfo};
 use crate::frame::{Frame, TagEdit};
 use crate::impair::Channel;
@@ -47,6 +51,10 @@ pub(in crate::serve) struct Impaired {
     in_flight: usize,
     /// A frame out of a queue, in one piece.
     scratch: Vec<u8>,
+    /// epoll counts milliseconds, this counts finer; started with the first impaired port.
+    timer: Option<TimerFd>,
+    /// What it is set to.
+    set_to: Option<Instant>,
 }
 
 impl Lines {
@@ -63,6 +71,17 @@ impl Impaired {
     /// When to call [`Plugs::deliver`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.due.peek().map(|Reverse((at, _))| *at)
+    }
+
+    fn start_timer(&mut self, epoll: &Epoll) -> nix::Result<()> {
+        if self.timer.is_none() {
+            let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+            let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+            // Never read: each time it goes off is an edge.
+            epoll.add(&timer, interest(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, Source::Timer))?;
+            self.timer = Some(timer);
+        }
+        Ok(())
     }
 
     /// A frame leaves by an impaired port; false if that is so on its way in only.
@@ -223,8 +242,26 @@ impl Plugs {
         }
     }
 
+    /// Sets the timer to what is due next.
+    pub(in crate::serve) fn set_timer(&mut self, now: Instant) {
+        let next = self.impaired.poll_timeout();
+        let Impaired { timer: Some(timer), set_to, .. } = &mut self.impaired else { return };
+        if let Some(at) = next.filter(|at| *set_to != Some(*at)) {
+            // Zero would turn it off.
+            let wait = at.saturating_duration_since(now).max(Duration::from_nanos(1));
+            let once = Expiration::OneShot(TimeSpec::from_duration(wait));
+            if timer.set(once, TimerSetTimeFlags::empty()).is_ok() {
+                *set_to = next;
+            }
+        }
+    }
+
     /// Changes what a port's link does to frames; `seed` is taken if none was given, now or before.
-    pub(in crate::serve) fn impair(&mut self, id: PortId, change: &Impair, seed: u64) {
+    pub(in crate::serve) fn impair(&mut self, id: PortId, change: &Impair, seed: u64, epoll: &Epoll) {
+        // Without a timer everything comes up to a millisecond late.
+        if let Err(e) = self.impaired.start_timer(epoll) {
+            log::debug!("no timer for impaired links: {e}");
+        }
         let Self { table, impaired, .. } = self;
         let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let anew = change.seed.is_some();

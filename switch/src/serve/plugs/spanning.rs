@@ -48,20 +48,35 @@ impl Plugs {
             // Nothing else is changed that might be refused.
             let _ = switch.set_stp_port(now, id, &edge);
         }
-        switch.set_link(now, id, plug.wire.is_up());
+        self.look_at(now, id, switch);
+    }
+
+    fn look_at(&self, now: Instant, id: PortId, switch: &mut Switch) {
+        if let Some(plug) = self.plug(id).filter(|_| switch.stp().is_some()) {
+            switch.set_link(now, id, plug.wire.is_up());
+            switch.set_speed(now, id, plug.wire.speed());
+        }
+    }
+
+    /// The spanning tree was changed: looks at all links, and how fast they are, if it is on.
+    pub(in crate::serve) fn look_at_all(&mut self, now: Instant, switch: &mut Switch) {
+        let ids: Vec<PortId> = switch.ports().map(|(id, _)| id).collect();
+        ids.into_iter().for_each(|id| self.look_at(now, id, switch));
+        self.check_links(now, switch);
     }
 
     /// Looks at all links, if there is a spanning tree, and says when to look again.
-    pub(in crate::serve) fn check_links(&mut self, now: Instant, switch: &mut Switch) {
+    pub(super) fn check_links(&mut self, now: Instant, switch: &mut Switch) {
         self.link_check = switch.stp().map(|_| now + LINK_CHECK);
         if self.link_check.is_none() {
             return;
         }
         for (index, plug) in self.table.iter().enumerate() {
-            if let Some(plug) = plug {
-                let id = PortId::new(index as u32);
-                let is_shut = switch.port(id).is_some_and(|port| port.shut.is_some());
-                switch.set_link(now, id, plug.wire.is_up() && !is_shut);
+            let (Some(plug), id) = (plug, PortId::new(index as u32)) else { continue };
+            let is_shut = switch.port(id).is_some_and(|port| port.shut.is_some());
+            let up = plug.wire.is_up() && !is_shut;
+            if switch.set_link(now, id, up) && up {
+                switch.set_speed(now, id, plug.wire.speed());
             }
         }
     }

@@ -64,7 +64,7 @@ pub(super) struct Set {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct PortSet {
-    /// Spanning tree: what the link costs, 1 to 200000000
+    /// Spanning tree: what the link costs, 1 to 200000000; 0: according to its speed
     #[arg(long, value_name = "N")]
     stp_cost: Option<u32>,
     /// Spanning tree: the port's priority, 0 to 240 in steps of 16
