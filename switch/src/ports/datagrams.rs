@@ -214,25 +214,34 @@ impl Datagrams {
     /// Ends a burst.
     pub(super) fn flush(&mut self) -> Flushed {
         let mut flushed = Flushed::default();
+        let mut told = false;
         loop {
-            match self.outbox.send(self.fd.as_fd()) {
+            let error = match self.outbox.send(self.fd.as_fd()) {
                 Emptied::All => return flushed,
                 Emptied::Blocked => return Flushed { blocked: true, ..flushed },
-                Emptied::Refused(e) => {
-                    flushed.refused += 1;
-                    let is_gone = matches!(
-                        e.raw_os_error(),
-                        Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ENOTCONN | libc::EPIPE)
-                    );
-                    match &self.flavour {
-                        Flavour::Vde if is_gone => flushed.dead = true,
-                        // It may be there again under its name; if not, this burst is lost.
-                        Flavour::Peer(Some(name)) if is_gone && !reconnect(&self.fd, name) => {}
-                        _ => continue,
-                    }
-                    flushed.refused += self.outbox.clear() as u32;
-                    return flushed;
+                Emptied::Refused(error) => error,
+            };
+            let gone = [libc::ECONNREFUSED, libc::ECONNRESET, libc::ENOTCONN, libc::EPIPE];
+            let is_gone = error.raw_os_error().is_some_and(|errno| gone.contains(&errno));
+            let retry = match &self.flavour {
+                Flavour::Vde => {
+                    flushed.dead |= is_gone;
+                    false
                 }
+                // It may be there again under its name.
+                Flavour::Peer(Some(name)) => is_gone && reconnect(&self.fd, name),
+                // What became of an earlier datagram.
+                Flavour::Peer(None) | Flavour::Vxlan(_) => is_gone,
+            };
+            if retry && !std::mem::replace(&mut told, true) {
+                continue;
+            }
+            flushed.refused += 1;
+            self.outbox.drop_first();
+            if is_gone {
+                // Nobody is there: the rest of the burst is lost as well.
+                flushed.refused += self.outbox.clear() as u32;
+                return flushed;
             }
         }
     }

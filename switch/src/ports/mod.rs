@@ -319,7 +319,10 @@ impl Wire {
     /// The other descriptor, and what to wait for there.
     pub fn lifeline(&self) -> Option<(BorrowedFd<'_>, EpollFlags)> {
         match &self.end {
-            End::Stream(stream) => stream.listener().map(|fd| (fd, EpollFlags::EPOLLIN)),
+            // By edges: without a free descriptor whoever waits would wake us for ever.
+            End::Stream(stream) => {
+                stream.listener().map(|fd| (fd, EpollFlags::EPOLLIN | EpollFlags::EPOLLET))
+            }
             _ => self.lifeline.as_ref().map(|fd| (fd.as_fd(), EpollFlags::EPOLLRDHUP)),
         }
     }

@@ -8,9 +8,9 @@
 //! Frames are collected and written by [`Stream::flush`]; what the socket does not take waits, at most [`BYTES`].
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 
 use super::datagrams::Flushed;
 use super::vde::FileName;
@@ -115,23 +115,15 @@ impl Stream {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes in who connected; true if that is the other end now.
+    /// Takes in who connected; true if there is another end now that was none before.
     pub(super) fn accept(&mut self) -> bool {
-        let Some(listener) = &self.listener else { return false };
-        let Ok(domain) = sys::option(listener.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN) else {
-            return false;
-        };
-        let Ok(listener) = listener.try_clone() else { return false };
-        let accepted: io::Result<OwnedFd> = match domain {
-            libc::AF_UNIX => UnixListener::from(listener).accept().map(|(stream, _)| stream.into()),
-            _ => TcpListener::from(listener).accept().map(|(stream, _)| stream.into()),
-        };
-        let Ok(connection) = accepted.and_then(|fd| Connection::new(fd, domain)) else { return false };
-        if self.connection.is_some() {
-            return false;
+        let had_one = self.connection.is_some();
+        while let Some(Ok((fd, domain))) = self.listener.as_ref().map(accept_one) {
+            if self.connection.is_none() {
+                self.connection = Connection::new(fd, domain).ok();
+            }
         }
-        self.connection = Some(connection);
-        true
+        !had_one && self.connection.is_some()
     }
 
     /// The other end is gone. True if the port waits for another one.
@@ -205,4 +197,11 @@ impl Stream {
         self.sent = 0;
         Flushed::default()
     }
+}
+
+/// A connection and its domain.
+fn accept_one(listener: &OwnedFd) -> io::Result<(OwnedFd, i32)> {
+    let domain = sys::option(listener.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN)?;
+    let fd = rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC)?;
+    Ok((fd, domain))
 }

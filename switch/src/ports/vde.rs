@@ -9,14 +9,15 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use msocket_proto::line::Refusal;
+use rustix::fs::{Mode, OFlags};
 
 use super::sys;
 use crate::vde::{ADDRESS_LEN, Request, Wanted, parse_answer, socket_name};
@@ -167,13 +168,14 @@ impl Seat {
                 None
             }
             Some(_) => {
+                // Nobody shall make us speak to a socket that is not theirs: what is judged is what is used.
                 let path = Path::new(OsStr::from_bytes(client));
-                let owner = fs::symlink_metadata(path)?.uid();
-                // Nobody shall make us speak to a socket that is not theirs.
+                let file = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                let owner = rustix::fs::fstat(&file)?.st_uid;
                 if owner != uid && uid != 0 {
                     return Err(io::ErrorKind::PermissionDenied.into());
                 }
-                data.connect(path)?;
+                data.connect(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
                 Some(owner)
             }
             None => return Err(io::ErrorKind::InvalidInput.into()),

@@ -95,7 +95,9 @@ struct Taken {
 }
 
 /// What epoll is to tell of a port's source.
-const READABLE: EpollFlags = EpollFlags::EPOLLIN;
+const READABLE: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP);
+/// Whoever shares a datagram socket has shut it down: it would be readable for ever.
+const SHUT_DOWN: EpollFlags = EpollFlags::EPOLLRDHUP.union(EpollFlags::EPOLLHUP);
 
 /// A port's descriptor and what belongs to it.
 pub(super) struct Plug {
@@ -184,9 +186,13 @@ impl Plugs {
         if plug.wire.hoards() && !std::mem::replace(&mut plug.awake, true) {
             self.awake.push(id);
         }
+        if plug.wire.is_batched() && events.intersects(SHUT_DOWN) {
+            plug.mark_dead(id, &mut self.dead);
+            return false;
+        }
         if plug.blocked && events.contains(EpollFlags::EPOLLOUT) {
             self.flush(now, id, switch);
-            if !troubled && !events.contains(READABLE) {
+            if !troubled && !events.intersects(READABLE) {
                 return false;
             }
         }
