@@ -107,8 +107,8 @@ impl FileName {
 impl FileName {
     /// The name of a socket that is bound to a path.
     pub(crate) fn of_socket(fd: impl AsFd) -> Option<Self> {
-        use rustix::net::{SocketAddrAny, SocketAddrUnix, getsockname};
-        let name = SocketAddrUnix::try_from(SocketAddrAny::from(getsockname(fd).ok()?)).ok()?;
+        use rustix::net::{SocketAddrUnix, getsockname};
+        let name = SocketAddrUnix::try_from(getsockname(fd).ok()?).ok()?;
         name.path().map(|path| Self(PathBuf::from(OsStr::from_bytes(path.to_bytes()))))
     }
 }
