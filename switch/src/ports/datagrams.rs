@@ -20,7 +20,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::outbox::{Emptied, Outbox};
-use super::vde::FileName;
 use super::{Sent, sys};
 use crate::frame::{HEADER_LEN, Mac};
 use crate::offload::Pieces;
@@ -50,8 +49,6 @@ pub(super) struct Datagrams {
     expected: usize,
     /// This moment, as far as the port was told.
     now: Option<Instant>,
-    /// The name of a Unix socket, which goes with it.
-    _name: Option<FileName>,
 }
 
 /// Whom it speaks to.
@@ -115,8 +112,7 @@ impl Datagrams {
         for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
             let _ = sys::set_option(fd.as_fd(), libc::SOL_SOCKET, option, BUFFER);
         }
-        let name = matches!(flavour, Flavour::Peer(_)).then(|| FileName::of_socket(&fd)).flatten();
-        Self { fd, outbox: Outbox::default(), flavour, expected: FEW, now: None, _name: name }
+        Self { fd, outbox: Outbox::default(), flavour, expected: FEW, now: None }
     }
 
     pub(super) fn into_fd(self) -> OwnedFd {

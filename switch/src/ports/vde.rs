@@ -11,7 +11,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -105,11 +105,14 @@ impl FileName {
 }
 
 impl FileName {
-    /// The name of a socket that is bound to a path.
+    /// The name of a socket that is bound to a path: as it was bound, so believe this of those only who may remove
+    /// what is there.
     pub(crate) fn of_socket(fd: impl AsFd) -> Option<Self> {
         use rustix::net::{SocketAddrUnix, getsockname};
         let name = SocketAddrUnix::try_from(getsockname(fd).ok()?).ok()?;
-        name.path().map(|path| Self(PathBuf::from(OsStr::from_bytes(path.to_bytes()))))
+        let path = PathBuf::from(OsStr::from_bytes(name.path()?.to_bytes()));
+        let is_socket = path.symlink_metadata().is_ok_and(|file| file.file_type().is_socket());
+        (path.is_absolute() && is_socket).then_some(Self(path))
     }
 }
 

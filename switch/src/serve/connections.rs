@@ -18,7 +18,7 @@ use super::plugs::{NewPlug, PlugError, Plugs};
 use super::vde::VdeServer;
 use super::{Options, Source, interest};
 use crate::control::{
-    Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VERSION, VlanInfo,
+    Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VERSION, Vde, VlanInfo,
 };
 use crate::port::{MAX_NAME, MAX_PORTS, Port, PortId};
 use crate::switch::{PortError, Switch};
@@ -229,14 +229,7 @@ impl Connections {
         Ok(match request {
             Request::Hello => Answer::Hello(self.identity.clone()),
             Request::Show => Answer::Show(self.show(now, hall)),
-            Request::Set { age_s, vde } => {
-                if age_s.is_some_and(|age| !(1..=1_000_000).contains(&age)) {
-                    return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
-                }
-                vde.map_or(Ok(()), |vde| super::vde::set(hall.vde, &vde, hall.epoll))?;
-                age_s.into_iter().for_each(|age| switch.set_age(Duration::from_secs(age)));
-                Answer::Done(())
-            }
+            Request::Set { age_s, vde } => Answer::Done(set(age_s, vde.as_ref(), hall)?),
             Request::PortLs => Answer::Ports(hall.ports()),
             Request::PortAdd(attach) => Answer::Added(self.add_port(index, attach, fds, hall)?),
             Request::PortRm { port } => {
@@ -315,7 +308,8 @@ impl Connections {
         hall: &mut Hall<'_>,
     ) -> Result<PortAdded, Refusal> {
         const WHAT: &str = "cannot add the port";
-        let wire = super::attach::wire(&attach, fds).map_err(|e| e.hint(super::attach::FIT))?;
+        let trusted = self.may_change_by(index);
+        let (wire, file) = super::attach::wire(&attach, fds, trusted)?;
         let name = attach.name.unwrap_or_else(|| hall.switch.free_name());
         let new = NewPlug {
             name: &name,
@@ -325,7 +319,7 @@ impl Connections {
             dying: attach.dying,
             owner: (!attach.linger).then_some(index),
             peer: super::attach::printable(&attach.peer),
-            file: None,
+            file,
         };
         let id = hall.plugs.add(new, hall.switch, hall.epoll).map_err(|e| match e {
             PlugError::Port(e) => refuse_port(&e),
@@ -440,7 +434,17 @@ impl Hall<'_> {
     }
 }
 
-pub(super) fn refuse_port(error: &PortError) -> Refusal {
+/// Changes the switch.
+fn set(age_s: Option<u64>, vde: Option<&Vde>, hall: &mut Hall<'_>) -> Result<(), Refusal> {
+    if age_s.is_some_and(|age| !(1..=1_000_000).contains(&age)) {
+        return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
+    }
+    vde.map_or(Ok(()), |vde| super::vde::set(hall.vde, vde, hall.epoll))?;
+    age_s.into_iter().for_each(|age| hall.switch.set_age(Duration::from_secs(age)));
+    Ok(())
+}
+
+fn refuse_port(error: &PortError) -> Refusal {
     let (what, errno, hint) = match error {
         PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST, "choose another"),
         PortError::BadName => ("cannot use the name", libc::EINVAL, "choose another"),

@@ -270,8 +270,8 @@ impl Plugs {
         self.trim_check = (!self.swollen.is_empty()).then(|| now + TRIM_CHECK);
     }
 
-    /// The round is over: asks the rings for their doorbells, and epoll for what can be written. True if there is something to do at once:
-    /// frames in some already, or dead ports.
+    /// The round is over: asks the rings for their doorbells, and epoll for what can be written. True if there is
+    /// something to do at once: frames in some already, or dead ports.
     pub(super) fn arm(&mut self, epoll: &Epoll) -> bool {
         self.tell_changes(epoll);
         let Self { table, awake, dead, .. } = self;
