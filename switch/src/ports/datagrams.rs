@@ -28,7 +28,7 @@ use crate::vde;
 use crate::vxlan::{Tunnel, VXLAN_HEADER_LEN};
 
 /// Longest frame over UDP, or over a Unix socket that is no plug, in bytes: a jumbo frame's MTU of 9,000, and some.
-pub const MAX_FRAME: usize = 9216 + 14 + 4;
+const MAX_FRAME: usize = 9216 + 14 + 4;
 /// Bytes from one datagram to the next where they are received: a multiple of a cache line.
 const SLOT: usize = (MAX_FRAME + VXLAN_HEADER_LEN).next_multiple_of(64);
 /// The same for plugs.

@@ -3,7 +3,7 @@
 //! # Theory of operation
 //! A *plug* is two descriptors: a datagram socket, connected to the other end's, through which the frames go, and
 //! a stream connection, which hangs up when the other end goes. [`plug`] gets one from a switch ([`crate::vde`] is
-//! the protocol); [`Seat`] is one as a switch hands it out. Names in the file system are needed for the
+//! the protocol); `Seat` is one as a switch hands it out. Names in the file system are needed for the
 //! handshake only: the client's is gone when [`plug`] returns, the switch's when its port goes, as in a vde_switch.
 
 use std::ffi::OsStr;
