@@ -183,7 +183,7 @@ impl Tunnel {
             return;
         }
         let peer = self.config.peers.iter().find(|peer| peer.ip() == ip);
-        let behind = peer.copied().unwrap_or(SocketAddr::new(ip, self.config.port));
+        let behind = peer.copied().unwrap_or_else(|| SocketAddr::new(ip, self.config.port));
         self.stations.insert(mac, Heard { behind, at: now });
     }
 

@@ -374,3 +374,40 @@ fn what_is_not_fit_is_refused() {
     }
     assert!(served.client().ports().unwrap().is_empty());
 }
+
+#[test]
+fn a_socket_that_is_shut_down_is_no_port() {
+    use rustix::net::{Shutdown, shutdown};
+
+    let served = Served::new(None);
+    for how in [Shutdown::Read, Shutdown::Both] {
+        let (near, _far) = UnixDatagram::pair().unwrap();
+        add(&served, "half", vec![near.try_clone().unwrap().into()], Attach::new(Kind::Dgram));
+        shutdown(&near, how).unwrap();
+        eventually("it goes", || port(&served, "half").is_none());
+    }
+}
+
+#[test]
+fn a_stream_of_rubbish_ends() {
+    use std::io::{Read, Write};
+
+    let served = Served::new(None);
+    let path = served.dir.path().join("stream");
+    let listener = UnixListener::bind(&path).unwrap();
+    add(&served, "stream", vec![listener.into()], Attach::new(Kind::Stream));
+    for _ in 0..3 {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(&[0, 0, 0, 20]).unwrap();
+        stream.write_all(&[0; 20]).unwrap();
+        eventually("the frame", || port(&served, "stream").unwrap().rx_frames > 0);
+        // Only one at a time.
+        let mut second = UnixStream::connect(&path).unwrap();
+        assert_eq!(second.read(&mut [0]).unwrap_or(0), 0);
+        stream.write_all(&[0xFF; 8]).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "the connection is closed");
+    }
+    assert!(port(&served, "stream").is_some());
+    served.client().call::<()>(&Request::PortRm { port: "stream".into() }).unwrap();
+    assert!(!path.exists());
+}

@@ -20,7 +20,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::outbox::{Emptied, Outbox};
-use super::vde::FileName;
 use super::{Sent, sys};
 use crate::frame::{HEADER_LEN, Mac};
 use crate::offload::Pieces;
@@ -29,7 +28,7 @@ use crate::vde;
 use crate::vxlan::{Tunnel, VXLAN_HEADER_LEN};
 
 /// Longest frame over UDP, or over a Unix socket that is no plug, in bytes: a jumbo frame's MTU of 9,000, and some.
-pub const MAX_FRAME: usize = 9216 + 14 + 4;
+const MAX_FRAME: usize = 9216 + 14 + 4;
 /// Bytes from one datagram to the next where they are received: a multiple of a cache line.
 const SLOT: usize = (MAX_FRAME + VXLAN_HEADER_LEN).next_multiple_of(64);
 /// The same for plugs.
@@ -50,8 +49,6 @@ pub(super) struct Datagrams {
     expected: usize,
     /// This moment, as far as the port was told.
     now: Option<Instant>,
-    /// The name of a Unix socket, which goes with it.
-    _name: Option<FileName>,
 }
 
 /// Whom it speaks to.
@@ -115,8 +112,7 @@ impl Datagrams {
         for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
             let _ = sys::set_option(fd.as_fd(), libc::SOL_SOCKET, option, BUFFER);
         }
-        let name = matches!(flavour, Flavour::Peer(_)).then(|| FileName::of_socket(&fd)).flatten();
-        Self { fd, outbox: Outbox::default(), flavour, expected: FEW, now: None, _name: name }
+        Self { fd, outbox: Outbox::default(), flavour, expected: FEW, now: None }
     }
 
     pub(super) fn into_fd(self) -> OwnedFd {
@@ -214,25 +210,34 @@ impl Datagrams {
     /// Ends a burst.
     pub(super) fn flush(&mut self) -> Flushed {
         let mut flushed = Flushed::default();
+        let mut told = false;
         loop {
-            match self.outbox.send(self.fd.as_fd()) {
+            let error = match self.outbox.send(self.fd.as_fd()) {
                 Emptied::All => return flushed,
                 Emptied::Blocked => return Flushed { blocked: true, ..flushed },
-                Emptied::Refused(e) => {
-                    flushed.refused += 1;
-                    let is_gone = matches!(
-                        e.raw_os_error(),
-                        Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ENOTCONN | libc::EPIPE)
-                    );
-                    match &self.flavour {
-                        Flavour::Vde if is_gone => flushed.dead = true,
-                        // It may be there again under its name; if not, this burst is lost.
-                        Flavour::Peer(Some(name)) if is_gone && !reconnect(&self.fd, name) => {}
-                        _ => continue,
-                    }
-                    flushed.refused += self.outbox.clear() as u32;
-                    return flushed;
+                Emptied::Refused(error) => error,
+            };
+            let gone = [libc::ECONNREFUSED, libc::ECONNRESET, libc::ENOTCONN, libc::EPIPE];
+            let is_gone = error.raw_os_error().is_some_and(|errno| gone.contains(&errno));
+            let retry = match &self.flavour {
+                Flavour::Vde => {
+                    flushed.dead |= is_gone;
+                    false
                 }
+                // It may be there again under its name.
+                Flavour::Peer(Some(name)) => is_gone && reconnect(&self.fd, name),
+                // What became of an earlier datagram.
+                Flavour::Peer(None) | Flavour::Vxlan(_) => is_gone,
+            };
+            if retry && !std::mem::replace(&mut told, true) {
+                continue;
+            }
+            flushed.refused += 1;
+            self.outbox.drop_first();
+            if is_gone {
+                // Nobody is there: the rest of the burst is lost as well.
+                flushed.refused += self.outbox.clear() as u32;
+                return flushed;
             }
         }
     }

@@ -4,13 +4,13 @@
 //! A [`Wire`] is a descriptor of some [`Kind`] whose nature was checked when it was plugged in. [`Wire::receive`]
 //! and [`Wire::send`] never wait: descriptors are non-blocking, sockets are told so in each call, and TAPs too
 //! where the kernel knows RWF_NOWAIT, as the one who handed the descriptor over could make it block again.
-//! A [`ring`] is memory, and its descriptor the doorbell. [Datagram sockets](datagrams) and [streams](stream)
-//! collect what is sent until [`Wire::flush`], and keep what their socket does not take.
+//! A [`ring`] is memory, and its descriptor the doorbell. Datagram sockets and streams
+//! collect what is sent until the burst ends, and keep what their socket does not take.
 //!
 //! Some have a second descriptor, the *lifeline* ([`Wire::lifeline`]): the stream connection of a VDE plug, which
 //! hangs up when the other end goes; that of a ring between two switches; the listening socket of a stream.
 
-pub mod datagrams;
+mod datagrams;
 pub mod listener;
 mod outbox;
 pub mod packet;
@@ -298,7 +298,7 @@ impl Wire {
         }
     }
 
-    /// A burst begins, to as many as `receivers`. True if it wants a [`Wire::flush`] at its end.
+    /// A burst begins, to as many as `receivers`. True if it wants a flush at its end.
     pub fn begin(&mut self, now: Instant, receivers: usize) -> bool {
         match &mut self.end {
             End::Fd(_) => return false,
@@ -333,7 +333,10 @@ impl Wire {
     /// The other descriptor, and what to wait for there.
     pub fn lifeline(&self) -> Option<(BorrowedFd<'_>, EpollFlags)> {
         match &self.end {
-            End::Stream(stream) => stream.listener().map(|fd| (fd, EpollFlags::EPOLLIN)),
+            // By edges: without a free descriptor whoever waits would wake us for ever.
+            End::Stream(stream) => {
+                stream.listener().map(|fd| (fd, EpollFlags::EPOLLIN | EpollFlags::EPOLLET))
+            }
             _ => self.lifeline.as_ref().map(|fd| (fd.as_fd(), EpollFlags::EPOLLRDHUP)),
         }
     }

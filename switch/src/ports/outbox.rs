@@ -40,7 +40,7 @@ pub(super) enum Emptied {
     All,
     /// The socket takes no more for now.
     Blocked,
-    /// The first datagram cannot be sent, and is gone.
+    /// The first datagram was not sent; see [`Outbox::drop_first`].
     Refused(io::Error),
 }
 
@@ -96,13 +96,15 @@ impl Outbox {
                 Ok(sent) => drop(waiting.drain(..sent.min(waiting.len()))),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Emptied::Blocked,
-                Err(e) => {
-                    waiting.pop_front();
-                    return Emptied::Refused(e);
-                }
+                Err(e) => return Emptied::Refused(e),
             }
         }
         Emptied::All
+    }
+
+    /// Forgets the datagram that would go next.
+    pub(super) fn drop_first(&mut self) {
+        self.waiting.pop_front();
     }
 
     /// Forgets what waits; returns how many datagrams.

@@ -7,13 +7,13 @@
 //!
 //! Frames are collected and written by [`Stream::flush`]; what the socket does not take waits, at most [`BYTES`].
 
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::datagrams::Flushed;
-use super::vde::FileName;
 use super::{Sent, sys};
 use crate::framing::{Inbox, MAX_LEN, prefix};
 use crate::offload::Pieces;
@@ -28,57 +28,19 @@ const KEPT: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Stream {
     listener: Option<OwnedFd>,
-    /// The listener's, which goes with it.
-    _name: Option<FileName>,
-    connection: Option<Connection>,
+    connection: Option<OwnedFd>,
     inbox: Inbox,
     outbox: Vec<u8>,
     sent: usize,
 }
 
-/// Either family's socket: the same calls.
-#[derive(Debug)]
-enum Connection {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
-impl Connection {
-    fn new(fd: OwnedFd, domain: i32) -> io::Result<Self> {
-        if domain == libc::AF_UNIX {
-            let stream = UnixStream::from(fd);
-            stream.set_nonblocking(true)?;
-            return Ok(Self::Unix(stream));
-        }
-        let stream = TcpStream::from(fd);
-        stream.set_nonblocking(true)?;
+/// A connection's descriptor. Each call is told not to wait, as the one who handed it over could make it block.
+fn connection(fd: OwnedFd, domain: i32) -> io::Result<OwnedFd> {
+    if domain != libc::AF_UNIX {
         // A frame waits for no other.
-        stream.set_nodelay(true)?;
-        Ok(Self::Tcp(stream))
+        sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     }
-
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => stream.read(room),
-            Self::Tcp(stream) => stream.read(room),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => stream.write(bytes),
-            Self::Tcp(stream) => stream.write(bytes),
-        }
-    }
-}
-
-impl AsFd for Connection {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Unix(stream) => stream.as_fd(),
-            Self::Tcp(stream) => stream.as_fd(),
-        }
-    }
+    Ok(fd)
 }
 
 impl Stream {
@@ -99,10 +61,9 @@ impl Stream {
             listener = Some(fd);
         } else {
             rustix::net::getpeername(&fd)?;
-            connection = Some(Connection::new(fd, domain)?);
+            connection = Some(self::connection(fd, domain)?);
         }
-        let name = listener.as_ref().and_then(FileName::of_socket);
-        Ok(Self { listener, _name: name, connection, inbox: Inbox::default(), outbox: Vec::new(), sent: 0 })
+        Ok(Self { listener, connection, inbox: Inbox::default(), outbox: Vec::new(), sent: 0 })
     }
 
     /// What frames come from, while there is somebody.
@@ -115,23 +76,15 @@ impl Stream {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes in who connected; true if that is the other end now.
+    /// Takes in who connected; true if there is another end now that was none before.
     pub(super) fn accept(&mut self) -> bool {
-        let Some(listener) = &self.listener else { return false };
-        let Ok(domain) = sys::option(listener.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN) else {
-            return false;
-        };
-        let Ok(listener) = listener.try_clone() else { return false };
-        let accepted: io::Result<OwnedFd> = match domain {
-            libc::AF_UNIX => UnixListener::from(listener).accept().map(|(stream, _)| stream.into()),
-            _ => TcpListener::from(listener).accept().map(|(stream, _)| stream.into()),
-        };
-        let Ok(connection) = accepted.and_then(|fd| Connection::new(fd, domain)) else { return false };
-        if self.connection.is_some() {
-            return false;
+        let had_one = self.connection.is_some();
+        while let Some(Ok((fd, domain))) = self.listener.as_ref().map(accept_one) {
+            if self.connection.is_none() {
+                self.connection = connection(fd, domain).ok();
+            }
         }
-        self.connection = Some(connection);
-        true
+        !had_one && self.connection.is_some()
     }
 
     /// The other end is gone. True if the port waits for another one.
@@ -153,18 +106,18 @@ impl Stream {
     /// # Errors
     /// EAGAIN when there is none; any other means the end of the stream.
     pub(super) fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
-        let connection = self.connection.as_mut().ok_or(io::ErrorKind::WouldBlock)?;
+        let connection = self.connection.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
         loop {
             if let Some(frame) = self.inbox.next_frame().map_err(io::Error::other)? {
                 let place = &mut buffer[..frame.len()];
                 place.copy_from_slice(frame);
                 return Ok(place);
             }
-            match connection.read(self.inbox.space()) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(len) => self.inbox.filled(len),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+            match rustix::net::recv(connection, self.inbox.space(), RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok((len, _)) => self.inbox.filled(len),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
             }
         }
     }
@@ -189,12 +142,13 @@ impl Stream {
 
     /// Writes what was collected.
     pub(super) fn flush(&mut self) -> Flushed {
-        let Some(connection) = &mut self.connection else { return Flushed::default() };
+        let Some(connection) = &self.connection else { return Flushed::default() };
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         while self.sent < self.outbox.len() {
-            match connection.write(&self.outbox[self.sent..]) {
+            match rustix::net::send(connection, &self.outbox[self.sent..], flags) {
                 Ok(len) => self.sent += len,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
                     return Flushed { blocked: true, ..Flushed::default() };
                 }
                 Err(_) => return Flushed { dead: true, ..Flushed::default() },
@@ -205,4 +159,11 @@ impl Stream {
         self.sent = 0;
         Flushed::default()
     }
+}
+
+/// A connection and its domain.
+fn accept_one(listener: &OwnedFd) -> io::Result<(OwnedFd, i32)> {
+    let domain = sys::option(listener.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN)?;
+    let fd = rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC)?;
+    Ok((fd, domain))
 }

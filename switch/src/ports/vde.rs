@@ -3,20 +3,21 @@
 //! # Theory of operation
 //! A *plug* is two descriptors: a datagram socket, connected to the other end's, through which the frames go, and
 //! a stream connection, which hangs up when the other end goes. [`plug`] gets one from a switch ([`crate::vde`] is
-//! the protocol); [`Seat`] is one as a switch hands it out. Names in the file system are needed for the
+//! the protocol); `Seat` is one as a switch hands it out. Names in the file system are needed for the
 //! handshake only: the client's is gone when [`plug`] returns, the switch's when its port goes, as in a vde_switch.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use msocket_proto::line::Refusal;
+use rustix::fs::{Mode, OFlags};
 
 use super::sys;
 use crate::vde::{ADDRESS_LEN, Request, Wanted, parse_answer, socket_name};
@@ -104,11 +105,14 @@ impl FileName {
 }
 
 impl FileName {
-    /// The name of a socket that is bound to a path.
+    /// The name of a socket that is bound to a path: as it was bound, so believe this of those only who may remove
+    /// what is there.
     pub(crate) fn of_socket(fd: impl AsFd) -> Option<Self> {
-        use rustix::net::{SocketAddrAny, SocketAddrUnix, getsockname};
-        let name = SocketAddrUnix::try_from(SocketAddrAny::from(getsockname(fd).ok()?)).ok()?;
-        name.path().map(|path| Self(PathBuf::from(OsStr::from_bytes(path.to_bytes()))))
+        use rustix::net::{SocketAddrUnix, getsockname};
+        let name = SocketAddrUnix::try_from(getsockname(fd).ok()?).ok()?;
+        let path = PathBuf::from(OsStr::from_bytes(name.path()?.to_bytes()));
+        let is_socket = path.symlink_metadata().is_ok_and(|file| file.file_type().is_socket());
+        (path.is_absolute() && is_socket).then_some(Self(path))
     }
 }
 
@@ -167,13 +171,14 @@ impl Seat {
                 None
             }
             Some(_) => {
+                // Nobody shall make us speak to a socket that is not theirs: what is judged is what is used.
                 let path = Path::new(OsStr::from_bytes(client));
-                let owner = fs::symlink_metadata(path)?.uid();
-                // Nobody shall make us speak to a socket that is not theirs.
+                let file = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                let owner = rustix::fs::fstat(&file)?.st_uid;
                 if owner != uid && uid != 0 {
                     return Err(io::ErrorKind::PermissionDenied.into());
                 }
-                data.connect(path)?;
+                data.connect(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
                 Some(owner)
             }
             None => return Err(io::ErrorKind::InvalidInput.into()),

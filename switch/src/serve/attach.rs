@@ -8,18 +8,37 @@ use msocket_proto::line::Refusal;
 use super::plugs::{Plug, Plugs};
 use crate::control::Attach;
 use crate::port::PortId;
+use crate::ports::vde::FileName;
 use crate::ports::{Kind, Wire};
 use crate::vxlan;
 
 const WHAT: &str = "cannot add the port";
 /// What could be sent instead.
-pub(super) const FIT: &str =
+const FIT: &str =
     "send a TAP, a packet socket bound to an interface, a ring, a VDE plug, or a datagram or stream socket";
 /// Characters at most of what is said of the other end.
 const MAX_PEER: usize = 128;
 
-/// The port's descriptors, if they are what the request says.
-pub(super) fn wire(attach: &Attach, fds: Vec<OwnedFd>) -> Result<Wire, Refusal> {
+/// The port's descriptors, if they are what the request says, and the name of its socket, if that goes with it.
+/// `trusted`: it comes from one who may change the switch.
+pub(super) fn wire(
+    attach: &Attach,
+    fds: Vec<OwnedFd>,
+    trusted: bool,
+) -> Result<(Wire, Option<FileName>), Refusal> {
+    let named = trusted && matches!(attach.kind, Kind::Dgram | Kind::Stream);
+    let file = fds.first().filter(|_| named).and_then(FileName::of_socket);
+    let wire = make(attach, fds).map_err(|e| e.hint(FIT))?;
+    // Whoever shares a listening socket can make accept(2) wait.
+    if attach.kind == Kind::Stream && wire.lifeline().is_some() && !trusted {
+        return Err(Refusal::new(WHAT, "a listening socket is for the switch's user to give")
+            .hint("send a connected one")
+            .errno(libc::EPERM));
+    }
+    Ok((wire, file))
+}
+
+fn make(attach: &Attach, fds: Vec<OwnedFd>) -> Result<Wire, Refusal> {
     let more =
         usize::from(attach.mirrored || attach.kind == Kind::Ring && fds.len() > attach.kind.descriptors());
     let number = attach.kind.descriptors() + more;

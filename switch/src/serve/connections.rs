@@ -349,7 +349,8 @@ impl Connections {
         hall: &mut Hall<'_>,
     ) -> Result<PortAdded, Refusal> {
         const WHAT: &str = "cannot add the port";
-        let wire = super::attach::wire(&attach, fds).map_err(|e| e.hint(super::attach::FIT))?;
+        let trusted = self.may_change_by(index);
+        let (wire, file) = super::attach::wire(&attach, fds, trusted)?;
         let name = attach.name.unwrap_or_else(|| hall.switch.free_name());
         let new = NewPlug {
             name: &name,
@@ -359,7 +360,7 @@ impl Connections {
             dying: attach.dying,
             owner: (!attach.linger).then_some(index),
             peer: super::attach::printable(&attach.peer),
-            file: None,
+            file,
         };
         let id = hall.plugs.add(now, new, hall.switch, hall.epoll).map_err(|e| match e {
             PlugError::Port(e) => refuse_port(&e),

@@ -111,7 +111,9 @@ struct Taken {
 }
 
 /// What epoll is to tell of a port's source.
-const READABLE: EpollFlags = EpollFlags::EPOLLIN;
+const READABLE: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP);
+/// Whoever shares a datagram socket has shut it down: it would be readable for ever.
+const SHUT_DOWN: EpollFlags = EpollFlags::EPOLLRDHUP.union(EpollFlags::EPOLLHUP);
 
 /// A port's descriptor and what belongs to it.
 pub(super) struct Plug {
@@ -211,9 +213,13 @@ impl Plugs {
         if plug.wire.hoards() && !std::mem::replace(&mut plug.awake, true) {
             self.awake.push(id);
         }
+        if plug.wire.is_batched() && events.intersects(SHUT_DOWN) {
+            plug.mark_dead(id, &mut self.dead);
+            return false;
+        }
         if plug.blocked && events.contains(EpollFlags::EPOLLOUT) {
             self.flush(now, id, switch);
-            if !troubled && !events.contains(READABLE) {
+            if !troubled && !events.intersects(READABLE) {
                 return false;
             }
         }
@@ -337,8 +343,8 @@ impl Plugs {
         self.trim_check = (!self.swollen.is_empty()).then(|| now + TRIM_CHECK);
     }
 
-    /// The round is over: asks the rings for their doorbells, and epoll for what can be written. True if there is something to do at once:
-    /// frames in some already, or dead ports.
+    /// The round is over: asks the rings for their doorbells, and epoll for what can be written. True if there is
+    /// something to do at once: frames in some already, or dead ports.
     pub(super) fn arm(&mut self, epoll: &Epoll) -> bool {
         self.tell_changes(epoll);
         let Self { table, awake, dead, .. } = self;

@@ -104,7 +104,9 @@ impl VdeServer {
         };
         let made = made.map_err(failed)?;
         let bound = bind(folder, access).and_then(|(listener, file)| {
-            epoll.add(&listener, interest(EpollFlags::EPOLLIN, Source::VdeListener))?;
+            // By edges: without a free descriptor whoever waits would wake us for ever.
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+            epoll.add(&listener, interest(flags, Source::VdeListener))?;
             Ok((listener, file))
         });
         let (listener, file) = bound.map_err(|e| {

@@ -74,8 +74,9 @@ impl Plug<'_> {
 
     /// What the port is called at the other end.
     fn far_name(&self) -> String {
-        let switch =
-            Path::new(self.switch).file_name().map_or(self.switch.into(), |name| name.to_string_lossy());
+        let switch = Path::new(self.switch)
+            .file_name()
+            .map_or_else(|| self.switch.into(), |name| name.to_string_lossy());
         format!("{switch}.{}", self.port)
     }
 
