@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
+use switch::mirror::{Direction, Mirror};
 use switch::offload::VnetHdr;
 use switch::port::{Offloads, PortId};
 use switch::switch::{Egress, Switch};
@@ -19,6 +20,9 @@ enum Step {
     Frame { port: u8, to: u8, from: u8, tag: Option<u16> },
     Wait(u16),
     Flush { vid: Option<u16>, port: Option<u8> },
+    Mirror { from: Option<u8>, to: u8, out: bool },
+    MirrorRm(u8),
+    Listen(bool),
 }
 
 fuzz_target!(|steps: Vec<Step>| {
@@ -38,6 +42,22 @@ fuzz_target!(|steps: Vec<Step>| {
                 };
                 let _ = switch.add_port(&format!("p{number}"), vlans, Offloads::ALL);
             }
+            Step::Mirror { from, to, out } => {
+                let id = |port: u8| PortId::new(port.into());
+                let direction = if out { Direction::Both } else { Direction::In };
+                let from = from.map(|port| std::iter::once(id(port)).collect());
+                let to = id(to);
+                let _ = switch.set_mirror(Mirror {
+                    from,
+                    direction,
+                    vlans: VidSet::all(),
+                    to,
+                    frames: 0,
+                    bytes: 0,
+                });
+            }
+            Step::MirrorRm(to) => drop(switch.remove_mirror(PortId::new(to.into()))),
+            Step::Listen(is_on) => switch.events_mut().listen(is_on),
             Step::Remove(port) => drop(switch.remove_port(PortId::new(port.into()))),
             Step::Vlans { port, access } => {
                 if let Some(vid) = Vid::new(access) {

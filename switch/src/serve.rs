@@ -33,6 +33,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use connections::Connections;
 use metrics::Metrics;
+pub use metrics::OnFile;
 use plugs::Plugs;
 
 use crate::port::PortId;
@@ -176,12 +177,20 @@ impl Server {
     ///
     /// # Errors
     /// Those of epoll_wait(2); nothing a port or client does.
-    pub fn run(mut self) -> io::Result<()> {
-        let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
-        self.serve()
+    pub fn run(self) -> io::Result<()> {
+        self.run_with(&mut |_, _| {})
     }
 
-    fn serve(&mut self) -> io::Result<()> {
+    /// As [`Server::run`]; whoever removes the socket files of a switch that was killed is told of those that come later.
+    ///
+    /// # Errors
+    /// As [`Server::run`].
+    pub fn run_with(mut self, on_file: &mut OnFile<'_>) -> io::Result<()> {
+        let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
+        self.serve(on_file)
+    }
+
+    fn serve(&mut self, on_file: &mut OnFile<'_>) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS];
         let mut now = now();
         loop {
@@ -214,6 +223,7 @@ impl Server {
                 switch: &mut self.switch,
                 plugs: &mut self.plugs,
                 metrics: &mut self.metrics,
+                on_file: &mut *on_file,
                 epoll: &self.epoll,
             };
             self.connections.serve(now, &mut hall);

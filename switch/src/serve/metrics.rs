@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use msocket_proto::line::{Refusal, SocketFile, listen, unusable};
@@ -34,6 +34,9 @@ const FRESH: Duration = Duration::from_millis(250);
 /// The index of the listener among clients.
 pub(super) const LISTENER: u32 = u32::MAX;
 
+/// Is called with each socket file that a switch makes beside its own, and true, and again with false when it is gone.
+pub type OnFile<'a> = dyn FnMut(&Path, bool) + 'a;
+
 /// Where the counters are given, and to whom.
 #[derive(Default)]
 pub(super) struct Metrics {
@@ -41,7 +44,7 @@ pub(super) struct Metrics {
     clients: Vec<Option<Client>>,
     /// Those that wait for the text.
     asking: Vec<usize>,
-    text: Option<(Instant, Rc<[u8]>)>,
+    text: Option<(Instant, Arc<[u8]>)>,
     /// Until when the listener rests, after descriptors ran out.
     rests_until: Option<Instant>,
 }
@@ -67,7 +70,7 @@ struct Client {
     stream: Stream,
     request: Vec<u8>,
     /// What is sent, and how much of it was: the head, then the text.
-    answer: Option<(Vec<u8>, Rc<[u8]>, usize)>,
+    answer: Option<(Vec<u8>, Arc<[u8]>, usize)>,
     deadline: Instant,
 }
 
@@ -78,16 +81,27 @@ impl Metrics {
     }
 
     /// Gives the counters there, and nowhere else.
-    pub(super) fn set(&mut self, wanted: &str, mode: u32, epoll: &Epoll) -> Result<(), Refusal> {
+    pub(super) fn set(
+        &mut self,
+        wanted: &str,
+        mode: u32,
+        epoll: &Epoll,
+        on_file: &mut OnFile<'_>,
+    ) -> Result<(), Refusal> {
         if wanted == "off" || self.address().as_deref() != Some(wanted) {
             // A new place first: if it cannot be had, the old one stays.
             let door = if wanted == "off" { None } else { Some(open(wanted, mode)?) };
+            self.tell_file(on_file, false);
             self.close(epoll);
             if let Some(door) = &door {
                 let event = interest(EpollFlags::EPOLLIN, Source::Metrics(LISTENER));
-                epoll.add(door, event).map_err(|e| Refusal::system("cannot give the counters", e))?;
+                if let Err(e) = epoll.add(door, event) {
+                    door.file.iter().for_each(SocketFile::remove);
+                    return Err(Refusal::system("cannot give the counters", e));
+                }
             }
             self.door = door;
+            self.tell_file(on_file, true);
         }
         Ok(())
     }
@@ -164,6 +178,13 @@ impl Metrics {
     /// When to call [`Metrics::serve`] at the latest.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.clients.iter().flatten().map(|client| client.deadline).chain(self.rests_until).min()
+    }
+
+    fn tell_file(&self, tell: &mut OnFile<'_>, is_there: bool) {
+        let path = self.door.as_ref().and_then(|door| door.file.as_ref()).map(SocketFile::path);
+        if let Some(path) = path {
+            tell(path, is_there);
+        }
     }
 
     fn accept(&mut self, now: Instant, epoll: &Epoll) {
@@ -259,13 +280,13 @@ impl Client {
 }
 
 /// The head of the answer to a request, and its text.
-fn answer(request: &[u8], text: &Rc<[u8]>) -> (Vec<u8>, Rc<[u8]>, usize) {
+fn answer(request: &[u8], text: &Arc<[u8]>) -> (Vec<u8>, Arc<[u8]>, usize) {
     let line = request.split(|&b| b == b'\r').next().unwrap_or_default();
     let mut words = line.split(|&b| b == b' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split(|&b| b == b'?').next().unwrap_or_default();
-    let (status, body): (&str, Rc<[u8]>) = match (method, path) {
-        (b"GET" | b"HEAD", b"/metrics" | b"/") => ("200 OK", Rc::clone(text)),
+    let (status, body): (&str, Arc<[u8]>) = match (method, path) {
+        (b"GET" | b"HEAD", b"/metrics" | b"/") => ("200 OK", Arc::clone(text)),
         (b"GET" | b"HEAD", _) => ("404 Not Found", b"the counters are at /metrics\n"[..].into()),
         _ => ("405 Method Not Allowed", b"GET /metrics\n"[..].into()),
     };
@@ -333,7 +354,7 @@ mod tests {
 
     #[test]
     fn answers() {
-        let text: Rc<[u8]> = b"x 1\n"[..].into();
+        let text: Arc<[u8]> = b"x 1\n"[..].into();
         let said = |request: &[u8]| {
             let (head, body, _) = answer(request, &text);
             (String::from_utf8(head).unwrap().lines().next().unwrap().to_owned(), body.len())

@@ -28,7 +28,7 @@ pub(super) fn set(settings: Settings, mode: u32, hall: &mut Hall<'_>) -> Result<
         hall.switch.set_age(Duration::from_secs(age_s));
     }
     if let Some(place) = settings.metrics {
-        hall.metrics.set(&place, mode, hall.epoll)?;
+        hall.metrics.set(&place, mode, hall.epoll, hall.on_file)?;
         let value = hall.metrics.address().unwrap_or_else(|| "off".to_owned());
         hall.switch.events_mut().push(Event::Setting { name: "metrics".to_owned(), value });
     }
