@@ -8,6 +8,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use switch::frame::{Mac, TPID, TPID_SERVICE};
 use switch::guard::{Exceed, GuardRules, Police, Shut, Violation};
+use switch::mirror::{Direction, Mirror};
 use switch::offload::VnetHdr;
 use switch::port::{Offloads, PortId};
 use switch::qos::priority::{PcpMap, PriorityRules};
@@ -30,6 +31,9 @@ enum Step {
     RemoveVlan(u16),
     Wait(u16),
     Flush { vid: Option<u16>, port: Option<u8> },
+    Mirror { from: Option<u8>, to: u8, out: bool },
+    MirrorRm(u8),
+    Listen(bool),
 }
 
 fn police(bps: u32) -> Option<Police> {
@@ -60,6 +64,22 @@ fuzz_target!(|steps: Vec<Step>| {
                 };
                 let _ = switch.add_port(&format!("p{number}"), vlans, Offloads::ALL);
             }
+            Step::Mirror { from, to, out } => {
+                let id = |port: u8| PortId::new(port.into());
+                let direction = if out { Direction::Both } else { Direction::In };
+                let from = from.map(|port| std::iter::once(id(port)).collect());
+                let to = id(to);
+                let _ = switch.set_mirror(Mirror {
+                    from,
+                    direction,
+                    vlans: VidSet::all(),
+                    to,
+                    frames: 0,
+                    bytes: 0,
+                });
+            }
+            Step::MirrorRm(to) => drop(switch.remove_mirror(PortId::new(to.into()))),
+            Step::Listen(is_on) => switch.events_mut().listen(is_on),
             Step::Remove(port) => drop(switch.remove_port(PortId::new(port.into()))),
             Step::Vlans { port, access } => {
                 if let Some(vid) = Vid::new(access) {

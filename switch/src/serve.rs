@@ -38,6 +38,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use connections::{Connections, Hall};
 use metrics::Metrics;
+pub use metrics::OnFile;
 use plugs::Plugs;
 use vde::VdeServer;
 
@@ -212,12 +213,20 @@ impl Server {
     ///
     /// # Errors
     /// Those of epoll_wait(2); nothing a port or client does.
-    pub fn run(mut self) -> io::Result<()> {
-        let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
-        self.serve()
+    pub fn run(self) -> io::Result<()> {
+        self.run_with(&mut |_, _| {})
     }
 
-    fn serve(&mut self) -> io::Result<()> {
+    /// As [`Server::run`]; whoever removes the socket files of a switch that was killed is told of those that come later.
+    ///
+    /// # Errors
+    /// As [`Server::run`].
+    pub fn run_with(mut self, on_file: &mut OnFile<'_>) -> io::Result<()> {
+        let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
+        self.serve(on_file)
+    }
+
+    fn serve(&mut self, on_file: &mut OnFile<'_>) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS];
         let mut now = now();
         loop {
@@ -238,7 +247,7 @@ impl Server {
                     Source::Lifeline(id) => {
                         self.plugs.handle_lifeline(now, id, &mut self.switch, &self.epoll);
                     }
-                    Source::VdeClient(index) => vde::handle_client(now, index, &mut self.hall().1),
+                    Source::VdeClient(index) => vde::handle_client(now, index, &mut self.hall(on_file).1),
                     Source::VdeListener => {
                         self.vde.iter_mut().for_each(|vde| vde.accept(now, &self.epoll));
                     }
@@ -257,7 +266,7 @@ impl Server {
             self.plugs.handle_timeout(now, &mut self.switch);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
             self.vde.iter_mut().for_each(|vde| vde.handle_timeout(now, &self.epoll));
-            let (connections, mut hall) = self.hall();
+            let (connections, mut hall) = self.hall(on_file);
             connections.serve(now, &mut hall);
             connections.publish(now, &mut hall);
             let text = hall.metrics.needs_text(now).then(|| connections.metrics_text(now, &hall));
@@ -268,9 +277,9 @@ impl Server {
     }
 
     /// Those who ask, and what they ask about.
-    fn hall(&mut self) -> (&mut Connections, Hall<'_>) {
+    fn hall<'a>(&'a mut self, on_file: &'a mut OnFile<'_>) -> (&'a mut Connections, Hall<'a>) {
         let Self { connections, switch, plugs, metrics, epoll, vde, .. } = self;
-        (connections, Hall { switch, plugs, metrics, epoll, vde })
+        (connections, Hall { switch, plugs, metrics, on_file, epoll, vde })
     }
 
     /// Lets frames gather while the traffic is bulk.

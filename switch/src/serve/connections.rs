@@ -18,7 +18,7 @@ use nix::sys::epoll::{Epoll, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use self::events::Subscribers;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, OnFile};
 use super::plugs::{NewPlug, PlugError, Plugs};
 use super::vde::VdeServer;
 use super::{Options, Source, interest, seeing, traffic};
@@ -76,6 +76,7 @@ pub(super) struct Hall<'a> {
     pub(super) switch: &'a mut Switch,
     pub(super) plugs: &'a mut Plugs,
     pub(super) metrics: &'a mut Metrics,
+    pub(super) on_file: &'a mut OnFile<'a>,
     pub(super) epoll: &'a Epoll,
     pub(super) vde: &'a mut Option<VdeServer>,
 }

@@ -34,6 +34,9 @@ const FRESH: Duration = Duration::from_millis(250);
 /// The index of the listener among clients.
 pub(super) const LISTENER: u32 = u32::MAX;
 
+/// Is called with each socket file that a switch makes beside its own, and true, and again with false when it is gone.
+pub type OnFile<'a> = dyn FnMut(&Path, bool) + 'a;
+
 /// Where the counters are given, and to whom.
 #[derive(Default)]
 pub(super) struct Metrics {
@@ -78,16 +81,27 @@ impl Metrics {
     }
 
     /// Gives the counters there, and nowhere else.
-    pub(super) fn set(&mut self, wanted: &str, mode: u32, epoll: &Epoll) -> Result<(), Refusal> {
+    pub(super) fn set(
+        &mut self,
+        wanted: &str,
+        mode: u32,
+        epoll: &Epoll,
+        on_file: &mut OnFile<'_>,
+    ) -> Result<(), Refusal> {
         if wanted == "off" || self.address().as_deref() != Some(wanted) {
             // A new place first: if it cannot be had, the old one stays.
             let door = if wanted == "off" { None } else { Some(open(wanted, mode)?) };
+            self.tell_file(on_file, false);
             self.close(epoll);
             if let Some(door) = &door {
                 let event = interest(EpollFlags::EPOLLIN, Source::Metrics(LISTENER));
-                epoll.add(door, event).map_err(|e| Refusal::system("cannot give the counters", e))?;
+                if let Err(e) = epoll.add(door, event) {
+                    door.file.iter().for_each(SocketFile::remove);
+                    return Err(Refusal::system("cannot give the counters", e));
+                }
             }
             self.door = door;
+            self.tell_file(on_file, true);
         }
         Ok(())
     }
@@ -164,6 +178,13 @@ impl Metrics {
     /// When to call [`Metrics::serve`] at the latest.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.clients.iter().flatten().map(|client| client.deadline).chain(self.rests_until).min()
+    }
+
+    fn tell_file(&self, tell: &mut OnFile<'_>, is_there: bool) {
+        let path = self.door.as_ref().and_then(|door| door.file.as_ref()).map(SocketFile::path);
+        if let Some(path) = path {
+            tell(path, is_there);
+        }
     }
 
     fn accept(&mut self, now: Instant, epoll: &Epoll) {

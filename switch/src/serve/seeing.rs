@@ -29,9 +29,10 @@ pub(super) fn set(settings: Settings, mode: u32, hall: &mut Hall<'_>) -> Result<
     }
     if let Some(vde) = settings.vde {
         super::vde::set(hall.vde, &vde, hall.epoll)?;
+        vde.path.iter().for_each(|folder| (hall.on_file)(&folder.join("ctl"), true));
     }
     if let Some(place) = settings.metrics {
-        hall.metrics.set(&place, mode, hall.epoll)?;
+        hall.metrics.set(&place, mode, hall.epoll, hall.on_file)?;
         let value = hall.metrics.address().unwrap_or_else(|| "off".to_owned());
         hall.switch.events_mut().push(Event::Setting { name: "metrics".to_owned(), value });
     }

@@ -95,8 +95,9 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
     let vde = up.vde.resolve()?;
     let vde = vde.as_ref();
     if up.foreground {
-        let (server, _eye) = set_up(&options, vde)?;
-        return server.run().map_err(|e| Failure::io(format!("the switch `{}` failed", options.name), &e));
+        let (server, mut eye) = set_up(&options, vde)?;
+        return run(server, &mut eye)
+            .map_err(|e| Failure::io(format!("the switch `{}` failed", options.name), &e));
     }
     for _ in 1..ATTEMPTS {
         match launch(&options, vde) {
@@ -209,14 +210,14 @@ pub(super) fn serve(args: Serve) -> Result<Exit, Failure> {
     }
     // Fails only for a leader of a process group, who needs no session to be on its own.
     let _ = nix::unistd::setsid();
-    let (server, _eye) = set_up(&options, vde).inspect_err(say_why)?;
+    let (server, mut eye) = set_up(&options, vde).inspect_err(say_why)?;
     say(&Reply::Ok(()));
     let null = std::fs::File::options().write(true).open("/dev/null").map_err(failed)?;
     nix::unistd::dup2_stdout(&null).map_err(|e| failed(e.into()))?;
     drop(null);
     // For top and ps, which would show `exe`.
     let _ = rustix::thread::set_name(c"viewnet-switch");
-    server.run().map_err(failed)?;
+    run(server, &mut eye).map_err(failed)?;
     Ok(Exit::Done)
 }
 
@@ -232,6 +233,14 @@ fn set_up(options: &Options, vde: Option<&Vde>) -> Result<(Server, Eye), Failure
         vde.path.iter().try_for_each(|folder| eye.keep(&folder.join("ctl"))).map_err(internal)?;
     }
     Ok((server, eye))
+}
+
+/// Runs the switch, whose eye learns of the socket files that come later.
+fn run(server: Server, eye: &mut Eye) -> io::Result<()> {
+    // What it does not take is cleared by the next who wants the path.
+    server.run_with(&mut |path, is_there| {
+        let _ = if is_there { eye.keep(path) } else { eye.forget(path) };
+    })
 }
 
 fn say_why(failure: &Failure) {
