@@ -339,10 +339,10 @@ impl FromStr for Settings {
 
 impl fmt::Display for Spec {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.count() == 1 && self.is_nothing() {
-            return out.write_str("none");
-        }
         if self.states.iter().all(|(name, _)| name.is_empty()) {
+            if self.is_nothing() {
+                return out.write_str("none");
+            }
             return self.states.iter().try_for_each(|(_, settings)| settings.fmt(out));
         }
         let names = |index: usize| &self.states[index].0;

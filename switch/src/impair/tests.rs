@@ -62,6 +62,7 @@ fn text_is_read_and_written() {
     for (text, written) in [
         ("", "none"),
         ("none", "none"),
+        ("state quiet: ", "state quiet: "),
         ("delay 20ms normal 5ms, loss 1%, rate 10M", "delay 20ms normal 5ms, loss 1%, rate 10000000"),
         ("delay 1.5ms uniform 300us,corrupt 0.05%", "delay 1500us uniform 300us, corrupt 0.05%"),
         ("delay table 1ms/1ms/30ms, reorder 2.5%", "delay table 1ms/1ms/30ms, reorder 2.5%"),
