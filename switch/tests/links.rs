@@ -27,8 +27,9 @@ impl Running {
     fn within(ns: &Namespace, program: &'static str, args: &[&str]) -> Self {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         ns.run(move || {
-            let mut command = Command::new(program);
-            command.args(args).stdin(Stdio::piped()).process_group(0);
+            // It ends with its namespace's thread, whatever happens to the test.
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL", program]).args(args).stdin(Stdio::piped()).process_group(0);
             Self(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
         })
     }

@@ -36,7 +36,8 @@ impl Running {
     /// In a namespace, with a terminal's end that never says anything.
     fn within(ns: &Namespace, program: &'static str, args: &[&str]) -> Self {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        ns.run(move || Self::start(Command::new(program).args(args)))
+        // It ends with its namespace's thread, whatever happens to the test.
+        ns.run(move || Self::start(Command::new("setpriv").args(["--pdeathsig", "KILL", program]).args(args)))
     }
 }
 
