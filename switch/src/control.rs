@@ -10,6 +10,7 @@
 //! A port that was added without `linger` lives as long as the connection it was added by.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,10 +30,20 @@ pub enum Request {
     Hello,
     /// How are you? Answer: [`Show`].
     Show,
-    /// Changes the switch. Answer: `null`.
+    /// Changes the switch; what is absent stays. Answer: `null`.
     Set {
         /// After how many seconds a silent station is forgotten, 1 to 1,000,000.
-        age_s: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        age_s: Option<u64>,
+        /// Mode of the socket's file, at most 0777.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
+        /// Group of the sockets' files, by name or number; empty: the user's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+        /// Where the console is served, absolute; empty: nowhere.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mgmt: Option<PathBuf>,
     },
     /// The ports. Answer: a list of [`PortInfo`].
     PortLs,

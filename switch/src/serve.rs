@@ -14,6 +14,7 @@
 //! one while it looks for late connections and unlinks. A client whose connection slips through sees it closed
 //! without answer and starts over.
 
+mod access;
 mod connections;
 mod plugs;
 
@@ -28,6 +29,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use access::Access;
 use connections::Connections;
 use plugs::Plugs;
 
@@ -59,6 +61,10 @@ pub struct Options {
     pub path: PathBuf,
     /// The socket's file mode.
     pub mode: u32,
+    /// The group of its sockets' files, by name or number; `None`: the user's own.
+    pub group: Option<String>,
+    /// Where the console of vde_switch is served; `None`: nowhere.
+    pub mgmt: Option<PathBuf>,
     /// After how long a silent station is forgotten.
     pub age: Duration,
     /// After how long without ports and connections the switch ends; `None`: never.
@@ -77,6 +83,10 @@ fn bind(options: &Options) -> io::Result<Bound> {
     let _lock = lock_folder(&options.path)?;
     let listener = listen_locked(&options.path, options.mode)?;
     let file = SocketFile::at(&options.path)?;
+    if let Some(Err(e)) = options.group.as_deref().map(|group| access::give_to_group(&options.path, group)) {
+        file.remove_locked();
+        return Err(e);
+    }
     Ok(Bound { listener, file })
 }
 
@@ -120,6 +130,7 @@ pub struct Server {
     switch: Switch,
     plugs: Plugs,
     connections: Connections,
+    access: Access,
     idle: Option<Duration>,
     idle_since: Option<Instant>,
     accept_after: Option<Instant>,
@@ -154,6 +165,7 @@ impl Server {
             switch: Switch::new(options.age),
             plugs: Plugs::new(),
             connections: Connections::new(options, now()),
+            access: Access::new(options),
             idle: options.idle,
             idle_since: None,
             accept_after: None,
@@ -200,8 +212,8 @@ impl Server {
             self.plugs.run(now, &mut self.switch);
             self.plugs.handle_timeout(now, &self.switch);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
-            let mut hall =
-                connections::Hall { switch: &mut self.switch, plugs: &mut self.plugs, epoll: &self.epoll };
+            let Self { switch, plugs, epoll, access, .. } = self;
+            let mut hall = connections::Hall { switch, plugs, epoll, access };
             self.connections.serve(now, &mut hall);
             self.switch.handle_timeout(now);
         }

@@ -14,6 +14,7 @@ use msocket_proto::line::{Line, LineError, Received, Refusal, Reply};
 use nix::sys::epoll::{Epoll, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
 
+use super::access::Access;
 use super::plugs::{NewPlug, PlugError, Plugs};
 use super::{Options, Source, interest};
 use crate::control::{
@@ -64,6 +65,7 @@ pub(super) struct Hall<'a> {
     pub(super) switch: &'a mut Switch,
     pub(super) plugs: &'a mut Plugs,
     pub(super) epoll: &'a Epoll,
+    pub(super) access: &'a mut Access,
 }
 
 /// What came of serving a connection.
@@ -228,11 +230,12 @@ impl Connections {
         Ok(match request {
             Request::Hello => Answer::Hello(self.identity.clone()),
             Request::Show => Answer::Show(self.show(now, switch)),
-            Request::Set { age_s } => {
-                if !(1..=1_000_000).contains(&age_s) {
+            Request::Set { age_s, mode, group, mgmt } => {
+                if age_s.is_some_and(|age| !(1..=1_000_000).contains(&age)) {
                     return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
                 }
-                switch.set_age(Duration::from_secs(age_s));
+                hall.access.change(mode, group, mgmt, hall.epoll)?;
+                age_s.into_iter().for_each(|age| switch.set_age(Duration::from_secs(age)));
                 Answer::Done(())
             }
             Request::PortLs => Answer::Ports(hall.ports()),

@@ -1,6 +1,8 @@
 //! The commands, one file each.
 
 pub(crate) mod doctor;
+pub(crate) mod graph;
+pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod manual;
 pub(crate) mod on;
@@ -8,6 +10,7 @@ pub(crate) mod options;
 pub(crate) mod run;
 pub(crate) mod stack;
 pub(crate) mod switch;
+pub(crate) mod up;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};
@@ -20,9 +23,14 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Ls(args) => ls::run(&args),
         Command::Stack(args) => stack::run(args),
         Command::Switch(args) => switch::run(args),
+        Command::Up(args) => up::up(&args),
+        Command::Down(args) => up::down(&args),
+        Command::Graph(args) => graph::run(&args),
+        Command::Logs(args) => logs::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
+        Command::Runner { topology } => crate::topology::runner::run(&topology),
         Command::Keeper { kind } => crate::keeper::run(&kind),
     }
 }

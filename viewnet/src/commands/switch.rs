@@ -17,7 +17,9 @@ use msocket_proto::line::unusable;
 use switch::client::{Client, Hello};
 use switch::vlan::{PortVlans, Vid, VidSet};
 
+pub(crate) use self::change::plug;
 use self::launch::ensure_default;
+pub(crate) use self::launch::{Definition, start_switch};
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 
@@ -55,9 +57,8 @@ enum Command {
     Set {
         #[command(flatten)]
         target: Target,
-        /// Forget stations silent for so many seconds
-        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-        age: u64,
+        #[command(flatten)]
+        settings: change::Settings,
     },
     /// End a switch and all its ports
     Down {
@@ -214,7 +215,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Serve(_) => {}
         Command::Ls { json } => inspect::ls(&runtime, json)?,
         Command::Show { target, json } => inspect::show(&target, &runtime, json)?,
-        Command::Set { target, age } => change::set(&target, &runtime, age)?,
+        Command::Set { target, settings } => change::set(&target, &runtime, settings)?,
         Command::Down { target } => change::down(&target, &runtime)?,
         Command::Port(Port::Ls { target, json }) => inspect::ports(&target, &runtime, json)?,
         Command::Port(Port::Add(add)) => change::port_add(add, &runtime)?,
@@ -268,7 +269,7 @@ fn connect(name: &str, path: &Path) -> Result<Client, Failure> {
         NotFound | ConnectionRefused => Failure::new(&what, format!("nobody serves {}", path.display()))
             .hint(format!("start it with `viewnet switch up {name}`, or see `viewnet switch ls`")),
         PermissionDenied => Failure::new(&what, format!("{}: {e}", path.display()))
-            .hint("its owner may open it with `--socket-mode`"),
+            .hint("its owner may open it with `viewnet switch set --mode`"),
         _ => unusable(&what, path, &e).into(),
     })?;
     let hello = client.hello().map_err(|e| call_failed(&what, e))?;

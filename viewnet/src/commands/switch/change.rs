@@ -2,14 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ArgGroup;
-use switch::client::{Attach, Kind, MacFilter, Request};
+use clap::builder::TypedValueParser;
+use switch::client::{Attach, Client, Kind, MacFilter, Request};
 use switch::ports::{packet, tap};
-use switch::vlan::Vid;
+use switch::vlan::{PortVlans, Vid};
 
+use super::launch::absolute;
 use super::{Filter, Rules, Target};
+use crate::commands::options::file_mode;
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::tables::print;
@@ -35,8 +38,29 @@ pub(super) struct PortAdd {
     rules: Rules,
 }
 
-pub(super) fn set(target: &Target, runtime: &Runtime, age_s: u64) -> Result<(), Failure> {
-    request(target, runtime, "cannot change the switch", &Request::Set { age_s })
+/// `switch set`
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub(super) struct Settings {
+    /// Forget stations silent for so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    age: Option<u64>,
+    /// Who may use the switch: the mode of its socket file, in octal
+    #[arg(long, value_name = "MODE", value_parser = file_mode)]
+    mode: Option<u32>,
+    /// The group of its socket files, by name or number; empty: your own
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Serve the console of vde_switch at this path; empty: nowhere
+    #[arg(long, value_name = "PATH", value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from))]
+    mgmt: Option<PathBuf>,
+}
+
+pub(super) fn set(target: &Target, runtime: &Runtime, settings: Settings) -> Result<(), Failure> {
+    let Settings { age, mode, group, mgmt } = settings;
+    let place = |path: PathBuf| if path.as_os_str().is_empty() { Ok(path) } else { absolute(&path) };
+    let mgmt = mgmt.map(place).transpose()?;
+    request(target, runtime, "cannot change the switch", &Request::Set { age_s: age, mode, group, mgmt })
 }
 
 pub(super) fn down(target: &Target, runtime: &Runtime) -> Result<(), Failure> {
@@ -44,17 +68,26 @@ pub(super) fn down(target: &Target, runtime: &Runtime) -> Result<(), Failure> {
 }
 
 pub(super) fn port_add(args: PortAdd, runtime: &Runtime) -> Result<(), Failure> {
-    let mut client = args.target.connect(runtime)?;
-    let (kind, fd) = match (&args.tap, &args.nic) {
-        (Some(device), _) => (Kind::Tap, open_tap(device, args.plain)?),
-        (None, device) => (Kind::Packet, open_nic(device.as_deref().unwrap_or_default())?),
+    let PortAdd { target, port, tap, plain, nic, rules } = args;
+    let mut client = target.connect(runtime)?;
+    let vlans = rules.vlans().unwrap_or_default();
+    plug(&mut client, &port, tap.as_deref(), nic.as_deref(), plain, vlans)
+}
+
+/// Adds an interface of this network as a port that stays: a TAP if one is named, else a NIC.
+pub(crate) fn plug(
+    client: &mut Client,
+    port: &str,
+    tap: Option<&str>,
+    nic: Option<&str>,
+    plain: bool,
+    vlans: PortVlans,
+) -> Result<(), Failure> {
+    let (kind, fd) = match (tap, nic) {
+        (Some(device), _) => (Kind::Tap, open_tap(device, plain)?),
+        (None, device) => (Kind::Packet, open_nic(device.unwrap_or_default())?),
     };
-    let attach = Attach {
-        name: Some(args.port),
-        vlans: args.rules.vlans().unwrap_or_default(),
-        linger: true,
-        ..Attach::new(kind)
-    };
+    let attach = Attach { name: Some(port.to_owned()), vlans, linger: true, ..Attach::new(kind) };
     client.add_port(fd, &attach).map_err(|e| call_failed("cannot add the port", e))?;
     Ok(())
 }

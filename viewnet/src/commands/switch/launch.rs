@@ -52,8 +52,14 @@ pub(super) struct Up {
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = age())]
     age: u64,
     /// Who may use the switch: the mode of its socket file, in octal
-    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = file_mode)]
-    socket_mode: u32,
+    #[arg(long, visible_alias = "socket-mode", value_name = "MODE", default_value = "0600", value_parser = file_mode)]
+    mode: u32,
+    /// The group of its socket files, by name or number
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Serve the console of vde_switch at this path, for unixterm and vdecmd
+    #[arg(long, value_name = "PATH")]
+    mgmt: Option<PathBuf>,
 }
 
 /// `switch serve`, which users do not type.
@@ -67,7 +73,11 @@ pub(super) struct Serve {
     #[arg(long, value_parser = age())]
     age: u64,
     #[arg(long, value_parser = file_mode)]
-    socket_mode: u32,
+    mode: u32,
+    #[arg(long)]
+    group: Option<String>,
+    #[arg(long)]
+    mgmt: Option<PathBuf>,
     /// Milliseconds
     #[arg(long)]
     idle: Option<u64>,
@@ -82,7 +92,9 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
     let options = Options {
         name: display_name(&up.target.name),
         path: up.target.path(runtime)?,
-        mode: up.socket_mode,
+        mode: up.mode,
+        group: up.group,
+        mgmt: up.mgmt.as_deref().map(absolute).transpose()?,
         age: Duration::from_secs(up.age),
         idle: None,
     };
@@ -90,15 +102,45 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
         let (server, _eye) = set_up(&options)?;
         return server.run().map_err(|e| Failure::io(format!("the switch `{}` failed", options.name), &e));
     }
+    launch_patiently(&options)
+}
+
+/// How a switch is set up, beside its name.
+#[derive(Debug)]
+pub(crate) struct Definition {
+    /// After how long a silent station is forgotten.
+    pub(crate) age: Duration,
+    /// Mode of its socket's file.
+    pub(crate) mode: u32,
+    /// Group of its sockets' files.
+    pub(crate) group: Option<String>,
+    /// Where its console is.
+    pub(crate) mgmt: Option<PathBuf>,
+}
+
+/// Starts a switch in the background, under a name that is known to be good.
+pub(crate) fn start_switch(runtime: &Runtime, name: &str, definition: Definition) -> Result<(), Failure> {
+    let Definition { age, mode, group, mgmt } = definition;
+    let (name, path) = (name.to_owned(), runtime.switch(name));
+    launch_patiently(&Options { name, path, mode, group, mgmt, age, idle: None })
+}
+
+/// Starts a switch; one that is just ending is waited for.
+fn launch_patiently(options: &Options) -> Result<(), Failure> {
     for _ in 1..ATTEMPTS {
-        match launch(&options) {
+        match launch(options) {
             Err(refusal) if refusal.errno == Some(libc::EADDRINUSE) && is_ending(&options.path) => {
                 std::thread::sleep(PAUSE);
             }
             other => return other.map_err(Failure::from),
         }
     }
-    launch(&options).map_err(Failure::from)
+    launch(options).map_err(Failure::from)
+}
+
+/// A path that means the same to a process in another folder.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|e| Failure::io(format!("cannot use {}", path.display()), &e))
 }
 
 /// Whether the switch at `path` takes connections but answers none: it is ending, or was killed and its
@@ -116,6 +158,8 @@ pub(crate) fn ensure_default(runtime: &Runtime) -> Result<Client, Failure> {
         name: DEFAULT.to_owned(),
         path: runtime.switch(DEFAULT),
         mode: 0o600,
+        group: None,
+        mgmt: None,
         age: switch::fdb::DEFAULT_AGE,
         idle: Some(DEFAULT_IDLE),
     };
@@ -168,7 +212,13 @@ fn serve_command(options: &Options, detach: bool) -> Command {
     command.arg0("viewnet");
     command.args(["switch", "serve"]).arg(&options.path).args(["--name", &options.name]);
     command.args(["--age", &options.age.as_secs().to_string()]);
-    command.args(["--socket-mode", &format!("{:o}", options.mode)]);
+    command.args(["--mode", &format!("{:o}", options.mode)]);
+    if let Some(group) = &options.group {
+        command.args(["--group", group]);
+    }
+    if let Some(mgmt) = &options.mgmt {
+        command.arg("--mgmt").arg(mgmt);
+    }
     if let Some(idle) = options.idle {
         command.args(["--idle", &idle.as_millis().to_string()]);
     }
@@ -184,7 +234,9 @@ pub(super) fn serve(args: Serve) -> Result<Exit, Failure> {
     let options = Options {
         name: args.name,
         path: args.path,
-        mode: args.socket_mode,
+        mode: args.mode,
+        group: args.group,
+        mgmt: args.mgmt,
         age: Duration::from_secs(args.age),
         idle: args.idle.map(Duration::from_millis),
     };
