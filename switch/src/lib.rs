@@ -15,11 +15,12 @@
 //!
 //! Around it lies the shell: [`ports`] open and move frames through TAPs, packet sockets and rings of shared
 //! memory, [`serve`] is the loop (one thread, one epoll) and the control socket, [`control`] its messages, [`client`] the other
-//! end.
+//! end; [`console`] is the management console of vde_switch, a core of its own.
 //!
 //! There is no spanning tree: two links between the same two switches make a loop.
 
 pub mod client;
+pub mod console;
 pub mod control;
 pub mod fdb;
 pub mod forward;

@@ -16,6 +16,7 @@
 
 mod access;
 mod connections;
+mod consoles;
 mod plugs;
 
 use std::io;
@@ -98,6 +99,10 @@ enum Source {
     Watcher,
     Port(PortId),
     Connection(u32),
+    /// Somebody comes to the console.
+    Console,
+    /// Somebody at the console.
+    Session(u32),
 }
 
 impl Source {
@@ -106,6 +111,8 @@ impl Source {
             Self::Listener => 0,
             Self::Signal => 1,
             Self::Watcher => 2,
+            Self::Console => 3,
+            Self::Session(index) => 8 << 32 | u64::from(index),
             Self::Port(id) => 1 << 32 | id.index() as u64,
             Self::Connection(index) => 2 << 32 | u64::from(index),
         }
@@ -115,8 +122,10 @@ impl Source {
         match (token >> 32, token as u32) {
             (1, index) => Self::Port(PortId::new(index)),
             (2, index) => Self::Connection(index),
+            (8, index) => Self::Session(index),
             (_, 0) => Self::Listener,
             (_, 1) => Self::Signal,
+            (_, 3) => Self::Console,
             _ => Self::Watcher,
         }
     }
@@ -165,13 +174,14 @@ impl Server {
             switch: Switch::new(options.age),
             plugs: Plugs::new(),
             connections: Connections::new(options, now()),
-            access: Access::new(options),
+            access: Access::new(options, now()),
             idle: options.idle,
             idle_since: None,
             accept_after: None,
         };
         let bound = server.bound.insert(bind(options)?);
         server.epoll.add(&bound.listener, interest(EpollFlags::EPOLLIN, Source::Listener))?;
+        server.access.open(options, &server.epoll)?;
         Ok(server)
     }
 
@@ -201,6 +211,8 @@ impl Server {
                         let _ = self.plugs.handle_ready(now, id, event.events(), &mut self.switch);
                     }
                     Source::Connection(index) => self.connections.handle_ready(index, event.events()),
+                    Source::Console => self.access.consoles.accept(&self.epoll),
+                    Source::Session(index) => self.access.consoles.handle_ready(index),
                     Source::Listener => self.accept(now),
                     Source::Watcher => self.connections.told_to_end = true,
                     Source::Signal => {
@@ -215,6 +227,8 @@ impl Server {
             let Self { switch, plugs, epoll, access, .. } = self;
             let mut hall = connections::Hall { switch, plugs, epoll, access };
             self.connections.serve(now, &mut hall);
+            self.access.consoles.serve(now, &mut self.switch, &mut self.plugs, &self.epoll);
+            self.connections.told_to_end |= self.access.consoles.told_to_end;
             self.switch.handle_timeout(now);
         }
     }
@@ -237,6 +251,7 @@ impl Server {
         let deadlines = [
             self.switch.poll_timeout(),
             self.connections.poll_timeout(),
+            self.access.consoles.poll_timeout(),
             self.plugs.poll_timeout(),
             self.accept_after,
             self.idle_since.zip(self.idle).map(|(since, idle)| since + idle),
@@ -285,7 +300,8 @@ impl Server {
         if self.connections.told_to_end {
             return true;
         }
-        let busy = self.switch.port_count() > 0 || self.connections.count() > 0;
+        let busy =
+            self.switch.port_count() > 0 || self.connections.count() > 0 || self.access.consoles.count() > 0;
         self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };
         self.idle_since.zip(self.idle).is_some_and(|(since, idle)| now >= since + idle)
     }
@@ -346,6 +362,8 @@ mod tests {
             Source::Watcher,
             Source::Port(PortId::new(7)),
             Source::Connection(9),
+            Source::Console,
+            Source::Session(3),
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

@@ -44,6 +44,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Its name, as in the control protocol.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tap => "tap",
+            Self::Packet => "packet",
+            Self::Ring => "ring",
+        }
+    }
+
     /// How many descriptors make such a port.
     pub fn descriptors(self) -> usize {
         match self {

@@ -234,7 +234,7 @@ impl Connections {
                 if age_s.is_some_and(|age| !(1..=1_000_000).contains(&age)) {
                     return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
                 }
-                hall.access.change(mode, group, mgmt, hall.epoll)?;
+                hall.access.change(mode, group.as_deref(), mgmt.as_deref(), hall.epoll)?;
                 age_s.into_iter().for_each(|age| switch.set_age(Duration::from_secs(age)));
                 Answer::Done(())
             }

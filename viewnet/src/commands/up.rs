@@ -12,6 +12,7 @@ use crate::runtime::{Runtime, wants_colour};
 use crate::tables::{print, print_json, table};
 use crate::topology::apply::Applier;
 use crate::topology::diff::{Change, Plan, Sign, Step, plan};
+use crate::topology::place::Problem;
 use crate::topology::programs::{Life, Outcome, Status};
 use crate::topology::schema::{MAX_FILE, Topology};
 use crate::topology::state::{Folder, State};
@@ -94,11 +95,12 @@ struct Printed<'a> {
 pub(crate) fn read(file: &Path) -> Result<(PathBuf, String, Topology), Failure> {
     let (path, text) = read_text(file)?;
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
-    let (name, topology) = Topology::parse(&text, &stem).map_err(|problem| {
-        let place = format!("line {}, column {}", problem.line, problem.column);
-        let why = format!("{place}: {}", problem.why);
-        Failure::new(format!("cannot use {}", file.display()), why).hint(problem.hint)
-    })?;
+    let wrong = |problem: Problem| problem.failure(format!("cannot use {}", file.display()));
+    let (name, mut topology) = Topology::parse(&text, &stem).map_err(wrong)?;
+    for switch in topology.switches.values_mut() {
+        // Relative to the file.
+        switch.mgmt = switch.mgmt.take().and_then(|mgmt| Some(path.parent()?.join(mgmt)));
+    }
     Ok((path, name, topology))
 }
 

@@ -7,6 +7,8 @@ use std::fmt;
 
 use toml::de::{DeTable, DeValue};
 
+use crate::exit::Failure;
+
 /// Something wrong in a file, for the person who wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -27,6 +29,12 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
+    /// As the user reads it, `what` having failed.
+    pub(crate) fn failure(self, what: impl Into<String>) -> Failure {
+        let why = format!("line {}, column {}: {}", self.line, self.column, self.why);
+        Failure::new(what, why).hint(self.hint)
+    }
+
     /// At the byte `at` of `text`.
     pub(crate) fn at(text: &str, at: usize, why: impl Into<String>, hint: impl Into<String>) -> Self {
         let before = text.get(..at).unwrap_or(text);

@@ -22,15 +22,18 @@ use std::time::Duration;
 
 use msocket_proto::line::{Refusal, Reply, unusable};
 use nix::errno::Errno;
-use switch::client::{Client, is_gone};
+use switch::client::{Client, Request, is_gone};
 use switch::serve::{Options, Server};
 
+use super::change::plug;
 use super::{DEFAULT, Target, check_version, connect};
 use crate::background::start_eye;
 use crate::commands::options::file_mode;
+use crate::commands::up::read_text;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::eye::Eye;
 use crate::runtime::Runtime;
+use crate::topology::schema::{self as config, Age};
 
 /// After how long without ports and connections the default switch ends.
 const DEFAULT_IDLE: Duration = Duration::from_millis(500);
@@ -48,18 +51,21 @@ pub(super) struct Up {
     /// Stay in the foreground until Ctrl-C
     #[arg(long)]
     foreground: bool,
-    /// Forget stations silent for so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = age())]
-    age: u64,
-    /// Who may use the switch: the mode of its socket file, in octal
-    #[arg(long, visible_alias = "socket-mode", value_name = "MODE", default_value = "0600", value_parser = file_mode)]
-    mode: u32,
+    /// Forget stations silent for so many seconds [default: 300]
+    #[arg(long, value_name = "SECONDS", value_parser = age())]
+    age: Option<u64>,
+    /// Who may use the switch: the mode of its socket file, in octal [default: 0600]
+    #[arg(long, visible_alias = "socket-mode", value_name = "MODE", value_parser = file_mode)]
+    mode: Option<u32>,
     /// The group of its socket files, by name or number
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
     /// Serve the console of vde_switch at this path, for unixterm and vdecmd
     #[arg(long, value_name = "PATH")]
     mgmt: Option<PathBuf>,
+    /// Read settings, VLANs and ports from a TOML file, as in a topology's [switch.NAME]; options go first
+    #[arg(long, value_name = "FILE", conflicts_with = "foreground")]
+    config: Option<PathBuf>,
 }
 
 /// `switch serve`, which users do not type.
@@ -89,20 +95,55 @@ fn age() -> clap::builder::RangedU64ValueParser {
 
 /// Starts a switch.
 pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
+    let file = up.config.as_deref().map(read_config).transpose()?.unwrap_or_default();
     let options = Options {
         name: display_name(&up.target.name),
         path: up.target.path(runtime)?,
-        mode: up.mode,
-        group: up.group,
-        mgmt: up.mgmt.as_deref().map(absolute).transpose()?,
-        age: Duration::from_secs(up.age),
+        mode: up.mode.or(file.mode.map(|mode| mode.0)).unwrap_or(0o600),
+        group: up.group.or(file.group.clone()),
+        mgmt: up.mgmt.or(file.mgmt.clone()).as_deref().map(absolute).transpose()?,
+        age: Duration::from_secs(up.age.unwrap_or(file.age.unwrap_or(Age::DEFAULT).seconds())),
         idle: None,
     };
     if up.foreground {
         let (server, _eye) = set_up(&options)?;
         return server.run().map_err(|e| Failure::io(format!("the switch `{}` failed", options.name), &e));
     }
-    launch_patiently(&options)
+    launch_patiently(&options)?;
+    furnish(&options, &file)
+}
+
+/// Reads the file of `--config`; paths in it are relative to it.
+fn read_config(path: &Path) -> Result<config::Switch, Failure> {
+    let (place, text) = read_text(path)?;
+    let what = || format!("cannot use {}", path.display());
+    let mut file = config::Switch::parse(&text).map_err(|problem| problem.failure(what()))?;
+    if file.external {
+        return Err(
+            Failure::new(what(), "`external` is for switches that are there already").hint("leave it out")
+        );
+    }
+    file.mgmt = file.mgmt.and_then(|mgmt| Some(place.parent()?.join(mgmt)));
+    Ok(file)
+}
+
+/// Gives a new switch its VLANs and ports; if one cannot be had, there is no switch either.
+fn furnish(options: &Options, file: &config::Switch) -> Result<(), Failure> {
+    let furnish = || {
+        let mut client = connect(&options.name, &options.path)?;
+        for (vid, name) in &file.vlan {
+            let request = Request::VlanAdd { vid: vid.0, name: name.clone() };
+            client.call::<()>(&request).map_err(|e| call_failed("cannot name the VLAN", e))?;
+        }
+        for (name, port) in &file.port {
+            let (tap, nic) = (port.tap.as_deref(), port.nic.as_deref());
+            plug(&mut client, name, tap, nic, port.plain, port.vlans())?;
+        }
+        Ok(())
+    };
+    furnish().inspect_err(|_| {
+        let _ = connect(&options.name, &options.path).map(|mut client| client.down());
+    })
 }
 
 /// How a switch is set up, beside its name.
@@ -267,6 +308,9 @@ fn set_up(options: &Options) -> Result<(Server, Eye), Failure> {
     let mut eye = start_eye().map_err(internal)?;
     let server = Server::new(options, Some(eye.as_fd())).map_err(|e| refuse(options, &e))?;
     eye.keep(&options.path).map_err(internal)?;
+    if let Some(mgmt) = &options.mgmt {
+        eye.keep(mgmt).map_err(internal)?;
+    }
     Ok((server, eye))
 }
 
