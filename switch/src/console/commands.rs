@@ -95,7 +95,7 @@ static COMMANDS: &[Command] = &[
     command("hash/find", "MAC [VLAN]", "MAC lookup", Shows(find_station)),
     command("fstp", RULE, "FAST SPANNING TREE MENU", Menu),
     command("fstp/showinfo", "", "show fstp info", Shows(show::no_tree)),
-    command("fstp/setfstp", "0/1", "Fast spanning tree protocol 1=ON 0=OFF", Acts(only_off)),
+    command("fstp/setfstp", "0/1", "Fast spanning tree protocol 1=ON 0=OFF", Shows(no_tree)),
     command(
         "fstp/setedge",
         "VLAN PORT 1/0",
@@ -190,6 +190,11 @@ fn help(_: &mut Context<'_>, prefix: &str, out: &mut String) -> Done {
 /// What can only be off here.
 fn only_off(_: &mut Context<'_>, argument: &str) -> Done {
     if number(argument) == 0 { Ok(()) } else { Err(NOT_HERE) }
+}
+
+/// This one answers with nothing, but does answer.
+fn no_tree(context: &mut Context<'_>, argument: &str, _: &mut String) -> Done {
+    only_off(context, argument)
 }
 
 /// Our table has room for more than any that was asked for.

@@ -266,9 +266,7 @@ impl Runner {
         loop {
             let now = Instant::now();
             self.programs.handle_timeout(now);
-            while let Some(action) = self.programs.poll_action() {
-                self.act(&action);
-            }
+            self.act_on_all();
             if std::mem::take(&mut self.must_look) {
                 self.reap();
                 continue;
@@ -295,6 +293,12 @@ impl Runner {
                     token => self.converse(token),
                 }
             }
+        }
+    }
+
+    fn act_on_all(&mut self) {
+        while let Some(action) = self.programs.poll_action() {
+            self.act(&action);
         }
     }
 
@@ -433,6 +437,8 @@ impl Runner {
             Ok(Received::Message(Request::Start { name, program, home }, _)) => {
                 self.homes.insert(name.clone(), home);
                 self.programs.add(now, &name, *program);
+                // Who asked shall find it started.
+                self.act_on_all();
                 line.send(&Reply::Ok(()), &[])
             }
             Ok(Received::Message(Request::Stop { names }, _)) => {
