@@ -143,6 +143,9 @@ pub struct Show {
     pub idle_s: Option<u64>,
     /// After how many seconds a silent station is forgotten.
     pub age_s: u64,
+    /// Where its console is; absent: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mgmt: Option<PathBuf>,
     /// How many ports it has.
     pub ports: usize,
     /// How many VLANs [`Request::VlanLs`] lists.

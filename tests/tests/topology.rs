@@ -76,7 +76,7 @@ fn a_topology_comes_stays_and_goes() {
     for kind in ["kernel", "smol"] {
         each_user(|world| {
             world.write("lab.toml", &lab(kind));
-            let up = world.viewnet(["up", "lab.toml", "--wait", "get-one,get-two"]).run().ok();
+            let up = world.viewnet(["up", "lab.toml", "--wait=get-one,get-two"]).run().ok();
             assert!(
                 up.stdout.starts_with("+ switch left: age 60 s, VLAN 10 office\n+ switch right\n"),
                 "{}",
@@ -242,7 +242,7 @@ stack = "host"
 command = "setsid sleep 1000 & exit 0"
 "#,
         );
-        let up = world.viewnet(["up", "p.toml", "--wait", "once", "again", "--json"]).run();
+        let up = world.viewnet(["up", "p.toml", "--wait=once,again", "--json"]).run();
         let shown: Value = serde_json::from_str(&up.code(1).stdout).unwrap();
         let programs = &shown["programs"];
         assert_eq!(
@@ -271,6 +271,46 @@ fn process(world: &World, name: &str) -> Pid {
         String::from_utf8_lossy(&command).replace('\0', " ").contains(name)
     };
     world.supervisors().into_iter().find(is_it).unwrap_or_else(|| panic!("no {name}"))
+}
+
+#[test]
+fn a_stack_that_others_use_goes_by_force_only() {
+    each_user(|world| {
+        world.write("lab.toml", "[stack.web]\nkind = \"smol\"\n[switch.lan]\n");
+        world.viewnet(["up", "lab.toml"]).run().ok();
+        let guest = world.run(["--stack", "web", "--name", "guest", "--", "sh", "-c", "echo up; sleep 1000"]);
+        let mut guest = guest.start();
+        guest.until("up");
+        let refused = world.viewnet(["down"]).run().code(1).stderr;
+        assert!(refused.contains("guest") && refused.ends_with("left: stack web\n"), "{refused}");
+        world.viewnet(["down", "--force"]).run().ok();
+        guest.kill_group();
+        guest.wait();
+    });
+}
+
+#[test]
+fn ports_of_the_machine_come_and_go() {
+    for user in User::all().iter().filter(|user| **user == User::Root) {
+        let world = World::new(*user);
+        world.write("lab.toml", "[switch.lan]\nport.vm = { tap = \"tap0\", access = 10 }\nport.up = { nic = \"v1\", trunk = \"all\", native = 1 }");
+        world.cmd("ip").args(["link", "add", "v0", "type", "veth", "peer", "name", "v1"]).run().ok();
+        world.viewnet(["up", "lab.toml"]).run().ok().says("+ port lan/up: nic v1, trunk all native 1");
+        world.cmd("ip").args(["link", "show", "tap0"]).run().ok();
+        assert_eq!(world.viewnet(["up", "lab.toml"]).run().ok().stdout, "lab: nothing to do\n");
+        world.write("lab.toml", "[switch.lan]\nport.vm = { tap = \"tap1\", access = 20 }\n");
+        let changed = world.viewnet(["up", "lab.toml"]).run().ok().stdout;
+        assert_eq!(
+            changed,
+            "- port lan/up: \n~ port lan/vm: now tap tap1, access 20\n".replace(": \n", "\n")
+        );
+        world.cmd("ip").args(["link", "show", "tap0"]).run().code(1);
+        // An interface that vanished under its port is missed.
+        world.cmd("ip").args(["link", "del", "tap1"]).run().ok();
+        world.viewnet(["up", "lab.toml"]).run().ok().says("+ port lan/vm: tap tap1, access 20");
+        world.viewnet(["down"]).run().ok();
+        world.cmd("ip").args(["link", "show", "tap1"]).run().code(1);
+    }
 }
 
 #[test]

@@ -46,6 +46,12 @@ impl Access {
         })
     }
 
+    /// Where the console is.
+    pub(super) fn mgmt(&self) -> Option<PathBuf> {
+        let path = &self.consoles.identity.mgmt;
+        (!path.as_os_str().is_empty()).then(|| path.clone())
+    }
+
     /// Changes what is given; nothing, if any of it cannot be.
     pub(super) fn change(
         &mut self,

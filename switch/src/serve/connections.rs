@@ -229,7 +229,7 @@ impl Connections {
         };
         Ok(match request {
             Request::Hello => Answer::Hello(self.identity.clone()),
-            Request::Show => Answer::Show(self.show(now, switch)),
+            Request::Show => Answer::Show(Show { mgmt: hall.access.mgmt(), ..self.show(now, switch) }),
             Request::Set { age_s, mode, group, mgmt } => {
                 if age_s.is_some_and(|age| !(1..=1_000_000).contains(&age)) {
                     return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
@@ -351,6 +351,7 @@ impl Connections {
             uptime_s: now.saturating_duration_since(self.started).as_secs(),
             idle_s: self.idle.map(|idle| idle.as_secs()),
             age_s: switch.fdb().age().as_secs(),
+            mgmt: None,
             ports: switch.port_count(),
             vlans: switch.vlans().count(),
             stations: switch.stations(now).count(),

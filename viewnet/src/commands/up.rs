@@ -50,7 +50,7 @@ pub(crate) struct Up {
     dry_run: bool,
 
     /// Stay until these programs, or else all, have ended, and show how; fails if one of them did
-    #[arg(long, value_name = "PROGRAM", num_args = 0.., value_delimiter = ',')]
+    #[arg(long, value_name = "PROGRAM,…", num_args = 0.., require_equals = true, value_delimiter = ',')]
     wait: Option<Vec<String>>,
 
     /// End stacks that go even if programs of others use them

@@ -236,7 +236,10 @@ impl Applier<'_> {
         let start = Instant::now();
         while let Err(refusal) = remote::ask::<()>(&path, &proto::Request::Down { force: self.force }) {
             if start.elapsed() > LEAVE {
-                let hint = "end them, or run `viewnet down --force`".to_owned();
+                let users = remote::describe(&path).map(|shown| shown.users).unwrap_or_default();
+                let views = users.iter().map(|user| format!("view {} (process {})", user.view, user.pid));
+                let views: Vec<String> = views.collect();
+                let hint = format!("end {}, or say --force", views.join(", "));
                 return Err(Failure::from(refusal).hint(hint));
             }
             std::thread::sleep(LOOK);

@@ -57,7 +57,9 @@ fn look_at_switch(
     made: &Switch,
 ) -> Result<(Switch, Vec<PortInfo>), msocket_proto::line::CallError> {
     let mut now = made.clone();
-    let age = Age::try_from(client.show()?.age_s).ok();
+    let show = client.show()?;
+    now.mgmt = show.mgmt;
+    let age = Age::try_from(show.age_s).ok();
     if age != Some(now.age.unwrap_or(Age::DEFAULT)) {
         now.age = age;
     }

@@ -31,6 +31,8 @@ struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_s: Option<u64>,
     age_s: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mgmt: Option<PathBuf>,
     stations: usize,
     stations_refused: u64,
     connections: usize,
@@ -85,6 +87,7 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
         uptime_s: show.uptime_s,
         idle_s: show.idle_s,
         age_s: show.age_s,
+        mgmt: show.mgmt,
         stations: show.stations,
         stations_refused: show.stations_refused,
         connections: show.connections,
@@ -96,9 +99,10 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
     }
     let idle = shown.idle_s.map_or_else(|| "never".to_owned(), |s| format!("when unused for {s} s"));
     print(&format!(
-        "name      {}\nsocket    {}\nprocess   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\n\n{}\n{}",
+        "name      {}\nsocket    {}\n{}process   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\n\n{}\n{}",
         shown.name,
         shown.path.display(),
+        shown.mgmt.as_ref().map_or_else(String::new, |path| format!("console   {}\n", path.display())),
         shown.pid,
         duration(shown.uptime_s),
         shown.stations,

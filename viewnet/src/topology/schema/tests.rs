@@ -48,6 +48,17 @@ fn everything_is_read_and_survives_being_written() {
     assert_eq!(Topology::parse("", "file").unwrap().0, "file");
 }
 
+proptest::proptest! {
+    #[test]
+    fn a_slip_anywhere_is_an_error_or_nothing(at in 0..LAB.len(), cut in 0usize..9, new in "[\\[\\]a-z=.'\"{}0-9\n]{0,3}") {
+        let end = (at + cut).min(LAB.len());
+        let text = format!("{}{new}{}", &LAB[..at], &LAB[end..]);
+        if let Err(problem) = Topology::parse(&text, "file") {
+            assert!(problem.line <= text.lines().count() + 1 && !problem.hint.is_empty(), "{problem}");
+        }
+    }
+}
+
 #[test]
 fn mistakes_are_found_where_they_are() {
     let table = [
