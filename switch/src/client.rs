@@ -14,7 +14,9 @@ use std::time::Duration;
 use msocket_proto::line::{CallError, Line, LineError};
 use serde::de::DeserializeOwned;
 
-pub use crate::control::{Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VlanInfo};
+pub use crate::control::{
+    Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Settings, Show, Station, VlanInfo,
+};
 pub use crate::ports::Kind;
 use crate::ports::ring::Handover;
 

@@ -132,23 +132,21 @@ impl Session {
     /// The next whole line, without its end; what is no text in it is replaced.
     #[expect(clippy::should_implement_trait, reason = "an iterator would hold the session")]
     pub fn next(&mut self) -> Option<String> {
-        loop {
-            let Some(end) = self.input.iter().position(|&byte| byte == b'\n') else {
-                if self.input.len() > MAX_LINE {
-                    self.input.clear();
-                    self.skipping = true;
-                }
-                return None;
-            };
-            let line: Vec<u8> = self.input.drain(..=end).collect();
-            let skipped = std::mem::take(&mut self.skipping);
-            let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
-            if skipped || line.len() > MAX_LINE {
-                // Its answer is that it makes no sense.
-                return Some("\u{fffd}".to_owned());
+        let Some(end) = self.input.iter().position(|&byte| byte == b'\n') else {
+            if self.input.len() > MAX_LINE {
+                self.input.clear();
+                self.skipping = true;
             }
-            return Some(String::from_utf8_lossy(line).into_owned());
+            return None;
+        };
+        let line: Vec<u8> = self.input.drain(..=end).collect();
+        let skipped = std::mem::take(&mut self.skipping);
+        let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
+        if skipped || line.len() > MAX_LINE {
+            // Its answer is that it makes no sense.
+            return Some("\u{fffd}".to_owned());
         }
+        Some(String::from_utf8_lossy(line).into_owned())
     }
 }
 

@@ -30,21 +30,8 @@ pub enum Request {
     Hello,
     /// How are you? Answer: [`Show`].
     Show,
-    /// Changes the switch; what is absent stays. Answer: `null`.
-    Set {
-        /// After how many seconds a silent station is forgotten, 1 to 1,000,000.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        age_s: Option<u64>,
-        /// Mode of the socket's file, at most 0777.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        mode: Option<u32>,
-        /// Group of the sockets' files, by name or number; empty: the user's own.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        group: Option<String>,
-        /// Where the console is served, absolute; empty: nowhere.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        mgmt: Option<PathBuf>,
-    },
+    /// Changes the switch. Answer: `null`.
+    Set(Settings),
     /// The ports. Answer: a list of [`PortInfo`].
     PortLs,
     /// A new port over the descriptor that comes with the request, or the three of a ring (memory, the
@@ -87,6 +74,23 @@ pub enum Request {
     MacFlush(MacFilter),
     /// Ends the switch. Answer: `null`, once the socket's file is gone.
     Down,
+}
+
+/// What of a switch can be changed; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// After how many seconds a silent station is forgotten, 1 to 1,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
+    /// Mode of the socket's file, at most 0777.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// Group of the socket's file, by name or number; empty: the user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Where the console is served, absolute; empty: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mgmt: Option<PathBuf>,
 }
 
 /// A port to be.

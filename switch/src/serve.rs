@@ -22,7 +22,7 @@ mod plugs;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use msocket_proto::line::{SocketFile, listen_locked, lock_folder};
@@ -70,6 +70,14 @@ pub struct Options {
     pub age: Duration,
     /// After how long without ports and connections the switch ends; `None`: never.
     pub idle: Option<Duration>,
+}
+
+impl Options {
+    /// A switch at `path` for its user alone that stays until it is told to end.
+    pub fn new(name: &str, path: &Path) -> Self {
+        let (name, path) = (name.to_owned(), path.to_owned());
+        Self { name, path, mode: 0o600, group: None, mgmt: None, age: crate::fdb::DEFAULT_AGE, idle: None }
+    }
 }
 
 /// A control socket that is taken.

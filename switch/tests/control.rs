@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{Namespace, Served, any_port, eventually, isolated};
 use msocket_proto::line::{CallError, Refusal, sweep};
-use switch::client::{Attach, Client, Kind, MacFilter, Request};
+use switch::client::{Attach, Client, Kind, MacFilter, Request, Settings};
 use switch::serve::{self, Options};
 use switch::vlan::Vid;
 
@@ -116,9 +116,9 @@ fn requests_and_refusals() {
     assert_eq!(client.vlans().unwrap()[0].name, "lab");
     client.call::<()>(&Request::VlanRm { vid }).unwrap();
     assert!(client.vlans().unwrap().is_empty());
-    client.call::<()>(&Request::Set { age_s: 10 }).unwrap();
+    client.call::<()>(&Request::Set(Settings { age_s: Some(10), ..Settings::default() })).unwrap();
     assert_eq!(client.show().unwrap().age_s, 10);
-    refusal(client.call::<()>(&Request::Set { age_s: 0 }));
+    refusal(client.call::<()>(&Request::Set(Settings { age_s: Some(0), ..Settings::default() })));
     refusal(client.call::<()>(&Request::VlanAdd { vid, name: "\x1b[31m".into() }));
     let nowhere = MacFilter { port: Some("nowhere".into()), ..MacFilter::default() };
     assert_eq!(refusal(client.stations(nowhere.clone())).errno, Some(libc::ENOENT));
@@ -239,8 +239,7 @@ fn of_many_starters_one_wins() {
             // A dead switch's socket lies in the way.
             drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         }
-        let options =
-            Options { name: "race".into(), path, mode: 0o600, age: Duration::from_secs(1), idle: None };
+        let options = Options { age: Duration::from_secs(1), ..Options::new("race", &path) };
         let start = |_| {
             let options = options.clone();
             std::thread::Builder::new().spawn(move || serve::Server::new(&options, None)).unwrap()

@@ -282,7 +282,7 @@ fn a_stack_that_others_use_goes_by_force_only() {
         let mut guest = guest.start();
         guest.until("up");
         let refused = world.viewnet(["down"]).run().code(1).stderr;
-        assert!(refused.contains("guest") && refused.ends_with("left: stack web\n"), "{refused}");
+        assert!(refused.contains("guest") && refused.ends_with("left: switch lan, stack web\n"), "{refused}");
         world.viewnet(["down", "--force"]).run().ok();
         guest.kill_group();
         guest.wait();

@@ -12,6 +12,7 @@ use nix::unistd::{Gid, Group, chown, getegid};
 use super::Options;
 use super::consoles::{self, Consoles};
 use crate::console::Identity;
+use crate::control::Settings;
 
 /// Mode bits of a socket's file.
 const MODE_BITS: u32 = 0o777;
@@ -53,18 +54,18 @@ impl Access {
     }
 
     /// Changes what is given; nothing, if any of it cannot be.
-    pub(super) fn change(
-        &mut self,
-        mode: Option<u32>,
-        group: Option<&str>,
-        mgmt: Option<&Path>,
-        epoll: &Epoll,
-    ) -> Result<(), Refusal> {
+    pub(super) fn change(&mut self, settings: &Settings, epoll: &Epoll) -> Result<(), Refusal> {
         const WHAT: &str = "cannot set who may use the switch";
+        let (mode, mgmt) = (settings.mode, settings.mgmt.as_deref());
         if mode.is_some_and(|mode| mode & !MODE_BITS != 0) {
             return Err(Refusal::new(WHAT, "a mode has nine bits").hint("use 0600, 0660 or 0666"));
         }
-        let gid = group.map(find_group).transpose().map_err(|e| Refusal::system(WHAT, e).hint(GROUP_HINT))?;
+        let gid = settings
+            .group
+            .as_deref()
+            .map(find_group)
+            .transpose()
+            .map_err(|e| Refusal::system(WHAT, e).hint(GROUP_HINT))?;
         if let Some(path) = mgmt {
             if !path.as_os_str().is_empty() && !path.is_absolute() {
                 return Err(Refusal::new("cannot serve the console", "its path must be absolute"));

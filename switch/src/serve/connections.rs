@@ -230,12 +230,10 @@ impl Connections {
         Ok(match request {
             Request::Hello => Answer::Hello(self.identity.clone()),
             Request::Show => Answer::Show(Show { mgmt: hall.access.mgmt(), ..self.show(now, switch) }),
-            Request::Set { age_s, mode, group, mgmt } => {
-                if age_s.is_some_and(|age| !(1..=1_000_000).contains(&age)) {
-                    return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
-                }
-                hall.access.change(mode, group.as_deref(), mgmt.as_deref(), hall.epoll)?;
-                age_s.into_iter().for_each(|age| switch.set_age(Duration::from_secs(age)));
+            Request::Set(settings) => {
+                let age = settings.age_s.map(checked_age).transpose()?;
+                hall.access.change(&settings, hall.epoll)?;
+                age.into_iter().for_each(|age| switch.set_age(age));
                 Answer::Done(())
             }
             Request::PortLs => Answer::Ports(hall.ports()),
@@ -441,6 +439,13 @@ impl Hall<'_> {
             .collect();
         stations.sort_unstable_by_key(|s| (s.vid, s.mac));
         stations
+    }
+}
+
+fn checked_age(seconds: u64) -> Result<Duration, Refusal> {
+    match seconds {
+        1..=1_000_000 => Ok(Duration::from_secs(seconds)),
+        _ => Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds")),
     }
 }
 

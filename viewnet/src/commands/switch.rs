@@ -58,7 +58,7 @@ enum Command {
         #[command(flatten)]
         target: Target,
         #[command(flatten)]
-        settings: change::Settings,
+        settings: change::Changes,
     },
     /// End a switch and all its ports
     Down {

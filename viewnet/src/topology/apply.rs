@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use msocket_proto::line::CallError;
 use msocket_proto::proto;
 use stacks::remote;
-use switch::client::{Client, Request};
+use switch::client::{Client, Request, Settings};
 
 use super::diff::{Change, Current, Plan, Step, plan};
 use super::schema::{Age, Mode, Port, Stack, Switch, Topology};
@@ -56,7 +56,7 @@ impl Applier<'_> {
         };
         let hint = failure.refusal.hint.clone();
         let failure = failure.complete();
-        let hint = hint.or(failure.refusal.hint.clone()).unwrap_or_default();
+        let hint = hint.or_else(|| failure.refusal.hint.clone()).unwrap_or_default();
         Err(failure.hint(if hint.is_empty() { left } else { format!("{hint}; {left}") }))
     }
 
@@ -65,7 +65,10 @@ impl Applier<'_> {
         self.end_orphans()?;
         let mut first = None;
         for step in &plan.steps {
-            first = first.or(self.step(step).err());
+            // Whoever uses a stack that stays keeps its switch, too.
+            let is_switch = matches!(step, Step::RemoveSwitch(_) | Step::RemovePort(..));
+            let failed = if first.is_some() && is_switch { None } else { self.step(step).err() };
+            first = first.or(failed);
         }
         let Some(failure) = first else { return Ok(()) };
         let now = self.observe()?;
@@ -161,13 +164,13 @@ impl Applier<'_> {
 
     fn change_switch(&mut self, name: &str, now: &Switch, wanted: &Switch) -> Result<(), Failure> {
         let definition = (wanted.mode.unwrap_or(Mode(0o600)), wanted.age.unwrap_or(Age::DEFAULT));
-        let set = Request::Set {
+        let settings = Settings {
             age_s: Some(definition.1.seconds()),
             mode: (now.mode != wanted.mode).then_some(definition.0.0),
             group: (now.group != wanted.group).then(|| wanted.group.clone().unwrap_or_default()),
             mgmt: (now.mgmt != wanted.mgmt).then(|| wanted.mgmt.clone().unwrap_or_default()),
         };
-        self.call(name, &set)?;
+        self.call(name, &Request::Set(settings))?;
         self.name_vlans(name, now, wanted)?;
         if let Some(made) = self.state.switches.get_mut(name) {
             let port = std::mem::take(&mut made.config.port);

@@ -264,7 +264,7 @@ impl Stack {
         StackConfig {
             interfaces: self.interfaces.clone(),
             routes: self.routes.clone(),
-            limits: self.limits.clone(),
+            limits: self.limits,
             rules: Vec::new(),
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgGroup;
 use clap::builder::TypedValueParser;
-use switch::client::{Attach, Client, Kind, MacFilter, Request};
+use switch::client::{Attach, Client, Kind, MacFilter, Request, Settings};
 use switch::ports::{packet, tap};
 use switch::vlan::{PortVlans, Vid};
 
@@ -41,7 +41,7 @@ pub(super) struct PortAdd {
 /// `switch set`
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
-pub(super) struct Settings {
+pub(super) struct Changes {
     /// Forget stations silent for so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     age: Option<u64>,
@@ -56,11 +56,16 @@ pub(super) struct Settings {
     mgmt: Option<PathBuf>,
 }
 
-pub(super) fn set(target: &Target, runtime: &Runtime, settings: Settings) -> Result<(), Failure> {
-    let Settings { age, mode, group, mgmt } = settings;
+pub(super) fn set(target: &Target, runtime: &Runtime, settings: Changes) -> Result<(), Failure> {
+    let Changes { age, mode, group, mgmt } = settings;
     let place = |path: PathBuf| if path.as_os_str().is_empty() { Ok(path) } else { absolute(&path) };
     let mgmt = mgmt.map(place).transpose()?;
-    request(target, runtime, "cannot change the switch", &Request::Set { age_s: age, mode, group, mgmt })
+    request(
+        target,
+        runtime,
+        "cannot change the switch",
+        &Request::Set(Settings { age_s: age, mode, group, mgmt }),
+    )
 }
 
 pub(super) fn down(target: &Target, runtime: &Runtime) -> Result<(), Failure> {

@@ -99,10 +99,12 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
     let options = Options {
         name: display_name(&up.target.name),
         path: up.target.path(runtime)?,
-        mode: up.mode.or(file.mode.map(|mode| mode.0)).unwrap_or(0o600),
-        group: up.group.or(file.group.clone()),
-        mgmt: up.mgmt.or(file.mgmt.clone()).as_deref().map(absolute).transpose()?,
-        age: Duration::from_secs(up.age.unwrap_or(file.age.unwrap_or(Age::DEFAULT).seconds())),
+        mode: up.mode.or_else(|| file.mode.map(|mode| mode.0)).unwrap_or(0o600),
+        group: up.group.or_else(|| file.group.clone()),
+        mgmt: up.mgmt.or_else(|| file.mgmt.clone()).as_deref().map(absolute).transpose()?,
+        age: Duration::from_secs(
+            up.age.or_else(|| file.age.map(Age::seconds)).unwrap_or_else(|| Age::DEFAULT.seconds()),
+        ),
         idle: None,
     };
     if up.foreground {
@@ -195,15 +197,7 @@ fn is_ending(path: &Path) -> bool {
 
 /// A connection to the user's default switch, started if need be. It keeps the switch alive.
 pub(crate) fn ensure_default(runtime: &Runtime) -> Result<Client, Failure> {
-    let options = Options {
-        name: DEFAULT.to_owned(),
-        path: runtime.switch(DEFAULT),
-        mode: 0o600,
-        group: None,
-        mgmt: None,
-        age: switch::fdb::DEFAULT_AGE,
-        idle: Some(DEFAULT_IDLE),
-    };
+    let options = Options { idle: Some(DEFAULT_IDLE), ..Options::new(DEFAULT, &runtime.switch(DEFAULT)) };
     for _ in 0..ATTEMPTS {
         match Client::connect(&options.path) {
             Ok(mut client) => match client.hello() {
