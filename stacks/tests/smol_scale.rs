@@ -101,13 +101,7 @@ fn many_stacks() -> Host {
 fn idle_on_a_switch() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("lan");
-    let options = serve::Options {
-        name: "lan".into(),
-        path: path.clone(),
-        mode: 0o600,
-        age: Duration::from_secs(300),
-        idle: None,
-    };
+    let options = serve::Options::new("lan", &path);
     let server = serve::Server::new(&options, None).expect("a switch");
     let thread = std::thread::Builder::new().spawn(move || server.run()).expect("a thread");
     let mut host = Host::new(folder.path()).expect("a host");

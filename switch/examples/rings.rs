@@ -176,13 +176,7 @@ fn main() {
     let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(2);
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("lan");
-    let options = serve::Options {
-        name: "lan".into(),
-        path: path.clone(),
-        mode: 0o600,
-        age: Duration::from_secs(300),
-        idle: None,
-    };
+    let options = serve::Options::new("lan", &path);
     let server = serve::Server::new(&options, None).expect("a free path");
     let switch = std::thread::Builder::new().spawn(move || server.run());
     let capture = std::env::args().nth(2).map(|filter| {

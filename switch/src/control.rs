@@ -202,6 +202,15 @@ pub struct Settings {
     /// Where VDE's programs plug in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vde: Option<Vde>,
+    /// Mode of the socket's file, at most 0777.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// Group of the socket's file, by name or number; empty: the user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Where the console is served, absolute; empty: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mgmt: Option<PathBuf>,
 }
 
 /// A port to be.
@@ -277,6 +286,9 @@ pub struct Show {
     pub idle_s: Option<u64>,
     /// After how many seconds a silent station is forgotten.
     pub age_s: u64,
+    /// Where its console is; absent: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mgmt: Option<PathBuf>,
     /// How many ports it has.
     pub ports: usize,
     /// How many VLANs [`Request::VlanLs`] lists.

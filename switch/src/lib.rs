@@ -25,12 +25,13 @@
 //!
 //! Around it lies the shell: [`ports`] open and move frames through TAPs, packet sockets and rings of shared
 //! memory, [`serve`] is the loop (one thread, one epoll) and the control socket, [`control`] its messages, [`client`] the other
-//! end.
+//! end; [`console`] is the management console of vde_switch, a core of its own.
 //!
 //! The spanning tree is off unless it is turned on: two links between the same two switches make a loop then.
 
 pub mod capture;
 pub mod client;
+pub mod console;
 pub mod control;
 pub mod events;
 pub mod fdb;

@@ -15,9 +15,11 @@
 //! one while it looks for late connections and unlinks. A client whose connection slips through sees it closed
 //! without answer and starts over.
 
+mod access;
 mod attach;
 mod captures;
 mod connections;
+mod consoles;
 mod metrics;
 mod plugs;
 mod queues;
@@ -28,7 +30,7 @@ mod vde;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use msocket_proto::line::{Refusal, SocketFile, listen_locked, lock_folder};
@@ -36,6 +38,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use access::Access;
 use connections::{Connections, Hall};
 use metrics::Metrics;
 pub use metrics::OnFile;
@@ -72,10 +75,33 @@ pub struct Options {
     pub path: PathBuf,
     /// The socket's file mode.
     pub mode: u32,
+    /// The group of its sockets' files, by name or number; `None`: the user's own.
+    pub group: Option<String>,
+    /// Where the console of vde_switch is served; `None`: nowhere.
+    pub mgmt: Option<PathBuf>,
     /// After how long a silent station is forgotten.
     pub age: Duration,
     /// After how long without ports and connections the switch ends; `None`: never.
     pub idle: Option<Duration>,
+    /// Where VDE's programs plug in; `None`: nowhere. [`Server::serve_vde`] is told, too.
+    pub vde: Option<control::Vde>,
+}
+
+impl Options {
+    /// A switch at `path` for its user alone that stays until it is told to end.
+    pub fn new(name: &str, path: &Path) -> Self {
+        let (name, path) = (name.to_owned(), path.to_owned());
+        Self {
+            name,
+            path,
+            mode: 0o600,
+            group: None,
+            mgmt: None,
+            age: crate::fdb::DEFAULT_AGE,
+            idle: None,
+            vde: None,
+        }
+    }
 }
 
 /// A control socket that is taken.
@@ -90,6 +116,10 @@ fn bind(options: &Options) -> io::Result<Bound> {
     let _lock = lock_folder(&options.path)?;
     let listener = listen_locked(&options.path, options.mode)?;
     let file = SocketFile::at(&options.path)?;
+    if let Some(Err(e)) = options.group.as_deref().map(|group| access::give_to_group(&options.path, group)) {
+        file.remove_locked();
+        return Err(e);
+    }
     Ok(Bound { listener, file })
 }
 
@@ -110,6 +140,10 @@ enum Source {
     /// Where VDE clients come from.
     VdeListener,
     Metrics(u32),
+    /// Somebody comes to the console.
+    Console,
+    /// Somebody at the console.
+    Session(u32),
 }
 
 impl Source {
@@ -120,6 +154,8 @@ impl Source {
             Self::Watcher => 2,
             Self::Timer => 3,
             Self::VdeListener => 4,
+            Self::Console => 5,
+            Self::Session(index) => 6 << 32 | u64::from(index),
             Self::Port(id) => 1 << 32 | id.index() as u64,
             Self::Connection(index) => 2 << 32 | u64::from(index),
             Self::Lifeline(id) => 3 << 32 | id.index() as u64,
@@ -135,10 +171,12 @@ impl Source {
             (3, index) => Self::Lifeline(PortId::new(index)),
             (4, index) => Self::VdeClient(index),
             (5, index) => Self::Metrics(index),
+            (6, index) => Self::Session(index),
             (_, 0) => Self::Listener,
             (_, 1) => Self::Signal,
             (_, 3) => Self::Timer,
             (_, 4) => Self::VdeListener,
+            (_, 5) => Self::Console,
             _ => Self::Watcher,
         }
     }
@@ -154,6 +192,7 @@ pub struct Server {
     connections: Connections,
     vde: Option<VdeServer>,
     metrics: Metrics,
+    access: Access,
     idle: Option<Duration>,
     idle_since: Option<Instant>,
     accept_after: Option<Instant>,
@@ -192,12 +231,14 @@ impl Server {
             connections: Connections::new(options, now()),
             vde: None,
             metrics: Metrics::default(),
+            access: Access::new(options, now()),
             idle: options.idle,
             idle_since: None,
             accept_after: None,
         };
         let bound = server.bound.insert(bind(options)?);
         server.epoll.add(&bound.listener, interest(EpollFlags::EPOLLIN, Source::Listener))?;
+        server.access.open(options, &server.epoll)?;
         Ok(server)
     }
 
@@ -252,6 +293,8 @@ impl Server {
                         self.vde.iter_mut().for_each(|vde| vde.accept(now, &self.epoll));
                     }
                     Source::Metrics(index) => self.metrics.handle_ready(now, index, &self.epoll),
+                    Source::Console => self.access.consoles.accept(&self.epoll),
+                    Source::Session(index) => self.access.consoles.handle_ready(index),
                     Source::Listener => self.accept(now),
                     Source::Watcher => self.connections.told_to_end = true,
                     // What it is for is done in every round.
@@ -271,6 +314,8 @@ impl Server {
             connections.publish(now, &mut hall);
             let text = hall.metrics.needs_text(now).then(|| connections.metrics_text(now, &hall));
             hall.metrics.serve(now, text, hall.epoll);
+            self.access.consoles.serve(now, &mut self.switch, &mut self.plugs, &self.epoll);
+            self.connections.told_to_end |= self.access.consoles.told_to_end;
             self.switch.handle_timeout(now);
             self.plugs.send_bpdus(now, &mut self.switch);
         }
@@ -278,8 +323,8 @@ impl Server {
 
     /// Those who ask, and what they ask about.
     fn hall<'a>(&'a mut self, on_file: &'a mut OnFile<'_>) -> (&'a mut Connections, Hall<'a>) {
-        let Self { connections, switch, plugs, metrics, epoll, vde, .. } = self;
-        (connections, Hall { switch, plugs, metrics, on_file, epoll, vde })
+        let Self { connections, switch, plugs, metrics, epoll, vde, access, .. } = self;
+        (connections, Hall { switch, plugs, metrics, on_file, epoll, vde, access })
     }
 
     /// Lets frames gather while the traffic is bulk.
@@ -301,6 +346,7 @@ impl Server {
             self.switch.poll_timeout(),
             self.connections.poll_timeout(),
             self.metrics.poll_timeout(),
+            self.access.consoles.poll_timeout(),
             self.plugs.poll_timeout(),
             self.accept_after,
             self.vde.as_ref().and_then(VdeServer::poll_timeout),
@@ -350,7 +396,8 @@ impl Server {
         if self.connections.told_to_end {
             return true;
         }
-        let busy = self.switch.port_count() > 0 || self.connections.count() > 0;
+        let busy =
+            self.switch.port_count() > 0 || self.connections.count() > 0 || self.access.consoles.count() > 0;
         self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };
         self.idle_since.zip(self.idle).is_some_and(|(since, idle)| now >= since + idle)
     }
@@ -441,6 +488,8 @@ mod tests {
             Source::VdeClient(3),
             Source::VdeListener,
             Source::Metrics(metrics::LISTENER),
+            Source::Console,
+            Source::Session(3),
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

@@ -390,6 +390,13 @@ impl Switch {
         counters.tx_bytes += bytes;
     }
 
+    /// Counts from zero again: one port, or all.
+    pub fn reset_counters(&mut self, port: Option<PortId>) {
+        let chosen = |id: usize| port.is_none_or(|port| port.index() == id);
+        let ports = self.ports.iter_mut().enumerate().filter(|(id, _)| chosen(*id));
+        ports.filter_map(|(_, port)| port.as_mut()).for_each(|port| port.counters = Counters::default());
+    }
+
     /// A frame was dropped at `port`.
     pub fn dropped(&mut self, port: PortId, reason: DropReason) {
         if let Some(counters) = self.counters_mut(port) {

@@ -244,8 +244,7 @@ fn of_many_starters_one_wins() {
             // A dead switch's socket lies in the way.
             drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         }
-        let options =
-            Options { name: "race".into(), path, mode: 0o600, age: Duration::from_secs(1), idle: None };
+        let options = Options { age: Duration::from_secs(1), ..Options::new("race", &path) };
         let start = |_| {
             let options = options.clone();
             std::thread::Builder::new().spawn(move || serve::Server::new(&options, None)).unwrap()

@@ -36,7 +36,7 @@ impl Runtime {
             }
         };
         let runtime = Self { folder };
-        for dir in [&runtime.folder, &runtime.folder.join("stacks"), &runtime.folder.join("switches")] {
+        for dir in [&runtime.folder, &runtime.stacks(), &runtime.switches(), &runtime.topologies()] {
             make_private(dir, uid).map_err(|why| {
                 Failure::new(format!("cannot use {} for sockets", dir.display()), why)
                     .hint("set XDG_RUNTIME_DIR to a folder of your own with mode 0700")
@@ -70,6 +70,11 @@ impl Runtime {
         self.folder.join("switches")
     }
 
+    /// Where all topologies have their folders.
+    pub(crate) fn topologies(&self) -> PathBuf {
+        self.folder.join("topologies")
+    }
+
     /// The control socket of a switch: `name` as it is if it is a path, else a file in
     /// [`Runtime::switches`].
     pub(crate) fn switch(&self, name: &str) -> PathBuf {
@@ -81,6 +86,12 @@ impl Runtime {
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub(crate) fn log_level() -> Option<String> {
     std::env::var("VIEWNET_LOG").ok()
+}
+
+/// Whether a terminal may be given colours: unless `NO_COLOR` says no.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub(crate) fn wants_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// The folders in which execvp(3) looks for a program.

@@ -18,6 +18,7 @@ use nix::sys::epoll::{Epoll, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use self::events::Subscribers;
+use super::access::Access;
 use super::metrics::{Metrics, OnFile};
 use super::plugs::{NewPlug, PlugError, Plugs};
 use super::vde::VdeServer;
@@ -54,8 +55,6 @@ pub(super) struct Connections {
     asked_for_end: Option<u32>,
     /// Who is told what happens.
     subscribers: Subscribers,
-    /// The mode of socket files.
-    mode: u32,
     identity: Hello,
     idle: Option<Duration>,
     started: Instant,
@@ -79,6 +78,7 @@ pub(super) struct Hall<'a> {
     pub(super) on_file: &'a mut OnFile<'a>,
     pub(super) epoll: &'a Epoll,
     pub(super) vde: &'a mut Option<VdeServer>,
+    pub(super) access: &'a mut Access,
 }
 
 /// What came of serving a connection.
@@ -102,7 +102,6 @@ impl Connections {
             told_to_end: false,
             asked_for_end: None,
             subscribers: Subscribers::default(),
-            mode: options.mode,
             identity: Hello { version: VERSION, name: options.name.clone(), pid: std::process::id() },
             idle: options.idle,
             started: now,
@@ -254,7 +253,7 @@ impl Connections {
         Ok(match request {
             Request::Hello => Answer::Hello(self.identity.clone()),
             Request::Show => Answer::Show(self.show(now, hall)),
-            Request::Set(settings) => seeing::set(settings, self.mode, hall)?,
+            Request::Set(settings) => seeing::set(settings, hall)?,
             Request::PortLs => Answer::Ports(hall.ports()),
             Request::PortAdd(attach) => Answer::Added(self.add_port(now, index, attach, fds, hall)?),
             Request::PortRm { port } => {
@@ -381,6 +380,7 @@ impl Connections {
             uptime_s: now.saturating_duration_since(self.started).as_secs(),
             idle_s: self.idle.map(|idle| idle.as_secs()),
             age_s: switch.fdb().age().as_secs(),
+            mgmt: hall.access.mgmt(),
             ports: switch.port_count(),
             vlans: switch.vlans().count(),
             stations: switch.stations(now).count(),

@@ -20,19 +20,23 @@ use crate::switch::{PortError, Switch};
 const MAX_NAMED: usize = 1024;
 
 /// Changes the switch. The first that cannot be had ends it; what was changed before stays.
-pub(super) fn set(settings: Settings, mode: u32, hall: &mut Hall<'_>) -> Result<Answer, Refusal> {
+pub(super) fn set(settings: Settings, hall: &mut Hall<'_>) -> Result<Answer, Refusal> {
     if let Some(age_s) = settings.age_s {
         if !(1..=1_000_000).contains(&age_s) {
             return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
         }
         hall.switch.set_age(Duration::from_secs(age_s));
     }
+    hall.access.change(&settings, hall.epoll)?;
+    if let Some(mgmt) = settings.mgmt.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+        (hall.on_file)(mgmt, true);
+    }
     if let Some(vde) = settings.vde {
         super::vde::set(hall.vde, &vde, hall.epoll)?;
         vde.path.iter().for_each(|folder| (hall.on_file)(&folder.join("ctl"), true));
     }
     if let Some(place) = settings.metrics {
-        hall.metrics.set(&place, mode, hall.epoll, hall.on_file)?;
+        hall.metrics.set(&place, hall.access.mode(), hall.epoll, hall.on_file)?;
         let value = hall.metrics.address().unwrap_or_else(|| "off".to_owned());
         hall.switch.events_mut().push(Event::Setting { name: "metrics".to_owned(), value });
     }

@@ -183,7 +183,7 @@ pub(super) fn warn_of_lost_privileges(program: &OsString) {
 }
 
 /// As execvp(3) finds it.
-fn find(program: &OsString) -> Option<PathBuf> {
+pub(crate) fn find(program: &OsString) -> Option<PathBuf> {
     if Path::new(program).components().count() > 1 {
         return Some(program.into());
     }

@@ -22,14 +22,16 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Subcommand};
 use msocket_proto::line::unusable;
 use switch::client::traffic::{MacAdd, MacRm};
-use switch::client::{Client, Hello, Settings};
+use switch::client::{Client, Hello};
 use switch::control::Vde;
 use switch::guard::Exceed;
 use switch::qos::rate::Rate;
 use switch::vlan::{PortVlans, Vid, VidSet};
 
+pub(crate) use self::change::plug;
 pub(crate) use self::inspect::duration;
 use self::launch::ensure_default;
+pub(crate) use self::launch::{Definition, start_switch};
 use crate::commands::options::file_mode;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
@@ -69,17 +71,8 @@ enum Command {
     Set {
         #[command(flatten)]
         target: Target,
-        /// Forget stations silent for so many seconds
-        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-        age: Option<u64>,
-        /// Give the counters to Prometheus, over HTTP on a Unix socket or on loopback
-        #[arg(long, value_name = "unix:PATH|127.0.0.1:PORT|off")]
-        metrics: Option<String>,
         #[command(flatten)]
-        vde: VdeOptions,
-        /// Let VDE's programs plug in no more; those that did stay
-        #[arg(long, conflicts_with = "vde")]
-        no_vde: bool,
+        settings: Box<change::Changes>,
         #[command(flatten)]
         stp: stp::Set,
     },
@@ -388,11 +381,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Serve(_) => {}
         Command::Ls { json } => inspect::ls(&runtime, json)?,
         Command::Show { target, json } => inspect::show(&target, &runtime, json)?,
-        Command::Set { target, age, vde, no_vde, metrics, stp } => {
-            let nowhere = no_vde.then_some(Vde { path: None, mode: vde.vde_mode, group: None });
-            let settings = Settings { age_s: age, metrics, vde: vde.resolve()?.or(nowhere) };
-            change::set(&target, &runtime, settings, &stp)?;
-        }
+        Command::Set { target, settings, stp } => change::set(&target, &runtime, *settings, &stp)?,
         Command::Stp { target, json } => stp::show(&target, &runtime, json)?,
         Command::Down { target } => change::down(&target, &runtime)?,
         Command::Port(Port::Ls { target, json }) => inspect::ports(&target, &runtime, json)?,
@@ -464,7 +453,7 @@ fn connect(name: &str, path: &Path) -> Result<Client, Failure> {
         NotFound | ConnectionRefused => Failure::new(&what, format!("nobody serves {}", path.display()))
             .hint(format!("start it with `viewnet switch up {name}`, or see `viewnet switch ls`")),
         PermissionDenied => Failure::new(&what, format!("{}: {e}", path.display()))
-            .hint("its owner may open it with `--socket-mode`"),
+            .hint("its owner may open it with `viewnet switch set --mode`"),
         _ => unusable(&what, path, &e).into(),
     })?;
     let hello = client.hello().map_err(|e| call_failed(&what, e))?;

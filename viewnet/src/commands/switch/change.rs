@@ -1,17 +1,22 @@
 //! The commands that change a switch: one request each. They print nothing when all went well.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use clap::ArgGroup;
+use clap::builder::TypedValueParser;
 use switch::client::traffic::{MacAdd, MacRm, PortOpen, VlanSet};
-use switch::client::{MacFilter, Request, Settings};
+use switch::client::{Attach, Client, Kind, MacFilter, Request, Settings};
+use switch::control::Vde;
 use switch::guard::Police;
 use switch::link::Link;
-use switch::vlan::Vid;
+use switch::vlan::{PortVlans, Vid};
 use switch::vxlan;
 
-use super::links::Plug;
-use super::{Filter, Rules, Target, stp};
+use super::launch::absolute;
+use super::links::{Plug, open_nic, open_tap};
+use super::{Filter, Rules, Target, VdeOptions, stp};
+use crate::commands::options::file_mode;
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::tables::print;
@@ -57,19 +62,61 @@ pub(super) struct PortAdd {
     rules: Rules,
 }
 
+/// `switch set`
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Changes {
+    /// Forget stations silent for so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    age: Option<u64>,
+    /// Who may use the switch: the mode of its socket file, in octal
+    #[arg(long, value_name = "MODE", value_parser = file_mode)]
+    mode: Option<u32>,
+    /// The group of its socket files, by name or number; empty: your own
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Serve the console of vde_switch at this path; empty: nowhere
+    #[arg(long, value_name = "PATH", value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from))]
+    mgmt: Option<PathBuf>,
+    /// Give the counters to Prometheus, over HTTP on a Unix socket or on loopback
+    #[arg(long, value_name = "unix:PATH|127.0.0.1:PORT|off")]
+    metrics: Option<String>,
+    #[command(flatten)]
+    vde: VdeOptions,
+    /// Let VDE's programs plug in no more; those that did stay
+    #[arg(long, conflicts_with = "vde")]
+    no_vde: bool,
+}
+
+impl Changes {
+    fn settings(self) -> Result<Settings, Failure> {
+        let Self { age, mode, group, mgmt, metrics, vde, no_vde } = self;
+        let place = |path: PathBuf| if path.as_os_str().is_empty() { Ok(path) } else { absolute(&path) };
+        let nowhere = no_vde.then_some(Vde { path: None, mode: vde.vde_mode, group: None });
+        // The switch has a folder of its own.
+        let metrics = metrics.map(|place| match place.strip_prefix("unix:") {
+            Some(path) => absolute(Path::new(path)).map(|path| format!("unix:{}", path.display())),
+            None => Ok(place),
+        });
+        Ok(Settings {
+            age_s: age,
+            mode,
+            group,
+            mgmt: mgmt.map(place).transpose()?,
+            metrics: metrics.transpose()?,
+            vde: vde.resolve()?.or(nowhere),
+        })
+    }
+}
+
 pub(super) fn set(
     target: &Target,
     runtime: &Runtime,
-    mut settings: Settings,
+    changes: Changes,
     stp: &stp::Set,
 ) -> Result<(), Failure> {
     let what = "cannot change the switch";
-    // The switch has a folder of its own.
-    if let Some(path) = settings.metrics.as_deref().and_then(|place| place.strip_prefix("unix:")) {
-        let path = std::path::absolute(path).map_err(|e| Failure::io("cannot use the path", &e))?;
-        settings.metrics = Some(format!("unix:{}", path.display()));
-    }
-    let change = stp.change();
+    let (settings, change) = (changes.settings()?, stp.change());
     if settings == Settings::default() && change.is_none() {
         return Err(Failure::new(what, "nothing to change was given")
             .hint("`viewnet switch set --help` lists what can be given"));
@@ -93,6 +140,24 @@ pub(super) fn port_add(args: PortAdd, runtime: &Runtime) -> Result<(), Failure> 
     let plug = Plug { switch: &args.target.name, port: &args.port, plain: args.plain, vlans };
     let port = plug.open(&link, runtime)?;
     client.add_port_of(&port.fds, &port.attach).map_err(|e| call_failed("cannot add the port", e))?;
+    Ok(())
+}
+
+/// Adds an interface of this network as a port that stays: a TAP if one is named, else a NIC.
+pub(crate) fn plug(
+    client: &mut Client,
+    port: &str,
+    tap: Option<&str>,
+    nic: Option<&str>,
+    plain: bool,
+    vlans: PortVlans,
+) -> Result<(), Failure> {
+    let (kind, fd) = match (tap, nic) {
+        (Some(device), _) => (Kind::Tap, open_tap(device, plain)?),
+        (None, device) => (Kind::Packet, open_nic(device.unwrap_or_default())?),
+    };
+    let attach = Attach { name: Some(port.to_owned()), vlans, linger: true, ..Attach::new(kind) };
+    client.add_port(fd, &attach).map_err(|e| call_failed("cannot add the port", e))?;
     Ok(())
 }
 

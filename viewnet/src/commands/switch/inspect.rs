@@ -32,6 +32,8 @@ struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_s: Option<u64>,
     age_s: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mgmt: Option<PathBuf>,
     stations: usize,
     stations_refused: u64,
     stations_learned: u64,
@@ -101,6 +103,7 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
         uptime_s: show.uptime_s,
         idle_s: show.idle_s,
         age_s: show.age_s,
+        mgmt: show.mgmt,
         stations: show.stations,
         stations_refused: show.stations_refused,
         stations_learned: show.stations_learned,
@@ -119,10 +122,11 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
     }
     let idle = shown.idle_s.map_or_else(|| "never".to_owned(), |s| format!("when unused for {s} s"));
     print(&format!(
-        "name      {}\nsocket    {}{}\nprocess   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\ntree      {}\n{}\n{}\n{}",
+        "name      {}\nsocket    {}\n{}{}process   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\ntree      {}\n{}\n{}\n{}",
         shown.name,
         shown.path.display(),
-        shown.vde.as_ref().map(|folder| format!("\nVDE       {}", folder.display())).unwrap_or_default(),
+        shown.vde.as_ref().map_or_else(String::new, |folder| format!("VDE       {}\n", folder.display())),
+        shown.mgmt.as_ref().map_or_else(String::new, |path| format!("console   {}\n", path.display())),
         shown.pid,
         duration(shown.uptime_s),
         shown.stations,

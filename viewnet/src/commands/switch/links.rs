@@ -216,7 +216,7 @@ fn absolute(path: &Path) -> io::Result<PathBuf> {
     std::path::absolute(path)
 }
 
-fn open_tap(device: &str, plain: bool) -> Result<OwnedFd, Failure> {
+pub(super) fn open_tap(device: &str, plain: bool) -> Result<OwnedFd, Failure> {
     let node = Path::new(tap::DEVICE);
     let opened = if plain { tap::open_plain(node, device) } else { tap::open(node, device) };
     let what = format!("cannot make the TAP `{device}`");
@@ -236,7 +236,7 @@ fn open_tap(device: &str, plain: bool) -> Result<OwnedFd, Failure> {
     })
 }
 
-fn open_nic(device: &str) -> Result<OwnedFd, Failure> {
+pub(super) fn open_nic(device: &str) -> Result<OwnedFd, Failure> {
     let what = format!("cannot take the interface `{device}`");
     let index = nix::net::if_::if_nametoindex(device)
         .map_err(|e| Failure::new(&what, e.desc()).hint("`ip link` lists the interfaces of this network"))?;
