@@ -18,7 +18,6 @@ mod captures;
 mod connections;
 mod metrics;
 mod plugs;
-mod seeing;
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -7,6 +7,7 @@
 //! dropped. With a connection go the ports that were added by it without `linger`.
 
 mod events;
+mod seeing;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -19,7 +20,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use self::events::Subscribers;
 use super::metrics::{Metrics, OnFile};
 use super::plugs::{NewPlug, PlugError, Plugs};
-use super::{Options, Source, interest, seeing};
+use super::{Options, Source, interest};
 use crate::control::{
     Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VERSION, VlanInfo,
 };
@@ -252,7 +253,6 @@ impl Connections {
         Ok(match request {
             Request::Hello => Answer::Hello(self.identity.clone()),
             Request::Show => Answer::Show(self.show(now, hall)),
-            Request::Set(settings) => seeing::set(settings, self.mode, hall)?,
             Request::PortLs => Answer::Ports(hall.ports()),
             Request::PortAdd(attach) => Answer::Added(self.add_port(index, attach, fds, hall)?),
             Request::PortRm { port } => {
@@ -293,14 +293,7 @@ impl Connections {
                 Answer::Stations(hall.stations(now, &filter, port))
             }
             Request::MacFlush(filter) => Answer::Count(switch.flush(filter.vid, select(switch, &filter)?)),
-            Request::MirrorLs => seeing::mirrors(switch),
-            Request::MirrorAdd(rule) => seeing::add_mirror(switch, rule)?,
-            Request::MirrorRm { to } => seeing::remove_mirror(switch, &to)?,
-            Request::Capture(rule) => seeing::capture(now, index, rule, fds, hall)?,
-            Request::CaptureLs => Answer::Captures(hall.plugs.captures.describe(index)),
-            Request::Events => self.subscribe(now, index, hall)?,
-            // Asked by one who may: handled before.
-            Request::Down => Answer::Done(()),
+            other => self.answer_seeing(now, index, other, fds, hall)?,
         })
     }
 
@@ -483,7 +476,7 @@ impl Hall<'_> {
     }
 }
 
-pub(super) fn refuse_port(error: &PortError) -> Refusal {
+fn refuse_port(error: &PortError) -> Refusal {
     let (what, errno, hint) = match error {
         PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST, "choose another"),
         PortError::BadName => ("cannot use the name", libc::EINVAL, "choose another"),
