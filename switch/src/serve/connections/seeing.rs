@@ -37,8 +37,8 @@ impl Connections {
             Request::Capture(rule) => capture(now, index, rule, fds, hall),
             Request::CaptureLs => Ok(Answer::Captures(hall.plugs.captures.describe(index))),
             Request::Events => self.subscribe(now, index, hall),
-            // Answered before, and `Down` by the end.
-            _ => Ok(Answer::Done(())),
+            // All others were answered before.
+            _ => Err(Refusal::new("bad request", "nobody here answers it").hint("ask for `hello` first")),
         }
     }
 }
