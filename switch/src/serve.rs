@@ -23,7 +23,6 @@ mod consoles;
 mod metrics;
 mod plugs;
 mod queues;
-mod seeing;
 mod traffic;
 mod vde;
 

@@ -84,7 +84,8 @@ fn a_mirror_s_port_gets_copies_and_gives_nothing() {
     let [mut a, mut b, mut m] = ["a", "b", "m"].map(|name| Station::new(&served, name));
     let mut client = served.client();
     m.send(&frame(0xFF, 9));
-    (a.wait(), b.wait());
+    a.wait();
+    b.wait();
     client.call::<()>(&rule("m", &["a"], Direction::Both)).unwrap();
     assert_eq!(client.stations(Default::default()).unwrap(), [], "who was behind it is forgotten");
     a.send(&frame(0xFF, 1));

@@ -46,9 +46,9 @@ pub struct Filter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {
     Term(Term),
-    Not(Box<Node>),
+    Not(Box<Self>),
     /// Terms from left to right: each with true for "and", false for "or" before it.
-    Chain(Box<Node>, Vec<(bool, Node)>),
+    Chain(Box<Self>, Vec<(bool, Self)>),
 }
 
 /// The text is no filter.

@@ -8,6 +8,7 @@
 
 mod events;
 mod links;
+mod seeing;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -22,7 +23,7 @@ use super::access::Access;
 use super::metrics::{Metrics, OnFile};
 use super::plugs::{NewPlug, PlugError, Plugs};
 use super::vde::VdeServer;
-use super::{Options, Source, interest, seeing, traffic};
+use super::{Options, Source, interest, traffic};
 use crate::control::{
     Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station, VERSION, VlanInfo,
 };
@@ -253,7 +254,6 @@ impl Connections {
         Ok(match request {
             Request::Hello => Answer::Hello(self.identity.clone()),
             Request::Show => Answer::Show(self.show(now, hall)),
-            Request::Set(settings) => seeing::set(settings, hall)?,
             Request::PortLs => Answer::Ports(hall.ports()),
             Request::PortAdd(attach) => Answer::Added(self.add_port(now, index, attach, fds, hall)?),
             Request::PortRm { port } => {
@@ -293,12 +293,13 @@ impl Connections {
             | Request::StpPortSet { .. }
             | Request::Impair(_)
             | Request::ImpairLs) => links::answer(now, request, hall)?,
-            Request::MirrorLs => seeing::mirrors(switch),
-            Request::MirrorAdd(rule) => seeing::add_mirror(switch, rule)?,
-            Request::MirrorRm { to } => seeing::remove_mirror(switch, &to)?,
-            Request::Capture(rule) => seeing::capture(now, index, rule, fds, hall)?,
-            Request::CaptureLs => Answer::Captures(hall.plugs.captures.describe(index)),
-            Request::Events => self.subscribe(now, index, hall)?,
+            request @ (Request::Set(_)
+            | Request::MirrorLs
+            | Request::MirrorAdd(_)
+            | Request::MirrorRm { .. }
+            | Request::Capture(_)
+            | Request::CaptureLs
+            | Request::Events) => self.answer_seeing(now, index, request, fds, hall)?,
             about_traffic => traffic::answer(now, about_traffic, hall, &self.identity.name)?,
         })
     }

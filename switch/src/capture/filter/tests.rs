@@ -167,7 +167,7 @@ fn tcpdump_understands_them_as_we_do() {
         return eprintln!("SKIPPED: there is no tcpdump");
     }
     let cases = (filter(), prop::collection::vec(frame(), 40));
-    let mut runner = TestRunner::new(Config { cases: 150, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 100, ..Config::default() });
     let judge = |(text, frames): (String, Vec<Vec<u8>>)| {
         let filter: Filter = text.parse().unwrap();
         let ours: Vec<usize> =

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use msocket_proto::line::Refusal;
 
-use super::captures::MAX_CAPTURES;
-use super::connections::{Hall, refuse_port};
+use super::super::captures::MAX_CAPTURES;
+use super::{Connections, Hall, refuse_port};
 use crate::capture::filter::Filter;
-use crate::control::{Answer, CaptureRule, MirrorInfo, MirrorRule, Settings};
+use crate::control::{Answer, CaptureRule, MirrorInfo, MirrorRule, Request, Settings};
 use crate::events::Event;
 use crate::mirror::Mirror;
 use crate::port::PortId;
@@ -19,8 +19,32 @@ use crate::switch::{PortError, Switch};
 /// Ports at most that a mirror or a capture may name; whoever wants more wants all.
 const MAX_NAMED: usize = 1024;
 
+impl Connections {
+    /// Answers the requests that this file is about.
+    pub(super) fn answer_seeing(
+        &mut self,
+        now: Instant,
+        index: u32,
+        request: Request,
+        fds: Vec<OwnedFd>,
+        hall: &mut Hall<'_>,
+    ) -> Result<Answer, Refusal> {
+        match request {
+            Request::Set(settings) => set(settings, hall),
+            Request::MirrorLs => Ok(Answer::Mirrors(mirror_list(hall.switch))),
+            Request::MirrorAdd(rule) => add_mirror(hall.switch, rule),
+            Request::MirrorRm { to } => remove_mirror(hall.switch, &to),
+            Request::Capture(rule) => capture(now, index, rule, fds, hall),
+            Request::CaptureLs => Ok(Answer::Captures(hall.plugs.captures.describe(index))),
+            Request::Events => self.subscribe(now, index, hall),
+            // All others were answered before.
+            _ => Err(Refusal::new("bad request", "nobody here answers it").hint("ask for `hello` first")),
+        }
+    }
+}
+
 /// Changes the switch. The first that cannot be had ends it; what was changed before stays.
-pub(super) fn set(settings: Settings, hall: &mut Hall<'_>) -> Result<Answer, Refusal> {
+fn set(settings: Settings, hall: &mut Hall<'_>) -> Result<Answer, Refusal> {
     if let Some(age_s) = settings.age_s {
         if !(1..=1_000_000).contains(&age_s) {
             return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
@@ -32,7 +56,7 @@ pub(super) fn set(settings: Settings, hall: &mut Hall<'_>) -> Result<Answer, Ref
         (hall.on_file)(mgmt, true);
     }
     if let Some(vde) = settings.vde {
-        super::vde::set(hall.vde, &vde, hall.epoll)?;
+        super::super::vde::set(hall.vde, &vde, hall.epoll)?;
         vde.path.iter().for_each(|folder| (hall.on_file)(&folder.join("ctl"), true));
     }
     if let Some(place) = settings.metrics {
@@ -41,10 +65,6 @@ pub(super) fn set(settings: Settings, hall: &mut Hall<'_>) -> Result<Answer, Ref
         hall.switch.events_mut().push(Event::Setting { name: "metrics".to_owned(), value });
     }
     Ok(Answer::Done(()))
-}
-
-pub(super) fn mirrors(switch: &Switch) -> Answer {
-    Answer::Mirrors(mirror_list(switch))
 }
 
 pub(super) fn mirror_list(switch: &Switch) -> Vec<MirrorInfo> {
@@ -62,7 +82,7 @@ pub(super) fn mirror_list(switch: &Switch) -> Vec<MirrorInfo> {
     switch.mirrors().iter().map(info).collect()
 }
 
-pub(super) fn add_mirror(switch: &mut Switch, rule: MirrorRule) -> Result<Answer, Refusal> {
+fn add_mirror(switch: &mut Switch, rule: MirrorRule) -> Result<Answer, Refusal> {
     let from = rule.from.as_deref().map(|names| find_all(switch, names)).transpose()?;
     let mirror = Mirror {
         from,
@@ -76,14 +96,14 @@ pub(super) fn add_mirror(switch: &mut Switch, rule: MirrorRule) -> Result<Answer
     Ok(Answer::Done(()))
 }
 
-pub(super) fn remove_mirror(switch: &mut Switch, to: &str) -> Result<Answer, Refusal> {
+fn remove_mirror(switch: &mut Switch, to: &str) -> Result<Answer, Refusal> {
     let to = find(switch, to)?;
     switch.remove_mirror(to).map_err(|e| refuse_port(&e))?;
     Ok(Answer::Done(()))
 }
 
 /// Begins a capture of the connection `index` over the ring that came along.
-pub(super) fn capture(
+fn capture(
     now: Instant,
     index: u32,
     rule: CaptureRule,
