@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use msocket_proto::line::{Line, sweep};
 use stacks::config::Link;
 use stacks::remote;
-use switch::client::{Client, PortInfo};
+use switch::client::{Client, PortInfo, is_gone};
 use switch::vlan::PortVlans;
 
 use super::diff::{Current, CurrentStack};
@@ -28,9 +28,15 @@ pub(crate) fn observe(runtime: &Runtime, folder: &Folder, state: &mut State) -> 
             None => gone.push(name.clone()),
             Some(mut client) => {
                 let failed = |e| call_failed(&format!("cannot ask the switch `{name}`"), e);
-                let (now, list) = look_at_switch(&mut client, &made.config).map_err(failed)?;
-                current.switches.insert(name.clone(), now);
-                ports.insert(name.clone(), list);
+                match look_at_switch(&mut client, &made.config) {
+                    Ok((now, list)) => {
+                        current.switches.insert(name.clone(), now);
+                        ports.insert(name.clone(), list);
+                    }
+                    // It is just ending.
+                    Err(e) if is_gone(&e) => gone.push(name.clone()),
+                    Err(e) => return Err(failed(e)),
+                }
             }
         }
     }
@@ -128,7 +134,12 @@ pub(crate) fn as_topology(current: &Current) -> Topology {
 /// Names that a topology wants and that another thing has; each with what to do about it.
 pub(crate) fn taken(runtime: &Runtime, topology: &Topology, current: &Current) -> Option<Failure> {
     let taken = |what: &str, name: &String, path: PathBuf| {
-        if sweep(&path).unwrap_or(false) || !path.exists() {
+        // A switch that is just ending has its path for a moment more; whoever starts another waits for it.
+        let ends = || {
+            what == "switch"
+                && Client::connect(&path).is_ok_and(|mut c| c.hello().is_err_and(|e| is_gone(&e)))
+        };
+        if sweep(&path).unwrap_or(false) || !path.exists() || ends() {
             return None;
         }
         let owner = owner(runtime, what, name);
