@@ -1,20 +1,25 @@
 //! What there is of a topology, asked of the things themselves.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use msocket_proto::line::{Line, sweep};
 use stacks::config::Link;
 use stacks::remote;
-use switch::client::{Client, PortInfo};
+use switch::client::{Client, PortInfo, is_gone};
 use switch::vlan::PortVlans;
 
 use super::diff::{Current, CurrentStack};
 use super::runner;
 use super::schema::{Age, Stack, StackKind, Switch, Topology};
-use super::state::{Folder, State};
+use super::state::{Folder, Made, State};
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
+
+/// How long something that was begun may take to be there; a switch takes some 10 ms.
+const BEGUN: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Looks at everything the topology has made. Entries of `state` whose things are gone, or are another's by now,
 /// are taken out.
@@ -24,19 +29,27 @@ pub(crate) fn observe(runtime: &Runtime, folder: &Folder, state: &mut State) -> 
     let mut gone = Vec::new();
     for (name, made) in &state.switches {
         let path = runtime.switch(name);
+        wait_for_begun(made, &path);
         match Client::connect(&path).ok().filter(|_| made.is_at(&path)) {
             None => gone.push(name.clone()),
             Some(mut client) => {
                 let failed = |e| call_failed(&format!("cannot ask the switch `{name}`"), e);
-                let (now, list) = look_at_switch(&mut client, &made.config).map_err(failed)?;
-                current.switches.insert(name.clone(), now);
-                ports.insert(name.clone(), list);
+                match look_at_switch(&mut client, &made.config) {
+                    Ok((now, list)) => {
+                        current.switches.insert(name.clone(), now);
+                        ports.insert(name.clone(), list);
+                    }
+                    // It is just ending.
+                    Err(e) if is_gone(&e) => gone.push(name.clone()),
+                    Err(e) => return Err(failed(e)),
+                }
             }
         }
     }
     gone.drain(..).for_each(|name: String| drop(state.switches.remove(&name)));
     for (name, made) in &state.stacks {
         let path = runtime.stack(name);
+        wait_for_begun(made, &path);
         if !made.is_at(&path) || sweep(&path).unwrap_or(false) || Line::connect(&path).is_err() {
             gone.push(name.clone());
             continue;
@@ -49,6 +62,14 @@ pub(crate) fn observe(runtime: &Runtime, folder: &Folder, state: &mut State) -> 
         current.programs.insert(status.name, status.program);
     }
     Ok(current)
+}
+
+/// What an `up` had begun that was killed may come a moment later: it must not be missed.
+fn wait_for_begun<T>(made: &Made<T>, path: &Path) {
+    let begin = Instant::now();
+    while made.id.is_none() && !path.exists() && begin.elapsed() < BEGUN {
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// A switch as it is now: what it says itself, else what it was told; and all its ports.
@@ -128,7 +149,12 @@ pub(crate) fn as_topology(current: &Current) -> Topology {
 /// Names that a topology wants and that another thing has; each with what to do about it.
 pub(crate) fn taken(runtime: &Runtime, topology: &Topology, current: &Current) -> Option<Failure> {
     let taken = |what: &str, name: &String, path: PathBuf| {
-        if sweep(&path).unwrap_or(false) || !path.exists() {
+        // A switch that is just ending has its path for a moment more; whoever starts another waits for it.
+        let ends = || {
+            what == "switch"
+                && Client::connect(&path).is_ok_and(|mut c| c.hello().is_err_and(|e| is_gone(&e)))
+        };
+        if sweep(&path).unwrap_or(false) || !path.exists() || ends() {
             return None;
         }
         let owner = owner(runtime, what, name);
