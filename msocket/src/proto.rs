@@ -12,6 +12,11 @@ pub const VERSION: u32 = 1;
 /// view's supervisor. Outside, the kernel answers EAFNOSUPPORT.
 pub const AF_VIEWNET: i32 = 0x766e;
 
+/// The upper half of a first argument that a view's filter lets pass, on calls whose first argument is a
+/// descriptor. The kernel takes a descriptor as an int and does not see it, no compiler puts anything there, so it
+/// is how a library in the program says "this one is mine, let the kernel have it".
+pub const EXEMPT: u32 = 0x7669_6577;
+
 /// A request to a stack.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]

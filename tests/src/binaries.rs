@@ -41,7 +41,7 @@ pub fn viewnet() -> PathBuf {
 fn build_viewnet() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "-p", "viewnet", "--manifest-path"]);
+    build.args(["build", "--quiet", "-p", "viewnet", "-p", "libvnet-preload", "--manifest-path"]);
     build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
     build.arg("--target-dir").arg(profile_folder().parent().expect("target/PROFILE"));
     if !cfg!(debug_assertions) {
@@ -50,6 +50,11 @@ fn build_viewnet() -> PathBuf {
     let built = build.status().expect("cargo");
     assert!(built.success(), "viewnet does not build");
     profile_folder().join("viewnet")
+}
+
+/// The library that dynamic programs load in a view: beside [`viewnet`], where that finds it, too.
+pub fn shim() -> PathBuf {
+    viewnet().with_file_name("libvnet_preload.so")
 }
 
 /// `target/debug` or `target/release`: the test itself is in `deps` below it.

@@ -27,6 +27,12 @@ pub(crate) enum Request {
         /// Its stack.
         stack: StackSpec,
     },
+    /// What the program may know of its sockets without asking ([`msocket::board`]). Answer: `null` and the
+    /// descriptor.
+    Board {
+        /// The secret in their names.
+        secret: String,
+    },
 }
 
 /// The view that was made.

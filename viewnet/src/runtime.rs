@@ -90,6 +90,35 @@ pub(crate) fn search_path() -> impl Iterator<Item = PathBuf> {
     std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
 }
 
+/// File name of the library that spares dynamic programs traps.
+const SHIM: &str = "libvnet_preload.so";
+/// What it preloads, to the dynamic linker (ld.so(8)).
+const PRELOAD: &str = "LD_PRELOAD";
+/// What tells the library the kind of the view's stack.
+const SHIM_VARIABLE: &str = "VIEWNET_SHIM";
+
+/// The library, where `cargo build` puts it, beside this program, or where it is installed, in `../lib`.
+fn shim() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let folder = program.parent()?;
+    [folder.join(SHIM), folder.join("../lib").join(SHIM)].into_iter().find(|path| path.is_file())
+}
+
+/// Has the program to be executed load the library, behind what it loads anyway, or not. A path that the variable
+/// cannot hold is not put there.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub(crate) fn set_shim(kind: Option<Kind>) {
+    let loaded = std::env::var(PRELOAD).unwrap_or_default();
+    let others: Vec<&str> =
+        loaded.split([':', ' ']).filter(|path| !path.is_empty() && !path.ends_with(SHIM)).collect();
+    let shim = kind.and_then(|_| shim()?.to_str().map(str::to_owned));
+    let shim = shim.filter(|path| !path.contains([':', ' ', '$']));
+    let loaded: Vec<&str> = others.iter().copied().chain(shim.as_deref()).collect();
+    let loaded = loaded.join(":");
+    crate::sys::process::set_variable(PRELOAD, Some(loaded.as_str()).filter(|list| !list.is_empty()));
+    crate::sys::process::set_variable(SHIM_VARIABLE, kind.filter(|_| shim.is_some()).map(Kind::name));
+}
+
 /// Marks the environment of the program to be executed with the nested view it is in, or with none.
 pub(crate) fn set_marker(marker: Option<&str>) {
     crate::sys::process::set_variable(crate::eye::MARKER, marker);

@@ -51,6 +51,11 @@ pub(crate) struct Args {
     #[arg(long)]
     parent: bool,
 
+    /// Do not have dynamic programs load libvnet_preload.so (LD_PRELOAD), which spares them traps and shows them the
+    /// view's files under /proc/net
+    #[arg(long)]
+    no_shim: bool,
+
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -96,8 +101,8 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
         };
         eprintln!("viewnet: view {name} has {what}");
     }
-    let Args { command, trace, verbose, parent, .. } = args;
-    let plan = Plan { runtime, name, stack, pid, command, trace, verbose, parent };
+    let Args { command, trace, verbose, parent, no_shim, .. } = args;
+    let plan = Plan { runtime, name, stack, pid, command, trace, verbose, parent, shim: !no_shim };
     let failed = launch::launch(&plan);
     drop(switches);
     failed.map(|never| match never {})

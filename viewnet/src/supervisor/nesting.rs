@@ -1,5 +1,6 @@
 //! Views inside the view: what a nested `viewnet run` asks for, and when such a view ends.
 
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use msocket::line::{LineError, Received, Refusal, Reply};
@@ -23,6 +24,12 @@ impl Supervisor {
                         line.send(&Reply::Ok(Nested { marker }), &[])
                     }
                     Err(error) => line.send(&Reply::<()>::Error(error.into()), &[]),
+                }
+            }
+            Ok(Received::Message(nested::Request::Board { secret }, _)) => {
+                match self.smol.as_mut().and_then(|smol| smol.host.board(&secret)) {
+                    Some(file) => line.send(&Reply::Ok(()), &[file.as_fd()]),
+                    None => line.send(&Reply::<()>::Error(Refusal::new("cannot show it", "it is none of ours")), &[]),
                 }
             }
             Ok(Received::Pending) => Ok(()),

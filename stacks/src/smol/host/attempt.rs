@@ -49,6 +49,7 @@ impl Hosted {
             socket.caller = parked.caller;
         }
         let tried = self.dispatch(now, parked, shared);
+        self.show_after(now, parked, tried.is_ok(), shared);
         let started = std::mem::replace(&mut parked.started, true);
         match tried {
             Ok(Tried::Done(done)) => Some((Ok(done), parked.replacement.take())),
@@ -67,6 +68,19 @@ impl Hosted {
         }
     }
 
+    /// What a call has changed is shown to those who need not ask.
+    fn show_after(&mut self, now: Instant, parked: &Parked, done: bool, shared: &mut Shared) {
+        let (engine, sockets) = self.parts();
+        let Some(socket) = sockets.get_mut(&parked.socket) else { return };
+        if done
+            && let SocketCall::Send { to: Some(to), control, .. } = &parked.call
+            && control.is_empty()
+        {
+            socket.welcome(now, to, engine, shared);
+        }
+        socket.show_after(now, &parked.call, engine, shared);
+    }
+
     /// How long a call may wait.
     fn patience(&mut self, parked: &Parked) -> Option<Duration> {
         let options = self.parts().0.socket_options(parked.socket)?;
@@ -82,7 +96,7 @@ impl Hosted {
         if let Some(socket) = sockets.get_mut(&id) {
             give_address(socket, parked, shared)?;
             if let End::Datagram(datagram) = &mut socket.end {
-                datagram.catch_up(now, id, &caller, engine, shared);
+                datagram.catch_up(now, (id, socket.token), &caller, engine, shared);
             }
         }
         match parked.call {
@@ -292,9 +306,9 @@ fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Share
     let made = unix::program_end(socket.kind, unix::is_nonblocking(old))
         .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
     let (inode, fresh) = made.inspect_err(|_| {
-        shared.places.remove(&token);
+        shared.vacate(token);
     })?;
-    shared.places.remove(&socket.token);
+    shared.vacate(socket.token);
     shared.inodes.remove(&socket.inode);
     shared.inodes.insert(inode, (key, socket.id));
     (socket.token, socket.inode, socket.address) = (token, inode, None);

@@ -23,6 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use msocket::board::SECRET;
 use msocket::line::Refusal;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -31,6 +32,7 @@ use super::call::{Answered, Caller, SocketCall, SocketHost, Ticket};
 use super::engine::SocketId;
 use super::port::cable::Cables;
 use super::port::{BUFFER_LEN, Plugs};
+use super::pump::board::Board;
 use super::pump::{Place, Shared, unix};
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
@@ -93,7 +95,7 @@ impl Host {
     /// Those of epoll_create1(2), of sockets, and of making a file in the folder.
     pub fn new(folder: &Path) -> Result<Self, Errno> {
         let secret =
-            random()?.iter().take(16).fold("vnet-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+            random()?.iter().take(SECRET / 2).fold("vnet-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
         let folder = unix::folder(folder)?;
         let shared = Shared {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -103,6 +105,7 @@ impl Host {
             scratch: vec![0; SCRATCH],
             frame: vec![0; BUFFER_LEN],
             next: 0,
+            board: Board::new()?,
             places: Default::default(),
             inodes: Default::default(),
             orphaned: VecDeque::new(),
@@ -133,6 +136,15 @@ impl Host {
         self.stacks.insert(key, hosted);
         self.run(key, now(), &[]);
         Ok(key)
+    }
+
+    /// What programs see of their sockets ([`msocket::board`]), and the secret in the names of those.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn board(&self) -> Result<(&str, OwnedFd), Errno> {
+        let file = rustix::io::fcntl_dupfd_cloexec(self.shared.board.file(), 0).map_err(unix::errno)?;
+        Ok((self.shared.secret.trim_start_matches("vnet-"), file))
     }
 
     /// Forgets a stack; its programs' sockets break.

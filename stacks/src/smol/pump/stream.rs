@@ -45,6 +45,8 @@ pub(in super::super) struct Pending {
 impl Pending {
     /// Makes the program's end look so, and watches ours.
     pub(in super::super) fn new(shared: &Shared, token: u64, program: &OwnedFd) -> Result<Self, Errno> {
+        // By this the program finds its record on the board; one that was bound has a name already.
+        let _ = shared.linked_address(program, token);
         let ends = unix::pend(&shared.rendezvous, program)?;
         shared.watch(&ends.ours, token)?;
         Ok(Self { ends, program: None, hung_up: false })

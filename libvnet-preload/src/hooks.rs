@@ -1,0 +1,550 @@
+//! The exported functions, and whatever of theirs needs a pointer: the unsafe room of this library.
+//!
+//! # Theory of operation
+//! Each function that stands before libc's asks [`crate::ops`] and does what it says. Pointers of the program are
+//! not believed: those near the stack pointer are of memory that is there, others the kernel looks at first, as
+//! it would in the call itself, so that a bad one is EFAULT. System calls are made without libc, which keeps
+//! `errno` as it was, and with [`EXEMPT`] above the descriptor, where they are not to be trapped.
+
+#![allow(unsafe_code)]
+
+use std::arch::asm;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::{MaybeUninit, size_of, transmute_copy, zeroed};
+use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use libc::{iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use msocket::board::{Address, HEADER};
+use msocket::proto::{AF_VIEWNET, EXEMPT};
+
+use crate::ops::Answer;
+use crate::{config, ops};
+
+/// How far above the stack pointer memory is surely the stack's: the least stack of a thread (PTHREAD_STACK_MIN,
+/// 16 KiB) has the frames of its callers there.
+const STACK: usize = 8 << 10;
+
+/// Makes a system call; what it returns, errors below 0.
+///
+/// # Safety
+/// As that call.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn syscall(number: i64, args: [usize; 6]) -> isize {
+    let result;
+    // SAFETY: the convention of x86-64 (syscall(2)).
+    unsafe {
+        asm!("syscall", inlateout("rax") number as isize => result,
+             in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
+             in("r10") args[3], in("r8") args[4], in("r9") args[5],
+             lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    result
+}
+
+/// Makes a system call; what it returns, errors below 0.
+///
+/// # Safety
+/// As that call.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn syscall(number: i64, args: [usize; 6]) -> isize {
+    let result;
+    // SAFETY: the convention of aarch64 (syscall(2)).
+    unsafe {
+        asm!("svc 0", in("x8") number, inlateout("x0") args[0] => result,
+             in("x1") args[1], in("x2") args[2], in("x3") args[3],
+             in("x4") args[4], in("x5") args[5], options(nostack));
+    }
+    result
+}
+
+fn told(result: isize) -> Result<isize, i32> {
+    if result < 0 { Err(-result as i32) } else { Ok(result) }
+}
+
+/// A descriptor whose calls the filter lets pass.
+fn exempt(fd: c_int) -> usize {
+    (EXEMPT as usize) << 32 | fd as u32 as usize
+}
+
+/// Whether memory from there on is the caller's stack.
+#[inline(always)]
+fn is_stack(at: usize, length: usize) -> bool {
+    let here = 0_u8;
+    let top = &raw const here as usize;
+    at > top && at.saturating_add(length) < top + STACK
+}
+
+/// Whether the kernel can read eight bytes in a word that is there: a how that sigprocmask(2) does not know makes
+/// it look and do nothing.
+fn is_readable(at: usize) -> bool {
+    const NO_HOW: usize = 0x7fff;
+    // SAFETY: the kernel checks the pointer, and changes nothing.
+    let looked = unsafe { syscall(libc::SYS_rt_sigprocmask, [NO_HOW, at & !7, 0, 8, 0, 0]) };
+    told(looked) == Err(libc::EINVAL)
+}
+
+fn can_read(at: usize, length: usize) -> bool {
+    is_stack(at, length) || is_readable(at) && (at & !7 == (at + length - 1) & !7 || is_readable(at + length - 1))
+}
+
+/// Which name of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// getsockname(2)
+    Local,
+    /// getpeername(2)
+    Peer,
+}
+
+/// Room for a `struct sockaddr_un`.
+#[repr(C, align(8))]
+pub(crate) struct Buffer([MaybeUninit<u8>; Self::LENGTH]);
+
+impl Buffer {
+    const LENGTH: usize = size_of::<libc::sockaddr_un>();
+
+    /// Nothing yet.
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self([MaybeUninit::uninit(); Self::LENGTH])
+    }
+
+    /// Makes it the address of that name. Its length; `None` if it is too long.
+    pub(crate) fn set(&mut self, parts: &[&[u8]]) -> Option<usize> {
+        let family = (libc::AF_UNIX as u16).to_ne_bytes();
+        let mut length = 0;
+        for byte in family.iter().chain(parts.iter().copied().flatten()) {
+            self.0.get_mut(length)?.write(*byte);
+            length += 1;
+        }
+        Some(length)
+    }
+
+    /// The name in it, if it is one of AF_UNIX. The kernel wrote that many bytes.
+    fn name(&self, length: usize) -> Option<&[u8]> {
+        // SAFETY: so many bytes have been written.
+        let bytes = unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>(), length.min(Self::LENGTH)) };
+        let (family, name) = bytes.split_at_checked(2)?;
+        (u16::from_ne_bytes([family[0], family[1]]) == libc::AF_UNIX as u16).then_some(name)
+    }
+}
+
+/// What the kernel calls a descriptor; `None`: it is not of AF_UNIX.
+#[inline]
+pub(crate) fn native_name(fd: c_int, which: Which, buffer: &mut Buffer) -> Result<Option<&[u8]>, i32> {
+    let mut length = Buffer::LENGTH as socklen_t;
+    // SAFETY: both pointers are of ours.
+    told(unsafe { name_of(fd, which, buffer.0.as_mut_ptr().cast(), &raw mut length) })?;
+    Ok(buffer.name(length as usize))
+}
+
+/// # Safety
+/// None: the kernel checks the pointers.
+unsafe fn name_of(fd: c_int, which: Which, address: *mut u8, length: *mut socklen_t) -> isize {
+    let number = if which == Which::Local { libc::SYS_getsockname } else { libc::SYS_getpeername };
+    // SAFETY: see above.
+    unsafe { syscall(number, [exempt(fd), address as usize, length as usize, 0, 0, 0]) }
+}
+
+/// Where the program wants an address, or an option, and its length.
+pub(crate) struct Room {
+    address: *mut u8,
+    length: *mut socklen_t,
+}
+
+impl Room {
+    /// The room there is; `None` if that is for the kernel to judge.
+    #[inline]
+    pub(crate) fn length(&self) -> Option<usize> {
+        if self.address.is_null() || self.length.is_null() || !can_read(self.length as usize, 4) {
+            return None;
+        }
+        // SAFETY: it can be read.
+        usize::try_from(unsafe { self.length.read_unaligned() } as i32).ok()
+    }
+
+    /// Whether both can be written. What they held is lost: the kernel writes the socket's AF_UNIX name there, which
+    /// is longer than what they are to hold.
+    #[inline]
+    pub(crate) fn is_writable(&self, fd: c_int, which: Which) -> bool {
+        is_stack(self.address as usize, size_of::<libc::sockaddr_storage>()) && is_stack(self.length as usize, 4)
+            // SAFETY: the kernel checks the pointers.
+            || unsafe { name_of(fd, which, self.address, self.length) } == 0
+    }
+
+    /// Sets the length.
+    pub(crate) fn set_length(&self, length: usize) {
+        // SAFETY: it can be written.
+        unsafe { self.length.write_unaligned(length as socklen_t) };
+    }
+
+    /// Writes as much as there is room for, and the full length.
+    #[inline]
+    pub(crate) fn write(&self, room: usize, bytes: &[u8]) {
+        // SAFETY: so much can be written there.
+        unsafe { self.address.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len().min(room)) };
+        self.set_length(bytes.len());
+    }
+}
+
+/// A program's buffer; only the kernel looks at it.
+pub(crate) struct Data {
+    base: *mut c_void,
+    length: size_t,
+}
+
+impl Data {
+    /// Its length in bytes.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+}
+
+/// recvfrom(2), by the kernel: how much, and the name of the sender.
+pub(crate) fn receive<'a>(
+    fd: c_int,
+    data: &Data,
+    flags: c_int,
+    buffer: &'a mut Buffer,
+) -> Result<(isize, Option<&'a [u8]>), i32> {
+    let mut length = Buffer::LENGTH as socklen_t;
+    let from = [buffer.0.as_mut_ptr() as usize, &raw mut length as usize];
+    let args = [exempt(fd), data.base as usize, data.length, flags as u32 as usize, from[0], from[1]];
+    // SAFETY: the kernel checks the program's pointer, and the others are ours.
+    let count = told(unsafe { syscall(libc::SYS_recvfrom, args) })?;
+    Ok((count, buffer.name(length as usize)))
+}
+
+/// Waits, as recv(2) does, until something can be received: with time-outs, signals and cancellation.
+pub(crate) fn wait(fd: c_int) -> Result<(), i32> {
+    let mut byte = 0_u8;
+    // SAFETY: a byte of ours.
+    let peeked = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
+    if peeked < 0 { Err(errno()) } else { Ok(()) }
+}
+
+/// Sends a header and the program's data to the AF_UNIX socket of that name. How much of the data.
+pub(crate) fn send(
+    fd: c_int,
+    to: &Buffer,
+    length: usize,
+    header: &[u8; HEADER],
+    data: &Data,
+) -> Result<isize, i32> {
+    let mut parts = [
+        iovec { iov_base: header.as_ptr().cast_mut().cast(), iov_len: HEADER },
+        iovec { iov_base: data.base, iov_len: data.length },
+    ];
+    // SAFETY: all its members may be 0.
+    let mut message: msghdr = unsafe { zeroed() };
+    message.msg_name = to.0.as_ptr().cast_mut().cast();
+    message.msg_namelen = length as socklen_t;
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = 2;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let args = [exempt(fd), &raw const message as usize, flags as usize, 0, 0, 0];
+    // SAFETY: all pointers but the data's are ours, and that the kernel checks.
+    let count = told(unsafe { syscall(libc::SYS_sendmsg, args) })?;
+    Ok(count - HEADER as isize)
+}
+
+/// A program's `struct msghdr`.
+pub(crate) struct Message(*const msghdr);
+
+impl Message {
+    /// It has neither a name nor ancillary data.
+    pub(crate) fn is_plain(&self) -> bool {
+        if self.0.is_null() || !can_read(self.0 as usize, size_of::<msghdr>()) {
+            return false;
+        }
+        // SAFETY: it can be read.
+        let header = unsafe { self.0.read_unaligned() };
+        header.msg_name.is_null() && header.msg_controllen == 0
+    }
+}
+
+/// The words that are mapped at `base`.
+pub(crate) fn mapped(base: u64, words: usize) -> &'static [AtomicU32] {
+    // SAFETY: `map_from_supervisor` mapped so much there, of a file that cannot shrink, and it stays mapped.
+    unsafe { std::slice::from_raw_parts(base as usize as *const AtomicU32, words) }
+}
+
+/// Asks the supervisor for a file and maps it.
+pub(crate) fn map_from_supervisor(request: &[u8], length: usize) -> Option<u64> {
+    let file = ask(request)?;
+    let args = [0, length, libc::PROT_READ as usize, libc::MAP_SHARED as usize, file as usize, 0];
+    // SAFETY: a new mapping at a place of the kernel's choice touches nothing.
+    let base = told(unsafe { syscall(libc::SYS_mmap, args) });
+    close(file);
+    base.ok().map(|base| base as u64)
+}
+
+/// Sends a line to the supervisor; the descriptor that comes with the answer.
+pub(crate) fn ask(request: &[u8]) -> Option<c_int> {
+    // SAFETY: no pointers.
+    let line = unsafe { syscall(libc::SYS_socket, [AF_VIEWNET as usize, libc::SOCK_STREAM as usize, 0, 0, 0, 0]) };
+    let line = told(line).ok()? as c_int;
+    // SAFETY: a pointer of ours.
+    let sent =
+        unsafe { syscall(libc::SYS_write, [line as usize, request.as_ptr() as usize, request.len(), 0, 0, 0]) };
+    let file = if sent == request.len() as isize { take_file(line) } else { None };
+    close(line);
+    file
+}
+
+fn take_file(line: c_int) -> Option<c_int> {
+    let mut text = [0_u8; 256];
+    let mut control = [0_u64; 8];
+    let mut part = iovec { iov_base: text.as_mut_ptr().cast(), iov_len: text.len() };
+    // SAFETY: all its members may be 0.
+    let mut message: msghdr = unsafe { zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of::<[u64; 8]>() as _;
+    let flags = libc::MSG_CMSG_CLOEXEC as usize;
+    loop {
+        // SAFETY: all pointers are ours.
+        let got =
+            unsafe { syscall(libc::SYS_recvmsg, [exempt(line), &raw mut message as usize, flags, 0, 0, 0]) };
+        match told(got) {
+            Err(libc::EINTR) => {}
+            Ok(count) if count > 0 => break,
+            _ => return None,
+        }
+    }
+    // struct cmsghdr: length, level and type, then the descriptor (cmsg(3)).
+    let rights = u64::from(libc::SCM_RIGHTS as u32) << 32 | u64::from(libc::SOL_SOCKET as u32);
+    (message.msg_controllen as usize >= 20 && control[1] == rights).then_some(control[2] as c_int)
+}
+
+fn close(fd: c_int) {
+    // SAFETY: no pointers; the descriptor is ours.
+    unsafe { syscall(libc::SYS_close, [fd as usize, 0, 0, 0, 0, 0]) };
+}
+
+fn is_nonblocking(fd: c_int) -> bool {
+    // SAFETY: no pointers.
+    let flags = unsafe { syscall(libc::SYS_fcntl, [fd as usize, libc::F_GETFL as usize, 0, 0, 0, 0]) };
+    flags >= 0 && flags & libc::O_NONBLOCK as isize != 0
+}
+
+fn errno() -> i32 {
+    // SAFETY: libc's own word of this thread.
+    unsafe { *libc::__errno_location() }
+}
+
+fn fail(errno: i32) -> isize {
+    // SAFETY: libc's own word of this thread.
+    unsafe { *libc::__errno_location() = errno };
+    -1
+}
+
+/// libc's function of a name, or that of the next library which stands before it.
+pub(crate) struct Next {
+    name: &'static CStr,
+    found: AtomicPtr<c_void>,
+}
+
+impl Next {
+    const fn new(name: &'static CStr) -> Self {
+        Self { name, found: AtomicPtr::new(null_mut()) }
+    }
+
+    fn find(&self) -> *mut c_void {
+        let found = self.found.load(Ordering::Relaxed);
+        if !found.is_null() {
+            return found;
+        }
+        // SAFETY: a string with a NUL at its end.
+        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        self.found.store(found, Ordering::Relaxed);
+        found
+    }
+
+    /// # Safety
+    /// `F` is the function's type.
+    unsafe fn get<F: Copy>(&self) -> Option<F> {
+        let found = self.find();
+        // SAFETY: see above; a function's pointer is one.
+        (!found.is_null()).then(|| unsafe { transmute_copy::<*mut c_void, F>(&found) })
+    }
+}
+
+/// The exported functions: each has the type that libc's header gives it.
+macro_rules! hooks {
+    ($($name:ident($($arg:ident: $type:ty),* $(,)?) -> $result:ty { $body:expr })*) => {
+        /// What [`set_up`] looks for.
+        mod next {
+            use super::Next;
+            $(
+                #[allow(non_upper_case_globals)]
+                pub(super) static $name: Next =
+                    Next::new(match std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                        Ok(name) => name,
+                        Err(_) => panic!("a name without NUL"),
+                    });
+            )*
+            pub(super) static ALL: &[&Next] = &[$(&$name),*];
+        }
+        $(
+            /// As libc's.
+            ///
+            /// # Safety
+            /// As libc's.
+            #[cfg_attr(not(test), unsafe(no_mangle))]
+            pub(crate) unsafe extern "C" fn $name($($arg: $type),*) -> $result {
+                let original = || -> $result {
+                    type Function = unsafe extern "C" fn($($type),*) -> $result;
+                    // SAFETY: the function's type.
+                    match unsafe { next::$name.get::<Function>() } {
+                        // SAFETY: the program's own arguments.
+                        Some(function) => unsafe { function($($arg),*) },
+                        None => fail(libc::ENOSYS) as $result,
+                    }
+                };
+                let body: fn(&dyn Fn() -> $result, $($type),*) -> $result = $body;
+                body(&original, $($arg),*)
+            }
+        )*
+    };
+}
+
+/// Does as it was decided.
+#[inline(always)]
+fn act<T>(answer: Answer, native: impl FnOnce() -> isize, original: &dyn Fn() -> T) -> T
+where
+    T: TryFrom<isize> + Default,
+{
+    let value = match answer {
+        Answer::Original => return original(),
+        Answer::Value(value) => value,
+        Answer::Fail(errno) => fail(errno),
+        Answer::Native => native(),
+    };
+    T::try_from(value).unwrap_or_default()
+}
+
+/// A call on the descriptor itself, exempt.
+fn native(number: i64, fd: c_int, args: [usize; 5]) -> isize {
+    // SAFETY: the program's own arguments, which the kernel checks.
+    let result = unsafe { syscall(number, [exempt(fd), args[0], args[1], args[2], args[3], args[4]]) };
+    told(result).unwrap_or_else(fail)
+}
+
+/// recvmsg(2) as the kernel has it; to wait is libc's affair, as the thread may be cancelled there.
+fn receive_natively(fd: c_int, message: *mut msghdr, flags: c_int, original: &dyn Fn() -> ssize_t) -> ssize_t {
+    let flags = (flags | libc::MSG_DONTWAIT) as u32 as usize;
+    // SAFETY: the program's own arguments, which the kernel checks.
+    match told(unsafe { syscall(libc::SYS_recvmsg, [exempt(fd), message as usize, flags, 0, 0, 0]) }) {
+        Err(libc::EAGAIN) if !is_nonblocking(fd) => original(),
+        other => other.unwrap_or_else(fail),
+    }
+}
+
+fn address_at(to: *const sockaddr, length: socklen_t) -> Option<Address> {
+    let length = length as usize;
+    if to.is_null() || !(2..=128).contains(&length) || !can_read(to as usize, length) {
+        return None;
+    }
+    // SAFETY: so much can be read.
+    Address::internet(unsafe { std::slice::from_raw_parts(to.cast(), length) })
+}
+
+fn received(
+    original: &dyn Fn() -> ssize_t,
+    (fd, base, length, flags): (c_int, *mut c_void, size_t, c_int),
+    (from, room): (*mut sockaddr, *mut socklen_t),
+) -> ssize_t {
+    if from.is_null() {
+        return original();
+    }
+    let room = Room { address: from.cast(), length: room };
+    act(ops::receive(fd, &Data { base, length }, flags, &room), || fail(libc::ENOSYS), original)
+}
+
+hooks! {
+    getsockname(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
+        |original, fd, address, length| {
+            let answer = ops::name(fd, Which::Local, &Room { address: address.cast(), length });
+            let args = [address as usize, length as usize, 0, 0, 0];
+            act(answer, || native(libc::SYS_getsockname, fd, args), original)
+        }
+    }
+    getpeername(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
+        |original, fd, address, length| {
+            let answer = ops::name(fd, Which::Peer, &Room { address: address.cast(), length });
+            let args = [address as usize, length as usize, 0, 0, 0];
+            act(answer, || native(libc::SYS_getpeername, fd, args), original)
+        }
+    }
+    getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int {
+        |original, fd, level, name, value, length| {
+            let answer = ops::option(fd, level, name, &Room { address: value.cast(), length });
+            let args = [level as usize, name as usize, value as usize, length as usize, 0];
+            act(answer, || native(libc::SYS_getsockopt, fd, args), original)
+        }
+    }
+    setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: socklen_t) -> c_int {
+        |original, fd, level, name, value, length| {
+            let args = [level as usize, name as usize, value as usize, length as usize, 0];
+            act(ops::set_option(fd), || native(libc::SYS_setsockopt, fd, args), original)
+        }
+    }
+    recvfrom(fd: c_int, data: *mut c_void, length: size_t, flags: c_int, from: *mut sockaddr,
+             room: *mut socklen_t) -> ssize_t {
+        |original, fd, data, length, flags, from, room| {
+            received(original, (fd, data, length, flags), (from, room))
+        }
+    }
+    __recvfrom_chk(fd: c_int, data: *mut c_void, length: size_t, size: size_t, flags: c_int,
+                   from: *mut sockaddr, room: *mut socklen_t) -> ssize_t {
+        |original, fd, data, length, size, flags, from, room| {
+            if length > size { original() } else { received(original, (fd, data, length, flags), (from, room)) }
+        }
+    }
+    sendto(fd: c_int, data: *const c_void, length: size_t, flags: c_int, to: *const sockaddr,
+           room: socklen_t) -> ssize_t {
+        |original, fd, base, length, flags, to, room| {
+            if to.is_null() {
+                return original();
+            }
+            let data = Data { base: base.cast_mut(), length };
+            act(ops::send(fd, &data, flags, address_at(to, room)), || fail(libc::ENOSYS), original)
+        }
+    }
+    sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+        |original, fd, message, flags| {
+            let args = [message as usize, flags as u32 as usize, 0, 0, 0];
+            act(ops::message(fd, &Message(message), flags), || native(libc::SYS_sendmsg, fd, args), original)
+        }
+    }
+    recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+        |original, fd, message, flags| {
+            let answer = ops::message(fd, &Message(message), flags);
+            act(answer, || receive_natively(fd, message, flags, original), original)
+        }
+    }
+}
+
+/// The library's constructor.
+extern "C" fn set_up() {
+    // SAFETY: a string with a NUL at its end; nobody changes the environment while libraries are loaded.
+    let value = unsafe { libc::getenv(config::VARIABLE.as_ptr()) };
+    // SAFETY: what getenv(3) gives is a string.
+    let value = (value as *const c_char != null()).then(|| unsafe { CStr::from_ptr(value) });
+    config::set(value.map(CStr::to_bytes));
+    if config::is_view() {
+        // Now, as dlsym(3) takes a lock, and later may be a signal handler or a child between fork and exec.
+        for next in next::ALL {
+            next.find();
+        }
+    }
+}
+
+#[used]
+#[cfg_attr(not(test), unsafe(link_section = ".init_array"))]
+static SET_UP: extern "C" fn() = set_up;
