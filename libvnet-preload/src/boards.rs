@@ -43,6 +43,7 @@ pub(crate) fn look_up(name: &Name<'_>, destination: Option<u64>) -> Option<(Show
             EMPTY => return read(fill(board, name.secret, secret)?, name, destination),
             READY if board.has(secret) => return read(board.base.load(Ordering::Relaxed), name, destination),
             REFUSED if board.has(secret) => return None,
+            CLAIMED => return None,
             _ => {}
         }
     }

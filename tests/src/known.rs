@@ -70,7 +70,7 @@ pub fn differences(subject: Subject) -> Vec<Difference> {
     match subject {
         Subject::Native => Vec::new(),
         Subject::View => [COMMON, KERNEL].concat(),
-        Subject::Smol => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
+        Subject::Smol | Subject::Shimmed => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
     }
 }
 

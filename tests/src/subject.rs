@@ -13,8 +13,10 @@ pub enum Subject {
     Native,
     /// Under `viewnet run`, in a view whose kernel stack has only its own loopback.
     View,
-    /// The same with a smol stack.
+    /// The same with a smol stack, by traps alone.
     Smol,
+    /// The same with the preloaded library, as `viewnet run` has it.
+    Shimmed,
 }
 
 impl fmt::Display for Subject {
@@ -23,6 +25,7 @@ impl fmt::Display for Subject {
             Self::Native => "native",
             Self::View => "view",
             Self::Smol => "smol view",
+            Self::Shimmed => "smol view with the library",
         })
     }
 }
@@ -37,7 +40,8 @@ impl Subject {
         let cmd = match self {
             Self::Native => world.cmd("unshare").args([flags, "--", "sh", "-euc", SET_UP, "sh"]),
             Self::View => world.run(["--stack", "kernel", "--"]),
-            Self::Smol => world.run(["--stack", "smol", "--"]),
+            Self::Smol => world.run(["--no-shim", "--stack", "smol", "--"]),
+            Self::Shimmed => world.run(["--stack", "smol", "--"]),
         };
         cmd.args([program]).args(args)
     }

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use msocket::line::{CallError, Line};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
+use stacks::stack::FilePlace;
 
 use crate::launch::StackSpec;
 use crate::sys;
@@ -32,6 +33,13 @@ pub(crate) enum Request {
     Board {
         /// The secret in their names.
         secret: String,
+    },
+    /// A file about the view's network. Answer: `null` and the descriptor, or its errno.
+    File {
+        /// Where.
+        place: FilePlace,
+        /// Its path there.
+        path: String,
     },
 }
 

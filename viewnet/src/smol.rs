@@ -20,7 +20,7 @@ use stacks::remote::RemoteStack;
 use stacks::serve::{Server, Serving, StackId};
 use stacks::smol::call::{Answered, Caller as Who, Done, SocketCall, SocketHost, Ticket};
 use stacks::smol::relay::Relay;
-use stacks::stack::{SocketSpec, TYPE_MASK};
+use stacks::stack::{FilePlace, SocketSpec, TYPE_MASK};
 
 /// Most descriptors of joined stacks remembered; the oldest are forgotten first, and are the kernel's then.
 const MAX_INODES: usize = 1 << 16;
@@ -192,6 +192,13 @@ impl Hosts {
     pub(crate) fn board(&mut self, secret: &str) -> Option<OwnedFd> {
         let (own, file) = self.server.host()?.board().ok()?;
         (own == secret).then_some(file)
+    }
+
+    /// A file about a stack's network.
+    pub(crate) fn file(&mut self, stack: SmolId, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        let SmolId::Own(id) = stack else { return Err(Errno::EOPNOTSUPP) };
+        let key = self.server.smol(id).ok_or(Errno::ENETDOWN)?;
+        self.server.host().ok_or(Errno::ENETDOWN)?.file(key, place, path)
     }
 
     fn remember(&mut self, fd: &OwnedFd, relay: u64) {

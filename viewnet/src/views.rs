@@ -130,6 +130,18 @@ impl Views {
         self.views.len()
     }
 
+    /// Where a thread's sockets come from. EOPNOTSUPP: it has left for a network of its own.
+    pub(crate) fn source(
+        &mut self,
+        tid: i32,
+        now: Instant,
+        owner: u32,
+        target: &mut dyn Target,
+    ) -> Result<&mut Source, Errno> {
+        let view = self.of(tid, now, owner, target)?.view.ok_or(Errno::EOPNOTSUPP)?;
+        self.views.get_mut(&view).map(|view| &mut view.source).ok_or(Errno::ENETDOWN)
+    }
+
     /// What there is to know of a thread.
     fn of(&mut self, tid: i32, now: Instant, owner: u32, target: &mut dyn Target) -> Result<Thread, Errno> {
         if let Some(known) = self.threads.get(&tid).copied()

@@ -1,11 +1,13 @@
 //! Views inside the view: what a nested `viewnet run` asks for, and when such a view ends.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use msocket::line::{LineError, Received, Refusal, Reply};
+use nix::errno::Errno;
 use stacks::kernel::SetUpError;
 use stacks::serve::is_name;
+use stacks::stack::{FilePlace, Stack};
 
 use super::{MAX_VIEWS, MEMBERS, NESTED_CHECK, Supervisor};
 use crate::launch::StackSpec;
@@ -32,6 +34,16 @@ impl Supervisor {
                     None => line.send(&Reply::<()>::Error(Refusal::new("cannot show it", "it is none of ours")), &[]),
                 }
             }
+            Ok(Received::Message(nested::Request::File { place, path }, _)) => {
+                match self.file(tid, place, &path) {
+                    Ok(file) => line.send(&Reply::Ok(()), &[file.as_fd()]),
+                    Err(errno) => {
+                        let refusal = Refusal::new("cannot open it", errno.desc());
+                        let told = errno != Errno::EOPNOTSUPP;
+                        line.send(&Reply::<()>::Error(if told { refusal.errno(errno as i32) } else { refusal }), &[])
+                    }
+                }
+            }
             Ok(Received::Pending) => Ok(()),
             Ok(Received::Closed) => Err(LineError::Closed),
             Err(LineError::Malformed(why)) => {
@@ -41,6 +53,25 @@ impl Supervisor {
         };
         if sent.is_ok() && !line.wants_write() {
             self.controls.insert(token, (line, tid));
+        }
+    }
+
+    /// A file about the network of a thread's view.
+    fn file(&mut self, tid: i32, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        let now = Instant::now();
+        let nested = self.views.nested().then(std::process::id);
+        let mut target = self.eye.target(tid, nested, now);
+        match self.views.source(tid, now, self.owner, &mut target)? {
+            Source::Served(stack) | Source::Shared(stack) => {
+                let stack = *stack;
+                self.server.kernel(stack).ok_or(Errno::ENETDOWN)?.file(place, path)
+            }
+            Source::Smol { stack, .. } => {
+                let stack = *stack;
+                self.smol.as_mut().ok_or(Errno::ENETDOWN)?.host.file(stack, place, path)
+            }
+            Source::Joined(stack, _) => stack.file(place, path),
+            Source::Gone => Err(Errno::ENETDOWN),
         }
     }
 

@@ -36,7 +36,7 @@ use super::pump::board::Board;
 use super::pump::{Place, Shared, unix};
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
-use crate::stack::{InterfaceInfo, SocketSpec};
+use crate::stack::{FilePlace, InterfaceInfo, SocketSpec};
 use hosted::Hosted;
 use parked::{Parked, Parking};
 
@@ -145,6 +145,19 @@ impl Host {
     pub fn board(&self) -> Result<(&str, OwnedFd), Errno> {
         let file = rustix::io::fcntl_dupfd_cloexec(self.shared.board.file(), 0).map_err(unix::errno)?;
         Ok((self.shared.secret.trim_start_matches("vnet-"), file))
+    }
+
+    /// A file about a stack's network.
+    ///
+    /// # Errors
+    /// The errno that the program shall see; EOPNOTSUPP if it cannot be had.
+    pub fn file(&mut self, key: StackKey, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        if place != FilePlace::Proc {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let now = now();
+        let text = self.guarded(key, |hosted, _| hosted.parts().0.proc_file(now, path));
+        unix::text_file(&text.unwrap_or(Err(Errno::ENETDOWN))?)
     }
 
     /// Forgets a stack; its programs' sockets break.

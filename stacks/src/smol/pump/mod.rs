@@ -218,9 +218,11 @@ impl Socket {
         }
         match &mut self.end {
             End::Stream(stream) => {
-                let found = stream.service(now, self.id, &self.caller, engine);
+                let hide = || shared.board.hide(self.token);
+                let found = stream.service(now, self.id, &self.caller, engine, &hide);
                 stream.await_room(self.token, shared);
                 if stream.was_reset() {
+                    hide();
                     self.spend();
                 }
                 found

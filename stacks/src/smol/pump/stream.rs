@@ -171,13 +171,14 @@ impl Stream {
         unix::shut(program, how)
     }
 
-    /// Moves what can be moved.
+    /// Moves what can be moved; `hide` comes before the program can see that its peer has ended.
     pub(super) fn service(
         &mut self,
         now: Instant,
         id: SocketId,
         caller: &Caller,
         engine: &mut Engine,
+        hide: &dyn Fn(),
     ) -> Found {
         let mut found = Found::default();
         let status = engine.status(id);
@@ -214,6 +215,7 @@ impl Stream {
                 self.reset = true;
             } else if status.receive_finished && !self.told {
                 self.told = true;
+                hide();
                 let _ = unix::shut(&self.ours, Shutdown::Write);
             }
         }
