@@ -19,7 +19,7 @@ use msocket::board::{Address, HEADER};
 use msocket::proto::{AF_VIEWNET, EXEMPT};
 
 use crate::ops::Answer;
-use crate::{config, ops};
+use crate::{config, files, ops};
 
 /// How far above the stack pointer memory is surely the stack's: the least stack of a thread (PTHREAD_STACK_MIN,
 /// 16 KiB) has the frames of its callers there.
@@ -274,7 +274,7 @@ pub(crate) fn mapped(base: u64, words: usize) -> &'static [AtomicU32] {
 
 /// Asks the supervisor for a file and maps it.
 pub(crate) fn map_from_supervisor(request: &[u8], length: usize) -> Option<u64> {
-    let file = ask(request)?;
+    let Asked::File(file) = ask(request) else { return None };
     let args = [0, length, libc::PROT_READ as usize, libc::MAP_SHARED as usize, file as usize, 0];
     // SAFETY: a new mapping at a place of the kernel's choice touches nothing.
     let base = told(unsafe { syscall(libc::SYS_mmap, args) });
@@ -282,20 +282,30 @@ pub(crate) fn map_from_supervisor(request: &[u8], length: usize) -> Option<u64> 
     base.ok().map(|base| base as u64)
 }
 
-/// Sends a line to the supervisor; the descriptor that comes with the answer.
-pub(crate) fn ask(request: &[u8]) -> Option<c_int> {
-    // SAFETY: no pointers.
-    let line = unsafe { syscall(libc::SYS_socket, [AF_VIEWNET as usize, libc::SOCK_STREAM as usize, 0, 0, 0, 0]) };
-    let line = told(line).ok()? as c_int;
-    // SAFETY: a pointer of ours.
-    let sent =
-        unsafe { syscall(libc::SYS_write, [line as usize, request.as_ptr() as usize, request.len(), 0, 0, 0]) };
-    let file = if sent == request.len() as isize { take_file(line) } else { None };
-    close(line);
-    file
+/// What the supervisor says.
+pub(crate) enum Asked {
+    /// A descriptor, close-on-exec.
+    File(c_int),
+    /// No, and the program shall see this errno.
+    Refused(c_int),
+    /// No, or nothing.
+    Nothing,
 }
 
-fn take_file(line: c_int) -> Option<c_int> {
+/// Sends a line to the supervisor.
+pub(crate) fn ask(request: &[u8]) -> Asked {
+    // SAFETY: no pointers.
+    let line = unsafe { syscall(libc::SYS_socket, [AF_VIEWNET as usize, libc::SOCK_STREAM as usize, 0, 0, 0, 0]) };
+    let Ok(line) = told(line) else { return Asked::Nothing };
+    let args = [line as usize, request.as_ptr() as usize, request.len(), 0, 0, 0];
+    // SAFETY: a pointer of ours.
+    let sent = unsafe { syscall(libc::SYS_write, args) };
+    let asked = if sent == request.len() as isize { answer(line as c_int) } else { Asked::Nothing };
+    close(line as c_int);
+    asked
+}
+
+fn answer(line: c_int) -> Asked {
     let mut text = [0_u8; 256];
     let mut control = [0_u64; 8];
     let mut part = iovec { iov_base: text.as_mut_ptr().cast(), iov_len: text.len() };
@@ -305,21 +315,119 @@ fn take_file(line: c_int) -> Option<c_int> {
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of::<[u64; 8]>() as _;
-    let flags = libc::MSG_CMSG_CLOEXEC as usize;
-    loop {
+    let args = [exempt(line), &raw mut message as usize, libc::MSG_CMSG_CLOEXEC as usize, 0, 0, 0];
+    let length = loop {
         // SAFETY: all pointers are ours.
-        let got =
-            unsafe { syscall(libc::SYS_recvmsg, [exempt(line), &raw mut message as usize, flags, 0, 0, 0]) };
-        match told(got) {
+        match told(unsafe { syscall(libc::SYS_recvmsg, args) }) {
             Err(libc::EINTR) => {}
-            Ok(count) if count > 0 => break,
-            _ => return None,
+            Ok(count) if count > 0 => break count as usize,
+            _ => return Asked::Nothing,
         }
-    }
+    };
     // struct cmsghdr: length, level and type, then the descriptor (cmsg(3)).
     let rights = u64::from(libc::SCM_RIGHTS as u32) << 32 | u64::from(libc::SOL_SOCKET as u32);
-    (message.msg_controllen as usize >= 20 && control[1] == rights).then_some(control[2] as c_int)
+    if message.msg_controllen as usize >= 20 && control[1] == rights {
+        return Asked::File(control[2] as c_int);
+    }
+    let key = br#""errno":"#;
+    let text = text.get(..length).unwrap_or_default();
+    let number = text.windows(key.len()).position(|part| part == key).and_then(|at| text.get(at + key.len()..));
+    let digits = number.unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
+    match digits.fold(0, |errno: c_int, digit| errno.wrapping_mul(10).wrapping_add(c_int::from(digit - b'0'))) {
+        0 => Asked::Nothing,
+        errno => Asked::Refused(errno),
+    }
 }
+
+/// This process.
+pub(crate) fn pid() -> u32 {
+    // SAFETY: no pointers.
+    (unsafe { syscall(libc::SYS_getpid, [0; 6]) }) as u32
+}
+
+/// The program's path, if it is absolute.
+fn path_at<'a>(path: *const c_char) -> Option<&'a [u8]> {
+    if path.is_null() || !can_read(path as usize, 1) {
+        return None;
+    }
+    // SAFETY: its first byte can be read, and if that is a slash it is a path, which ends.
+    unsafe { (*path == b'/' as c_char).then(|| CStr::from_ptr(path).to_bytes()) }
+}
+
+/// open(2)
+fn opened(path: *const c_char, flags: c_int, original: &dyn Fn() -> c_int) -> c_int {
+    const OTHERS: c_int = libc::O_ACCMODE | libc::O_CREAT | libc::O_PATH | libc::O_NOFOLLOW;
+    let answer = match path_at(path) {
+        Some(path) if config::is_view() && flags & OTHERS == libc::O_RDONLY => files::open(path),
+        _ => Answer::Original,
+    };
+    let file = act(answer, || fail(libc::ENOSYS), original);
+    if matches!(answer, Answer::Value(_)) && flags & libc::O_CLOEXEC == 0 {
+        // SAFETY: no pointers.
+        unsafe { syscall(libc::SYS_fcntl, [file as usize, libc::F_SETFD as usize, 0, 0, 0, 0]) };
+    }
+    file
+}
+
+/// stat(2) and the like: what `ask` finds out of the file.
+fn looked(path: *const c_char, ask: impl Fn(c_int) -> isize, original: &dyn Fn() -> c_int) -> c_int {
+    let answer = path_at(path).filter(|path| files::is_ours(path)).map_or(Answer::Original, files::open);
+    let Answer::Value(file) = answer else { return act(answer, || fail(libc::ENOSYS), original) };
+    let result = ask(file as c_int);
+    close(file as c_int);
+    told(result).unwrap_or_else(fail) as c_int
+}
+
+/// fstat(2) into the program's buffer.
+fn fstat(file: c_int, to: *mut c_void) -> isize {
+    // SAFETY: the kernel checks the pointer.
+    unsafe { syscall(libc::SYS_fstat, [file as usize, to as usize, 0, 0, 0, 0]) }
+}
+
+/// fopen(3) of a stream for reading.
+fn streamed(path: *const c_char, mode: *const c_char, original: &dyn Fn() -> Stream) -> Stream {
+    // SAFETY: the mode is a string, as fopen(3) demands.
+    let mode_bytes = unsafe { CStr::from_ptr(mode) }.to_bytes();
+    let reads = mode_bytes.first() == Some(&b'r') && !mode_bytes.contains(&b'+');
+    let answer = match path_at(path) {
+        Some(path) if config::is_view() && reads => files::open(path),
+        _ => Answer::Original,
+    };
+    match answer {
+        Answer::Value(file) => {
+            if !mode_bytes.contains(&b'e') {
+                // SAFETY: no pointers.
+                unsafe { syscall(libc::SYS_fcntl, [file as usize, libc::F_SETFD as usize, 0, 0, 0, 0]) };
+            }
+            // SAFETY: a descriptor of ours, which the stream takes over.
+            Stream(unsafe { libc::fdopen(file as c_int, mode) }.cast())
+        }
+        Answer::Fail(errno) => {
+            fail(errno);
+            Stream(null_mut())
+        }
+        _ => original(),
+    }
+}
+
+/// opendir(3)
+fn listed(path: *const c_char, original: &dyn Fn() -> Stream) -> Stream {
+    let answer = path_at(path).filter(|path| files::is_ours(path)).map_or(Answer::Original, files::open);
+    match answer {
+        // SAFETY: a descriptor of ours, which the stream takes over.
+        Answer::Value(file) => Stream(unsafe { libc::fdopendir(file as c_int) }.cast()),
+        Answer::Fail(errno) => {
+            fail(errno);
+            Stream(null_mut())
+        }
+        _ => original(),
+    }
+}
+
+/// `FILE *`, `DIR *`
+#[derive(Debug, Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Stream(*mut c_void);
 
 fn close(fd: c_int) {
     // SAFETY: no pointers; the descriptor is ours.
@@ -374,6 +482,30 @@ impl Next {
     }
 }
 
+/// What a function returns when it fails.
+trait Failed {
+    fn failed(errno: i32) -> Self;
+}
+
+impl Failed for c_int {
+    fn failed(errno: i32) -> Self {
+        fail(errno) as Self
+    }
+}
+
+impl Failed for ssize_t {
+    fn failed(errno: i32) -> Self {
+        fail(errno)
+    }
+}
+
+impl Failed for Stream {
+    fn failed(errno: i32) -> Self {
+        fail(errno);
+        Self(null_mut())
+    }
+}
+
 /// The exported functions: each has the type that libc's header gives it.
 macro_rules! hooks {
     ($($name:ident($($arg:ident: $type:ty),* $(,)?) -> $result:ty { $body:expr })*) => {
@@ -403,7 +535,7 @@ macro_rules! hooks {
                     match unsafe { next::$name.get::<Function>() } {
                         // SAFETY: the program's own arguments.
                         Some(function) => unsafe { function($($arg),*) },
-                        None => fail(libc::ENOSYS) as $result,
+                        None => Failed::failed(libc::ENOSYS),
                     }
                 };
                 let body: fn(&dyn Fn() -> $result, $($type),*) -> $result = $body;
@@ -527,6 +659,45 @@ hooks! {
             let answer = ops::message(fd, &Message(message), flags);
             act(answer, || receive_natively(fd, message, flags, original), original)
         }
+    }
+    open(path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
+        |original, path, flags, _mode| opened(path, flags, original)
+    }
+    open64(path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
+        |original, path, flags, _mode| opened(path, flags, original)
+    }
+    __open_2(path: *const c_char, flags: c_int) -> c_int {
+        |original, path, flags| opened(path, flags, original)
+    }
+    __open64_2(path: *const c_char, flags: c_int) -> c_int {
+        |original, path, flags| opened(path, flags, original)
+    }
+    openat(at: c_int, path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
+        |original, _at, path, flags, _mode| opened(path, flags, original)
+    }
+    openat64(at: c_int, path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
+        |original, _at, path, flags, _mode| opened(path, flags, original)
+    }
+    fopen(path: *const c_char, mode: *const c_char) -> Stream {
+        |original, path, mode| streamed(path, mode, original)
+    }
+    fopen64(path: *const c_char, mode: *const c_char) -> Stream {
+        |original, path, mode| streamed(path, mode, original)
+    }
+    opendir(path: *const c_char) -> Stream {
+        |original, path| listed(path, original)
+    }
+    access(path: *const c_char, how: c_int) -> c_int {
+        |original, path, how| match how & (libc::W_OK | libc::X_OK) {
+            0 => looked(path, |_| 0, original),
+            _ => original(),
+        }
+    }
+    stat(path: *const c_char, to: *mut c_void) -> c_int {
+        |original, path, to| looked(path, |file| fstat(file, to), original)
+    }
+    stat64(path: *const c_char, to: *mut c_void) -> c_int {
+        |original, path, to| looked(path, |file| fstat(file, to), original)
     }
 }
 

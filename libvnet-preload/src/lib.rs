@@ -7,6 +7,8 @@
 //! AF_UNIX descriptor under a number that the filter exempts, or libc's own function is called, which traps as it
 //! does in programs without this library.
 //!
+//! On stacks of any kind it has the supervisor open the files about the network ([`files`]).
+//!
 //! It answers what the stack shows on its board ([`msocket::board`], [`boards`]) and nothing else. Nothing is
 //! remembered of a descriptor but a guess that costs a call if it is wrong, so that close(2), dup2(2), exec(3) and
 //! other processes need not be watched.
@@ -18,5 +20,6 @@
 
 mod boards;
 mod config;
+mod files;
 mod hooks;
 mod ops;
