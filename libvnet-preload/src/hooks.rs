@@ -8,7 +8,7 @@
 
 #![allow(unsafe_code)]
 
-use std::arch::asm;
+use std::arch::{asm, global_asm};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::{MaybeUninit, size_of, transmute_copy, zeroed};
 use std::ptr::{null, null_mut};
@@ -20,6 +20,28 @@ use msocket::proto::{AF_VIEWNET, EXEMPT};
 
 use crate::ops::Answer;
 use crate::{config, files, ops};
+
+// The library is loaded into programs of any libc, so it asks for no other library: what the standard library would
+// take from libgcc_s.so.1 and ld-linux.so.2, the unwinder and thread-local variables, is needed to panic and for
+// nothing else, and a panic ends here.
+#[cfg(not(test))]
+macro_rules! absent {
+    ($stop:literal; $($name:ident)*) => {
+        global_asm!($(concat!(".globl ", stringify!($name), "\n.hidden ", stringify!($name), "\n", stringify!($name), ":")),*, $stop);
+    };
+}
+#[cfg(all(not(test), target_arch = "x86_64"))]
+absent! { "ud2";
+    __tls_get_addr _Unwind_Backtrace _Unwind_DeleteException _Unwind_FindEnclosingFunction _Unwind_GetCFA
+    _Unwind_GetDataRelBase _Unwind_GetIP _Unwind_GetIPInfo _Unwind_GetLanguageSpecificData _Unwind_GetRegionStart
+    _Unwind_GetTextRelBase _Unwind_RaiseException _Unwind_Resume _Unwind_SetGR _Unwind_SetIP
+}
+#[cfg(all(not(test), target_arch = "aarch64"))]
+absent! { "brk #1";
+    _Unwind_Backtrace _Unwind_DeleteException _Unwind_FindEnclosingFunction _Unwind_GetCFA
+    _Unwind_GetDataRelBase _Unwind_GetIP _Unwind_GetIPInfo _Unwind_GetLanguageSpecificData _Unwind_GetRegionStart
+    _Unwind_GetTextRelBase _Unwind_RaiseException _Unwind_Resume _Unwind_SetGR _Unwind_SetIP
+}
 
 /// How far above the stack pointer memory is surely the stack's: the least stack of a thread (PTHREAD_STACK_MIN,
 /// 16 KiB) has the frames of its callers there.
@@ -77,17 +99,20 @@ fn is_stack(at: usize, length: usize) -> bool {
     at > top && at.saturating_add(length) < top + STACK
 }
 
-/// Whether the kernel can read eight bytes in a word that is there: a how that sigprocmask(2) does not know makes
-/// it look and do nothing.
+/// Whether the kernel can read the word that a byte is in: asked to wait for it to change from what it is not, for no
+/// time at all (futex(2)).
 fn is_readable(at: usize) -> bool {
-    const NO_HOW: usize = 0x7fff;
+    let no_time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let wait = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
     // SAFETY: the kernel checks the pointer, and changes nothing.
-    let looked = unsafe { syscall(libc::SYS_rt_sigprocmask, [NO_HOW, at & !7, 0, 8, 0, 0]) };
-    told(looked) == Err(libc::EINVAL)
+    let looked = unsafe {
+        syscall(libc::SYS_futex, [at & !3, wait, 0x5bd1_e995, &raw const no_time as usize, 0, 0])
+    };
+    told(looked) != Err(libc::EFAULT)
 }
 
 fn can_read(at: usize, length: usize) -> bool {
-    is_stack(at, length) || is_readable(at) && (at & !7 == (at + length - 1) & !7 || is_readable(at + length - 1))
+    is_stack(at, length) || is_readable(at) && is_readable(at + length - 1)
 }
 
 /// Which name of a socket.
@@ -296,13 +321,47 @@ pub(crate) enum Asked {
 pub(crate) fn ask(request: &[u8]) -> Asked {
     // SAFETY: no pointers.
     let line = unsafe { syscall(libc::SYS_socket, [AF_VIEWNET as usize, libc::SOCK_STREAM as usize, 0, 0, 0, 0]) };
+    told(line).map_or(Asked::Nothing, |line| converse(line as c_int, request))
+}
+
+/// Sends a line to the stack at a path.
+pub(crate) fn ask_at(path: &[u8; 108], request: &[u8]) -> Asked {
+    let mut address = Buffer::new();
+    let Some(length) = address.set(&[path]) else { return Asked::Nothing };
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers.
+    let line = unsafe { syscall(libc::SYS_socket, [libc::AF_UNIX as usize, kind as usize, 0, 0, 0, 0]) };
     let Ok(line) = told(line) else { return Asked::Nothing };
+    let args = [line as usize, address.0.as_ptr() as usize, length, 0, 0, 0];
+    // SAFETY: a pointer of ours.
+    if unsafe { syscall(libc::SYS_connect, args) } == 0 {
+        return converse(line as c_int, request);
+    }
+    close(line as c_int);
+    Asked::Nothing
+}
+
+fn converse(line: c_int, request: &[u8]) -> Asked {
     let args = [line as usize, request.as_ptr() as usize, request.len(), 0, 0, 0];
     // SAFETY: a pointer of ours.
     let sent = unsafe { syscall(libc::SYS_write, args) };
-    let asked = if sent == request.len() as isize { answer(line as c_int) } else { Asked::Nothing };
-    close(line as c_int);
+    let asked = if sent == request.len() as isize { answer(line) } else { Asked::Nothing };
+    close(line);
     asked
+}
+
+/// Sets the flags of a descriptor of ours that socket(2) was asked for.
+pub(crate) fn adopt(fd: c_int, kind: c_int) {
+    let set = |command: c_int, value: c_int| {
+        // SAFETY: no pointers.
+        unsafe { syscall(libc::SYS_fcntl, [fd as usize, command as usize, value as usize, 0, 0, 0]) }
+    };
+    if kind & libc::SOCK_CLOEXEC == 0 {
+        set(libc::F_SETFD, 0);
+    }
+    if kind & libc::SOCK_NONBLOCK != 0 {
+        set(libc::F_SETFL, libc::O_NONBLOCK | set(libc::F_GETFL, 0) as c_int);
+    }
 }
 
 fn answer(line: c_int) -> Asked {
@@ -599,6 +658,11 @@ fn received(
 }
 
 hooks! {
+    socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+        |original, domain, kind, protocol| {
+            act(ops::socket(domain, kind, protocol), || fail(libc::ENOSYS), original)
+        }
+    }
     getsockname(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
         |original, fd, address, length| {
             let answer = ops::name(fd, Which::Local, &Room { address: address.cast(), length });
@@ -703,12 +767,15 @@ hooks! {
 
 /// The library's constructor.
 extern "C" fn set_up() {
-    // SAFETY: a string with a NUL at its end; nobody changes the environment while libraries are loaded.
-    let value = unsafe { libc::getenv(config::VARIABLE.as_ptr()) };
-    // SAFETY: what getenv(3) gives is a string.
-    let value = (value as *const c_char != null()).then(|| unsafe { CStr::from_ptr(value) });
-    config::set(value.map(CStr::to_bytes));
-    if config::is_view() {
+    let variable = |name: &CStr| {
+        // SAFETY: a string with a NUL at its end; nobody changes the environment while libraries are loaded.
+        let value = unsafe { libc::getenv(name.as_ptr()) };
+        // SAFETY: what getenv(3) gives is a string.
+        (value as *const c_char != null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes())
+    };
+    config::set(variable(config::VARIABLE));
+    config::set_stack(variable(config::STACK));
+    if config::is_view() || config::is_alone() {
         // Now, as dlsym(3) takes a lock, and later may be a signal handler or a child between fork and exec.
         for next in next::ALL {
             next.find();

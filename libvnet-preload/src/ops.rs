@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use msocket::board::{self, Address, Name, Shown};
 
-use crate::hooks::{self, Buffer, Message, Room, Which};
+use crate::hooks::{self, Asked, Buffer, Message, Room, Which};
 use crate::{boards, config};
 
 /// What becomes of a call.
@@ -98,6 +98,69 @@ fn parse(name: &[u8], which: Which) -> Option<Name<'_>> {
 /// Whether it begins as names of ours do, where our ends of connections meet programs' included.
 fn is_ours(name: &[u8]) -> bool {
     name.windows(board::PREFIX.len()).any(|part| part == board::PREFIX)
+}
+
+/// Netlink protocols about the machine, not a network: SELINUX, AUDIT, CONNECTOR, KOBJECT_UEVENT.
+const HOST_NETLINK: [i32; 4] =
+    [libc::NETLINK_SELINUX, libc::NETLINK_AUDIT, libc::NETLINK_CONNECTOR, libc::NETLINK_KOBJECT_UEVENT];
+
+/// socket(2): where there is no supervisor, the stack is asked for it on its path.
+pub(crate) fn socket(domain: i32, kind: i32, protocol: i32) -> Answer {
+    let of_the_machine = matches!(domain, libc::AF_UNIX | libc::AF_ALG)
+        || domain == libc::AF_NETLINK && HOST_NETLINK.contains(&protocol);
+    if !config::is_alone() || of_the_machine {
+        return Answer::Original;
+    }
+    let mut request = Request { bytes: [0; 96], length: 0 };
+    request.put(br#"{"op":"socket","domain":"#).number(domain).put(br#","type":"#).number(kind);
+    request.put(br#","protocol":"#).number(protocol).put(b"}\n");
+    match hooks::ask_at(&config::stack(), request.bytes()) {
+        Asked::File(fd) => {
+            hooks::adopt(fd, kind);
+            Answer::Value(fd as isize)
+        }
+        Asked::Refused(errno) => Answer::Fail(errno),
+        // Nobody is there, and the machine's network is not to be used in its place.
+        Asked::Nothing => Answer::Fail(libc::ENETDOWN),
+    }
+}
+
+/// A line that is put together without allocating.
+struct Request {
+    bytes: [u8; 96],
+    length: usize,
+}
+
+impl Request {
+    fn put(&mut self, part: &[u8]) -> &mut Self {
+        if let Some(room) = self.bytes.get_mut(self.length..self.length + part.len()) {
+            room.copy_from_slice(part);
+            self.length += part.len();
+        }
+        self
+    }
+
+    fn number(&mut self, number: i32) -> &mut Self {
+        let mut digits = [0; 10];
+        let mut at = digits.len();
+        let mut rest = number.unsigned_abs();
+        for (place, digit) in digits.iter_mut().enumerate().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            at = place;
+            if rest == 0 {
+                break;
+            }
+        }
+        if number < 0 {
+            self.put(b"-");
+        }
+        self.put(digits.get(at..).unwrap_or_default())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
 }
 
 /// getsockname(2), getpeername(2)
