@@ -71,13 +71,21 @@ pub fn rust_probe(name: &str) -> PathBuf {
 
 /// A C probe, built when its source, its header or its flags changed.
 pub fn c_probe(name: &str, linkage: Linkage) -> PathBuf {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("probes");
-    let source = sources.join(format!("{name}.c"));
-    let mut flags = vec!["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-pthread"];
-    flags.extend(linkage.flags());
+    let strict = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-pthread"];
+    build("probes", name, "gcc", &[&strict, linkage.flags()].concat())
+}
+
+/// A C program of `programs/`.
+pub fn c_program(name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
+    build("programs", name, compiler, &[&["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"], flags].concat())
+}
+
+fn build(folder: &str, name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = sources.join(folder).join(format!("{name}.c"));
     let mut hash = DefaultHasher::new();
-    flags.hash(&mut hash);
-    for file in [&source, &sources.join("probe.h")] {
+    (compiler, flags).hash(&mut hash);
+    for file in [&source, &sources.join("probes/probe.h")] {
         fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display())).hash(&mut hash);
     }
     let folder = profile_folder().join("probes");
@@ -87,9 +95,9 @@ pub fn c_probe(name: &str, linkage: Linkage) -> PathBuf {
         // Another thread or test may be building the same one: each writes its own, the last rename wins.
         let own =
             tempfile::Builder::new().prefix(name).tempfile_in(&folder).expect("a file").into_temp_path();
-        let gcc = Command::new("gcc").args(&flags).arg("-o").arg(&own).arg(&source).output();
-        let gcc = gcc.unwrap_or_else(|e| panic!("gcc: {e}; install what tests/PACKAGES lists"));
-        assert!(gcc.status.success(), "{name} {linkage:?}:\n{}", String::from_utf8_lossy(&gcc.stderr));
+        let done = Command::new(compiler).args(flags).arg("-o").arg(&own).arg(&source).output();
+        let done = done.unwrap_or_else(|e| panic!("{compiler}: {e}; install what tests/PACKAGES lists"));
+        assert!(done.status.success(), "{name} {flags:?}:\n{}", String::from_utf8_lossy(&done.stderr));
         fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).expect("chmod");
         own.persist(&built).expect("rename");
     }

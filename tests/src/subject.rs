@@ -17,6 +17,8 @@ pub enum Subject {
     Smol,
     /// The same with the preloaded library, as `viewnet run` has it.
     Shimmed,
+    /// On a kernel stack by the preloaded library alone, without a supervisor.
+    Alone,
 }
 
 impl fmt::Display for Subject {
@@ -26,12 +28,17 @@ impl fmt::Display for Subject {
             Self::View => "view",
             Self::Smol => "smol view",
             Self::Shimmed => "smol view with the library",
+            Self::Alone => "library alone",
         })
     }
 }
 
 /// Makes the namespace what every machine is today: loopback up, ping allowed to everybody.
 const SET_UP: &str = "ip link set lo up; echo 0 0 >/proc/sys/net/ipv4/ping_group_range; exec \"$@\"";
+
+/// The library serves a stack that is kept.
+const ALONE: &str = "viewnet stack up probe >&2 && viewnet run --preload-only --stack probe -- \"$@\"; \
+                     end=$?; viewnet stack down probe >&2; exit $end";
 
 impl Subject {
     /// `program args`, to be run by this subject.
@@ -42,6 +49,7 @@ impl Subject {
             Self::View => world.run(["--stack", "kernel", "--"]),
             Self::Smol => world.run(["--no-shim", "--stack", "smol", "--"]),
             Self::Shimmed => world.run(["--stack", "smol", "--"]),
+            Self::Alone => world.cmd("sh").args(["-uc", ALONE, "sh"]),
         };
         cmd.args([program]).args(args)
     }

@@ -53,6 +53,7 @@ macro_rules! probes {
         mod smol { probes! { @on Smol; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
         // Static programs, and i386's, load no library.
         mod smol_shim { probes! { @loading Shimmed; c: $($name)*; rust: $($bin)*; } }
+        mod alone { probes! { @loading Alone; c: $($name)*; rust: $($bin)*; } }
     };
     (@loading $view:ident; c: $($name:ident)*; rust: $($bin:ident)*;) => {
         use super::{Linkage, Subject, referee, referee_of_c, rust_probe};
