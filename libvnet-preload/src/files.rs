@@ -44,9 +44,10 @@ fn place(path: &[u8]) -> Option<(&'static str, &[u8])> {
 fn of_this_process(path: &[u8]) -> Option<&[u8]> {
     let rest = path.strip_prefix(b"/proc/")?;
     let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
-    let pid = rest.get(..digits)?.iter().fold(0_u64, |pid, digit| {
-        pid.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'))
-    });
+    let pid = rest
+        .get(..digits)?
+        .iter()
+        .fold(0_u64, |pid, digit| pid.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
     (pid == u64::from(hooks::pid())).then_some(())?;
     rest.get(digits..)?.strip_prefix(b"/net")
 }

@@ -105,9 +105,8 @@ fn is_readable(at: usize) -> bool {
     let no_time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let wait = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
     // SAFETY: the kernel checks the pointer, and changes nothing.
-    let looked = unsafe {
-        syscall(libc::SYS_futex, [at & !3, wait, 0x5bd1_e995, &raw const no_time as usize, 0, 0])
-    };
+    let looked =
+        unsafe { syscall(libc::SYS_futex, [at & !3, wait, 0x5bd1_e995, &raw const no_time as usize, 0, 0]) };
     told(looked) != Err(libc::EFAULT)
 }
 
@@ -151,7 +150,8 @@ impl Buffer {
     /// The name in it, if it is one of AF_UNIX. The kernel wrote that many bytes.
     fn name(&self, length: usize) -> Option<&[u8]> {
         // SAFETY: so many bytes have been written.
-        let bytes = unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>(), length.min(Self::LENGTH)) };
+        let bytes =
+            unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>(), length.min(Self::LENGTH)) };
         let (family, name) = bytes.split_at_checked(2)?;
         (u16::from_ne_bytes([family[0], family[1]]) == libc::AF_UNIX as u16).then_some(name)
     }
@@ -320,7 +320,8 @@ pub(crate) enum Asked {
 /// Sends a line to the supervisor.
 pub(crate) fn ask(request: &[u8]) -> Asked {
     // SAFETY: no pointers.
-    let line = unsafe { syscall(libc::SYS_socket, [AF_VIEWNET as usize, libc::SOCK_STREAM as usize, 0, 0, 0, 0]) };
+    let line =
+        unsafe { syscall(libc::SYS_socket, [AF_VIEWNET as usize, libc::SOCK_STREAM as usize, 0, 0, 0, 0]) };
     told(line).map_or(Asked::Nothing, |line| converse(line as c_int, request))
 }
 
@@ -331,7 +332,10 @@ pub(crate) fn ask_at(path: &[u8; 108], request: &[u8]) -> Asked {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
     let line = unsafe { syscall(libc::SYS_socket, [libc::AF_UNIX as usize, kind as usize, 0, 0, 0, 0]) };
-    let Ok(line) = told(line) else { return Asked::Nothing };
+    let line = match told(line) {
+        Ok(line) => line,
+        Err(errno) => return Asked::Refused(errno),
+    };
     let args = [line as usize, address.0.as_ptr() as usize, length, 0, 0, 0];
     // SAFETY: a pointer of ours.
     if unsafe { syscall(libc::SYS_connect, args) } == 0 {
@@ -346,6 +350,13 @@ fn converse(line: c_int, request: &[u8]) -> Asked {
     // SAFETY: a pointer of ours.
     let sent = unsafe { syscall(libc::SYS_write, args) };
     let asked = if sent == request.len() as isize { answer(line) } else { Asked::Nothing };
+    if let Asked::File(file) = asked {
+        // The number that was free first, as open(2) and socket(2) promise.
+        // SAFETY: no pointers; both descriptors are ours.
+        unsafe { syscall(libc::SYS_dup3, [file as usize, line as usize, libc::O_CLOEXEC as usize, 0, 0, 0]) };
+        close(file);
+        return Asked::File(line);
+    }
     close(line);
     asked
 }
@@ -388,11 +399,17 @@ fn answer(line: c_int) -> Asked {
     if message.msg_controllen as usize >= 20 && control[1] == rights {
         return Asked::File(control[2] as c_int);
     }
+    // It came, and there was no number left for it (unix(7)).
+    if message.msg_flags & libc::MSG_CTRUNC != 0 {
+        return Asked::Refused(libc::EMFILE);
+    }
     let key = br#""errno":"#;
     let text = text.get(..length).unwrap_or_default();
-    let number = text.windows(key.len()).position(|part| part == key).and_then(|at| text.get(at + key.len()..));
+    let number =
+        text.windows(key.len()).position(|part| part == key).and_then(|at| text.get(at + key.len()..));
     let digits = number.unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
-    match digits.fold(0, |errno: c_int, digit| errno.wrapping_mul(10).wrapping_add(c_int::from(digit - b'0'))) {
+    match digits.fold(0, |errno: c_int, digit| errno.wrapping_mul(10).wrapping_add(c_int::from(digit - b'0')))
+    {
         0 => Asked::Nothing,
         errno => Asked::Refused(errno),
     }
@@ -627,7 +644,12 @@ fn native(number: i64, fd: c_int, args: [usize; 5]) -> isize {
 }
 
 /// recvmsg(2) as the kernel has it; to wait is libc's affair, as the thread may be cancelled there.
-fn receive_natively(fd: c_int, message: *mut msghdr, flags: c_int, original: &dyn Fn() -> ssize_t) -> ssize_t {
+fn receive_natively(
+    fd: c_int,
+    message: *mut msghdr,
+    flags: c_int,
+    original: &dyn Fn() -> ssize_t,
+) -> ssize_t {
     let flags = (flags | libc::MSG_DONTWAIT) as u32 as usize;
     // SAFETY: the program's own arguments, which the kernel checks.
     match told(unsafe { syscall(libc::SYS_recvmsg, [exempt(fd), message as usize, flags, 0, 0, 0]) }) {

@@ -104,12 +104,24 @@ fn is_ours(name: &[u8]) -> bool {
 const HOST_NETLINK: [i32; 4] =
     [libc::NETLINK_SELINUX, libc::NETLINK_AUDIT, libc::NETLINK_CONNECTOR, libc::NETLINK_KOBJECT_UEVENT];
 
+/// First number that is no family, linux/socket.h.
+const AF_MAX: i32 = 46;
+/// The bits of socket(2)'s type that are one, and the largest, linux/net.h.
+const TYPE_MASK: i32 = 0xf;
+const SOCK_PACKET: i32 = 10;
+
 /// socket(2): where there is no supervisor, the stack is asked for it on its path.
 pub(crate) fn socket(domain: i32, kind: i32, protocol: i32) -> Answer {
     let of_the_machine = matches!(domain, libc::AF_UNIX | libc::AF_ALG)
         || domain == libc::AF_NETLINK && HOST_NETLINK.contains(&protocol);
     if !config::is_alone() || of_the_machine {
         return Answer::Original;
+    }
+    // In the order in which the kernel looks (net/socket.c).
+    const FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let known = (0..AF_MAX).contains(&domain);
+    if kind & !(FLAGS | TYPE_MASK) != 0 || known && kind & TYPE_MASK > SOCK_PACKET {
+        return Answer::Fail(libc::EINVAL);
     }
     let mut request = Request { bytes: [0; 96], length: 0 };
     request.put(br#"{"op":"socket","domain":"#).number(domain).put(br#","type":"#).number(kind);

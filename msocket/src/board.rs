@@ -390,7 +390,8 @@ mod tests {
         assert!(Record::of(&board, 2).is_none());
         assert_eq!(record.read(0, None), None);
         let local = Address::new(&v4()).unwrap();
-        let shown = Shown { flags: CONNECTED, domain: 2, kind: 1, protocol: 6, local, peer: Address::default() };
+        let shown =
+            Shown { flags: CONNECTED, domain: 2, kind: 1, protocol: 6, local, peer: Address::default() };
         record.show(5, &shown);
         assert_eq!(record.read(5, Some(local.hash())), Some((shown, false)));
         record.allow(0, local.hash());

@@ -77,7 +77,12 @@ pub fn c_probe(name: &str, linkage: Linkage) -> PathBuf {
 
 /// A C program of `programs/`.
 pub fn c_program(name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
-    build("programs", name, compiler, &[&["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"], flags].concat())
+    build(
+        "programs",
+        name,
+        compiler,
+        &[&["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"], flags].concat(),
+    )
 }
 
 fn build(folder: &str, name: &str, compiler: &str, flags: &[&str]) -> PathBuf {

@@ -88,7 +88,10 @@ for n in range(100):
     let run = |options: &[&str]| {
         let words = [options, &["--stack", "smol", "--trace", "--", "python3", "-c", script]].concat();
         let trace = world.run(words).run().ok().stderr;
-        trace.lines().filter(|line| ["sendto", "recvfrom", "getsockname"].iter().any(|c| line.contains(c))).count()
+        trace
+            .lines()
+            .filter(|line| ["sendto", "recvfrom", "getsockname"].iter().any(|c| line.contains(c)))
+            .count()
     };
     assert!(run(&["--no-shim"]) >= 500);
     let trapped = run(&[]);
@@ -128,7 +131,13 @@ fn proc_net_is_the_views() {
             cat /proc/net/if_inet6
             kill %1";
         let run = ["--stack", kind, "--ip", "10.7.7.1/24", "--", "bash", "-c", script];
-        world.run(run).run().ok().says("0.0.0.0:*").says("/proc/self/net/dev:").says("0001 01 80 10 80       lo");
+        world
+            .run(run)
+            .run()
+            .ok()
+            .says("0.0.0.0:*")
+            .says("/proc/self/net/dev:")
+            .says("0001 01 80 10 80       lo");
     }
 }
 

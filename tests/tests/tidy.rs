@@ -13,6 +13,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "switch/src/ports/shared.rs",
     "switch/src/ports/sys.rs",
     "stacks/src/kernel/sys.rs",
+    "stacks/src/smol/pump/memory.rs",
     "stacks/src/smol/tcp/slab.rs",
     "viewnet/src/sys/",
     "msocket/src/ffi.rs",

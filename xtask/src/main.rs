@@ -80,7 +80,7 @@ fn doc(_: &[String]) -> Outcome {
 /// The tests get the release binary; their own code stays in the dev profile, whose checks they need.
 fn test(args: &[String]) -> Outcome {
     packages::install(&root().join("tests/PACKAGES"))?;
-    cargo(["build", "--release", "-p", "viewnet"]).run()?;
+    cargo(["build", "--release", "-p", "viewnet", "-p", "libvnet-preload"]).run()?;
     cargo(["test", "--workspace"]).env("VIEWNET_BIN", target().join("release/viewnet")).args(args).run()
 }
 

@@ -128,7 +128,12 @@ impl KernelStack {
     /// # Errors
     /// Those of fstat(2).
     pub fn from_namespace(fd: OwnedFd) -> Result<Self, Errno> {
-        Ok(Self { namespace: NetNamespace::from_fd(fd)?, links: HashMap::new(), plugs: Vec::new(), sysfs: None })
+        Ok(Self {
+            namespace: NetNamespace::from_fd(fd)?,
+            links: HashMap::new(),
+            plugs: Vec::new(),
+            sysfs: None,
+        })
     }
 
     /// The namespace, to be joined by another maker of the same user.

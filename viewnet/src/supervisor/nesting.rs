@@ -31,7 +31,8 @@ impl Supervisor {
             Ok(Received::Message(nested::Request::Board { secret }, _)) => {
                 match self.smol.as_mut().and_then(|smol| smol.host.board(&secret)) {
                     Some(file) => line.send(&Reply::Ok(()), &[file.as_fd()]),
-                    None => line.send(&Reply::<()>::Error(Refusal::new("cannot show it", "it is none of ours")), &[]),
+                    None => line
+                        .send(&Reply::<()>::Error(Refusal::new("cannot show it", "it is none of ours")), &[]),
                 }
             }
             Ok(Received::Message(nested::Request::File { place, path }, _)) => {
@@ -40,7 +41,10 @@ impl Supervisor {
                     Err(errno) => {
                         let refusal = Refusal::new("cannot open it", errno.desc());
                         let told = errno != Errno::EOPNOTSUPP;
-                        line.send(&Reply::<()>::Error(if told { refusal.errno(errno as i32) } else { refusal }), &[])
+                        line.send(
+                            &Reply::<()>::Error(if told { refusal.errno(errno as i32) } else { refusal }),
+                            &[],
+                        )
                     }
                 }
             }

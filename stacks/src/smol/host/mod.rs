@@ -94,8 +94,10 @@ impl Host {
     /// # Errors
     /// Those of epoll_create1(2), of sockets, and of making a file in the folder.
     pub fn new(folder: &Path) -> Result<Self, Errno> {
-        let secret =
-            random()?.iter().take(SECRET / 2).fold("vnet-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+        let secret = random()?
+            .iter()
+            .take(SECRET / 2)
+            .fold("vnet-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
         let folder = unix::folder(folder)?;
         let shared = Shared {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,

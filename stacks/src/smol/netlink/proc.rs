@@ -62,7 +62,10 @@ fn stream(number: usize, socket: &DiagSocket) -> String {
     let ends = format!("{} {}", end(socket.local), end(socket.peer));
     let left = timer.left.as_millis() * TICKS / 1000;
     if *state == State::TimeWait as u8 {
-        return format!("{number:4}: {ends} 06 00000000:00000000 03:{left:08X} 00000000     0        0 0 3 {:016}", 0);
+        return format!(
+            "{number:4}: {ends} 06 00000000:00000000 03:{left:08X} 00000000     0        0 0 3 {:016}",
+            0
+        );
     }
     let listens = *state == State::Listen as u8;
     let (send, kind, left) = if listens { (0, 0, 0) } else { (socket.send_queue, timer.kind, left) };
@@ -93,7 +96,8 @@ fn in_order(sockets: &[DiagSocket]) -> impl Iterator<Item = &DiagSocket> {
 }
 
 fn tcp(sockets: &[DiagSocket]) -> String {
-    let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
+    let head =
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
     let mut text = format!("{head:TCP_WIDTH$}\n");
     for (number, socket) in in_order(sockets).enumerate() {
         let _ = writeln!(text, "{:TCP_WIDTH$}", stream(number, socket));
@@ -102,9 +106,10 @@ fn tcp(sockets: &[DiagSocket]) -> String {
 }
 
 fn tcp6(sockets: &[DiagSocket]) -> String {
-    let mut text = "  sl  local_address                         remote_address                        st tx_queue \
+    let mut text =
+        "  sl  local_address                         remote_address                        st tx_queue \
                     rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-        .to_owned();
+            .to_owned();
     for (number, socket) in in_order(sockets).enumerate() {
         let _ = writeln!(text, "{}", stream(number, socket));
     }

@@ -37,7 +37,7 @@ impl Board {
     /// Gives a socket a place, if there is one left. Nothing is shown there yet.
     pub(super) fn place(&mut self, token: u64) {
         let fresh = self.fresh;
-        if let Some(record) = self.free.pop().or((fresh < RECORDS).then_some(fresh)) {
+        if let Some(record) = self.free.pop().or_else(|| (fresh < RECORDS).then_some(fresh)) {
             self.fresh += usize::from(record == fresh);
             self.places.insert(token, record);
         }

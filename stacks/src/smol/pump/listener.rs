@@ -12,8 +12,8 @@ use nix::errno::Errno;
 
 use super::super::engine::{Engine, SocketId};
 use super::super::host::StackKey;
-use super::{Place, Shared};
 use super::unix::{self, Address};
+use super::{Place, Shared};
 
 /// A listener.
 #[derive(Debug, Default)]
