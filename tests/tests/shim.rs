@@ -141,6 +141,24 @@ fn proc_net_is_the_views() {
     }
 }
 
+/// A kept stack is another process's.
+#[test]
+fn a_kept_smol_stack_is_served_as_well() {
+    let world = World::new(User::Ordinary);
+    world.viewnet(["stack", "up", "lan", "--kind", "smol", "--ip", "10.7.7.1/24"]).run().ok();
+    let script = "import socket
+listener = socket.create_server(('10.7.7.1', 80))
+client = socket.create_connection(('10.7.7.1', 80))
+for _ in range(50):
+    assert client.getpeername() == ('10.7.7.1', 80)
+print(open('/proc/net/tcp').read().count('0107070A:0050'))
+";
+    let outcome =
+        world.run(["--trace", "--stack", "lan", "--", "python3", "-c", script]).run().ok().says("3");
+    assert!(outcome.stderr.matches("getpeername").count() <= 1, "{}", outcome.stderr);
+    world.viewnet(["stack", "down", "lan"]).run().ok();
+}
+
 /// Formats are the kernel's, to the byte.
 #[test]
 fn proc_net_of_a_smol_stack_reads_as_the_kernels() {

@@ -190,15 +190,20 @@ impl Hosts {
 
     /// What programs see of their sockets, of the host with that secret.
     pub(crate) fn board(&mut self, secret: &str) -> Option<OwnedFd> {
-        let (own, file) = self.server.host()?.board().ok()?;
-        (own == secret).then_some(file)
+        let own = self.server.host().and_then(|host| host.board().ok());
+        let own = own.filter(|(own, _)| *own == secret).map(|(_, file)| file);
+        own.or_else(|| self.joined.values_mut().find_map(|joined| joined.relay.board(secret).ok()))
     }
 
     /// A file about a stack's network.
     pub(crate) fn file(&mut self, stack: SmolId, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
-        let SmolId::Own(id) = stack else { return Err(Errno::EOPNOTSUPP) };
-        let key = self.server.smol(id).ok_or(Errno::ENETDOWN)?;
-        self.server.host().ok_or(Errno::ENETDOWN)?.file(key, place, path)
+        match stack {
+            SmolId::Own(id) => {
+                let key = self.server.smol(id).ok_or(Errno::ENETDOWN)?;
+                self.server.host().ok_or(Errno::ENETDOWN)?.file(key, place, path)
+            }
+            SmolId::Joined(id) => self.joined.get_mut(&id).ok_or(Errno::ENETDOWN)?.relay.file(place, path),
+        }
     }
 
     fn remember(&mut self, fd: &OwnedFd, relay: u64) {
