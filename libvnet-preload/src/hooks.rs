@@ -12,7 +12,7 @@
 mod absent;
 mod sys;
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::transmute_copy;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -108,7 +108,7 @@ fn listed(path: *const c_char, original: &dyn Fn() -> Stream) -> Stream {
     }
 }
 
-/// `FILE *`, `DIR *`
+/// `FILE *`, `DIR *`, `char *`
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Stream(*mut c_void);
@@ -264,11 +264,67 @@ fn received(
     act(ops::receive(fd, &Data { base, length }, flags, &room), || fail(libc::ENOSYS), original)
 }
 
+/// A request about an interface on a socket of the stack's, as libc makes it on one of its own.
+fn interface(request: &mut libc::ifreq, number: libc::Ioctl) -> Result<isize, i32> {
+    let fd = match ops::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) {
+        Answer::Value(fd) => fd as c_int,
+        Answer::Fail(errno) => return Err(errno),
+        Answer::Original | Answer::Native => return Err(libc::ENETDOWN),
+    };
+    let args = [fd as usize, number as usize, &raw mut *request as usize, 0, 0, 0];
+    // SAFETY: a pointer of ours.
+    let asked = told(unsafe { syscall(libc::SYS_ioctl, args) });
+    close(fd);
+    asked
+}
+
+/// if_nametoindex(3); 0 is none.
+fn index_of(name: *const c_char) -> c_int {
+    // SAFETY: all its members may be 0.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: a string, as if_nametoindex(3) demands.
+    let name = unsafe { CStr::from_ptr(name) }.to_bytes_with_nul();
+    let asked = if name.len() <= request.ifr_name.len() {
+        for (to, byte) in request.ifr_name.iter_mut().zip(name) {
+            *to = *byte as c_char;
+        }
+        interface(&mut request, libc::SIOCGIFINDEX)
+    } else {
+        Err(libc::ENODEV)
+    };
+    match asked {
+        // SAFETY: the kernel has written it.
+        Ok(_) => unsafe { request.ifr_ifru.ifru_ifindex },
+        Err(errno) => fail(errno) as c_int + 1,
+    }
+}
+
+/// if_indextoname(3), which says ENXIO where the kernel says ENODEV.
+fn name_at(index: c_uint, room: *mut c_char) -> Stream {
+    // SAFETY: all its members may be 0.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_ifru.ifru_ifindex = index as c_int;
+    match interface(&mut request, libc::SIOCGIFNAME) {
+        Ok(_) => {
+            // SAFETY: room for IF_NAMESIZE bytes, as if_indextoname(3) demands.
+            unsafe { room.copy_from_nonoverlapping(request.ifr_name.as_ptr(), request.ifr_name.len()) };
+            Stream(room.cast())
+        }
+        Err(errno) => Stream::failed(if errno == libc::ENODEV { libc::ENXIO } else { errno }),
+    }
+}
+
 hooks! {
     socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
         |original, domain, kind, protocol| {
             act(ops::socket(domain, kind, protocol), || fail(libc::ENOSYS), original)
         }
+    }
+    if_indextoname(index: c_uint, room: *mut c_char) -> Stream {
+        |original, index, room| if config::is_alone() { name_at(index, room) } else { original() }
+    }
+    if_nametoindex(name: *const c_char) -> c_int {
+        |original, name| if config::is_alone() { index_of(name) } else { original() }
     }
     getsockname(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
         |original, fd, address, length| {

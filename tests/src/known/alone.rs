@@ -9,8 +9,6 @@ const LEFT: &str = "a process that makes a network of its own still has its sock
 const ESCAPED: &str = "a call that is not made by libc goes to the machine's network";
 const COPY: &str = "the stack's process has its copy of a new socket for a moment longer";
 const UIDS: &str = "sock_diag shows uids as the view's user namespace does, in which its owner is 0";
-const INSIDE: &str =
-    "if_nametoindex(3) makes its socket inside libc, where the library does not stand: the machine's";
 const OUT: &str = "a family whose sockets lead out of the view: refused";
 
 /// The table.
@@ -31,8 +29,6 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     known(When::Ordinary, "interfaces", "unix dgram SIOCGIFMTU after", "ok 30000", "ok 65536", MACHINE),
     known(When::Ordinary, "interfaces", "unix stream SIOCGIFMTU after", "ok 30000", "ok 65536", MACHINE),
     known(When::Ordinary, "netlink", "diag listener", "*", "backlog 7 inode right uid other", UIDS),
-    known(When::Always, "netlink", "its index", "some", "none", INSIDE),
-    known(When::Always, "netlink", "delete veth", "ok", "EINVAL", INSIDE),
     known(When::Ordinary, "options", "unix level 1 SO_PRIORITY=7", "*", "get 3/4 set EPERM get 3/4", MACHINE),
     known(When::Ordinary, "options", "unix level 1 SO_MARK=5", "*", "get 0/4 set EPERM get 0/4", MACHINE),
     known(When::Always, "ownns", "own connect", "ENETUNREACH", "ECONNREFUSED", LEFT),

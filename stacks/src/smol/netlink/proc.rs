@@ -30,6 +30,8 @@ pub(crate) fn file(path: &str, world: &dyn World) -> Result<String, Errno> {
         "tcp6" => tcp6(&world.sockets(inet6, tcp)),
         "udp" => datagrams(&world.sockets(inet, udp), false),
         "udp6" => datagrams(&world.sockets(inet6, udp), true),
+        "udplite" => datagrams(&world.sockets(inet, libc::IPPROTO_UDPLITE as u8), false),
+        "udplite6" => datagrams(&world.sockets(inet6, libc::IPPROTO_UDPLITE as u8), true),
         "raw" => datagrams(&world.sockets(inet, libc::IPPROTO_RAW as u8), false),
         "raw6" => datagrams(&world.sockets(inet6, libc::IPPROTO_RAW as u8), true),
         "dev" => dev(world.tables()),
