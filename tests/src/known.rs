@@ -2,6 +2,7 @@
 //!
 //! The conformance test checks the table itself: an entry that no longer describes what happens fails it.
 
+mod alone;
 pub mod smol;
 
 use crate::binaries::Linkage;
@@ -70,7 +71,8 @@ pub fn differences(subject: Subject) -> Vec<Difference> {
     match subject {
         Subject::Native => Vec::new(),
         Subject::View => [COMMON, KERNEL].concat(),
-        Subject::Smol => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
+        Subject::Alone => alone::DIFFERENCES.to_vec(),
+        Subject::Smol | Subject::Shimmed => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
     }
 }
 

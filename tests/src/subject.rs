@@ -13,8 +13,12 @@ pub enum Subject {
     Native,
     /// Under `viewnet run`, in a view whose kernel stack has only its own loopback.
     View,
-    /// The same with a smol stack.
+    /// The same with a smol stack, by traps alone.
     Smol,
+    /// The same with the preloaded library, as `viewnet run` has it.
+    Shimmed,
+    /// On a kernel stack by the preloaded library alone, without a supervisor.
+    Alone,
 }
 
 impl fmt::Display for Subject {
@@ -23,12 +27,18 @@ impl fmt::Display for Subject {
             Self::Native => "native",
             Self::View => "view",
             Self::Smol => "smol view",
+            Self::Shimmed => "smol view with the library",
+            Self::Alone => "library alone",
         })
     }
 }
 
 /// Makes the namespace what every machine is today: loopback up, ping allowed to everybody.
 const SET_UP: &str = "ip link set lo up; echo 0 0 >/proc/sys/net/ipv4/ping_group_range; exec \"$@\"";
+
+/// The library serves a stack that is kept.
+const ALONE: &str = "viewnet stack up probe >&2 && viewnet run --preload-only --stack probe -- \"$@\"; \
+                     end=$?; viewnet stack down probe >&2; exit $end";
 
 impl Subject {
     /// `program args`, to be run by this subject.
@@ -37,7 +47,9 @@ impl Subject {
         let cmd = match self {
             Self::Native => world.cmd("unshare").args([flags, "--", "sh", "-euc", SET_UP, "sh"]),
             Self::View => world.run(["--stack", "kernel", "--"]),
-            Self::Smol => world.run(["--stack", "smol", "--"]),
+            Self::Smol => world.run(["--no-shim", "--stack", "smol", "--"]),
+            Self::Shimmed => world.run(["--stack", "smol", "--"]),
+            Self::Alone => world.cmd("sh").args(["-uc", ALONE, "sh"]),
         };
         cmd.args([program]).args(args)
     }

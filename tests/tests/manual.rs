@@ -24,7 +24,12 @@ fn differences() -> String {
 ",
     );
     let cell = |text: &str| text.replace('|', "\\|").replace('*', "\\*");
-    for (title, subject) in [("On a kernel stack", Subject::View), ("On a smol stack", Subject::Smol)] {
+    let tables = [
+        ("On a kernel stack", Subject::View),
+        ("On a smol stack", Subject::Smol),
+        ("By the preloaded library alone", Subject::Alone),
+    ];
+    for (title, subject) in tables {
         let _ = writeln!(page, "\n## {title}\n");
         page.push_str(
             "| probe | observation | natively | in a view | why |\n| --- | --- | --- | --- | --- |\n",

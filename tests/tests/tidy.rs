@@ -13,11 +13,13 @@ const UNSAFE_ROOMS: &[&str] = &[
     "switch/src/ports/shared.rs",
     "switch/src/ports/sys.rs",
     "stacks/src/kernel/sys.rs",
+    "stacks/src/smol/pump/memory.rs",
     "stacks/src/smol/tcp/slab.rs",
     "viewnet/src/sys/",
     "msocket/src/sys.rs",
     "msocket/capi/src/ffi.rs",
     "libvnet-preload/src/hooks.rs",
+    "libvnet-preload/src/hooks/",
     "tests/src/sys.rs",
     "tests/src/bin/probe_",
 ];

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use msocket_proto::line::{CallError, Line};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
+use stacks::stack::FilePlace;
 
 use crate::launch::StackSpec;
 use crate::sys;
@@ -26,6 +27,19 @@ pub(crate) enum Request {
         name: String,
         /// Its stack.
         stack: StackSpec,
+    },
+    /// What the program may know of its sockets without asking ([`msocket_proto::board`]). Answer: `null` and the
+    /// descriptor.
+    Board {
+        /// The secret in their names.
+        secret: String,
+    },
+    /// A file about the view's network. Answer: `null` and the descriptor, or its errno.
+    File {
+        /// Where.
+        place: FilePlace,
+        /// Its path there.
+        path: String,
     },
 }
 

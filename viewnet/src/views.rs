@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use stacks::remote::RemoteStack;
 use stacks::serve::{Server, StackId};
 use stacks::smol::call::Caller as Who;
-use stacks::stack::{Kind, SocketSpec, Stack};
+use stacks::stack::{FilePlace, Kind, SocketSpec, Stack};
 
 use crate::eye::BELIEF;
 use crate::handlers::{Caller, is_of_the_machine};
@@ -265,6 +265,30 @@ impl Known<'_> {
     /// A socket of a stack that was joined for msocket().
     pub(crate) fn socket_of(&mut self, stack: u64, spec: SocketSpec) -> Result<OwnedFd, Errno> {
         self.make(Found::Stack(stack), spec)
+    }
+
+    /// A file about the network of the thread. EOPNOTSUPP: it has left for a network of its own.
+    pub(crate) fn file(
+        &mut self,
+        target: &mut dyn Target,
+        place: FilePlace,
+        path: &str,
+    ) -> Result<OwnedFd, Errno> {
+        let view = self.views.of(self.tid, self.now, self.owner, target)?.view;
+        view.ok_or(Errno::EOPNOTSUPP)?;
+        // As with what is asked of interfaces.
+        match self.source(libc::AF_INET) {
+            Some(Source::Served(stack) | Source::Shared(stack)) => {
+                let stack = *stack;
+                self.server.kernel(stack).ok_or(Errno::ENETDOWN)?.file(place, path)
+            }
+            Some(Source::Smol { stack, .. }) => {
+                let stack = *stack;
+                self.smol.as_mut().ok_or(Errno::ENETDOWN)?.file(stack, place, path)
+            }
+            Some(Source::Joined(stack, _)) => stack.file(place, path),
+            Some(Source::Around(_) | Source::Gone) | None => Err(Errno::ENETDOWN),
+        }
     }
 
     fn make(&mut self, found: Found, spec: SocketSpec) -> Result<OwnedFd, Errno> {

@@ -15,7 +15,7 @@ use super::super::engine::{Engine, SocketId};
 use super::super::port::{Plugs, Port};
 use super::super::pump::listener::Offered;
 use super::super::pump::stream::Stream;
-use super::super::pump::{End, Place, Shared, Socket, unix};
+use super::super::pump::{End, Facts, Place, Shared, Socket, unix};
 use super::super::tables::{IfIndex, LOOPBACK};
 use super::StackKey;
 use super::bounds::Bounds;
@@ -187,7 +187,7 @@ impl Hosted {
         let (program, inode, end, address) = match made {
             Ok(made) => made,
             Err(errno) => {
-                shared.places.remove(&token);
+                shared.vacate(token);
                 return Err(errno);
             }
         };
@@ -195,7 +195,8 @@ impl Hosted {
         self.engine().set_inode(id, shown(inode));
         self.unwatched.push_back(id);
         let (caller, listener, parked) = (*caller, None, Vec::new());
-        let socket = Socket { id, token, kind, address, inode, caller, listener, end, parked };
+        let facts = Facts::default();
+        let socket = Socket { id, token, spec, kind, address, inode, caller, listener, end, parked, facts };
         self.sockets.insert(id, Box::new(socket));
         Ok(program)
     }
@@ -341,27 +342,24 @@ impl Hosted {
         let caller = socket.caller;
         let mut offered = None;
         if let (End::Listener(listener), Some(address)) = (&mut socket.end, &socket.address) {
-            let mut next = shared.next;
-            let mut number = || {
-                next += 1;
-                next
-            };
-            match listener.offer(now, id, address, engine, shared, &mut number) {
+            match listener.offer(now, (key, id), address, engine, shared) {
                 Ok(new) => offered = new,
                 Err(()) => {
                     engine.close(now, id, false);
                     found.gone = true;
                 }
             }
-            shared.next = next;
         }
+        let spec = socket.spec;
         woken.extend_from_slice(&socket.parked);
         if let Some(Offered { id, token, ours }) = offered {
-            shared.places.insert(token, Place::Socket(key, id));
             let end = End::Stream(Stream::new(ours));
             let (kind, parked) = (SocketType::STREAM, Vec::new());
             let (listener, address) = (Some(listening), None);
-            let socket = Socket { id, token, kind, address, inode: 0, caller, listener, end, parked };
+            let (inode, facts) = (0, Facts::default());
+            let mut socket =
+                Socket { id, token, spec, kind, address, inode, caller, listener, end, parked, facts };
+            socket.show(now, engine, shared);
             sockets.insert(id, Box::new(socket));
             found.moved = true;
         }
@@ -379,7 +377,7 @@ impl Hosted {
     /// The program has no descriptor of it any more, and the engine knows.
     pub(super) fn forget(&mut self, id: SocketId, shared: &mut Shared) {
         if let Some(socket) = self.sockets.remove(&id) {
-            shared.places.remove(&socket.token);
+            shared.vacate(socket.token);
             shared.inodes.remove(&socket.inode);
         }
     }
@@ -432,9 +430,20 @@ impl Hosted {
         self.sockets.get(&id).is_some_and(|socket| !socket.is_alive())
     }
 
+    /// What a program sent before it closed its socket goes out all the same.
+    fn take_last_words(&mut self, now: Instant, id: SocketId, shared: &mut Shared) {
+        let (engine, sockets) = self.parts();
+        if let Some(socket) = sockets.get_mut(&id)
+            && let End::Datagram(datagram) = &mut socket.end
+        {
+            datagram.catch_up(now, (id, socket.token), &socket.caller, engine, shared);
+        }
+    }
+
     fn bury(&mut self, now: Instant, id: SocketId, shared: &mut Shared) -> bool {
         let dead = self.is_dead(id);
         if dead {
+            self.take_last_words(now, id, shared);
             self.engine().close(now, id, false);
             self.forget(id, shared);
         }
@@ -478,7 +487,7 @@ impl Hosted {
         for socket in self.sockets.values_mut() {
             tickets.append(&mut socket.parked);
             socket.break_off();
-            shared.places.remove(&socket.token);
+            shared.vacate(socket.token);
             shared.orphan(socket.inode, self.key);
         }
         for plugged in self.ports.drain(..) {
