@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("viewnet", &["stacks", "switch", "msocket-proto"]),
     ("stacks", &["switch", "msocket-proto"]),
     ("switch", &["msocket-proto"]),
-    ("libvnet-preload", &["msocket"]),
+    ("libvnet-preload", &["msocket-proto"]),
     ("msocket", &["stacks", "msocket-proto"]),
     ("msocket-capi", &["msocket"]),
     ("msocket-proto", &[]),
