@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tests::binaries::{c_program, shim};
+use tests::binaries::{c_program, libmsocket, shim};
 use tests::{Outcome, Subject, User, World};
 
 fn output(command: &mut Command) -> String {
@@ -156,6 +156,25 @@ print(open('/proc/net/tcp').read().count('0107070A:0050'))
     let outcome =
         world.run(["--trace", "--stack", "lan", "--", "python3", "-c", script]).run().ok().says("3");
     assert!(outcome.stderr.matches("getpeername").count() <= 1, "{}", outcome.stderr);
+    world.viewnet(["stack", "down", "lan"]).run().ok();
+}
+
+/// The files follow what socket(2) follows.
+#[test]
+fn proc_net_is_the_default_stacks() {
+    let world = World::new(User::Ordinary);
+    let library = world.install(&libmsocket().join("libmsocket.so"), "libmsocket.so");
+    world.viewnet(["stack", "up", "lan", "--kind", "smol", "--ip", "10.7.7.1/24"]).run().ok();
+    let script = "import ctypes, socket, sys
+assert '0107070A' not in open('/proc/net/tcp').read()
+assert ctypes.CDLL(sys.argv[1]).msocket(b'lan', socket.AF_INET, 0, 0) == 0
+listener = socket.create_server(('10.7.7.1', 80))
+client = socket.create_connection(('10.7.7.1', 80))
+assert listener.getsockname() == client.getpeername() == ('10.7.7.1', 80)
+print(open('/proc/net/tcp').read().count('0107070A:0050'))
+";
+    let run = ["--stack", "smol", "--", "python3", "-c", script, library.to_str().unwrap()];
+    world.run(run).run().ok().says("3");
     world.viewnet(["stack", "down", "lan"]).run().ok();
 }
 
