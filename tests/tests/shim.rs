@@ -98,6 +98,28 @@ for n in range(100):
     assert!(trapped <= 10, "{trapped} calls were trapped");
 }
 
+/// However many the program writes before the stack looks.
+#[test]
+fn a_burst_of_datagrams_arrives_whole() {
+    let world = World::new(User::Ordinary);
+    let script = "import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+server.bind(('127.0.0.1', 5300))
+server.settimeout(10)
+loose, linked = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+linked.connect(('127.0.0.1', 5300))
+for _ in range(30):
+    for send in [lambda: loose.sendto(b'x', ('127.0.0.1', 5300)), lambda: linked.send(b'x')]:
+        for _ in range(150):
+            send()
+        for _ in range(150):
+            server.recv(10)
+print('ok')
+";
+    world.run(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
+}
+
 /// A program without the library has the same sockets.
 #[test]
 fn descriptors_are_shared_with_programs_that_do_not_load_it() {

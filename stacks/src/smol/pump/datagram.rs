@@ -219,6 +219,10 @@ impl Datagram {
             found.gone |= !ring.tend(now, id, (&link.ours, address), whose, engine);
         }
         found.moved |= self.take(now, (id, token), whose.0, engine, shared);
+        if self.readable && (self.link.is_some() || self.inlet.is_some()) {
+            // There may be more, of which no event will tell.
+            engine.mark(id);
+        }
         let error = engine.status(id).error.is_some();
         if error && !std::mem::replace(&mut self.alarmed, error) {
             match &self.link {
