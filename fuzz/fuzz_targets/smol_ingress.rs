@@ -24,6 +24,9 @@ const ETH_P_ALL: u16 = 3;
 /// Frames that one frame may bring about: each of the sockets may say something, and error messages are few.
 const MOST_ANSWERS: usize = 4096;
 
+/// A TCP segment in the longest IPv4 packet.
+const LONGEST: usize = 65_515;
+
 #[derive(Debug, Arbitrary)]
 enum Step {
     /// As it is.
@@ -41,7 +44,7 @@ enum Step {
         ack: i8,
         window: u16,
         options: Vec<u8>,
-        data: u8,
+        data: u16,
     },
     /// Programs read, write or go on connecting.
     Programs(u16),
@@ -116,7 +119,11 @@ impl World {
     }
 
     fn arrive(&mut self, header: [u8; VNET_HDR_LEN], frame: &[u8]) {
-        self.engine.handle_frame(self.now, ETH0, &VnetHdr::parse(header), frame);
+        if let Some(lent) = self.engine.handle_frame_lending(self.now, ETH0, &VnetHdr::parse(header), frame) {
+            // A program takes as much of it as its last byte says.
+            let taken = lent.at.len() * usize::from(frame[lent.at.end - 1] % 4) / 3;
+            self.engine.settle(self.now, &lent, frame, taken);
+        }
     }
 
     fn for_us(&mut self, header: [u8; VNET_HDR_LEN], ethertype: u16, payload: &[u8]) {
@@ -144,7 +151,7 @@ impl World {
         self.for_us(valid(), 0x86dd, &[&header[..], payload].concat());
     }
 
-    fn answer(&mut self, flags: u8, (seq, ack): (i8, i8), window: u16, options: &[u8], data: u8) {
+    fn answer(&mut self, flags: u8, (seq, ack): (i8, i8), window: u16, options: &[u8], data: u16) {
         let Some(tcp) = self.last.get(20..).filter(|tcp| tcp.len() >= 20) else { return };
         let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
         let said =
@@ -157,7 +164,7 @@ impl World {
         out.extend(window.to_be_bytes());
         out.extend([0; 4]);
         out.extend(options);
-        out.resize(out.len() + usize::from(data), data);
+        out.resize((out.len() + usize::from(data)).min(LONGEST), data as u8);
         self.v4(6, 0, &out);
     }
 

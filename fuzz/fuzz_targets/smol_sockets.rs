@@ -304,7 +304,10 @@ impl World {
                     break;
                 }
                 for (to, header, frame) in std::mem::take(&mut self.wire) {
-                    self.engines[to].handle_frame(self.now, ETH0, &header, &frame);
+                    let engine = &mut self.engines[to];
+                    if let Some(lent) = engine.handle_frame_lending(self.now, ETH0, &header, &frame) {
+                        engine.settle(self.now, &lent, &frame, 0);
+                    }
                 }
             }
             let next = self.engines.iter().filter_map(Engine::poll_timeout).min();

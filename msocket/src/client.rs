@@ -75,7 +75,7 @@ impl Way {
             errno => errno,
         })?;
         line.stream().set_read_timeout(Some(PATIENCE)).map_err(places::errno)?;
-        let request = Request::Join { view: NAME.into(), pid: std::process::id() as i32 };
+        let request = Request::Join { view: NAME.into(), pid: std::process::id() as i32, rules: Vec::new() };
         let (joined, mut fds) = line.call::<_, proto::Joined>(&request, &[]).map_err(errno)?;
         let identity = sys::identity(line.as_fd());
         let ours = Joined { line, identity, pid: std::process::id() };

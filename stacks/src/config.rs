@@ -12,6 +12,8 @@
 //!
 //! # TOML
 //! ```toml
+//! rules = ["to 10.8.0.0/16 via office", "port 25 deny"]
+//!
 //! [[interface]]
 //! name = "eth0"
 //! link = "switch:lan[vlan 10]"
@@ -66,6 +68,9 @@ pub struct StackConfig {
     /// What it may use.
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub limits: Limits,
+    /// Rules of the view that is run with this configuration; a stack has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
 }
 
 /// One interface.

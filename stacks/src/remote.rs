@@ -58,7 +58,8 @@ pub fn join(path: &Path, user: &User) -> Result<Membership, Refusal> {
             .errno(libc::EACCES),
         _ => unusable(what(), path, &why),
     })?;
-    let request = Request::Join { view: user.view.clone(), pid: user.pid };
+    let User { view, pid, rules } = user.clone();
+    let request = Request::Join { view, pid, rules };
     let (joined, mut fds) = line.call::<_, Joined>(&request, &[]).map_err(|e| refusal(&what(), e))?;
     let kind = if joined.kind == Kind::Smol.name() { Kind::Smol } else { Kind::Kernel };
     let fd = fds.pop();

@@ -44,6 +44,9 @@ pub struct User {
     pub view: String,
     /// First process of the view.
     pub pid: i32,
+    /// The rules of the view.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
 }
 
 /// A stack as `viewnet stack show` prints it.
@@ -213,11 +216,12 @@ impl Server {
 
     /// Forgets a stack: its path goes at once, its users' connections close.
     pub fn remove(&mut self, id: StackId) {
+        // Users learn it first: whoever sees that the path has gone finds nobody who thinks that the stack is there.
+        let users: Vec<u64> =
+            self.connections.iter().filter(|(_, c)| c.stack == id.0).map(|(token, _)| *token).collect();
+        users.into_iter().for_each(|token| self.hang_up(token));
         self.retire(id);
         if let Some(served) = self.stacks.remove(&id.0) {
-            let users: Vec<u64> =
-                self.connections.iter().filter(|(_, c)| c.stack == id.0).map(|(token, _)| *token).collect();
-            users.into_iter().for_each(|token| self.hang_up(token));
             self.smol.forget(id);
             if let Backing::Smol(key) = served.backing {
                 self.smol.remove(key);
@@ -440,7 +444,11 @@ impl Server {
             Request::Join { view, .. } if !is_name(&view) => {
                 Answer::Refused(Refusal::new("cannot join", "the view's name is none"))
             }
-            Request::Join { view, pid } => self.join(token, id, User { view, pid }),
+            // They are shown to others, on a terminal as a rule.
+            Request::Join { rules, .. } if rules.iter().any(|rule| rule.chars().any(char::is_control)) => {
+                Answer::Refused(Refusal::new("cannot join", "a rule of the view's is none"))
+            }
+            Request::Join { view, pid, rules } => self.join(token, id, User { view, pid, rules }),
             Request::UserNamespace if !owner => Answer::Refused(not_owner("give its user namespace")),
             Request::UserNamespace => match served.backing.user_namespace() {
                 Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),

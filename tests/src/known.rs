@@ -71,10 +71,23 @@ pub fn differences(subject: Subject) -> Vec<Difference> {
     match subject {
         Subject::Native => Vec::new(),
         Subject::View => [COMMON, KERNEL].concat(),
+        Subject::Ruled => [COMMON, KERNEL, RULED].concat(),
         Subject::Alone => alone::DIFFERENCES.to_vec(),
-        Subject::Smol | Subject::Shimmed => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
+        Subject::Smol | Subject::Shimmed | Subject::RuledSmol => {
+            [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat()
+        }
     }
 }
+
+/// On a kernel stack, in a view with rules: what there is besides.
+pub const RULED: &[Difference] = &[known(
+    When::Maybe,
+    "signals",
+    "connect without waiting",
+    "interrupted never",
+    "interrupted at times",
+    "each connect asks for the rules and waits for the supervisor for a moment",
+)];
 
 /// On a stack of any kind.
 const COMMON: &[Difference] = &[

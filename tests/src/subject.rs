@@ -19,7 +19,14 @@ pub enum Subject {
     Shimmed,
     /// On a kernel stack by the preloaded library alone, without a supervisor.
     Alone,
+    /// As `View`, with a rule that no probe's destination matches: every destination is looked at.
+    Ruled,
+    /// The same with a smol stack.
+    RuledSmol,
 }
+
+/// To an address for documentation (RFC 5737).
+const RULE: &str = "to 203.0.113.254 deny";
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,6 +36,8 @@ impl fmt::Display for Subject {
             Self::Smol => "smol view",
             Self::Shimmed => "smol view with the library",
             Self::Alone => "library alone",
+            Self::Ruled => "view with rules",
+            Self::RuledSmol => "smol view with rules",
         })
     }
 }
@@ -50,6 +59,8 @@ impl Subject {
             Self::Smol => world.run(["--no-shim", "--stack", "smol", "--"]),
             Self::Shimmed => world.run(["--stack", "smol", "--"]),
             Self::Alone => world.cmd("sh").args(["-uc", ALONE, "sh"]),
+            Self::Ruled => world.run(["--stack", "kernel", "--rule", RULE, "--"]),
+            Self::RuledSmol => world.run(["--stack", "smol", "--rule", RULE, "--"]),
         };
         cmd.args([program]).args(args)
     }

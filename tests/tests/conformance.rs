@@ -50,6 +50,8 @@ fn referee_of_c(view: Subject, probe: &str, linkage: Linkage) {
 macro_rules! probes {
     (c: $($name:ident)*; i386: $($short:ident)*; rust: $($bin:ident)*;) => {
         mod kernel { probes! { @on View; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
+        mod ruled { probes! { @on Ruled; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
+        mod ruled_smol { probes! { @on RuledSmol; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
         mod smol { probes! { @on Smol; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
         // Static programs, and i386's, load no library.
         mod smol_shim { probes! { @loading Shimmed; c: $($name)*; rust: $($bin)*; } }

@@ -157,12 +157,17 @@ fn runs_nest_on_smol_stacks_and_kinds_do_not_mix() {
         };
         nested("smol", "").run().ok().says("127.0.0.1/8");
         nested("smol", "--stack smol --link none --ip 10.0.0.2/24").run().ok().says("10.0.0.2/24");
-        for (outer, inner, hint) in [
-            ("kernel", "smol", "start the outer view with --stack smol"),
-            ("smol", "kernel", "viewnet stack up"),
+        for (outer, inner, why, hint) in [
+            (
+                "kernel",
+                "smol",
+                "this is inside a view on a kernel stack",
+                "start the outer view with --stack smol",
+            ),
+            ("smol", "kernel", "a view with a smol stack can make none", "viewnet stack up"),
         ] {
             let refused = nested(outer, &format!("--stack {inner}")).run().code(125);
-            let said = format!("cannot make a {inner} stack: this is inside a view on a {outer} stack; ");
+            let said = format!("cannot make a {inner} stack: {why}; ");
             assert!(refused.stderr.contains(&said) && refused.stderr.contains(hint), "{}", refused.stderr);
         }
         // A kernel stack that was made outside can be used inside, and a smol one as well.

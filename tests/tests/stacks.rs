@@ -484,6 +484,24 @@ sleep 1; ip link show here >/dev/null || echo gone; echo >&${COPROC[1]}";
     });
 }
 
+/// However many the program writes before the stack looks.
+#[test]
+fn a_burst_of_datagrams_arrives_whole() {
+    let world = World::new(User::Ordinary);
+    let script = "import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+server.bind(('127.0.0.1', 5300))
+server.settimeout(10)
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.connect(('127.0.0.1', 5300))
+for _ in range(30):
+    for _ in range(150): client.send(b'x')
+    for _ in range(150): server.recv(10)
+print('ok')";
+    world.run(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
+}
+
 #[test]
 fn the_last_datagram_arrives() {
     const RECEIVE: &str = "

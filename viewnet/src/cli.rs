@@ -16,6 +16,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a program on a network stack of its own
     Run(commands::run::Args),
+    /// Run a program whose sockets are made on another stack, per address family
+    On(commands::on::Args),
     /// List the running views
     Ls(commands::ls::Args),
     /// Make, list and end stacks that outlive a program

@@ -51,6 +51,8 @@ pub(crate) trait Door {
     fn install(&self, id: u64, fd: BorrowedFd<'_>, cloexec: bool) -> Result<i32, Errno>;
     /// Puts a descriptor in the place of the program's `number`.
     fn replace(&self, call: &Notification, number: i32, fd: BorrowedFd<'_>) -> Result<(), Errno>;
+    /// Puts a descriptor in the place of number `number` of the program that makes the call `id`.
+    fn put_at(&self, id: u64, number: i32, fd: BorrowedFd<'_>, cloexec: bool) -> Result<(), Errno>;
     /// Lets the kernel run it.
     fn let_run(&self, id: u64) -> Result<(), Errno>;
     /// Maps a descriptor in the place of the program's.

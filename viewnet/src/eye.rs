@@ -13,9 +13,12 @@
 //! other, so it is kept as long as there is room; a pidfd of its process is as good as the thread id it was
 //! found by, and is believed for [`BELIEF`].
 
+mod copies;
 mod look;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -24,12 +27,19 @@ use std::time::{Duration, Instant};
 use msocket_proto::line::SocketFile;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 use serde::{Deserialize, Serialize};
+use stacks::stack::SocketSpec;
 
+use crate::smol::machine_socket;
 use crate::sys::process::descriptor_limit;
 use crate::target::{Inspection, Target};
 use look::Home;
 
+pub(crate) use copies::Copies;
 pub(crate) use look::MARKER;
 
 /// Largest piece of a program's memory that the twin copies at once.
@@ -77,6 +87,19 @@ enum Question {
         supervisor: u32,
         roots: Vec<(u64, i32)>,
     },
+    /// A copy of a descriptor comes with the answer.
+    Take {
+        tid: i32,
+        fd: i32,
+    },
+    Copies {
+        tid: i32,
+        fd: i32,
+    },
+    /// A socket of the host's network comes with the answer.
+    Socket {
+        spec: SocketSpec,
+    },
 }
 
 /// The answers, in the order of the questions; an errno for any of them.
@@ -88,6 +111,7 @@ enum Reading {
     Domain(i32),
     Yes(bool),
     Living(Vec<u64>),
+    Copies(Copies),
     Failed(i32),
 }
 
@@ -118,20 +142,41 @@ pub(crate) fn pair() -> Result<(Eye, OwnedFd), Errno> {
 
 impl Eye {
     fn ask(&mut self, question: &Question) -> Result<Reading, Errno> {
+        self.ask_for(question).map(|(reading, _)| reading)
+    }
+
+    /// Asks, and takes the descriptor that comes with the answer, if one does.
+    fn ask_for(&mut self, question: &Question) -> Result<(Reading, Option<OwnedFd>), Errno> {
         let bytes = postcard::to_stdvec(question).map_err(|_| Errno::EMSGSIZE)?;
         send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?;
         self.buffer.resize(MAX_MESSAGE, 0);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
-            match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
-                Err(Errno::EINTR) => {}
-                other => break other?,
+            let piece = &mut [IoSliceMut::new(&mut self.buffer)];
+            match recvmsg(&self.socket, piece, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other.map_err(|e| Errno::from_raw(e.raw_os_error()))?.bytes,
             }
         };
+        let fds = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
+        let fd = fds.flatten().next();
         match postcard::from_bytes(&self.buffer[..length]) {
             Ok(Reading::Failed(errno)) => Err(Errno::from_raw(errno)),
-            Ok(reading) => Ok(reading),
+            Ok(reading) => Ok((reading, fd)),
             Err(_) => Err(Errno::EIO),
         }
+    }
+
+    /// A socket of the host's network, made with the user's own rights.
+    pub(crate) fn host_socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
+        if self.home.is_some() {
+            return machine_socket(spec);
+        }
+        self.ask_for(&Question::Socket { spec })?.1.ok_or(Errno::EMFILE)
     }
 
     /// The supervisor is about to leave for a user namespace, from where it sees nothing by itself.
@@ -287,6 +332,27 @@ impl Target for Seen<'_> {
         if look::domain(file.as_fd())? == libc::AF_UNIX { Ok(file) } else { Err(Errno::EPROTOTYPE) }
     }
 
+    fn take(&mut self, fd: i32) -> Result<OwnedFd, Errno> {
+        if self.eye.home.is_some() {
+            return self.eye.duplicate(self.tid, fd, self.now);
+        }
+        self.eye.ask_for(&Question::Take { tid: self.tid, fd })?.1.ok_or(Errno::EMFILE)
+    }
+
+    fn copies(&mut self, fd: i32) -> Result<Copies, Errno> {
+        if self.eye.home.is_some() {
+            return copies::copies(self.tid, fd);
+        }
+        match self.eye.ask(&Question::Copies { tid: self.tid, fd })? {
+            Reading::Copies(copies) => Ok(copies),
+            _ => Err(Errno::EIO),
+        }
+    }
+
+    fn host_socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
+        self.eye.host_socket(spec)
+    }
+
     fn domain(&mut self, fd: i32) -> Result<i32, Errno> {
         if self.eye.home.is_some() {
             return look::domain(self.eye.duplicate(self.tid, fd, self.now)?.as_fd());
@@ -327,16 +393,40 @@ pub(crate) fn watch(socket: &OwnedFd) {
             Ok(0) | Err(_) => break,
             Ok(length) => length,
         };
-        let reading = match postcard::from_bytes(&buffer[..length]) {
-            Ok(question) => answer(question, &home, &mut kept).unwrap_or_else(|e| Reading::Failed(e as i32)),
-            Err(_) => Reading::Failed(Errno::EBADMSG as i32),
+        let (reading, fd) = match postcard::from_bytes(&buffer[..length]) {
+            Ok(question) => {
+                answer_with(question, &home, &mut kept).unwrap_or_else(|e| (Reading::Failed(e as i32), None))
+            }
+            Err(_) => (Reading::Failed(Errno::EBADMSG as i32), None),
         };
         let Ok(bytes) = postcard::to_stdvec(&reading) else { break };
-        if send(socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL).is_err() {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+        }
+        if sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL).is_err() {
             break;
         }
     }
     kept.values().for_each(SocketFile::remove);
+}
+
+/// The answer, and the descriptor that goes with it.
+fn answer_with(
+    question: Question,
+    home: &Home,
+    kept: &mut BTreeMap<PathBuf, SocketFile>,
+) -> Result<(Reading, Option<OwnedFd>), Errno> {
+    match question {
+        Question::Take { tid, fd } => {
+            let (process, _) = look::open_thread(tid)?;
+            Ok((Reading::Done, Some(look::duplicate(process.as_fd(), fd)?)))
+        }
+        Question::Socket { spec } => Ok((Reading::Done, Some(machine_socket(spec)?))),
+        question => answer(question, home, kept).map(|reading| (reading, None)),
+    }
 }
 
 fn answer(
@@ -366,5 +456,7 @@ fn answer(
             Reading::Done
         }
         Question::Living { supervisor, roots } => Reading::Living(look::living(supervisor, &roots)),
+        Question::Copies { tid, fd } => Reading::Copies(copies::copies(tid, fd)?),
+        Question::Take { .. } | Question::Socket { .. } => return Err(Errno::EINVAL),
     })
 }

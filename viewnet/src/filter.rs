@@ -47,7 +47,7 @@ const NATIVE: TargetArch = TargetArch::aarch64;
 const ARCH_NATIVE: u32 = 0xc000_00b7;
 
 /// The whole program for the calls of `table`.
-pub(crate) fn program(table: &[Row]) -> Result<BpfProgram, seccompiler::Error> {
+pub(crate) fn program(table: &[&Row]) -> Result<BpfProgram, seccompiler::Error> {
     let native = section(table, Abi::Native)?;
     let i386 = if cfg!(target_arch = "x86_64") { section(table, Abi::I386)? } else { Vec::new() };
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, ARCH)];
@@ -64,7 +64,7 @@ pub(crate) fn program(table: &[Row]) -> Result<BpfProgram, seccompiler::Error> {
 }
 
 /// What happens to the calls of one ABI; every path through it returns.
-fn section(table: &[Row], abi: Abi) -> Result<BpfProgram, seccompiler::Error> {
+fn section(table: &[&Row], abi: Abi) -> Result<BpfProgram, seccompiler::Error> {
     let mut section = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, NR)];
     if abi == Abi::Native && cfg!(target_arch = "x86_64") {
         section.push(sock_filter {
@@ -85,12 +85,12 @@ fn section(table: &[Row], abi: Abi) -> Result<BpfProgram, seccompiler::Error> {
     let rows = || {
         table.iter().filter_map(|row| {
             let number = if abi == Abi::Native { Some(row.native).filter(|nr| *nr >= 0) } else { row.i386 };
-            number.map(|number| (row, number))
+            number.map(|number| (*row, number))
         })
     };
     if abi == Abi::Native {
         let on_descriptors: Vec<_> =
-            rows().filter(|(row, _)| row.asks.is_some() && row.descriptor() == 0).map(|(_, nr)| nr).collect();
+            rows().filter(|(row, _)| row.can_be_exempt()).map(|(_, nr)| nr).collect();
         section.extend(exemption(&on_descriptors));
     }
     let rules: BTreeMap<i64, Vec<SeccompRule>> = rows()

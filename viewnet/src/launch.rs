@@ -33,6 +33,7 @@ use stacks::stack::Kind;
 use crate::background::{self, become_eye};
 use crate::doctor::{self, SetupStep};
 use crate::exit::{Exit, Failure, call_failed};
+use crate::rules::Rules;
 use crate::runtime::Runtime;
 use crate::stand_in::{self, Charge};
 use crate::supervisor::{Supervisor, wants_smol};
@@ -55,6 +56,19 @@ pub(crate) enum StackSpec {
     At(PathBuf),
     /// No network.
     None,
+    /// The network that viewnet was started in.
+    Host,
+    /// Whatever the view around it has.
+    Outer,
+}
+
+/// The rules of a view, with the stacks that they name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ruled {
+    /// The rules.
+    pub(crate) rules: Rules,
+    /// Where their stacks are, in the order of [`Rules::stacks`].
+    pub(crate) stacks: Vec<StackSpec>,
 }
 
 impl StackSpec {
@@ -62,7 +76,7 @@ impl StackSpec {
     pub(crate) fn config(&self) -> Option<&StackConfig> {
         match self {
             Self::New(config) | Self::Kernel(config) | Self::Smol(config) => Some(config),
-            Self::At(_) | Self::None => None,
+            Self::At(_) | Self::None | Self::Host | Self::Outer => None,
         }
     }
 }
@@ -76,6 +90,8 @@ pub(crate) struct Plan {
     pub(crate) name: String,
     /// Its stack.
     pub(crate) stack: StackSpec,
+    /// Its rules.
+    pub(crate) ruled: Ruled,
     /// The process that becomes the program.
     pub(crate) pid: i32,
     /// The program and its arguments.
@@ -93,8 +109,10 @@ pub(crate) struct Plan {
 /// What the supervisor tells the launching process once the view is there.
 #[derive(Debug, Serialize, Deserialize)]
 struct Ready {
-    /// Its stack is a library: the filter is the longer one.
+    /// A stack of it is a library: the filter is the longer one.
     smol: bool,
+    /// Its rules look at destinations, so calls that name some are trapped.
+    steered: bool,
 }
 
 /// What the launching process tells the supervisor once the filter is there.
@@ -104,7 +122,7 @@ pub(crate) struct Filtered {}
 /// Runs the program; returns only if that fails.
 pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
     if let Some(mut supervisor) = nested::supervisor() {
-        let marker = nested::ask(&mut supervisor, &plan.name, &plan.stack).map_err(set_up_failed)?.marker;
+        let marker = nested::ask(&mut supervisor, plan).map_err(set_up_failed)?.marker;
         drop(supervisor);
         if !plan.shim {
             crate::runtime::set_shim(None);
@@ -112,7 +130,7 @@ pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
         return execute(&plan.command, Some(&marker));
     }
     // The user says so, or the stack is a library and the supervisor could not look otherwise.
-    if plan.parent || stand_in::is_needed() && wants_smol(&plan.stack) {
+    if plan.parent || stand_in::is_needed() && wants_smol(plan) {
         return stand_in::run(plan);
     }
     let (supervisor, ready) = start_any(plan)?;
@@ -134,10 +152,9 @@ pub(crate) fn supervise_charge(plan: &Plan, channel: UnixStream, charge: Charge)
 }
 
 fn filter_and_execute(plan: &Plan, mut supervisor: Line, ready: Ready) -> Result<Infallible, Failure> {
-    let Ready { smol } = ready;
-    let table = if smol { handlers::smol::TABLE } else { handlers::TABLE };
+    let Ready { smol, steered } = ready;
     let signals = if smol { Signals::Interrupt } else { Signals::Wait };
-    let program = filter::program(table).map_err(|e| {
+    let program = filter::program(&handlers::table(smol, steered)).map_err(|e| {
         Failure::new("cannot build the filter", e)
             .hint("this is a fault of viewnet's; please report it")
             .code(Exit::SetUp)
@@ -152,15 +169,19 @@ fn filter_and_execute(plan: &Plan, mut supervisor: Line, ready: Ready) -> Result
         other => other,
     };
     let listener = listener.map_err(|e| doctor::failure(SetupStep::Listener, e))?;
-    hand_over(&mut supervisor, listener.as_fd(), smol)?;
+    hand_over(&mut supervisor, listener.as_fd(), smol || steered)?;
     drop((listener, supervisor));
     crate::runtime::set_shim(plan.shim.then_some(if smol { Kind::Smol } else { Kind::Kernel }));
     execute(&plan.command, None)
 }
 
 /// Gives the supervisor the listener and waits until it has it.
-fn hand_over(supervisor: &mut Line, listener: BorrowedFd<'_>, smol: bool) -> Result<(), Failure> {
-    if !smol {
+fn hand_over(
+    supervisor: &mut Line,
+    listener: BorrowedFd<'_>,
+    sendmsg_is_trapped: bool,
+) -> Result<(), Failure> {
+    if !sendmsg_is_trapped {
         return supervisor.call::<_, ()>(&Filtered {}, &[listener]).map(drop).map_err(set_up_failed);
     }
     let mut line = serde_json::to_vec(&Filtered {}).map_err(|e| set_up_failed(LineError::from(e).into()))?;
@@ -278,7 +299,7 @@ fn supervise(plan: &Plan, channel: UnixStream, eye: eye::Eye, charge: Option<Cha
             process::exit_now(1)
         }
         Ok(mut supervisor) => {
-            let ready = Ready { smol: supervisor.is_smol() };
+            let ready = Ready { smol: supervisor.is_smol(), steered: plan.ruled.rules.steer() };
             let ended =
                 line.send(&Reply::Ok(ready), &[]).is_err() || supervise_with(&mut supervisor, line).is_none();
             drop(supervisor);

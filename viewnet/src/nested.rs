@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use stacks::stack::FilePlace;
 
-use crate::launch::StackSpec;
+use crate::launch::{Plan, Ruled, StackSpec};
 use crate::sys;
 
 /// What the inner command asks for.
@@ -27,6 +27,9 @@ pub(crate) enum Request {
         name: String,
         /// Its stack.
         stack: StackSpec,
+        /// Its rules.
+        #[serde(default)]
+        ruled: Ruled,
     },
     /// What the program may know of its sockets without asking ([`msocket_proto::board`]). Answer: `null` and the
     /// descriptor.
@@ -57,8 +60,9 @@ pub(crate) fn supervisor() -> Option<Line> {
 }
 
 /// Asks for a view.
-pub(crate) fn ask(line: &mut Line, name: &str, stack: &StackSpec) -> Result<Nested, CallError> {
-    let request = Request::View { name: name.into(), stack: stack.clone() };
+pub(crate) fn ask(line: &mut Line, plan: &Plan) -> Result<Nested, CallError> {
+    let Plan { name, stack, ruled, .. } = plan;
+    let request = Request::View { name: name.clone(), stack: stack.clone(), ruled: ruled.clone() };
     Ok(line.call(&request, &[])?.0)
 }
 

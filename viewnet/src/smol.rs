@@ -206,6 +206,14 @@ impl Hosts {
         }
     }
 
+    /// The stack of a socket with this inode.
+    pub(crate) fn stack_of(&self, inode: u64) -> Option<SmolId> {
+        match self.inodes.get(&inode) {
+            Some(joined) => Some(SmolId::Joined(*joined)),
+            None => self.server.smol_of(inode).map(SmolId::Own),
+        }
+    }
+
     fn remember(&mut self, fd: &OwnedFd, relay: u64) {
         if let Ok(stat) = rustix::fs::fstat(fd) {
             if self.inodes.len() >= MAX_INODES {

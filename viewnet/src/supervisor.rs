@@ -33,17 +33,18 @@ use stacks::remote;
 use stacks::serve::{Backing, Server, Serving, StackId, User};
 use stacks::stack::Kind;
 
-use self::msocket::Stacks;
+use self::msocket::{STACKS, Stacks};
 use crate::desk::Calls;
 use crate::eye::Eye;
-use crate::launch::{Plan, StackSpec};
+use crate::handlers::{self, Table};
+use crate::launch::{Plan, Ruled, StackSpec};
 use crate::maker::{become_maker, take_turn};
 use crate::mapping::Thread;
 use crate::runtime::Runtime;
 use crate::smol::{Hosts, SmolId};
 use crate::stand_in::Charge;
 use crate::sys::seccomp;
-use crate::views::{OWN, Source, View, Views};
+use crate::views::{At, OWN, Source, View, Views};
 
 /// How often we look whether a nested view still has processes.
 const NESTED_CHECK: Duration = Duration::from_millis(500);
@@ -89,7 +90,9 @@ pub(crate) struct Supervisor {
     next_nested_check: Option<Instant>,
     counters: BTreeMap<&'static str, u64>,
     trace: Option<File>,
-    /// In a view whose stack is a library; then there are no kernel stacks that we are in.
+    /// The calls that the filter sends us.
+    table: Table,
+    /// In a view with a stack that is a library; then there are no kernel stacks that we are in.
     smol: Option<Smol>,
     /// Threads that were to map something and are not there yet.
     late: RefCell<Vec<Thread>>,
@@ -130,17 +133,22 @@ impl Supervisor {
             next_nested_check: None,
             counters: BTreeMap::new(),
             trace: trace.map(File::from),
+            table: handlers::table(wants_smol(plan), plan.ruled.rules.steer()),
             smol: None,
             late: RefCell::default(),
             charge,
         };
-        if wants_smol(&plan.stack) {
+        if wants_smol(plan) || plan.ruled.rules.steer() {
             // Better said now than by each of the program's sockets.
+            let what = "cannot look at the programs of a view on a smol stack or with rules on destinations";
             supervisor.eye.check(plan.pid).map_err(|e| {
-                Refusal::new("cannot look at the programs of a view on a smol stack", e.desc()).hint(
-                    "if `kernel.yama.ptrace_scope` is not 0, set it so, or use a kernel stack: `viewnet doctor`",
+                Refusal::new(what, e.desc()).hint(
+                    "if `kernel.yama.ptrace_scope` is not 0, set it so, or use a kernel stack without such rules: \
+                     `viewnet doctor`",
                 )
             })?;
+        }
+        if wants_smol(plan) {
             let host = Hosts::new().map_err(internal)?;
             supervisor
                 .epoll
@@ -149,8 +157,9 @@ impl Supervisor {
             let (calls, watched) = (Calls::default(), HashMap::new());
             supervisor.smol = Some(Smol { host, calls, watched });
         }
-        let source = supervisor.open(&plan.stack, &plan.name, plan.pid, MEMBERS + OWN)?;
-        supervisor.views = Views::own(View::of(&plan.name, source, None));
+        let mut view = View::new(&plan.name, Source::Gone);
+        supervisor.fill(&mut view, OWN, &plan.stack, &plan.ruled, plan.pid)?;
+        supervisor.views = Views::own(view);
         let watch = |fd: std::os::fd::BorrowedFd<'_>, token| {
             supervisor.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(internal)
         };
@@ -284,31 +293,45 @@ impl Supervisor {
         self.server.turn(&shown).map(drop)
     }
 
-    /// The stack of a view that we joined has gone.
-    fn lose(&mut self, id: u64) {
-        if let Some(source) = self.stacks.joined.get(&id) {
-            if let Source::Joined(_, Some(member)) = source {
+    /// A stack of a view that we joined has gone, or one that was joined for msocket().
+    fn lose(&mut self, token: u64) {
+        let at = if token > STACKS { At::joined(token) } else { At::of_number(token) };
+        if let Some(source) = self.views.source(at) {
+            if let Source::Joined(_, Some(member)) = &*source {
                 let _ = self.epoll.delete(member.as_fd());
             }
-            return self.stacks.lose(id);
-        }
-        if let Some((_, view)) = self.views.iter_mut().find(|(known, _)| **known == id) {
-            if let Source::Joined(_, Some(member)) = &view.source {
-                let _ = self.epoll.delete(member.as_fd());
-            }
-            view.source = Source::Gone;
+            *source = Source::Gone;
         }
     }
 
+    /// Opens the stacks of a view and gives them to it, with its rules.
+    fn fill(
+        &mut self,
+        view: &mut View,
+        id: u64,
+        stack: &StackSpec,
+        ruled: &Ruled,
+        pid: i32,
+    ) -> Result<(), SetUpError> {
+        let user = User { view: view.name.clone(), pid, rules: ruled.rules.texts().to_vec() };
+        view.source = self.open(stack, &user, MEMBERS + At::own(id).number())?;
+        for (place, other) in ruled.stacks.iter().enumerate() {
+            view.stacks.push(self.open(other, &user, MEMBERS + At::named(id, place).number())?);
+        }
+        view.rules = ruled.rules.clone();
+        Ok(())
+    }
+
     /// A stack as asked for, for the view whose membership has `token`.
-    fn open(&mut self, stack: &StackSpec, name: &str, pid: i32, token: u64) -> Result<Source, SetUpError> {
-        let user = User { view: name.into(), pid };
+    fn open(&mut self, stack: &StackSpec, user: &User, token: u64) -> Result<Source, SetUpError> {
         let cannot = |what: &str, why: &str| Refusal::new(format!("cannot make a {what} stack"), why);
         match stack {
-            StackSpec::At(path) => self.join(path, &user, token),
+            StackSpec::At(path) => self.join(path, user, token),
             StackSpec::None => Ok(Source::Joined(Box::new(NoStack), None)),
+            StackSpec::Host => Ok(Source::Host),
+            StackSpec::Outer => Ok(Source::Outer),
             StackSpec::New(config) | StackSpec::Smol(config) if self.smol.is_some() => {
-                self.make_smol(name, config, user)
+                self.make_smol(config, user)
             }
             // The filter of kernel views sends us too few calls, and a filter can only be added to.
             StackSpec::Smol(_) => Err(cannot("smol", "this is inside a view on a kernel stack")
@@ -316,25 +339,32 @@ impl Supervisor {
                 .into()),
             // We would have to leave for its user namespace, and our own sockets' names stay behind.
             StackSpec::Kernel(_) if self.smol.is_some() => {
-                Err(cannot("kernel", "this is inside a view on a smol stack")
+                Err(cannot("kernel", "a view with a smol stack can make none")
                     .hint("make it outside with `viewnet stack up`, and use it with --stack NAME")
                     .into())
             }
-            StackSpec::New(config) | StackSpec::Kernel(config) => self.make_kernel(name, config, user),
+            StackSpec::New(config) | StackSpec::Kernel(config) => self.make_kernel(config, user),
         }
     }
 
-    fn make_smol(&mut self, name: &str, config: &StackConfig, user: User) -> Result<Source, SetUpError> {
+    fn make_smol(&mut self, config: &StackConfig, user: &User) -> Result<Source, SetUpError> {
+        let name = &user.view;
         let path = self.runtime.stack(name);
         let Some(smol) = &mut self.smol else { return Ok(Source::Gone) };
-        let serving =
-            Serving { name: name.into(), path: path.clone(), mode: PRIVATE, kept: false, own: Some(user) };
+        let serving = Serving {
+            name: name.into(),
+            path: path.clone(),
+            mode: PRIVATE,
+            kept: false,
+            own: Some(user.clone()),
+        };
         let stack = smol.host.create(serving, config, &self.runtime.switches())?;
         self.eye.keep(&path).map_err(|e| Refusal::system("cannot reach the eye", e))?;
         Ok(Source::Smol { stack, shared: false })
     }
 
-    fn make_kernel(&mut self, name: &str, config: &StackConfig, user: User) -> Result<Source, SetUpError> {
+    fn make_kernel(&mut self, config: &StackConfig, user: &User) -> Result<Source, SetUpError> {
+        let name = &user.view;
         let turn = take_turn(&self.runtime)
             .map_err(|e| Refusal::system(format!("cannot lock {}", self.runtime.folder().display()), e))?;
         if !self.maker {
@@ -344,8 +374,13 @@ impl Supervisor {
         }
         let stack = KernelStack::create(name, config, &self.runtime.switches())?;
         let path = self.runtime.stack(name);
-        let serving =
-            Serving { name: name.into(), path: path.clone(), mode: PRIVATE, kept: false, own: Some(user) };
+        let serving = Serving {
+            name: name.into(),
+            path: path.clone(),
+            mode: PRIVATE,
+            kept: false,
+            own: Some(user.clone()),
+        };
         let id = self.server.add(serving, Backing::Kernel(stack))?;
         self.eye.keep(&path).map_err(|e| Refusal::system("cannot reach the eye", e))?;
         drop(turn);
@@ -400,14 +435,16 @@ impl Supervisor {
     }
 }
 
-/// Whether a view's stack is a library, here or in the process that serves it.
-pub(crate) fn wants_smol(stack: &StackSpec) -> bool {
-    match stack {
+/// Whether a stack of a view is a library, here or in the process that serves it.
+pub(crate) fn wants_smol(plan: &Plan) -> bool {
+    std::iter::once(&plan.stack).chain(&plan.ruled.stacks).any(|stack| match stack {
         StackSpec::Smol(_) => true,
         // Whatever is wrong with the path is told when it is joined.
         StackSpec::At(path) => remote::describe(path).is_ok_and(|stack| stack.kind == Kind::Smol),
-        StackSpec::New(_) | StackSpec::Kernel(_) | StackSpec::None => false,
-    }
+        StackSpec::New(_) | StackSpec::Kernel(_) | StackSpec::None | StackSpec::Host | StackSpec::Outer => {
+            false
+        }
+    })
 }
 
 /// Whether what a stack owes is little, or since `since` has been owed for long enough.

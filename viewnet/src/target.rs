@@ -5,6 +5,9 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
+use stacks::stack::SocketSpec;
+
+use crate::eye::Copies;
 
 /// Who and where the calling thread is.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -56,6 +59,13 @@ pub(crate) trait Target {
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
         self.scatter(&[(address, bytes)])
     }
+
+    /// A copy of any of its descriptors; as [`Target::duplicate`], for as short as may be.
+    fn take(&mut self, fd: i32) -> Result<OwnedFd, Errno>;
+    /// Where it holds the socket that it has as `fd`.
+    fn copies(&mut self, fd: i32) -> Result<Copies, Errno>;
+    /// A socket of the network that viewnet was started in.
+    fn host_socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno>;
 
     /// AF_* of one of its sockets; ENOTSOCK and EBADF as they come.
     fn domain(&mut self, fd: i32) -> Result<i32, Errno>;
@@ -146,6 +156,19 @@ mod pretend {
                 return Err(Errno::EPROTOTYPE);
             }
             Ok(std::fs::File::open("/dev/null").expect("/dev/null").into())
+        }
+
+        fn take(&mut self, fd: i32) -> Result<OwnedFd, Errno> {
+            self.domain(fd)?;
+            Ok(std::fs::File::open("/dev/null").expect("/dev/null").into())
+        }
+
+        fn copies(&mut self, _fd: i32) -> Result<Copies, Errno> {
+            Ok(Copies::default())
+        }
+
+        fn host_socket(&mut self, _spec: SocketSpec) -> Result<OwnedFd, Errno> {
+            Err(Errno::ENETDOWN)
         }
 
         fn domain(&mut self, fd: i32) -> Result<i32, Errno> {

@@ -21,7 +21,9 @@ use stacks::stack::{FilePlace, Kind, SocketSpec, Stack};
 
 use crate::eye::BELIEF;
 use crate::handlers::{Caller, is_of_the_machine};
+use crate::rules::{Destination, MAX_STACKS, Rules, Target as To};
 use crate::smol::{Hosts, SmolId, machine_socket};
+use crate::steer::{Bound, Chosen};
 use crate::target::Target;
 
 /// Most threads we remember; past that all are looked up again.
@@ -29,6 +31,8 @@ const MAX_THREADS: usize = 4096;
 
 /// The view a supervisor was started for.
 pub(crate) const OWN: u64 = 0;
+/// In place of a view's number, for stacks that were joined for msocket().
+const JOINED: u64 = u64::MAX;
 
 /// Where a view's sockets come from.
 #[derive(Debug)]
@@ -46,8 +50,10 @@ pub(crate) enum Source {
     },
     /// A stack of somebody else: its maker here, and the membership that ends with it.
     Joined(Box<dyn Stack + 'static>, Option<RemoteStack>),
-    /// The view with this number, around this one.
-    Around(u64),
+    /// The network that viewnet was started in.
+    Host,
+    /// Whatever the view around this one says.
+    Outer,
     /// A stack that has gone: ENETDOWN.
     Gone,
 }
@@ -63,8 +69,14 @@ pub(crate) struct View {
     pub(crate) root: Option<i32>,
     /// When its processes were first found to have ended.
     pub(crate) ended: Option<Instant>,
-    /// Families whose sockets come from another stack, by that stack's number.
+    /// Which stack answers what.
+    pub(crate) rules: Rules,
+    /// The stacks that its rules name, in their order.
+    pub(crate) stacks: Vec<Source>,
+    /// Families whose sockets come from a stack that was joined for msocket().
     pub(crate) defaults: BTreeMap<i32, u64>,
+    /// The view around it.
+    pub(crate) outer: u64,
 }
 
 /// A thread that asks for the sockets of other stacks than its view's.
@@ -80,13 +92,56 @@ pub(crate) struct Asker {
     pub(crate) rights: bool,
 }
 
-/// Whose sockets a thread gets.
-#[derive(Debug, Clone, Copy)]
-enum Found {
-    /// Those of a view's own source.
-    View(u64),
-    /// Those of a stack that was joined for msocket().
-    Stack(u64),
+/// A stack of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct At {
+    view: u64,
+    /// Of those that its rules name; absent: the one that it has without rules.
+    place: Option<usize>,
+}
+
+impl At {
+    /// The stack that a view has without rules.
+    pub(crate) fn own(view: u64) -> Self {
+        Self { view, place: None }
+    }
+
+    /// A stack that its rules name.
+    pub(crate) fn named(view: u64, place: usize) -> Self {
+        Self { view, place: Some(place) }
+    }
+
+    /// A stack that was joined for msocket().
+    pub(crate) fn joined(id: u64) -> Self {
+        Self { view: JOINED, place: Some(id as usize) }
+    }
+
+    /// A number that no other stack of this supervisor has.
+    pub(crate) fn number(self) -> u64 {
+        self.view * (MAX_STACKS as u64 + 1) + self.place.map_or(0, |place| place as u64 + 1)
+    }
+
+    /// The stack of that number.
+    pub(crate) fn of_number(number: u64) -> Self {
+        let (view, place) = (number / (MAX_STACKS as u64 + 1), number % (MAX_STACKS as u64 + 1));
+        Self { view, place: place.checked_sub(1).map(|place| place as usize) }
+    }
+}
+
+impl View {
+    /// A view without rules.
+    pub(crate) fn new(name: &str, source: Source) -> Self {
+        Self {
+            name: name.into(),
+            source,
+            root: None,
+            ended: None,
+            rules: Rules::default(),
+            stacks: Vec::new(),
+            defaults: BTreeMap::new(),
+            outer: OWN,
+        }
+    }
 }
 
 /// All views of a supervisor.
@@ -95,11 +150,19 @@ pub(crate) struct Views {
     views: HashMap<u64, View>,
     threads: HashMap<i32, Thread>,
     last: u64,
+    /// The stacks that were joined for msocket(), by number.
+    pub(crate) joined: BTreeMap<u64, Source>,
+    /// The namespaces of stacks that are the kernel's, as far as they were asked for (SO_NETNS_COOKIE).
+    pub(crate) cookies: BTreeMap<At, Option<u64>>,
+    /// Sockets that were bound by their programs.
+    pub(crate) bound: Bound,
+    /// Sockets that were made on a stack because of an msocket(), for as long as rules look at destinations.
+    pub(crate) chosen: Chosen,
 }
 
 /// What is known of a thread.
 #[derive(Debug, Clone, Copy)]
-struct Thread {
+pub(crate) struct Thread {
     /// Its view, if it has one.
     view: Option<u64>,
     pid: i32,
@@ -111,14 +174,12 @@ struct Thread {
     seen: Instant,
 }
 
-impl View {
-    /// One that has just begun.
-    pub(crate) fn of(name: &str, source: Source, root: Option<i32>) -> Self {
-        Self { name: name.into(), source, root, ended: None, defaults: BTreeMap::new() }
-    }
-}
-
 impl Thread {
+    /// Its view.
+    pub(crate) fn view(self) -> Option<u64> {
+        self.view
+    }
+
     /// As stacks in a library know it; the descriptor is the call's.
     fn who(&self) -> Who {
         Who { pid: self.pid, uid: self.uid, fd: -1, rights: self.rights }
@@ -139,9 +200,20 @@ impl Views {
         self.last
     }
 
+    /// Puts a nested view, now that it is known, in its place.
+    pub(crate) fn set(&mut self, id: u64, view: View) {
+        self.views.insert(id, view);
+    }
+
+    /// Whether another view is inside of it and depends on it.
+    pub(crate) fn is_outer(&self, id: u64) -> bool {
+        self.views.iter().any(|(inner, view)| *inner != id && view.outer == id)
+    }
+
     /// Removes a view.
     pub(crate) fn remove(&mut self, id: u64) -> Option<View> {
         self.threads.clear();
+        self.cookies.retain(|at, _| at.view != id);
         self.views.remove(&id)
     }
 
@@ -168,7 +240,7 @@ impl Views {
     /// Whether the view was made for the defaults of this process.
     pub(crate) fn is_default_of(&self, id: u64, pid: i32) -> bool {
         let view = self.views.get(&id);
-        view.is_some_and(|view| view.root == Some(pid) && matches!(view.source, Source::Around(_)))
+        view.is_some_and(|view| view.root == Some(pid) && matches!(view.source, Source::Outer))
     }
 
     /// Gives families of a view a stack of their own.
@@ -178,27 +250,101 @@ impl Views {
         }
     }
 
-    /// Where the sockets of a family come from. A view that is around another one has the lower number.
-    fn find(&self, mut id: u64, family: i32) -> Option<Found> {
-        loop {
-            let view = self.views.get(&id)?;
-            if let Some(stack) = view.defaults.get(&family) {
-                return Some(Found::Stack(*stack));
-            }
-            match view.source {
-                Source::Around(around) => id = around,
-                _ => return Some(Found::View(id)),
-            }
-        }
-    }
-
     /// How many there are, our own included.
     pub(crate) fn count(&self) -> usize {
         self.views.len()
     }
 
+    /// Where a stack's sockets come from.
+    pub(crate) fn source(&mut self, at: At) -> Option<&mut Source> {
+        if at.view == JOINED {
+            return self.joined.get_mut(&(at.place? as u64));
+        }
+        let view = self.views.get_mut(&at.view)?;
+        match at.place {
+            None => Some(&mut view.source),
+            Some(place) => view.stacks.get_mut(place),
+        }
+    }
+
+    /// The stack that the rules of a view, and of those around it, choose; for a new socket of a family, also its
+    /// defaults of msocket().
+    fn choose(&self, mut view: u64, family: Option<i32>, choice: impl Fn(&Rules) -> To) -> Result<At, Errno> {
+        loop {
+            let here = self.views.get(&view).ok_or(Errno::ENETDOWN)?;
+            if let Some(stack) = family.and_then(|family| here.defaults.get(&family)) {
+                return Ok(At::joined(*stack));
+            }
+            let (at, source) = match choice(&here.rules) {
+                To::Fail(errno) => return Err(errno),
+                To::Own => (At::own(view), Some(&here.source)),
+                To::Stack(place) => (At::named(view, place), here.stacks.get(place)),
+            };
+            match source {
+                // A view around another one has the smaller number.
+                Some(Source::Outer) if here.outer < view => view = here.outer,
+                Some(_) => return Ok(at),
+                None => return Err(Errno::ENETDOWN),
+            }
+        }
+    }
+
+    /// The stack that makes the sockets of a family.
+    pub(crate) fn default_of(&self, view: u64, family: i32) -> Result<At, Errno> {
+        let inet = [libc::AF_INET, libc::AF_INET6].contains(&family);
+        self.choose(view, Some(family), |rules| match rules.default_of(family) {
+            // What goes nowhere by default still goes where a rule says.
+            To::Fail(_) if inet => To::Own,
+            target => target,
+        })
+    }
+
+    /// The stack that answers a destination. Defaults of msocket() are those of new sockets only.
+    pub(crate) fn decide(&self, view: u64, destination: &Destination) -> Result<At, Errno> {
+        self.choose(view, None, |rules| rules.decide(destination))
+    }
+
+    /// All stacks that the sockets of a view can be on.
+    pub(crate) fn places(&self, mut view: u64) -> Vec<At> {
+        let mut places = Vec::new();
+        while let Some(here) = self.views.get(&view) {
+            places.push(At::own(view));
+            places.extend((0..here.stacks.len()).map(|place| At::named(view, place)));
+            if !matches!(here.source, Source::Outer) || here.outer >= view {
+                break;
+            }
+            view = here.outer;
+        }
+        places
+    }
+
+    /// Whether a socket's stack can depend on where it goes.
+    pub(crate) fn steers(&self, mut view: u64) -> bool {
+        while let Some(here) = self.views.get(&view) {
+            if here.rules.steer() {
+                return true;
+            }
+            if !matches!(here.source, Source::Outer) || here.outer >= view {
+                break;
+            }
+            view = here.outer;
+        }
+        false
+    }
+
+    /// Whether any view's sockets can be on several stacks by where they go.
+    pub(crate) fn any_steers(&self) -> bool {
+        self.views.values().any(|view| view.rules.steer())
+    }
+
     /// What there is to know of a thread.
-    fn of(&mut self, tid: i32, now: Instant, owner: u32, target: &mut dyn Target) -> Result<Thread, Errno> {
+    pub(crate) fn of(
+        &mut self,
+        tid: i32,
+        now: Instant,
+        owner: u32,
+        target: &mut dyn Target,
+    ) -> Result<Thread, Errno> {
         if let Some(known) = self.threads.get(&tid).copied()
             && now.duration_since(known.seen) < BELIEF
         {
@@ -230,8 +376,6 @@ pub(crate) struct Known<'a> {
     pub(crate) server: &'a mut Server,
     /// Whoever runs its stacks in a library, if it has any.
     pub(crate) smol: Option<&'a mut Hosts>,
-    /// The stacks that were joined for msocket().
-    pub(crate) stacks: &'a mut BTreeMap<u64, Source>,
     /// The thread.
     pub(crate) tid: i32,
     /// The time of the call.
@@ -243,41 +387,28 @@ pub(crate) struct Known<'a> {
 }
 
 impl Known<'_> {
-    fn source(&mut self, family: i32) -> Option<&mut Source> {
-        let thread = self.views.threads.get(&self.tid)?;
-        let found = self.views.find(thread.view?, family)?;
-        self.found(found)
-    }
-
-    fn found(&mut self, found: Found) -> Option<&mut Source> {
-        match found {
-            Found::View(id) => self.views.views.get_mut(&id).map(|view| &mut view.source),
-            Found::Stack(id) => self.stacks.get_mut(&id),
-        }
-    }
-
     /// Who asks, for msocket().
     pub(crate) fn asker(&mut self, target: &mut dyn Target) -> Result<Asker, Errno> {
         let thread = self.views.of(self.tid, self.now, self.owner, target)?;
         Ok(Asker { view: thread.view, pid: thread.pid, owner: thread.owner, rights: thread.rights })
     }
 
-    /// A socket of a stack that was joined for msocket().
-    pub(crate) fn socket_of(&mut self, stack: u64, spec: SocketSpec) -> Result<OwnedFd, Errno> {
-        self.make(Found::Stack(stack), spec)
+    /// The thread's view, if it has one.
+    pub(crate) fn view(&mut self, target: &mut dyn Target) -> Result<Option<u64>, Errno> {
+        self.views.of(self.tid, self.now, self.owner, target).map(|thread| thread.view)
     }
 
-    /// A file about the network of the thread. EOPNOTSUPP: it has left for a network of its own.
+    /// A file about the network of the thread. EOPNOTSUPP: it has left for a network of its own, or has the host's.
     pub(crate) fn file(
         &mut self,
         target: &mut dyn Target,
         place: FilePlace,
         path: &str,
     ) -> Result<OwnedFd, Errno> {
-        let view = self.views.of(self.tid, self.now, self.owner, target)?.view;
-        view.ok_or(Errno::EOPNOTSUPP)?;
+        let view = self.view(target)?.ok_or(Errno::EOPNOTSUPP)?;
         // As with what is asked of interfaces.
-        match self.source(libc::AF_INET) {
+        let at = self.views.default_of(view, libc::AF_INET)?;
+        match self.views.source(at) {
             Some(Source::Served(stack) | Source::Shared(stack)) => {
                 let stack = *stack;
                 self.server.kernel(stack).ok_or(Errno::ENETDOWN)?.file(place, path)
@@ -287,12 +418,27 @@ impl Known<'_> {
                 self.smol.as_mut().ok_or(Errno::ENETDOWN)?.file(stack, place, path)
             }
             Some(Source::Joined(stack, _)) => stack.file(place, path),
-            Some(Source::Around(_) | Source::Gone) | None => Err(Errno::ENETDOWN),
+            Some(Source::Host) => Err(Errno::EOPNOTSUPP),
+            Some(Source::Gone | Source::Outer) | None => Err(Errno::ENETDOWN),
         }
     }
 
-    fn make(&mut self, found: Found, spec: SocketSpec) -> Result<OwnedFd, Errno> {
-        match self.found(found) {
+    /// A socket of a stack.
+    pub(crate) fn make(
+        &mut self,
+        at: At,
+        spec: SocketSpec,
+        target: &mut dyn Target,
+    ) -> Result<OwnedFd, Errno> {
+        let made = self.make_at(at, spec, target)?;
+        if at.view == JOINED && self.views.any_steers() {
+            self.views.chosen.insert(&made);
+        }
+        Ok(made)
+    }
+
+    fn make_at(&mut self, at: At, spec: SocketSpec, target: &mut dyn Target) -> Result<OwnedFd, Errno> {
+        match self.views.source(at) {
             Some(Source::Served(stack) | Source::Shared(stack)) => {
                 let stack = *stack;
                 self.server.kernel(stack).ok_or(Errno::ENETDOWN)?.socket(spec)
@@ -304,29 +450,38 @@ impl Known<'_> {
                 self.smol.as_mut().ok_or(Errno::ENETDOWN)?.socket(stack, spec, &who)
             }
             Some(Source::Joined(stack, _)) => stack.socket(spec),
-            Some(Source::Around(_) | Source::Gone) | None => Err(Errno::ENETDOWN),
+            Some(Source::Host) => target.host_socket(spec),
+            Some(Source::Gone | Source::Outer) | None => Err(Errno::ENETDOWN),
         }
     }
 }
 
 impl Caller for Known<'_> {
-    fn stack(&mut self, target: &mut dyn Target) -> Result<Option<Kind>, Errno> {
-        if self.views.of(self.tid, self.now, self.owner, target)?.view.is_none() {
-            return Ok(None);
-        }
-        // What is asked is where the interfaces are.
-        match self.source(libc::AF_INET) {
+    fn stack(&mut self, family: i32, target: &mut dyn Target) -> Result<Option<Kind>, Errno> {
+        let Some(view) = self.view(target)? else { return Ok(None) };
+        let at = self.views.default_of(view, family)?;
+        match self.views.source(at) {
             Some(Source::Served(_) | Source::Shared(_)) => Ok(Some(Kind::Kernel)),
             Some(Source::Smol { .. }) => Ok(Some(Kind::Smol)),
             Some(Source::Joined(stack, _)) => Ok(Some(stack.kind())),
-            Some(Source::Around(_) | Source::Gone) | None => Err(Errno::ENETDOWN),
+            Some(Source::Host) => Ok(None),
+            Some(Source::Gone | Source::Outer) | None => Err(Errno::ENETDOWN),
         }
     }
 
-    fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
-        let view = self.views.threads.get(&self.tid).and_then(|thread| thread.view);
-        let found = view.and_then(|view| self.views.find(view, spec.domain)).ok_or(Errno::ENETDOWN)?;
-        self.make(found, spec)
+    fn socket(&mut self, spec: SocketSpec, target: &mut dyn Target) -> Result<OwnedFd, Errno> {
+        let view = self.view(target)?.ok_or(Errno::ENETDOWN)?;
+        let at = self.views.default_of(view, spec.domain)?;
+        self.make(at, spec, target)
+    }
+
+    fn is_on_host(&mut self, target: &mut dyn Target) -> Result<bool, Errno> {
+        let Some(view) = self.view(target)? else { return Ok(false) };
+        let host = [libc::AF_INET, libc::AF_INET6].map(|family| {
+            let at = self.views.default_of(view, family);
+            at.is_ok_and(|at| matches!(self.views.source(at), Some(Source::Host)))
+        });
+        Ok(host == [true, true])
     }
 
     fn identity(&mut self, target: &mut dyn Target) -> Result<Who, Errno> {
@@ -353,13 +508,7 @@ mod tests {
     use stacks::none::NoStack;
 
     fn view(root: Option<i32>) -> View {
-        View {
-            name: "v".into(),
-            source: Source::Joined(Box::new(NoStack), None),
-            root,
-            ended: None,
-            defaults: BTreeMap::new(),
-        }
+        View { root, ..View::new("v", Source::Joined(Box::new(NoStack), None)) }
     }
 
     fn of(views: &mut Views, target: &mut Pretend, tid: i32) -> Option<u64> {
@@ -386,16 +535,14 @@ mod tests {
     #[test]
     fn a_default_is_of_its_families_and_all_else_of_the_view_around() {
         let mut views = Views::own(view(None));
-        let outer = views.nest(View::of("outer", Source::Around(OWN), Some(10)));
-        let inner = views.nest(View::of("inner", Source::Around(outer), Some(20)));
+        let inside = |outer, root| View { root: Some(root), outer, ..View::new("v", Source::Outer) };
+        let outer = views.nest(inside(OWN, 10));
+        let inner = views.nest(inside(outer, 20));
         views.set_defaults(outer, &[libc::AF_INET, libc::AF_INET6], 1);
         views.set_defaults(inner, &[libc::AF_INET], 2);
-        let stack = |family| match views.find(inner, family) {
-            Some(Found::Stack(stack)) => Some(stack),
-            Some(Found::View(OWN)) => None,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!([libc::AF_INET, libc::AF_INET6, libc::AF_PACKET].map(stack), [Some(2), Some(1), None]);
+        let stack = |family| views.default_of(inner, family);
+        let expected = [At::joined(2), At::joined(1), At::own(OWN)].map(Ok);
+        assert_eq!([libc::AF_INET, libc::AF_INET6, libc::AF_PACKET].map(stack), expected);
         assert!(views.is_default_of(inner, 20) && !views.is_default_of(inner, 10));
         assert_eq!(views.defaults().len(), 3);
     }

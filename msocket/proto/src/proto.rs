@@ -54,6 +54,9 @@ pub enum Request {
         view: String,
         /// The process the view was made for.
         pid: i32,
+        /// The rules of the view, for others to see.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        rules: Vec<String>,
     },
     /// The user namespace in which the owner's stacks live. Answer: `null` and the descriptor.
     UserNamespace,

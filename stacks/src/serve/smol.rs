@@ -224,6 +224,13 @@ impl Server {
         }
     }
 
+    /// The smol stack that the socket with this inode is on.
+    pub fn smol_of(&self, inode: u64) -> Option<StackId> {
+        let key = self.smol.host.as_ref()?.stack_of(inode)?;
+        let is_it = |served: &super::Served| matches!(served.backing, Backing::Smol(known) if known == key);
+        self.stacks.iter().find(|(_, served)| is_it(served)).map(|(id, _)| StackId(*id))
+    }
+
     /// When to call [`Server::turn`], if nothing happens first.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.smol.host.as_ref().and_then(Host::poll_timeout)

@@ -111,7 +111,7 @@ fn with_remote(check: Check) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("s");
     let mut server = again(&["--serve", path.to_str().expect("a plain path")]).spawn().expect("it starts");
-    let user = User { view: "v".into(), pid: 1 };
+    let user = User { view: "v".into(), pid: 1, rules: vec![] };
     // The file is there a moment before its server listens.
     let mut attempts = 0..5_000;
     let mut member = loop {
@@ -373,7 +373,8 @@ fn users() {
         wait_for(server);
         server.turn(&|_| Default::default()).expect("a turn")
     };
-    line.send(&msocket_proto::proto::Request::Join { view: "v".into(), pid: 7 }, &[]).expect("sent");
+    line.send(&msocket_proto::proto::Request::Join { view: "v".into(), pid: 7, rules: vec![] }, &[])
+        .expect("sent");
     turn(&mut server);
     turn(&mut server);
     assert_eq!(server.users(id), 1);

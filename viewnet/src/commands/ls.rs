@@ -23,6 +23,8 @@ struct Row {
     stack: String,
     /// Name of the process it was made for, while that runs.
     command: Option<String>,
+    /// Which stack answers what, if the view has rules.
+    rules: Vec<String>,
 }
 
 /// Prints them.
@@ -32,7 +34,13 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         for user in stack.users {
             let command = std::fs::read_to_string(format!("/proc/{}/comm", user.pid)).ok();
             let command = command.map(|name| name.trim_end().to_owned());
-            views.push(Row { view: user.view, pid: user.pid, stack: stack.name.clone(), command });
+            views.push(Row {
+                view: user.view,
+                pid: user.pid,
+                stack: stack.name.clone(),
+                command,
+                rules: user.rules,
+            });
         }
     }
     if args.json {

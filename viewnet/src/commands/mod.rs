@@ -3,6 +3,7 @@
 pub(crate) mod doctor;
 pub(crate) mod ls;
 pub(crate) mod manual;
+pub(crate) mod on;
 pub(crate) mod options;
 pub(crate) mod run;
 pub(crate) mod stack;
@@ -15,6 +16,7 @@ use crate::exit::{Exit, Failure};
 pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Run(args) => run::run(args),
+        Command::On(args) => on::run(args),
         Command::Ls(args) => ls::run(&args),
         Command::Stack(args) => stack::run(args),
         Command::Switch(args) => switch::run(args),

@@ -7,7 +7,9 @@ use stacks::config::{ConfigError, Link, StackConfig};
 
 use crate::commands::switch;
 use crate::exit::Failure;
-use crate::runtime::Runtime;
+use crate::launch::{Ruled, StackSpec};
+use crate::rules::{RuleError, Rules};
+use crate::runtime::{Runtime, check_name};
 
 /// How a new stack is made.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -92,6 +94,52 @@ impl StackOptions {
         self.limit.iter().try_for_each(|text| config.add_limit(text)).map_err(wrong)?;
         config.checked().map_err(wrong)
     }
+}
+
+/// Which stack of a view answers which destination.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Rules")]
+pub(crate) struct RuleOptions {
+    /// Let another stack answer some destinations: `to PREFIX[,…] port PORT[-PORT][,…] tcp|udp via STACK`, with
+    /// any of the conditions, or `deny` or `unreachable` in place of `via STACK`; the first rule that matches
+    /// decides. `default [FAMILY…] via STACK` is for all others. STACK is a name or a path, `own` (the view's
+    /// stack without rules), `host` or `none`
+    #[arg(long, value_name = "RULE")]
+    pub(crate) rule: Vec<String>,
+}
+
+impl RuleOptions {
+    /// The rules: those of the configuration file first.
+    pub(crate) fn rules(&self, file: &[String]) -> Result<Rules, Failure> {
+        let texts: Vec<String> = file.iter().chain(&self.rule).cloned().collect();
+        Rules::try_from(texts).map_err(rule_failure)
+    }
+}
+
+/// What is wrong with a rule, as the user reads it.
+pub(crate) fn rule_failure(error: RuleError) -> Failure {
+    Failure::new(format!("cannot use the rule `{}`", error.rule), error.why).hint(error.hint)
+}
+
+/// The stacks that rules name.
+pub(crate) fn resolve(runtime: &Runtime, rules: Rules) -> Result<Ruled, Failure> {
+    let stacks = rules.stacks().iter().map(|name| stack_named(runtime, name)).collect::<Result<_, _>>()?;
+    Ok(Ruled { rules, stacks })
+}
+
+/// A stack that is there, by its name or path, or one that needs no making.
+pub(crate) fn stack_named(runtime: &Runtime, name: &str) -> Result<StackSpec, Failure> {
+    match name {
+        "host" => return Ok(StackSpec::Host),
+        "none" => return Ok(StackSpec::None),
+        name if !name.contains('/') => check_name("stack", name)?,
+        _ => {}
+    }
+    // The supervisor lives in another folder.
+    let path = runtime.stack(name);
+    std::path::absolute(&path)
+        .map(StackSpec::At)
+        .map_err(|why| Failure::io(format!("cannot use {}", path.display()), &why))
 }
 
 /// The mode of a socket's file, in octal.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::commands::options::{KindName, StackOptions, hold_switches};
+use crate::commands::options::{KindName, RuleOptions, StackOptions, hold_switches, resolve, stack_named};
 use crate::exit::{Exit, Failure};
 use crate::launch::{self, Plan, StackSpec};
 use crate::runtime::{Runtime, check_name};
@@ -26,7 +26,8 @@ use stacks::stack::Kind;
   viewnet run --ip 10.0.0.2/24 -- curl http://10.0.0.1/
   viewnet run --link 'eth0=switch:lan[vlan 10],ip=10.0.0.2/24,gw=10.0.0.1' -- ssh host
   viewnet run --stack smol --ip 10.0.0.3/24 -- curl http://10.0.0.1/
-  viewnet run --stack none -- make test")]
+  viewnet run --stack none -- make test
+  viewnet run --stack host --rule 'to 10.8.0.0/16 via office' --rule 'port 25 deny' -- firefox")]
 pub(crate) struct Args {
     /// Use a stack that is there: a name, a path, or a kind (`kernel`, `smol`, `none`, `host`)
     #[arg(long, value_name = "NAME|PATH|KIND")]
@@ -38,6 +39,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     options: StackOptions,
+
+    #[command(flatten)]
+    rules: RuleOptions,
 
     /// Print a line on standard error for each call that viewnet answers
     #[arg(long)]
@@ -82,7 +86,9 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
     let pid = std::process::id() as i32;
     let name = args.name.unwrap_or_else(|| free_name(&runtime, pid));
     check_name("view", &name)?;
+    let ruled = resolve(&runtime, args.rules.rules(choice.rules())?)?;
     let (stack, switches) = match choice {
+        Choice::Host if !ruled.rules.is_empty() => (StackSpec::Host, None),
         Choice::Host => {
             if crate::nested::supervisor().is_some() {
                 return Err(Failure::new("cannot use the host's network", "this is already inside a view")
@@ -95,7 +101,7 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
             let switches = spec.config().map(|config| hold_switches(&runtime, config)).transpose()?;
             (spec, switches)
         }
-        Choice::Named(name) => (StackSpec::At(absolute(runtime.stack(&name))?), None),
+        Choice::Named(name) => (stack_named(&runtime, &name)?, None),
     };
     if args.preload_only {
         return preload_only(&stack, &args.command).map(|never| match never {});
@@ -108,11 +114,13 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
             StackSpec::Smol(_) => "a smol stack of its own".to_owned(),
             StackSpec::At(path) => format!("the stack at {}", path.display()),
             StackSpec::None => "no network".to_owned(),
+            StackSpec::Host | StackSpec::Outer => "the network that is there".to_owned(),
         };
         eprintln!("viewnet: view {name} has {what}");
+        ruled.rules.texts().iter().for_each(|rule| eprintln!("viewnet: rule: {rule}"));
     }
     let Args { command, trace, verbose, parent, no_shim, .. } = args;
-    let plan = Plan { runtime, name, stack, pid, command, trace, verbose, parent, shim: !no_shim };
+    let plan = Plan { runtime, name, stack, ruled, pid, command, trace, verbose, parent, shim: !no_shim };
     let failed = launch::launch(&plan);
     drop(switches);
     failed.map(|never| match never {})
@@ -138,8 +146,18 @@ fn preload_only(stack: &StackSpec, command: &[OsString]) -> Result<std::convert:
     launch::execute(command, None)
 }
 
+impl Choice {
+    /// The rules in the configuration file.
+    fn rules(&self) -> &[String] {
+        match self {
+            Self::Spec(spec) => spec.config().map_or(&[], |config| &config.rules),
+            Self::Host | Self::Named(_) => &[],
+        }
+    }
+}
+
 /// `run-PID`; a run nested in another one has the pid of the outer, and so a number behind it.
-fn free_name(runtime: &Runtime, pid: i32) -> String {
+pub(super) fn free_name(runtime: &Runtime, pid: i32) -> String {
     let names = (1..).map(|n| format!("run-{pid}.{n}"));
     let mut names = std::iter::once(format!("run-{pid}")).chain(names);
     names.find(|name| !runtime.stack(name).exists()).expect("numbers do not run out")
@@ -185,14 +203,9 @@ fn choose(args: &Args) -> Result<Choice, Failure> {
     }
 }
 
-/// The supervisor lives in another folder: paths go to it absolute.
-fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
-    std::path::absolute(&path).map_err(|why| Failure::io(format!("cannot use {}", path.display()), &why))
-}
-
 /// A set-user-ID program runs in a view of an ordinary user with that user's privileges only; better said
 /// before it complains in its own words.
-fn warn_of_lost_privileges(program: &OsString) {
+pub(super) fn warn_of_lost_privileges(program: &OsString) {
     if geteuid().is_root() {
         return;
     }

@@ -102,6 +102,10 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     check_name("stack", &name)?;
     let config = args.options.stack()?;
+    if !config.rules.is_empty() {
+        return Err(Failure::new(format!("cannot give rules to stack {name}"), "rules are a view's")
+            .hint("leave `rules` out of the file, and use --rule with `viewnet run`"));
+    }
     let switches = hold_switches(runtime, &config)?;
     let kind = if args.options.kind == Some(KindName::Smol) { Kind::Smol } else { Kind::Kernel };
     if kind == Kind::Kernel && args.restart != Restart::Never {
@@ -176,6 +180,7 @@ fn show(runtime: &Runtime, stack: &str, json: bool) -> Result<(), Failure> {
     }
     for user in &stack.users {
         println!("used by view {} (process {})", user.view, user.pid);
+        user.rules.iter().for_each(|rule| println!("    {rule}"));
     }
     Ok(())
 }

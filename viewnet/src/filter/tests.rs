@@ -1,7 +1,7 @@
 //! The filter against the table, judged by an interpreter of classic BPF.
 
 use super::*;
-use crate::handlers::{TABLE, find};
+use crate::handlers::{Table, find, table};
 
 mod smol;
 
@@ -52,7 +52,7 @@ fn judge(program: &[sock_filter], arch: u32, nr: u32, args: [u64; 6]) -> Fate {
 fn native(nr: i64, args: &[u64]) -> Fate {
     let mut all = [0; 6];
     all[..args.len()].copy_from_slice(args);
-    judge(&program(TABLE).unwrap(), ARCH_NATIVE, nr as u32, all)
+    judge(&program(&table(false, false)).unwrap(), ARCH_NATIVE, nr as u32, all)
 }
 
 fn family(domain: i32, protocol: i32) -> Fate {
@@ -154,7 +154,7 @@ fn rings_are_refused_in_the_kernel() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn foreign_numbers_are_judged_or_refused() {
-    let program = program(TABLE).unwrap();
+    let program = program(&table(false, false)).unwrap();
     let i386 = |nr, args| judge(&program, ARCH_I386, nr, args);
     assert_eq!(i386(359, [2, 1, 0, 0, 0, 0]), Fate::Trapped);
     assert_eq!(i386(359, [1, 1, 0, 0, 0, 0]), Fate::Allowed);
@@ -170,13 +170,38 @@ fn foreign_numbers_are_judged_or_refused() {
 }
 
 #[test]
+fn what_names_a_destination_is_trapped_for_rules_alone() {
+    let judge_with = |steered, nr: i64, args| {
+        judge(&program(&table(false, steered)).unwrap(), ARCH_NATIVE, nr as u32, args)
+    };
+    for (nr, args) in [
+        (libc::SYS_bind, [3, 0x1000, 16, 0, 0, 0]),
+        (libc::SYS_connect, [3, 0x1000, 16, 0, 0, 0]),
+        (libc::SYS_sendto, [3, 0x1000, 1, 0, 0x2000, 16]),
+        (libc::SYS_sendmsg, [3, 0x1000, 0, 0, 0, 0]),
+        (libc::SYS_sendmmsg, [3, 0x1000, 2, 0, 0, 0]),
+    ] {
+        assert_eq!(
+            (judge_with(false, nr, args), judge_with(true, nr, args)),
+            (Fate::Allowed, Fate::Trapped),
+            "{nr}"
+        );
+    }
+    assert_eq!(judge_with(true, libc::SYS_sendto, [3, 0x1000, 1, 0, 0, 0]), Fate::Allowed, "send(2)");
+}
+
+#[test]
 fn every_trapped_number_has_a_row() {
-    for table in [TABLE, crate::handlers::smol::TABLE] {
-        every_trapped_number_is_in(table);
+    for table in tables() {
+        every_trapped_number_is_in(&table);
     }
 }
 
-fn every_trapped_number_is_in(table: &'static [Row]) {
+fn tables() -> [Table; 3] {
+    [table(false, false), table(false, true), table(true, false)]
+}
+
+fn every_trapped_number_is_in(table: &Table) {
     let program = program(table).unwrap();
     let samples = [[2, 1, 0, 0, 0, 0], [1, 0x8933, 110, 0, 0, 0], [u64::MAX; 6], [3, 0x1000, 9, 0, 0, 0]];
     for (abi, arch) in [(Abi::Native, ARCH_NATIVE), (Abi::I386, ARCH_I386)] {
@@ -196,8 +221,8 @@ fn every_trapped_number_is_in(table: &'static [Row]) {
 proptest::proptest! {
     #[test]
     fn every_call_comes_to_an_end(arch: u32, nr: u32, args: [u64; 6]) {
-        for table in [TABLE, crate::handlers::smol::TABLE] {
-            let program = program(table).unwrap();
+        for table in tables() {
+            let program = program(&table).unwrap();
             for arch in [arch, ARCH_NATIVE, ARCH_I386] {
                 let fate = judge(&program, arch, nr, args);
                 proptest::prop_assert!(!matches!(fate, Fate::Other(_)), "{fate:?}");

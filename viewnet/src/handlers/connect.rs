@@ -2,7 +2,7 @@
 //!
 //! nscd, systemd-resolved and, on the system bus, its D-Bus name would resolve in the host's network what
 //! the view must resolve in its own. They are refused with ECONNREFUSED, on which libc goes on to the
-//! nameservers of resolv.conf, in the view. Every other connection is run by the kernel, not by us: the
+//! nameservers of resolv.conf, in the view. A view that has the host's own internet by default may ask them. Every other connection is run by the kernel, not by us: the
 //! peer must see the program's own credentials (SO_PEERCRED). The price is that a program that changes the
 //! path while it is being judged can reach such a service; a view does not confine programs that attack it.
 
@@ -30,7 +30,7 @@ pub(super) fn connect(call: &mut Call<'_>) -> Answer {
         return Err(Stop::Native);
     }
     let path = bytes[PATH_AT..].split(|b| *b == 0).next().unwrap_or_default();
-    if !path.is_empty() && call.target.is_host_resolver(path)? {
+    if !path.is_empty() && call.target.is_host_resolver(path)? && !call.caller.is_on_host(call.target)? {
         return Err(Stop::Fail(Errno::ECONNREFUSED));
     }
     Err(Stop::Native)

@@ -36,12 +36,12 @@ pub(super) fn ioctl(call: &mut Call<'_>) -> Answer {
     if !any_holds(INTERFACES, &call.args) || call.target.domain(call.int(0)) != Ok(libc::AF_UNIX) {
         return Err(Stop::Native);
     }
-    let Some(kind) = call.caller.stack(call.target)? else { return Err(Stop::Native) };
+    let Some(kind) = call.caller.stack(libc::AF_NETLINK, call.target)? else { return Err(Stop::Native) };
     let ask = question(call, request)?;
     let kind_of_socket = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     let spec = SocketSpec { domain: libc::AF_NETLINK, kind: kind_of_socket, protocol: libc::NETLINK_ROUTE };
     // A view without a network has no interfaces.
-    let socket = call.caller.socket(spec).map_err(|_| Errno::ENODEV)?;
+    let socket = call.caller.socket(spec, call.target).map_err(|_| Errno::ENODEV)?;
     if kind == Kind::Smol {
         return Ok(Reply::Ask(Box::new(Ask { socket: Some(socket), ..ask })));
     }

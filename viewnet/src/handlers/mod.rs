@@ -14,6 +14,7 @@ mod interface;
 mod namespace;
 pub(crate) mod smol;
 mod socket;
+pub(crate) mod steer;
 
 pub(crate) use socket::{is_of_the_machine, refusal};
 
@@ -175,6 +176,82 @@ pub(crate) const TABLE: &[Row] = &[
     },
 ];
 
+/// The calls that viewnet answers, besides those of [`TABLE`] or in their place, in a view whose sockets are the
+/// kernel's and whose rules look at destinations. They are judged ([`steer`]) and then the kernel's.
+const STEERED: &[Row] = &[
+    Row {
+        name: "bind",
+        native: libc::SYS_bind,
+        i386: Some(361),
+        when: &[],
+        handler: steer::native,
+        asks: None,
+    },
+    Row {
+        name: "connect",
+        native: libc::SYS_connect,
+        i386: Some(362),
+        when: &[],
+        handler: connect::connect,
+        asks: None,
+    },
+    Row {
+        name: "sendto",
+        native: libc::SYS_sendto,
+        i386: Some(369),
+        when: &[&[Cond::Given(4)]],
+        handler: steer::native,
+        asks: None,
+    },
+    Row {
+        name: "sendmsg",
+        native: libc::SYS_sendmsg,
+        i386: Some(370),
+        when: &[],
+        handler: steer::native,
+        asks: None,
+    },
+    Row {
+        name: "sendmmsg",
+        native: libc::SYS_sendmmsg,
+        i386: Some(345),
+        when: &[],
+        handler: steer::native,
+        asks: None,
+    },
+    Row {
+        name: "socketcall",
+        native: -1,
+        i386: Some(102),
+        // SYS_SOCKET, SYS_BIND, SYS_CONNECT, SYS_SOCKETPAIR, SYS_SENDTO, SYS_SENDMSG, SYS_SENDMMSG of linux/net.h.
+        when: &[
+            &[Cond::Between(0, 1, 3)],
+            &[Cond::Is(0, 8)],
+            &[Cond::Is(0, 11)],
+            &[Cond::Is(0, 16)],
+            &[Cond::Is(0, 20)],
+        ],
+        handler: socket::socketcall,
+        asks: None,
+    },
+];
+
+/// The calls that a view traps: those of its table.
+pub(crate) type Table = Vec<&'static Row>;
+
+/// The table of a view: `library` if a stack of it is one, `steered` if its rules look at destinations.
+pub(crate) fn table(library: bool, steered: bool) -> Table {
+    match (library, steered) {
+        // All that rules need is there.
+        (true, _) => smol::TABLE.iter().collect(),
+        (false, false) => TABLE.iter().collect(),
+        (false, true) => {
+            let replaced = |row: &&Row| !STEERED.iter().any(|other| other.name == row.name);
+            TABLE.iter().filter(replaced).chain(STEERED).collect()
+        }
+    }
+}
+
 /// The calls that fail. A ring could make sockets that no filter sees (IORING_OP_SOCKET); EPERM is what
 /// kernel.io_uring_disabled=2 says, so programs have a way without.
 pub(crate) const REFUSED: &[Refused] =
@@ -194,10 +271,13 @@ pub(crate) struct Call<'a> {
 
 /// What the supervisor knows of a calling thread.
 pub(crate) trait Caller {
-    /// The kind of stack its view answers with, or `None` if it has gone to a network namespace of its own.
-    fn stack(&mut self, target: &mut dyn Target) -> Result<Option<Kind>, Errno>;
+    /// The kind of stack that makes its sockets of a family (AF_*), or `None` if those are the kernel's: on the host's
+    /// network, or because it has gone to a network namespace of its own.
+    fn stack(&mut self, family: i32, target: &mut dyn Target) -> Result<Option<Kind>, Errno>;
     /// A socket of that stack.
-    fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno>;
+    fn socket(&mut self, spec: SocketSpec, target: &mut dyn Target) -> Result<OwnedFd, Errno>;
+    /// Whether its view has the host's internet, so that the host may resolve its names.
+    fn is_on_host(&mut self, target: &mut dyn Target) -> Result<bool, Errno>;
     /// Who it is, for a stack that judges by itself.
     fn identity(&mut self, target: &mut dyn Target) -> Result<Who, Errno>;
     /// Forget what is known: it is about to change.
@@ -255,6 +335,12 @@ impl Row {
         if self.native == libc::SYS_mmap { 4 } else { 0 }
     }
 
+    /// Whether its first argument is a descriptor that can be marked as exempt ([`smol::EXEMPT`]).
+    pub(crate) fn can_be_exempt(&self) -> bool {
+        let same = |row: &Self| row.name == self.name && row.when == self.when && row.native >= 0;
+        self.asks.is_some() && self.descriptor() == 0 || STEERED.iter().any(same)
+    }
+
     /// Whether a call with these arguments is trapped.
     pub(crate) fn applies(&self, args: &[u64; 6]) -> bool {
         self.when.is_empty() || any_holds(self.when, args)
@@ -267,8 +353,8 @@ fn any_holds(when: &[&[Cond]], args: &[u64; 6]) -> bool {
 }
 
 /// The row of a trapped call.
-pub(crate) fn find(table: &'static [Row], abi: Abi, nr: i64) -> Option<&'static Row> {
-    table.iter().find(|row| match abi {
+pub(crate) fn find(table: &[&'static Row], abi: Abi, nr: i64) -> Option<&'static Row> {
+    table.iter().copied().find(|row| match abi {
         Abi::Native => row.native == nr,
         Abi::I386 => row.i386 == Some(nr),
     })

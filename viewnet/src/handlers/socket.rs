@@ -42,7 +42,7 @@ fn make(call: &mut Call<'_>, spec: SocketSpec) -> Answer {
     if spec.domain == msocket_proto::proto::AF_VIEWNET {
         return Ok(Reply::Descriptor { fd: call.caller.control()?, cloexec: true });
     }
-    if call.caller.stack(call.target)?.is_none() {
+    if call.caller.stack(spec.domain, call.target)?.is_none() {
         return Err(Stop::Native);
     }
     if spec.needs_rights() && !call.inspect()?.has_rights(call.caller.owner()) {
@@ -51,7 +51,7 @@ fn make(call: &mut Call<'_>, spec: SocketSpec) -> Answer {
     if !spec.is_of_a_stack() {
         return Err(Stop::Fail(refusal(spec)));
     }
-    Ok(Reply::Descriptor { fd: call.caller.socket(spec)?, cloexec })
+    Ok(Reply::Descriptor { fd: call.caller.socket(spec, call.target)?, cloexec })
 }
 
 /// socketpair(2): the families that have it are AF_UNIX and, reaching past the view, AF_TIPC.
@@ -78,11 +78,11 @@ pub(super) fn socketcall(call: &mut Call<'_>) -> Answer {
                 return make(call, spec);
             }
             // Not left to the kernel: the program could put another family there meanwhile.
-            if call.caller.stack(call.target)?.is_none() {
+            if call.caller.stack(spec.domain, call.target)?.is_none() {
                 return Err(Stop::Native);
             }
             let cloexec = spec.kind & libc::SOCK_CLOEXEC != 0;
-            Ok(Reply::Descriptor { fd: call.caller.socket(spec)?, cloexec })
+            Ok(Reply::Descriptor { fd: call.caller.socket(spec, call.target)?, cloexec })
         }
         SYS_CONNECT => {
             call.args = [u64::from(word(0)), u64::from(word(1)), u64::from(word(2)), 0, 0, 0];

@@ -20,13 +20,17 @@ impl Default for Thread {
 }
 
 impl Caller for Thread {
-    fn stack(&mut self, _target: &mut dyn Target) -> Result<Option<Kind>, Errno> {
+    fn stack(&mut self, _family: i32, _target: &mut dyn Target) -> Result<Option<Kind>, Errno> {
         Ok(if self.left { None } else { Some(self.kind) })
     }
 
-    fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
+    fn socket(&mut self, spec: SocketSpec, _target: &mut dyn Target) -> Result<OwnedFd, Errno> {
         self.asked.push(spec);
         Ok(std::fs::File::open("/dev/null").unwrap().into())
+    }
+
+    fn is_on_host(&mut self, _target: &mut dyn Target) -> Result<bool, Errno> {
+        Ok(false)
     }
 
     fn identity(&mut self, target: &mut dyn Target) -> Result<Who, Errno> {

@@ -18,6 +18,7 @@ use crate::handlers::smol::unpack;
 use crate::handlers::{self, ARCH_I386, Abi, Call, Caller, Row};
 use crate::mapping::{self, Thread};
 use crate::nested;
+use crate::steer::Steer;
 use crate::sys::seccomp::{self, Notification};
 use crate::target::Target;
 use crate::trace;
@@ -51,6 +52,10 @@ impl Door for Listener<'_> {
         seccomp::replace_fd(self.0, call.id, fd, number, is_cloexec(call.tid, number))
     }
 
+    fn put_at(&self, id: u64, number: i32, fd: BorrowedFd<'_>, cloexec: bool) -> Result<(), Errno> {
+        seccomp::replace_fd(self.0, id, fd, number, cloexec)
+    }
+
     fn let_run(&self, id: u64) -> Result<(), Errno> {
         seccomp::let_run(self.0, id)
     }
@@ -76,8 +81,7 @@ impl Supervisor {
             return;
         }
         let abi = if call.arch == ARCH_I386 { Abi::I386 } else { Abi::Native };
-        let table = if self.is_smol() { handlers::smol::TABLE } else { handlers::TABLE };
-        let Some(row) = handlers::find(table, abi, call.nr.into()) else {
+        let Some(row) = handlers::find(&self.table, abi, call.nr.into()) else {
             // The filter and the table are one: this cannot be a call of ours.
             let _ = seccomp::answer(listener.as_fd(), call.id, Err(Errno::ENOSYS));
             return;
@@ -155,7 +159,6 @@ impl Supervisor {
             views: &mut self.views,
             server: &mut self.server,
             smol: host,
-            stacks: &mut self.stacks.joined,
             tid: call.tid,
             now,
             owner: self.owner,
@@ -163,12 +166,14 @@ impl Supervisor {
         };
         let mut target = self.eye.target(call.tid, nested, now);
         match calls {
-            None => Decision::Answer((row.handler)(&mut Call {
-                abi,
-                args: call.args,
-                target: &mut target,
-                caller: &mut known,
-            })),
+            None => {
+                let (args, door) = (call.args, Listener(listener.as_fd(), &self.late));
+                if let Err(errno) = steer(row, args, abi, call, &door, &mut known, &mut target) {
+                    return Decision::Answer(Err(Stop::Fail(errno)));
+                }
+                let mut call = Call { abi, args, target: &mut target, caller: &mut known };
+                Decision::Answer((row.handler)(&mut call))
+            }
             Some(calls) => {
                 let door = &Listener(listener.as_fd(), &self.late);
                 let taken = Taken { door, call, abi, line };
@@ -234,6 +239,27 @@ impl Supervisor {
     }
 }
 
+/// Brings the socket of a call to the stack that the rules of the view choose.
+fn steer(
+    row: &Row,
+    args: [u64; 6],
+    abi: Abi,
+    call: &Notification,
+    door: &dyn Door,
+    known: &mut Known<'_>,
+    target: &mut dyn Target,
+) -> Result<(), Errno> {
+    if !known.views.any_steers() {
+        return Ok(());
+    }
+    let course = handlers::steer::course(row.name, &mut Call { abi, args, target, caller: known });
+    // What we read may have been another thread's by then (seccomp_unotify(2)).
+    match course.filter(|_| door.is_valid(call.id)) {
+        Some(course) => Steer { known, target, door, call }.steer(&course),
+        None => Ok(()),
+    }
+}
+
 /// A call in a view whose stack is a library.
 struct Taken<'a> {
     door: &'a dyn Door,
@@ -261,6 +287,10 @@ impl Taken<'_> {
         };
         let args = call.args;
         let fd = args[row.descriptor()] as i32;
+        if let Err(errno) = steer(row, args, self.abi, self.call, self.door, known, target) {
+            return Decision::Answer(Err(Stop::Fail(errno)));
+        }
+        let mut call = Call { abi: self.abi, args, target, caller: known };
         let file = match row.asks {
             Some(marshal) => call.target.duplicate(fd).map(|file| (marshal, file)),
             None => Err(Errno::ENOSYS),

@@ -31,7 +31,7 @@ use crate::answer::{Answer, Reply, Stop};
 use crate::handlers::{Caller, refusal};
 use crate::sys::seccomp::Notification;
 use crate::target::Target;
-use crate::views::{Asker, Known, Source, View};
+use crate::views::{Asker, At, Known, Source, View};
 
 /// Most stacks that are joined for msocket(): each is a connection, and an engine's buffers at its other end.
 const MAX_STACKS: usize = 64;
@@ -40,25 +40,11 @@ pub(super) const STACKS: u64 = 1 << 40;
 /// What the machine's own network is called.
 const HOST: &[u8] = b"host";
 
-/// The stacks that were joined for msocket(), by number.
+/// The paths of the stacks that were joined for msocket().
 #[derive(Debug, Default)]
 pub(super) struct Stacks {
     by_path: BTreeMap<PathBuf, u64>,
-    pub(super) joined: BTreeMap<u64, Source>,
     last: u64,
-}
-
-impl Stacks {
-    /// The stack has gone; whoever names its path again may find another.
-    pub(super) fn lose(&mut self, id: u64) {
-        self.by_path.retain(|_, known| *known != id);
-        self.joined.insert(id, Source::Gone);
-    }
-
-    /// Forgets those that have gone and are nobody's default.
-    fn clear(&mut self, used: &[u64]) {
-        self.joined.retain(|id, source| !matches!(source, Source::Gone) || used.contains(id));
-    }
 }
 
 /// Whether the call is an msocket().
@@ -87,7 +73,7 @@ impl Supervisor {
             }
             _ if !spec.is_of_a_stack() => Err(Stop::Fail(foreign(refusal(spec)))),
             _ if spec.needs_rights() && !asker.rights => Err(Stop::Fail(Errno::EPERM)),
-            _ => match self.with_known(tid, |known, _| known.socket_of(stack, spec)) {
+            _ => match self.with_known(tid, |known, target| known.make(At::joined(stack), spec, target)) {
                 Ok(fd) => Ok(Reply::Descriptor { fd, cloexec: kind & libc::SOCK_CLOEXEC != 0 }),
                 Err(Errno::ENETDOWN) => {
                     // It has gone unheard, and there may be another one by now.
@@ -118,7 +104,7 @@ impl Supervisor {
 
     /// Whether a stack is there; what has hung up is forgotten.
     fn is_there(&mut self, id: u64) -> bool {
-        match self.stacks.joined.get(&id) {
+        match self.views.joined.get(&id) {
             None | Some(Source::Gone) => false,
             Some(source) if has_hung_up(source) => {
                 self.lose(id);
@@ -139,32 +125,35 @@ impl Supervisor {
 
     /// The stack at a path, joined if it was not yet.
     fn stack_at(&mut self, path: &Path, pid: i32) -> Result<u64, Errno> {
-        if let Some(id) = self.stacks.by_path.get(path).copied()
+        if let Some(id) = self.stacks.by_path.remove(path)
             && self.is_there(id)
         {
+            self.stacks.by_path.insert(path.to_owned(), id);
             return Ok(id);
         }
         if !path.is_absolute() {
             return Err(Errno::ENOENT);
         }
-        self.stacks.clear(&self.views.defaults());
-        if self.stacks.joined.len() >= MAX_STACKS {
+        // Those that have gone and are nobody's default.
+        let used = self.views.defaults();
+        self.views.joined.retain(|id, source| !matches!(source, Source::Gone) || used.contains(id));
+        if self.views.joined.len() >= MAX_STACKS {
             return Err(Errno::ENOBUFS);
         }
         let id = self.stacks.last.max(STACKS) + 1;
-        let user = User { view: "msocket".into(), pid };
+        let user = User { view: "msocket".into(), pid, rules: Vec::new() };
         let source = self.join(path, &user, MEMBERS + id).map_err(|error| match error {
             SetUpError::Refused(Refusal { errno, .. }) => errno.map_or(Errno::EOPNOTSUPP, Errno::from_raw),
             SetUpError::Step(_, errno) => errno,
         })?;
         self.stacks.last = id;
         self.stacks.by_path.insert(path.to_owned(), id);
-        self.stacks.joined.insert(id, source);
+        self.views.joined.insert(id, source);
         Ok(id)
     }
 
     fn set_default(&mut self, asker: Asker, stack: u64, family: i32) -> Result<(), Errno> {
-        let kind = match self.stacks.joined.get(&stack) {
+        let kind = match self.views.joined.get(&stack) {
             Some(Source::Smol { .. }) => Kind::Smol,
             Some(Source::Gone) | None => return Err(Errno::ENETDOWN),
             Some(_) => Kind::Kernel,
@@ -181,8 +170,9 @@ impl Supervisor {
             true => around,
             false if self.views.count() > MAX_VIEWS => return Err(Errno::ENOBUFS),
             false => {
-                let source = Source::Around(around);
-                self.views.nest(View::of(&format!("default-{}", asker.pid), source, Some(asker.pid)))
+                let name = format!("default-{}", asker.pid);
+                let (root, outer) = (Some(asker.pid), around);
+                self.views.nest(View { root, outer, ..View::new(&name, Source::Outer) })
             }
         };
         self.views.set_defaults(view, &families, stack);
@@ -203,7 +193,6 @@ impl Supervisor {
             views: &mut self.views,
             server: &mut self.server,
             smol: self.smol.as_mut().map(|smol| &mut smol.host),
-            stacks: &mut self.stacks.joined,
             tid,
             now,
             owner: self.owner,

@@ -8,18 +8,18 @@ use nix::errno::Errno;
 use stacks::kernel::SetUpError;
 use stacks::serve::is_name;
 
-use super::{MAX_VIEWS, MEMBERS, NESTED_CHECK, Supervisor};
-use crate::launch::StackSpec;
+use super::{MAX_VIEWS, NESTED_CHECK, Supervisor};
+use crate::launch::{Ruled, StackSpec};
 use crate::nested::{self, Nested};
-use crate::views::{Source, View};
+use crate::views::{OWN, Source, View};
 
 impl Supervisor {
     /// A control line of a nested command has something to say.
     pub(super) fn converse(&mut self, token: u64) {
         let Some((mut line, tid)) = self.controls.remove(&token) else { return };
         let sent = match line.receive::<nested::Request>() {
-            Ok(Received::Message(nested::Request::View { name, stack }, _)) => {
-                match self.nest(tid, &name, &stack) {
+            Ok(Received::Message(nested::Request::View { name, stack, ruled }, _)) => {
+                match self.nest(tid, &name, &stack, &ruled) {
                     Ok(view) => {
                         let marker = format!("{}.{view}", std::process::id());
                         line.send(&Reply::Ok(Nested { marker }), &[])
@@ -59,7 +59,7 @@ impl Supervisor {
         }
     }
 
-    fn nest(&mut self, tid: i32, name: &str, stack: &StackSpec) -> Result<u64, SetUpError> {
+    fn nest(&mut self, tid: i32, name: &str, stack: &StackSpec, ruled: &Ruled) -> Result<u64, SetUpError> {
         let refused = |why| Refusal::new("cannot make a view", why).errno(libc::EPERM);
         let seen = self.eye.inspect(tid, Some(std::process::id())).map_err(|e| refused(e.desc()))?;
         // What follows is done with our rights: whoever gave them up shall not have them back.
@@ -85,23 +85,46 @@ impl Supervisor {
         let Some(root) = seen.ancestors.first().copied() else {
             return Err(Refusal::new("cannot make a view", "the caller is gone").into());
         };
-        let id = self.views.nest(View::of(name, Source::Gone, Some(root)));
-        match self.open(stack, name, root, MEMBERS + id) {
-            Ok(source) => {
-                self.set_source(id, source);
+        self.allow(stack, ruled)?;
+        let (views, now) = (Some(std::process::id()), Instant::now());
+        let mut target = self.eye.target(tid, views, now);
+        let outer = self.views.of(tid, now, self.owner, &mut target).map_err(|e| refused(e.desc()))?.view();
+        let outer = outer.unwrap_or(OWN);
+        let mut view = View { root: Some(root), outer, ..View::new(name, Source::Gone) };
+        let id = self.views.nest(View { root: Some(root), outer, ..View::new(name, Source::Gone) });
+        match self.fill(&mut view, id, stack, ruled, root) {
+            Ok(()) => {
+                self.views.set(id, view);
                 Ok(id)
             }
             Err(error) => {
                 self.views.remove(id);
+                self.release(view);
                 Err(error)
             }
         }
     }
 
-    fn set_source(&mut self, id: u64, source: Source) {
-        if let Some((_, view)) = self.views.iter_mut().find(|(known, _)| **known == id) {
-            view.source = source;
+    /// Whether a nested view can have these stacks and rules.
+    fn allow(&self, stack: &StackSpec, ruled: &Ruled) -> Result<(), Refusal> {
+        if ruled.rules.stacks().len() != ruled.stacks.len() {
+            return Err(Refusal::new("cannot make a view", "its rules name other stacks than it has"));
         }
+        if std::iter::once(stack).chain(&ruled.stacks).any(|stack| *stack == StackSpec::Host) {
+            return Err(Refusal::new("cannot use the host's network", "this is already inside a view")
+                .hint("run it outside of the view, or name the host's network in a rule of the outer view"));
+        }
+        let sees_destinations = self.table.iter().any(|row| row.name == "bind");
+        if ruled.rules.steer() && !sees_destinations {
+            return Err(Refusal::new(
+                "cannot use rules on destinations",
+                "this is inside a view whose filter does not send them",
+            )
+            .hint(
+                "start the outer view with such a rule of its own, e.g. --rule 'to 0.0.0.0/0,::/0 via own'",
+            ));
+        }
+        Ok(())
     }
 
     /// As [`Self::is_done`], for a nested view without processes; its clock starts at the first look.
@@ -135,15 +158,26 @@ impl Supervisor {
         let roots = self.views.roots();
         let Ok(living) = self.eye.living(roots.clone()) else { return };
         for (id, _) in roots.into_iter().filter(|(id, _)| !living.contains(id)) {
-            if !self.is_view_done(id) {
+            // Views inside of it may ask it.
+            if self.views.is_outer(id) || !self.is_view_done(id) {
                 continue;
             }
-            match self.views.remove(id) {
-                Some(View { source: Source::Served(stack), name, .. }) => {
+            if let Some(view) = self.views.remove(id) {
+                self.release(view);
+            }
+        }
+    }
+
+    /// Lets go of the stacks of a view that has ended.
+    fn release(&mut self, view: View) {
+        let View { source, stacks, name, .. } = view;
+        for source in std::iter::once(source).chain(stacks) {
+            match source {
+                Source::Served(stack) => {
                     self.server.remove(stack);
                     let _ = self.eye.forget(&self.runtime.stack(&name));
                 }
-                Some(View { source: Source::Smol { stack, shared: false }, name, .. }) => {
+                Source::Smol { stack, shared: false } => {
                     if let Some(smol) = &mut self.smol {
                         smol.host.remove(stack);
                         let _ = self.eye.forget(&self.runtime.stack(&name));

@@ -6,3 +6,4 @@ pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod ptrace;
 pub(crate) mod seccomp;
+pub(crate) mod socket;

@@ -165,7 +165,9 @@ fn add_at(
         newfd_flags: if cloexec { libc::O_CLOEXEC as u32 } else { 0 },
     };
     // SAFETY: the kernel reads one seccomp_notif_addfd.
-    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_ADDFD, &raw const raw) })
+    let done = Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_ADDFD, &raw const raw) });
+    // It went while it was to take the descriptor (seccomp_do_user_notification of kernel/seccomp.c).
+    done.map_err(|errno| if errno == Errno::ESRCH { Errno::ENOENT } else { errno })
 }
 
 /// Answers a call with a value or an error.

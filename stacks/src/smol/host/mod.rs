@@ -207,6 +207,11 @@ impl Host {
         made.unwrap_or(Err(Errno::ENETDOWN))
     }
 
+    /// The stack that the socket with this inode is on: the inode of its program's end.
+    pub fn stack_of(&self, inode: u64) -> Option<StackKey> {
+        self.shared.inodes.get(&inode).map(|(stack, _)| *stack)
+    }
+
     /// What a stack still owes others, when its programs have ended.
     pub fn unfinished(&mut self, key: StackKey) -> Unfinished {
         let now = now();

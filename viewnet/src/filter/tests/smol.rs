@@ -4,11 +4,12 @@ use proptest::strategy::Strategy;
 
 use super::*;
 use crate::handlers::smol::{EXEMPT, TABLE};
+use crate::handlers::table;
 
 fn native(nr: i64, args: &[u64]) -> Fate {
     let mut all = [0; 6];
     all[..args.len()].copy_from_slice(args);
-    judge(&program(TABLE).unwrap(), ARCH_NATIVE, nr as u32, all)
+    judge(&program(&table(true, false)).unwrap(), ARCH_NATIVE, nr as u32, all)
 }
 
 /// A pointer whose lower half is null.
@@ -142,7 +143,7 @@ fn a_marked_descriptor_is_exempt_and_nothing_else_is() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn narrow_programs_are_judged_by_their_own_numbers() {
-    let program = program(TABLE).unwrap();
+    let program = program(&table(true, false)).unwrap();
     let i386 = |nr, args| judge(&program, ARCH_I386, nr, args);
     let trapped = [361, 362, 363, 364, 365, 366, 367, 368, 370, 372, 373, 337, 345, 417];
     for nr in trapped {
@@ -170,7 +171,7 @@ proptest::proptest! {
             proptest::prelude::any::<u64>(),
         ]),
     ) {
-        let program = program(TABLE).unwrap();
+        let program = program(&table(true, false)).unwrap();
         let row = &TABLE[row];
         if args[0] >> 32 == u64::from(EXEMPT) {
             args[0] = 3;

@@ -69,7 +69,7 @@ fn places(abi: Abi) -> &'static Places {
 }
 
 /// sizeof(struct mmsghdr).
-pub(super) fn entry(abi: Abi) -> u64 {
+pub(crate) fn entry(abi: Abi) -> u64 {
     places(abi).entry as u64
 }
 

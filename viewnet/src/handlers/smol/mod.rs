@@ -20,7 +20,7 @@ mod names;
 pub(crate) mod options;
 mod socketcall;
 
-pub(crate) use socketcall::unpack;
+pub(crate) use socketcall::{call_of_socketcall, unpack};
 
 pub(crate) use msocket_proto::proto::EXEMPT;
 use stacks::smol::call::SocketCall;

@@ -28,8 +28,8 @@ const CALLS: [(&str, usize); 20] = [
     ("sendmmsg", 4),
 ];
 
-/// Takes the real arguments from memory and finds the row of the real call. `None`: the kernel's.
-pub(crate) fn unpack(call: &mut Call<'_>) -> Result<Option<&'static Row>, Stop> {
+/// The real call and its arguments, from memory. `None`: there is none, or it makes a socket.
+pub(crate) fn call_of_socketcall(call: &mut Call<'_>) -> Result<Option<(&'static str, [u64; 6])>, Stop> {
     let number = usize::try_from(call.int(0)).unwrap_or(0);
     let Some((name, count)) = number.checked_sub(1).and_then(|at| CALLS.get(at)).copied() else {
         return Ok(None);
@@ -49,6 +49,12 @@ pub(crate) fn unpack(call: &mut Call<'_>) -> Result<Option<&'static Row>, Stop> 
         "recv" => "recvfrom",
         name => name,
     };
+    Ok(Some((name, args)))
+}
+
+/// Takes the real arguments from memory and finds the row of the real call. `None`: the kernel's.
+pub(crate) fn unpack(call: &mut Call<'_>) -> Result<Option<&'static Row>, Stop> {
+    let Some((name, args)) = call_of_socketcall(call)? else { return Ok(None) };
     let row = TABLE.iter().find(|row| row.name == name).filter(|row| row.applies(&args));
     if row.is_some() {
         call.args = args;
