@@ -372,18 +372,27 @@ hooks! {
                 return original();
             }
             let data = Data { base: base.cast_mut(), length };
-            act(ops::send(fd, &data, flags, address_at(to, room)), || fail(libc::ENOSYS), original)
+            let asked = match ops::send(fd, &data, flags, address_at(to, room)) {
+                Ok(count) => return count,
+                Err(asked) => asked,
+            };
+            let sent = original();
+            if let Some(errand) = asked.filter(|_| sent >= 0) {
+                errand.remember();
+            }
+            sent
         }
     }
     sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
         |original, fd, message, flags| {
             let args = [message as usize, flags as u32 as usize, 0, 0, 0];
-            act(ops::message(fd, &Message(message), flags), || native(libc::SYS_sendmsg, fd, args), original)
+            let answer = ops::send_message(fd, &Message(message), flags);
+            act(answer, || native(libc::SYS_sendmsg, fd, args), original)
         }
     }
     recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
         |original, fd, message, flags| {
-            let answer = ops::message(fd, &Message(message), flags);
+            let answer = ops::receive_message(fd, &Message(message), flags);
             act(answer, || receive_natively(fd, message, flags, original), original)
         }
     }

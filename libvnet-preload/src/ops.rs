@@ -5,7 +5,7 @@
 //! a stack whose record is on a board, a socket of the machine, or one of which only the supervisor can tell. The
 //! first kind is answered from its record, the second by the kernel, the third by libc's function.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use msocket_proto::board::{self, Address, Name, Shown};
 
@@ -27,8 +27,8 @@ pub(crate) enum Answer {
 
 /// Whose a descriptor is.
 enum Whose {
-    /// A stack's; the name that says so was this one's; it may send to the destination.
-    Ours(Shown, Which, bool),
+    /// A stack's: what is shown of it, the name that says so, its number, whether it has sent to the destination.
+    Ours { shown: Shown, by: Which, socket: u64, allowed: bool },
     /// The machine's, or no socket of AF_UNIX at all.
     Machine,
     /// To be asked.
@@ -64,21 +64,22 @@ fn identify(fd: i32, destination: Option<u64>) -> Whose {
                     return Whose::Unknown;
                 };
                 // What a listener accepts has inherited its name.
+                let ours = Whose::Ours { shown, by: which, socket: number(&parsed), allowed };
                 if which == Which::Local && shown.flags & board::LISTENS != 0 && own_first {
-                    passive = Some((shown, allowed));
+                    passive = Some(ours);
                     continue;
                 }
                 if let Some(guess) = guess(fd) {
                     guess.store(which == Which::Local, Ordering::Relaxed);
                 }
-                return Whose::Ours(shown, which, allowed);
+                return ours;
             }
             // Who has a peer that is none of ours is none either.
             None if which == Which::Peer && !is_ours(name) => return Whose::Machine,
             None => {}
         }
     }
-    passive.map_or(Whose::Unknown, |(shown, allowed)| Whose::Ours(shown, Which::Local, allowed))
+    passive.unwrap_or(Whose::Unknown)
 }
 
 /// A name of ours that names a socket. A path is believed of the program's own end only: anybody can bind one.
@@ -93,6 +94,11 @@ fn parse(name: &[u8], which: Which) -> Option<Name<'_>> {
         }
         _ => None,
     }
+}
+
+/// A number that no socket of another host has either.
+fn number(name: &Name<'_>) -> u64 {
+    name.secret.first_chunk().map_or(0, |secret| u64::from_ne_bytes(*secret)) ^ name.token
 }
 
 /// Whether it begins as names of ours do, where our ends of connections meet programs' included.
@@ -182,8 +188,8 @@ pub(crate) fn name(fd: i32, which: Which, room: &Room) -> Answer {
     }
     let Some(length) = room.length() else { return Answer::Original };
     match identify(fd, None) {
-        Whose::Ours(shown, _, _) if shown.flags & board::TROUBLED != 0 => Answer::Original,
-        Whose::Ours(shown, by, _) => {
+        Whose::Ours { shown, .. } if shown.flags & board::TROUBLED != 0 => Answer::Original,
+        Whose::Ours { shown, by, .. } => {
             let address = match which {
                 Which::Local => shown.local,
                 Which::Peer if shown.flags & board::CONNECTED != 0 => shown.peer,
@@ -208,7 +214,7 @@ pub(crate) fn option(fd: i32, level: i32, name: i32, room: &Room) -> Answer {
     }
     let Some(length) = room.length() else { return Answer::Original };
     match identify(fd, None) {
-        Whose::Ours(shown, by, _) if shown.flags & board::TROUBLED == 0 && level == libc::SOL_SOCKET => {
+        Whose::Ours { shown, by, .. } if shown.flags & board::TROUBLED == 0 && level == libc::SOL_SOCKET => {
             let value = match name {
                 libc::SO_TYPE => i32::from(shown.kind),
                 libc::SO_DOMAIN => i32::from(shown.domain),
@@ -246,7 +252,7 @@ pub(crate) fn receive(fd: i32, data: &hooks::Data, flags: i32, room: &Room) -> A
     }
     let Some(length) = room.length() else { return Answer::Original };
     let by = match identify(fd, None) {
-        Whose::Ours(shown, by, _)
+        Whose::Ours { shown, by, .. }
             if i32::from(shown.kind) == libc::SOCK_DGRAM
                 && shown.flags & (board::LOOSE | board::TROUBLED) == board::LOOSE =>
         {
@@ -282,29 +288,61 @@ fn told(errno: i32) -> i32 {
     if errno == libc::ECONNRESET { libc::ECONNREFUSED } else { errno }
 }
 
-/// sendto(2) with an address.
-pub(crate) fn send(fd: i32, data: &hooks::Data, flags: i32, to: Option<Address>) -> Answer {
-    let Some(to) = to.filter(|_| config::is_smol() && data.length() <= MAX_DATAGRAM) else {
-        return Answer::Original;
-    };
-    if flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) != 0 {
-        return Answer::Original;
+/// Where this process has sent by asking: a guess again, which costs a call if it is not there any more.
+static ASKED: [AtomicU64; ERRANDS] = [const { AtomicU64::new(0) }; ERRANDS];
+const ERRANDS: usize = 256;
+
+/// A socket and a destination, hashed; not 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Errand(u64);
+
+impl Errand {
+    fn new(socket: u64, destination: u64) -> Self {
+        // As Fibonacci hashing has it, so that the upper half depends on all bits.
+        Self((socket.rotate_left(32) ^ destination).wrapping_mul(0x9e37_79b9_7f4a_7c15).max(1))
     }
-    match identify(fd, Some(to.hash())) {
-        Whose::Ours(shown, Which::Local, true)
-            if shown.flags & (board::TAKES | board::LOOSE | board::TROUBLED)
-                == board::TAKES | board::LOOSE => {}
-        _ => return Answer::Original,
+
+    fn place(self) -> &'static AtomicU64 {
+        &ASKED[(self.0 >> 32) as usize % ERRANDS]
+    }
+
+    /// The socket has sent there, by asking.
+    pub(crate) fn remember(self) {
+        self.place().store(self.0, Ordering::Relaxed);
+    }
+
+    fn is_known(self) -> bool {
+        self.place().load(Ordering::Relaxed) == self.0
+    }
+}
+
+/// sendto(2) with an address. The board says where a socket has sent, whoever did; the rules of a view are asked by
+/// asking, so a process that has not asked itself does that first. What was sent; or, if it is to ask, where it will
+/// have sent then.
+pub(crate) fn send(
+    fd: i32,
+    data: &hooks::Data,
+    flags: i32,
+    to: Option<Address>,
+) -> Result<isize, Option<Errand>> {
+    let to = to.filter(|_| config::is_smol() && data.length() <= MAX_DATAGRAM).ok_or(None)?;
+    if flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) != 0 {
+        return Err(None);
+    }
+    let Whose::Ours { shown, by: Which::Local, socket, allowed } = identify(fd, Some(to.hash())) else {
+        return Err(None);
+    };
+    let errand = Errand::new(socket, to.hash());
+    let ready = board::TAKES | board::LOOSE;
+    if !allowed || !errand.is_known() || shown.flags & (ready | board::TROUBLED) != ready {
+        return Err(Some(errand));
     }
     // The inlet's name is the socket's own with a letter behind it.
     let mut buffer = Buffer::new();
-    let Ok(Some(name)) = hooks::native_name(fd, Which::Local, &mut buffer) else { return Answer::Original };
-    let Some((inlet, length)) = inlet(name) else { return Answer::Original };
-    match hooks::send(fd, &inlet, length, &to.header(), data) {
-        Ok(count) => Answer::Value(count),
-        // It is full, or has gone: the stack knows what to do.
-        Err(_) => Answer::Original,
-    }
+    let name = hooks::native_name(fd, Which::Local, &mut buffer).ok().flatten();
+    let (inlet, length) = name.and_then(inlet).ok_or(None)?;
+    // It is full, or has gone: the stack knows what to do.
+    hooks::send(fd, &inlet, length, &to.header(), data).map_err(|_| None)
 }
 
 fn inlet(name: &[u8]) -> Option<(Buffer, usize)> {
@@ -321,23 +359,29 @@ fn inlet(name: &[u8]) -> Option<(Buffer, usize)> {
     Some((buffer, length))
 }
 
-/// sendmsg(2), recvmsg(2)
-pub(crate) fn message(fd: i32, message: &Message, flags: i32) -> Answer {
-    const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_NOSIGNAL | libc::MSG_CMSG_CLOEXEC;
-    if !config::is_smol() {
-        return Answer::Original;
-    }
-    match identify(fd, None) {
-        Whose::Machine => Answer::Native,
-        // With neither address nor ancillary data a stream's messages are bytes.
-        Whose::Ours(shown, _, _)
-            if i32::from(shown.kind) == libc::SOCK_STREAM
-                && shown.flags & (board::CONNECTED | board::TROUBLED) == board::CONNECTED
-                && flags & !FLAGS == 0
-                && message.is_plain() =>
-        {
-            Answer::Native
-        }
+/// sendmsg(2). Of one with a name on a socket of the machine the rules of the view are asked.
+pub(crate) fn send_message(fd: i32, message: &Message, flags: i32) -> Answer {
+    match config::is_smol().then(|| identify(fd, None)) {
+        Some(Whose::Machine) if message.is_nameless() => Answer::Native,
+        Some(Whose::Ours { shown, .. }) if is_bytes(&shown, message, flags) => Answer::Native,
         _ => Answer::Original,
     }
+}
+
+/// recvmsg(2)
+pub(crate) fn receive_message(fd: i32, message: &Message, flags: i32) -> Answer {
+    match config::is_smol().then(|| identify(fd, None)) {
+        Some(Whose::Machine) => Answer::Native,
+        Some(Whose::Ours { shown, .. }) if is_bytes(&shown, message, flags) => Answer::Native,
+        _ => Answer::Original,
+    }
+}
+
+/// With neither address nor ancillary data a stream's messages are bytes.
+fn is_bytes(shown: &Shown, message: &Message, flags: i32) -> bool {
+    const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_NOSIGNAL | libc::MSG_CMSG_CLOEXEC;
+    i32::from(shown.kind) == libc::SOCK_STREAM
+        && shown.flags & (board::CONNECTED | board::TROUBLED) == board::CONNECTED
+        && flags & !FLAGS == 0
+        && message.is_plain()
 }

@@ -80,12 +80,8 @@ static const char *quiet(int fd)
 static void speak(int udp, int n)
 {
 	struct sockaddr_in me = v4("127.0.0.1", port_of(udp));
-	int size;
-	socklen_t len = sizeof(size);
 	for (int i = 0; i < n; i++)
 		need(sendto(udp, (char[]){ 'w', 'o', 'r', 'd', 'a' + i % 26 }, 5, 0, SA(me)));
-	/* What the preloaded library has sent is taken before this, and else a moment later (doc/views.md). */
-	need(getsockopt(udp, SOL_SOCKET, SO_RCVBUF, &size, &len));
 }
 
 static void statistics(int fd, const char *name)

@@ -181,6 +181,28 @@ print(open('/proc/net/tcp').read().count('0107070A:0050'))
     world.viewnet(["stack", "down", "lan"]).run().ok();
 }
 
+/// Where a socket has sent before its process came into a view with rules, these have not been asked.
+#[test]
+fn a_socket_goes_by_the_rules_of_the_view_that_it_is_used_in() {
+    let world = World::new(User::Ordinary);
+    let inner = "import socket
+socket = socket.socket(fileno=0)
+try: print(socket.sendto(b'x', ('127.0.0.1', 5300)))
+except OSError as error: print(error.errno)
+";
+    let outer = "import socket, subprocess, sys
+server, client = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+server.bind(('127.0.0.1', 5300))
+for n in range(6):
+    client.sendto(b'x', server.getsockname())
+for rule in ['to 127.0.0.2 deny', 'to 127.0.0.1 deny']:
+    run = ['viewnet', 'run', '--stack', 'outer', '--rule', rule, '--', 'python3', '-c', sys.argv[1]]
+    subprocess.run(run, stdin=client)
+";
+    let run = ["--name", "outer", "--stack", "smol", "--", "python3", "-c", outer, inner];
+    assert_eq!(world.run(run).run().ok().stdout, "1\n13\n");
+}
+
 /// The files follow what socket(2) follows.
 #[test]
 fn proc_net_is_the_default_stacks() {

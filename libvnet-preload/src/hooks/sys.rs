@@ -248,14 +248,20 @@ pub(crate) fn send(
 pub(crate) struct Message(pub(super) *const msghdr);
 
 impl Message {
+    fn header(&self) -> Option<msghdr> {
+        let readable = !self.0.is_null() && can_read(self.0 as usize, size_of::<msghdr>());
+        // SAFETY: it can be read.
+        readable.then(|| unsafe { self.0.read_unaligned() })
+    }
+
+    /// It has no name.
+    pub(crate) fn is_nameless(&self) -> bool {
+        self.header().is_some_and(|header| header.msg_name.is_null())
+    }
+
     /// It has neither a name nor ancillary data.
     pub(crate) fn is_plain(&self) -> bool {
-        if self.0.is_null() || !can_read(self.0 as usize, size_of::<msghdr>()) {
-            return false;
-        }
-        // SAFETY: it can be read.
-        let header = unsafe { self.0.read_unaligned() };
-        header.msg_name.is_null() && header.msg_controllen == 0
+        self.header().is_some_and(|header| header.msg_name.is_null() && header.msg_controllen == 0)
     }
 }
 
