@@ -94,12 +94,8 @@ impl Hosted {
 
     fn dispatch(&mut self, now: Instant, parked: &mut Parked, shared: &mut Shared) -> Try {
         let (id, caller) = (parked.socket, parked.caller);
-        let (engine, sockets) = self.parts();
-        if let Some(socket) = sockets.get_mut(&id) {
+        if let Some(socket) = self.sockets.get_mut(&id) {
             give_address(socket, parked, shared)?;
-            if let End::Datagram(datagram) = &mut socket.end {
-                datagram.catch_up(now, (id, socket.token), &caller, engine, shared);
-            }
         }
         match parked.call {
             SocketCall::Accept { flags } => return self.accept(now, parked, flags, shared),

@@ -42,6 +42,8 @@ pub(super) struct Hosted {
     deadline: Option<Instant>,
     /// There is more to do at once.
     unfinished: bool,
+    /// Something has happened since it was done that no event will tell of.
+    untold: bool,
     ports: Vec<Plugged>,
     bounds: Bounds,
     /// Used and not yet judged: processor time, packets.
@@ -94,6 +96,7 @@ impl Hosted {
             unwatched: VecDeque::new(),
             deadline: None,
             unfinished: true,
+            untold: false,
             ports,
             bounds: Bounds::new(now, config.limits),
             used: (Duration::ZERO, 0),
@@ -270,7 +273,7 @@ impl Hosted {
     pub(super) fn run(&mut self, now: Instant, ids: &[SocketId], shared: &mut Shared) -> Vec<Ticket> {
         let mut woken = Vec::new();
         let mut work: Vec<SocketId> = ids.to_vec();
-        self.unfinished = true;
+        (self.unfinished, self.untold) = (true, false);
         for round in 0..ROUNDS {
             // What comes back meanwhile shall not seem to have come at once.
             let now = if round == 0 { now } else { super::now() };
@@ -430,22 +433,29 @@ impl Hosted {
         self.sockets.get(&id).is_some_and(|socket| !socket.is_alive())
     }
 
-    /// What a program sent before it closed its socket goes out all the same.
-    fn take_last_words(&mut self, now: Instant, id: SocketId, shared: &mut Shared) {
+    /// Takes what a program has sent natively.
+    pub(super) fn catch_up(&mut self, now: Instant, id: SocketId, shared: &mut Shared) {
         let (engine, sockets) = self.parts();
         if let Some(socket) = sockets.get_mut(&id)
             && let End::Datagram(datagram) = &mut socket.end
         {
-            datagram.catch_up(now, (id, socket.token), &socket.caller, engine, shared);
+            self.untold |= datagram.catch_up(now, (id, socket.token), &socket.caller, engine, shared);
         }
+    }
+
+    /// Whether [`Self::run`] has something to do of which no event will tell.
+    pub(super) fn has_untold(&self) -> bool {
+        self.untold
     }
 
     fn bury(&mut self, now: Instant, id: SocketId, shared: &mut Shared) -> bool {
         let dead = self.is_dead(id);
         if dead {
-            self.take_last_words(now, id, shared);
+            // What it sent before it closed its socket goes out all the same.
+            self.catch_up(now, id, shared);
             self.engine().close(now, id, false);
             self.forget(id, shared);
+            self.untold = true;
         }
         dead
     }

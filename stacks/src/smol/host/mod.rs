@@ -204,6 +204,7 @@ impl Host {
     pub fn socket(&mut self, key: StackKey, spec: SocketSpec, caller: &Caller) -> Result<OwnedFd, Errno> {
         let now = now();
         let made = self.guarded(key, |hosted, shared| hosted.socket(now, spec, caller, shared));
+        self.catch_up(key, now, &[]);
         made.unwrap_or(Err(Errno::ENETDOWN))
     }
 
@@ -309,6 +310,13 @@ impl Host {
         }
     }
 
+    /// [`Self::run`], if something has happened of which no event will tell.
+    fn catch_up(&mut self, key: StackKey, now: Instant, ids: &[SocketId]) {
+        if self.stacks.get(&key).is_some_and(Hosted::has_untold) {
+            self.run(key, now, ids);
+        }
+    }
+
     /// Does something with a stack; a panic fails the stack and nothing else. `None`: it has failed.
     fn guarded<T>(&mut self, key: StackKey, act: impl FnOnce(&mut Hosted, &mut Shared) -> T) -> Option<T> {
         let hosted = self.stacks.get_mut(&key).filter(|hosted| hosted.failure().is_none())?;
@@ -409,6 +417,9 @@ impl Host {
         {
             return Some(answered);
         }
+        // What was sent natively before comes first, with all that comes of it at once.
+        let _ = self.guarded(key, |hosted, shared| hosted.catch_up(now, id, shared));
+        self.catch_up(key, now, &[id]);
         let answered = match self.attempt(now, &mut parked) {
             None => Some((Err(Errno::ENETDOWN), None)),
             Some(Some(answered)) => Some(answered),
@@ -419,6 +430,8 @@ impl Host {
         };
         if sends || answered.is_none() {
             self.run(key, now, &[id]);
+        } else {
+            self.catch_up(key, now, &[]);
         }
         // What waited for nothing but our own work is done already.
         answered.or_else(|| self.parking.take_done(ticket))

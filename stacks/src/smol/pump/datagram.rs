@@ -307,7 +307,8 @@ impl Datagram {
         offer((ours, awaited), received.data, token, shared)
     }
 
-    /// Takes all that a linked program has written: what it asks now comes behind that.
+    /// Takes all that a program has written: what it asks now comes behind that. True: there was something, of which no
+    /// event will tell any more.
     pub(in super::super) fn catch_up(
         &mut self,
         now: Instant,
@@ -315,16 +316,19 @@ impl Datagram {
         caller: &Caller,
         engine: &mut Engine,
         shared: &mut Shared,
-    ) {
+    ) -> bool {
         self.readable = true;
+        let mut took = false;
         for _ in 0..BURSTS {
             if !self.readable || !self.take(now, (id, token), caller, engine, shared) {
-                return;
+                break;
             }
+            took = true;
         }
+        took
     }
 
-    /// What a linked program wrote.
+    /// What a program wrote. True: there was something.
     fn take(
         &mut self,
         now: Instant,
@@ -335,10 +339,12 @@ impl Datagram {
     ) -> bool {
         let ours = self.link.as_ref().map(|link| &link.ours).or(self.inlet.as_ref());
         let Some(ours) = ours.filter(|_| self.readable) else { return false };
+        let mut took = false;
         for _ in 0..BURST {
             match unix::read(ours, &mut shared.scratch) {
                 // What native send(2) could have been told comes with the next trapped call.
                 Ok(length) => {
+                    took = true;
                     if std::mem::take(&mut self.alarmed) {
                         // Who can write has seen the error that it was alarmed about.
                         drop(engine.call(now, id, caller, &SocketCall::pending_error()));
@@ -358,11 +364,11 @@ impl Datagram {
                 }
                 Err(_) => {
                     self.readable = false;
-                    return true;
+                    break;
                 }
             }
         }
-        true
+        took
     }
 
     /// Where the datagram came from that was just read from the program's end, sent by the socket of that
