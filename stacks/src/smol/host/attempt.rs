@@ -70,8 +70,10 @@ impl Hosted {
         }
     }
 
-    /// What a call has changed is shown to those who need not ask.
+    /// What a call has changed is shown to those who need not ask. Who sends without being asked about is heard a moment
+    /// later, which must not be seen in a ring.
     fn show_after(&mut self, now: Instant, parked: &Parked, done: bool, shared: &mut Shared) {
+        let done = done && self.rings.is_empty();
         let (engine, sockets) = self.parts();
         let Some(socket) = sockets.get_mut(&parked.socket) else { return };
         if done

@@ -39,6 +39,8 @@ pub(super) struct Hosted {
     pub(super) sockets: FxHashMap<SocketId, Box<Socket>>,
     /// Sockets without a peer, whose end nobody tells us of; looked at in turn.
     unwatched: VecDeque<SocketId>,
+    /// Those whose frames go to a ring, which programs look at without a call.
+    pub(super) rings: BTreeSet<SocketId>,
     deadline: Option<Instant>,
     /// There is more to do at once.
     unfinished: bool,
@@ -94,6 +96,7 @@ impl Hosted {
             state: Ok(engine),
             sockets: FxHashMap::default(),
             unwatched: VecDeque::new(),
+            rings: BTreeSet::new(),
             deadline: None,
             unfinished: true,
             untold: false,
@@ -379,6 +382,7 @@ impl Hosted {
 
     /// The program has no descriptor of it any more, and the engine knows.
     pub(super) fn forget(&mut self, id: SocketId, shared: &mut Shared) {
+        self.rings.remove(&id);
         if let Some(socket) = self.sockets.remove(&id) {
             shared.vacate(socket.token);
             shared.inodes.remove(&socket.inode);
