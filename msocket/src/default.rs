@@ -11,21 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
 
 use nix::errno::Errno;
+use stacks::stack::FAMILIES;
 
 use crate::places;
-
-/// The families that a stack may have, and so what PF_UNSPEC stands for; linux/socket.h.
-const FAMILIES: [i32; 9] = [
-    libc::AF_INET,
-    libc::AF_INET6,
-    libc::AF_NETLINK,
-    libc::AF_PACKET,
-    libc::AF_KEY,
-    libc::AF_CAN,
-    libc::AF_XDP,
-    43, // AF_SMC
-    45, // AF_MCTP
-];
 
 static DEFAULTS: LazyLock<Mutex<BTreeMap<i32, PathBuf>>> =
     LazyLock::new(|| Mutex::new(places::inherited().into_iter().collect()));

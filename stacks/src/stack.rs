@@ -44,9 +44,9 @@ pub struct SocketSpec {
     pub protocol: i32,
 }
 
-/// Families that live in a network namespace and nowhere else: those whose sockets a stack makes. The first
-/// [`SMOL_FAMILIES`] are those of a stack in a library.
-const FAMILIES: [i32; 9] = [
+/// Families that live in a network namespace and nowhere else: those whose sockets a stack makes; linux/socket.h. The
+/// first four are those of a stack in a library.
+pub const FAMILIES: [i32; 9] = [
     libc::AF_INET,
     libc::AF_INET6,
     libc::AF_NETLINK,

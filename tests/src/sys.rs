@@ -1,13 +1,14 @@
 //! The only unsafe code of the harness: what happens in the child between fork and exec.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 
+use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
@@ -39,6 +40,8 @@ pub(crate) struct Confine {
     pub(crate) binds: Vec<(CString, CString)>,
     /// The uid and gid to become.
     pub(crate) uid: Option<u32>,
+    /// No user namespaces from here on. Its maps, of the user and of the group: each as itself.
+    pub(crate) no_namespaces: Option<[Vec<u8>; 2]>,
     /// Start a session with this terminal (already open as this descriptor) as its own.
     pub(crate) terminal: Option<RawFd>,
 }
@@ -92,8 +95,25 @@ impl Confine {
             setresgid(gid, gid, gid)?;
             setresuid(uid, uid, uid)?;
         }
+        if let Some([uids, gids]) = &self.no_namespaces {
+            // The limit is that of the user namespace one is in: so in one of its own, where it is who it was. It may
+            // write there, as one who changed its uid may not (PR_SET_DUMPABLE(2const)).
+            nix::sys::prctl::set_dumpable(true)?;
+            unshare(CloneFlags::CLONE_NEWUSER)?;
+            write(c"/proc/self/setgroups", b"deny")?;
+            write(c"/proc/self/uid_map", uids)?;
+            write(c"/proc/self/gid_map", gids)?;
+            write(c"/proc/sys/user/max_user_namespaces", b"0")?;
+        }
         Ok(())
     }
+}
+
+/// Writes a file of /proc at once.
+fn write(path: &CStr, bytes: &[u8]) -> io::Result<()> {
+    let file = nix::fcntl::open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    nix::unistd::write(file, bytes)?;
+    Ok(())
 }
 
 /// The number of a descriptor that is kept open by its owner while the child starts.

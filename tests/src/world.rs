@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::{Pid, getegid, geteuid};
 
 use crate::binaries;
 use crate::command::Cmd;
@@ -48,6 +48,7 @@ pub struct World {
     net: Option<Arc<OwnedFd>>,
     binds: Vec<(CString, CString)>,
     tun: bool,
+    namespaces: bool,
     forgiving: bool,
 }
 
@@ -72,6 +73,7 @@ impl World {
             net: root.then(host_network),
             binds: vec![],
             tun: true,
+            namespaces: true,
             forgiving: false,
         };
         world.install(&binaries::viewnet(), "viewnet");
@@ -139,6 +141,11 @@ impl World {
         self.tun = false;
     }
 
+    /// From now on nobody can make user namespaces, as on hardened hosts.
+    pub fn forbid_user_namespaces(&mut self) {
+        self.namespaces = false;
+    }
+
     /// For tests that leave something behind on purpose: it is ended, but the test does not fail.
     pub fn forgive_leftovers(&mut self) {
         self.forgiving = true;
@@ -188,6 +195,10 @@ impl World {
             tun: tun.then(|| name(self.folder().join("dev/tun"))),
             binds: self.binds.clone(),
             uid: own.then_some(self.uid),
+            no_namespaces: (!self.namespaces).then(|| {
+                let gid = if own { self.uid } else { getegid().as_raw() };
+                [self.uid, gid].map(|id| format!("{id} {id} 1").into_bytes())
+            }),
             terminal: None,
         }
     }

@@ -13,18 +13,28 @@ use tests::{Outcome, Running, User, World, wait_until};
 struct Kinds {
     server: &'static str,
     client: &'static str,
+    namespaces: bool,
 }
 
-const KERNEL: Kinds = Kinds { server: "kernel", client: "kernel" };
-const SMOL: Kinds = Kinds { server: "smol", client: "smol" };
+impl Kinds {
+    const fn of(server: &'static str, client: &'static str) -> Self {
+        Self { server, client, namespaces: true }
+    }
+}
+
+const KERNEL: Kinds = Kinds::of("kernel", "kernel");
+const SMOL: Kinds = Kinds::of("smol", "smol");
+/// On a machine that lets nobody make user namespaces.
+const SMOL_HARDENED: Kinds = Kinds { namespaces: false, ..SMOL };
 /// Both through the same switch.
-const SMOL_SERVES: Kinds = Kinds { server: "smol", client: "kernel" };
-const KERNEL_SERVES: Kinds = Kinds { server: "kernel", client: "smol" };
+const SMOL_SERVES: Kinds = Kinds::of("smol", "kernel");
+const KERNEL_SERVES: Kinds = Kinds::of("kernel", "smol");
 
 macro_rules! on_each_kind {
     ($($name:ident)*) => {
         mod kernel { $(#[test] fn $name() { super::$name(super::KERNEL); })* }
         mod smol { $(#[test] fn $name() { super::$name(super::SMOL); })* }
+        mod smol_hardened { $(#[test] fn $name() { super::$name(super::SMOL_HARDENED); })* }
         mod smol_serves { $(#[test] fn $name() { super::$name(super::SMOL_SERVES); })* }
         mod kernel_serves { $(#[test] fn $name() { super::$name(super::KERNEL_SERVES); })* }
     };
@@ -49,7 +59,13 @@ const RETRY: &str =
 
 impl Lan {
     fn new(kinds: Kinds) -> Self {
-        Self { world: World::new(User::Ordinary), kinds }
+        let mut world = World::new(User::Ordinary);
+        if !kinds.namespaces {
+            world.forbid_user_namespaces();
+            let refused = world.run(["--kind", "kernel", "--", "true"]).run().code(125);
+            assert!(refused.stderr.contains("max_user_namespaces"), "{}", refused.stderr);
+        }
+        Self { world, kinds }
     }
 
     fn ips(host: u8) -> [String; 4] {

@@ -86,6 +86,14 @@ impl Failure {
         self
     }
 
+    /// That of a command that becomes its program: what failed was the set-up, if nothing else is known.
+    pub(crate) fn before_program(self) -> Self {
+        match self.code {
+            Exit::Failed => self.code(Exit::SetUp),
+            _ => self,
+        }
+    }
+
     /// Sets the exit code.
     pub(crate) fn code(mut self, code: Exit) -> Self {
         self.code = code;

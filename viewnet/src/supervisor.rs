@@ -348,17 +348,9 @@ impl Supervisor {
     }
 
     fn make_smol(&mut self, config: &StackConfig, user: &User) -> Result<Source, SetUpError> {
-        let name = &user.view;
-        let path = self.runtime.stack(name);
+        let path = self.runtime.stack(&user.view);
         let Some(smol) = &mut self.smol else { return Ok(Source::Gone) };
-        let serving = Serving {
-            name: name.into(),
-            path: path.clone(),
-            mode: PRIVATE,
-            kept: false,
-            own: Some(user.clone()),
-        };
-        let stack = smol.host.create(serving, config, &self.runtime.switches())?;
+        let stack = smol.host.create(serving(&path, user), config, &self.runtime.switches())?;
         self.eye.keep(&path).map_err(|e| Refusal::system("cannot reach the eye", e))?;
         Ok(Source::Smol { stack, shared: false })
     }
@@ -374,14 +366,7 @@ impl Supervisor {
         }
         let stack = KernelStack::create(name, config, &self.runtime.switches())?;
         let path = self.runtime.stack(name);
-        let serving = Serving {
-            name: name.into(),
-            path: path.clone(),
-            mode: PRIVATE,
-            kept: false,
-            own: Some(user.clone()),
-        };
-        let id = self.server.add(serving, Backing::Kernel(stack))?;
+        let id = self.server.add(serving(&path, user), Backing::Kernel(stack))?;
         self.eye.keep(&path).map_err(|e| Refusal::system("cannot reach the eye", e))?;
         drop(turn);
         Ok(Source::Served(id))
@@ -445,6 +430,12 @@ pub(crate) fn wants_smol(plan: &Plan) -> bool {
             false
         }
     })
+}
+
+/// How the stack of a view of its own is served: to its user alone, as long as the view lives.
+fn serving(path: &Path, user: &User) -> Serving {
+    let name = user.view.clone();
+    Serving { name, path: path.to_owned(), mode: PRIVATE, kept: false, own: Some(user.clone()) }
 }
 
 /// Whether what a stack owes is little, or since `since` has been owed for long enough.

@@ -74,10 +74,7 @@ pub(crate) struct Args {
 
 /// Runs it; returns only if that fails.
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
-    set_up(args).map_err(|failure| match failure.code {
-        Exit::Failed => failure.code(Exit::SetUp),
-        _ => failure,
-    })
+    set_up(args).map_err(Failure::before_program)
 }
 
 fn set_up(args: Args) -> Result<Exit, Failure> {
