@@ -29,7 +29,7 @@ pub(crate) enum Request {
         stack: StackSpec,
         /// Its rules.
         #[serde(default)]
-        ruled: Ruled,
+        ruled: Box<Ruled>,
     },
     /// What the program may know of its sockets without asking ([`msocket_proto::board`]). Answer: `null` and the
     /// descriptor.
@@ -62,7 +62,7 @@ pub(crate) fn supervisor() -> Option<Line> {
 /// Asks for a view.
 pub(crate) fn ask(line: &mut Line, plan: &Plan) -> Result<Nested, CallError> {
     let Plan { name, stack, ruled, .. } = plan;
-    let request = Request::View { name: name.clone(), stack: stack.clone(), ruled: ruled.clone() };
+    let request = Request::View { name: name.clone(), stack: stack.clone(), ruled: Box::new(ruled.clone()) };
     Ok(line.call(&request, &[])?.0)
 }
 
