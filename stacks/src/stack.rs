@@ -109,6 +109,16 @@ pub struct InterfaceInfo {
     pub addresses: Vec<String>,
 }
 
+/// Where files about a network are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilePlace {
+    /// Below /proc/net, proc_net(5).
+    Proc,
+    /// Below /sys/class/net, sysfs(5).
+    Sys,
+}
+
 /// A protocol engine that makes sockets.
 pub trait Stack: std::fmt::Debug {
     /// Which kind it is.
@@ -125,6 +135,15 @@ pub trait Stack: std::fmt::Debug {
     /// # Errors
     /// Why they cannot be read.
     fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal>;
+
+    /// Opens a file about the network for reading.
+    ///
+    /// # Errors
+    /// The errno that the program shall see; EOPNOTSUPP if such files cannot be had.
+    fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        let _ = (place, path);
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// The network namespace behind the stack, if there is one.
     fn namespace(&self) -> Option<BorrowedFd<'_>>;

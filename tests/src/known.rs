@@ -2,6 +2,7 @@
 //!
 //! The conformance test checks the table itself: an entry that no longer describes what happens fails it.
 
+mod alone;
 pub mod smol;
 
 use crate::binaries::Linkage;
@@ -71,7 +72,10 @@ pub fn differences(subject: Subject) -> Vec<Difference> {
         Subject::Native => Vec::new(),
         Subject::View => [COMMON, KERNEL].concat(),
         Subject::Ruled => [COMMON, KERNEL, RULED].concat(),
-        Subject::Smol | Subject::RuledSmol => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
+        Subject::Alone => alone::DIFFERENCES.to_vec(),
+        Subject::Smol | Subject::Shimmed | Subject::RuledSmol => {
+            [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat()
+        }
     }
 }
 

@@ -13,8 +13,12 @@ pub enum Subject {
     Native,
     /// Under `viewnet run`, in a view whose kernel stack has only its own loopback.
     View,
-    /// The same with a smol stack.
+    /// The same with a smol stack, by traps alone.
     Smol,
+    /// The same with the preloaded library, as `viewnet run` has it.
+    Shimmed,
+    /// On a kernel stack by the preloaded library alone, without a supervisor.
+    Alone,
     /// As `View`, with a rule that no probe's destination matches: every destination is looked at.
     Ruled,
     /// The same with a smol stack.
@@ -30,6 +34,8 @@ impl fmt::Display for Subject {
             Self::Native => "native",
             Self::View => "view",
             Self::Smol => "smol view",
+            Self::Shimmed => "smol view with the library",
+            Self::Alone => "library alone",
             Self::Ruled => "view with rules",
             Self::RuledSmol => "smol view with rules",
         })
@@ -39,6 +45,10 @@ impl fmt::Display for Subject {
 /// Makes the namespace what every machine is today: loopback up, ping allowed to everybody.
 const SET_UP: &str = "ip link set lo up; echo 0 0 >/proc/sys/net/ipv4/ping_group_range; exec \"$@\"";
 
+/// The library serves a stack that is kept.
+const ALONE: &str = "viewnet stack up probe >&2 && viewnet run --preload-only --stack probe -- \"$@\"; \
+                     end=$?; viewnet stack down probe >&2; exit $end";
+
 impl Subject {
     /// `program args`, to be run by this subject.
     pub fn command(self, world: &World, user: User, program: &Path, args: &[&str]) -> Cmd {
@@ -46,7 +56,9 @@ impl Subject {
         let cmd = match self {
             Self::Native => world.cmd("unshare").args([flags, "--", "sh", "-euc", SET_UP, "sh"]),
             Self::View => world.run(["--stack", "kernel", "--"]),
-            Self::Smol => world.run(["--stack", "smol", "--"]),
+            Self::Smol => world.run(["--no-shim", "--stack", "smol", "--"]),
+            Self::Shimmed => world.run(["--stack", "smol", "--"]),
+            Self::Alone => world.cmd("sh").args(["-uc", ALONE, "sh"]),
             Self::Ruled => world.run(["--stack", "kernel", "--rule", RULE, "--"]),
             Self::RuledSmol => world.run(["--stack", "smol", "--rule", RULE, "--"]),
         };

@@ -53,15 +53,17 @@ macro_rules! probes {
         mod ruled { probes! { @on Ruled; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
         mod ruled_smol { probes! { @on RuledSmol; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
         mod smol { probes! { @on Smol; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
+        // Static programs, and i386's, load no library.
+        mod smol_shim { probes! { @loading Shimmed; c: $($name)*; rust: $($bin)*; } }
+        mod alone { probes! { @loading Alone; c: $($name)*; rust: $($bin)*; } }
+    };
+    (@loading $view:ident; c: $($name:ident)*; rust: $($bin:ident)*;) => {
+        use super::{Linkage, Subject, referee, referee_of_c, rust_probe};
+        probes! { @dynamic $view; c: $($name)*; rust: $($bin)*; }
     };
     (@on $view:ident; c: $($name:ident)*; i386: $($short:ident)*; rust: $($bin:ident)*;) => {
         use super::{Linkage, Subject, referee, referee_of_c, rust_probe};
-        mod dynamic {
-            $(#[test] fn $name() {
-                let name = stringify!($name);
-                super::referee_of_c(super::Subject::$view, name, super::Linkage::Dynamic);
-            })*
-        }
+        probes! { @dynamic $view; c: $($name)*; rust: $($bin)*; }
         mod fixed {
             $(#[test] fn $name() {
                 let name = stringify!($name);
@@ -72,6 +74,14 @@ macro_rules! probes {
             $(#[test] fn $short() {
                 let name = stringify!($short);
                 super::referee_of_c(super::Subject::$view, name, super::Linkage::Static32);
+            })*
+        }
+    };
+    (@dynamic $view:ident; c: $($name:ident)*; rust: $($bin:ident)*;) => {
+        mod dynamic {
+            $(#[test] fn $name() {
+                let name = stringify!($name);
+                super::referee_of_c(super::Subject::$view, name, super::Linkage::Dynamic);
             })*
         }
         mod rust {

@@ -28,6 +28,7 @@ fn differences() -> String {
         ("On a kernel stack", known(Subject::View)),
         ("On a kernel stack, in a view with rules: besides", RULED.to_vec()),
         ("On a smol stack", known(Subject::Smol)),
+        ("By the preloaded library alone", known(Subject::Alone)),
     ] {
         let _ = writeln!(page, "\n## {title}\n");
         page.push_str(

@@ -20,7 +20,7 @@ use stacks::remote::RemoteStack;
 use stacks::serve::{Server, Serving, StackId};
 use stacks::smol::call::{Answered, Caller as Who, Done, SocketCall, SocketHost, Ticket};
 use stacks::smol::relay::Relay;
-use stacks::stack::{SocketSpec, TYPE_MASK};
+use stacks::stack::{FilePlace, SocketSpec, TYPE_MASK};
 
 /// Most descriptors of joined stacks remembered; the oldest are forgotten first, and are the kernel's then.
 const MAX_INODES: usize = 1 << 16;
@@ -185,6 +185,24 @@ impl Hosts {
                 self.remember(&made, id);
                 Ok(made)
             }
+        }
+    }
+
+    /// What programs see of their sockets, of the host with that secret.
+    pub(crate) fn board(&mut self, secret: &str) -> Option<OwnedFd> {
+        let own = self.server.host().and_then(|host| host.board().ok());
+        let own = own.filter(|(own, _)| *own == secret).map(|(_, file)| file);
+        own.or_else(|| self.joined.values_mut().find_map(|joined| joined.relay.board(secret).ok()))
+    }
+
+    /// A file about a stack's network.
+    pub(crate) fn file(&mut self, stack: SmolId, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        match stack {
+            SmolId::Own(id) => {
+                let key = self.server.smol(id).ok_or(Errno::ENETDOWN)?;
+                self.server.host().ok_or(Errno::ENETDOWN)?.file(key, place, path)
+            }
+            SmolId::Joined(id) => self.joined.get_mut(&id).ok_or(Errno::ENETDOWN)?.relay.file(place, path),
         }
     }
 

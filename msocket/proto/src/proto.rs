@@ -26,6 +26,11 @@ pub const SOCK_NUMBER: i32 = 15;
 /// Instead of a socket's type: sets the default stack of a family. The value is View-OS's.
 pub const SOCK_DEFAULT: i32 = 0;
 
+/// The upper half of a first argument that a view's filter lets pass, on calls whose first argument is a
+/// descriptor. The kernel takes a descriptor as an int and does not see it, no compiler puts anything there, so it
+/// is how a library in the program says "this one is mine, let the kernel have it".
+pub const EXEMPT: u32 = 0x7669_6577;
+
 /// A request to a stack.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]

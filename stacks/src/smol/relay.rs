@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::call::{Answered, Caller, Done, SocketCall, SocketHost, Ticket};
 use super::host::{Host, StackKey};
 use super::pump::unix::errno;
-use crate::stack::SocketSpec;
+use crate::stack::{FilePlace, SocketSpec};
 
 /// Longest packet, in bytes: the longest message of a call and room for what is beside it.
 const MAX_PACKET: usize = 384 << 10;
@@ -40,6 +40,10 @@ enum Ask {
     Socket { ticket: Ticket, spec: SocketSpec, caller: Caller },
     /// A call on the socket whose descriptor comes along.
     Call { ticket: Ticket, caller: Caller, call: SocketCall },
+    /// What programs see of their sockets, if that is the secret in their names. Answered with the descriptor.
+    Board { ticket: Ticket, secret: String },
+    /// A file about the stack's network. Answered with the descriptor.
+    File { ticket: Ticket, place: FilePlace, path: String },
     /// A parked call was interrupted.
     Cancel { ticket: Ticket },
     /// An answer could not be delivered; its descriptor comes along, if it had one.
@@ -147,10 +151,30 @@ impl Relay {
     /// # Errors
     /// The errno that the program shall see; ENETDOWN when the host has gone.
     pub fn socket(&mut self, spec: SocketSpec, caller: &Caller) -> Result<OwnedFd, Errno> {
+        self.ask_for(|ticket| Ask::Socket { ticket, spec, caller: *caller })
+    }
+
+    /// What programs see of their sockets there, as [`Host::board`].
+    ///
+    /// # Errors
+    /// ENOENT if that is not the secret in their names; EPERM if the stack is not its user's own.
+    pub fn board(&mut self, secret: &str) -> Result<OwnedFd, Errno> {
+        self.ask_for(|ticket| Ask::Board { ticket, secret: secret.to_owned() })
+    }
+
+    /// A file about the network there, as [`Host::file`].
+    ///
+    /// # Errors
+    /// The errno that the program shall see; ENETDOWN when the host has gone.
+    pub fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        self.ask_for(|ticket| Ask::File { ticket, place, path: path.to_owned() })
+    }
+
+    /// Asks for a descriptor.
+    fn ask_for(&mut self, ask: impl FnOnce(Ticket) -> Ask) -> Result<OwnedFd, Errno> {
         self.own += 1;
         let ticket = Ticket(self.own);
-        let ask = Ask::Socket { ticket, spec, caller: *caller };
-        match self.ask(&ask, None, ticket)? {
+        match self.ask(&ask(ticket), None, ticket)? {
             Some((Ok(_), Some(fd))) => Ok(fd),
             Some((Err(errno), _)) => Err(errno),
             _ => Err(Errno::ENETDOWN),
@@ -319,12 +343,16 @@ impl Door {
                     true if spec.needs_rights() && !caller.rights => Err(Errno::EPERM),
                     true => host.socket(self.stack, spec, &caller),
                 };
-                let (result, fd) = match made {
-                    Ok(fd) => (Ok(Done::Value(0)), Some(fd)),
-                    Err(errno) => (Err(errno), None),
-                };
-                self.tell(ticket, (result, fd))
+                self.give(ticket, made)
             }
+            Ask::Board { ticket, secret } => {
+                // It shows the sockets of all stacks of this host.
+                let board = if self.owner { host.board() } else { Err(Errno::EPERM) };
+                let board =
+                    board.and_then(|(own, file)| (own == secret).then_some(file).ok_or(Errno::ENOENT));
+                self.give(ticket, board)
+            }
+            Ask::File { ticket, place, path } => self.give(ticket, host.file(self.stack, place, &path)),
             Ask::Call { ticket, caller, call } => {
                 let Some(file) = fd else { return false };
                 let caller = self.judged(caller);
@@ -346,6 +374,14 @@ impl Door {
 
     fn judged(&self, caller: Caller) -> Caller {
         Caller { uid: self.uid, rights: caller.rights && self.owner, ..caller }
+    }
+
+    /// Answers with a descriptor.
+    fn give(&self, ticket: Ticket, made: Result<OwnedFd, Errno>) -> bool {
+        match made {
+            Ok(fd) => self.tell(ticket, (Ok(Done::Value(0)), Some(fd))),
+            Err(errno) => self.tell(ticket, (Err(errno), None)),
+        }
     }
 
     fn tell(&self, ticket: Ticket, (result, fd): Answered) -> bool {

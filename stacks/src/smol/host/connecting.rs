@@ -117,9 +117,9 @@ fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Share
     let made = unix::program_end(socket.kind, unix::is_nonblocking(old))
         .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
     let (inode, fresh) = made.inspect_err(|_| {
-        shared.places.remove(&token);
+        shared.vacate(token);
     })?;
-    shared.places.remove(&socket.token);
+    shared.vacate(socket.token);
     shared.inodes.remove(&socket.inode);
     shared.inodes.insert(inode, (key, socket.id));
     (socket.token, socket.inode, socket.address) = (token, inode, None);

@@ -25,6 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use msocket_proto::board::SECRET;
 use msocket_proto::line::Refusal;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -33,10 +34,11 @@ use super::call::{Answered, Caller, SocketCall, SocketHost, Ticket};
 use super::engine::SocketId;
 use super::port::cable::Cables;
 use super::port::{BUFFER_LEN, Plugs};
+use super::pump::board::Board;
 use super::pump::{Place, Shared, unix};
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
-use crate::stack::{InterfaceInfo, SocketSpec};
+use crate::stack::{FilePlace, InterfaceInfo, SocketSpec};
 use attempt::would_block;
 use hosted::Hosted;
 use parked::{Parked, Parking};
@@ -95,8 +97,10 @@ impl Host {
     /// # Errors
     /// Those of epoll_create1(2), of sockets, and of making a file in the folder.
     pub fn new(folder: &Path) -> Result<Self, Errno> {
-        let secret =
-            random()?.iter().take(16).fold("vnet-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+        let secret = random()?
+            .iter()
+            .take(SECRET / 2)
+            .fold("vnet-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
         let folder = unix::folder(folder)?;
         let shared = Shared {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -106,6 +110,7 @@ impl Host {
             scratch: vec![0; SCRATCH],
             frame: vec![0; BUFFER_LEN],
             next: 0,
+            board: Board::new()?,
             places: Default::default(),
             inodes: Default::default(),
             orphaned: VecDeque::new(),
@@ -136,6 +141,28 @@ impl Host {
         self.stacks.insert(key, hosted);
         self.run(key, now(), &[]);
         Ok(key)
+    }
+
+    /// What programs see of their sockets ([`msocket_proto::board`]), and the secret in the names of those.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn board(&self) -> Result<(&str, OwnedFd), Errno> {
+        let file = rustix::io::fcntl_dupfd_cloexec(self.shared.board.file(), 0).map_err(unix::errno)?;
+        Ok((self.shared.secret.trim_start_matches("vnet-"), file))
+    }
+
+    /// A file about a stack's network.
+    ///
+    /// # Errors
+    /// The errno that the program shall see; EOPNOTSUPP if it cannot be had.
+    pub fn file(&mut self, key: StackKey, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        if place != FilePlace::Proc {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let now = now();
+        let text = self.guarded(key, |hosted, _| hosted.parts().0.proc_file(now, path));
+        unix::text_file(&text.unwrap_or(Err(Errno::ENETDOWN))?)
     }
 
     /// Forgets a stack; its programs' sockets break.
@@ -177,6 +204,7 @@ impl Host {
     pub fn socket(&mut self, key: StackKey, spec: SocketSpec, caller: &Caller) -> Result<OwnedFd, Errno> {
         let now = now();
         let made = self.guarded(key, |hosted, shared| hosted.socket(now, spec, caller, shared));
+        self.catch_up(key, now, &[]);
         made.unwrap_or(Err(Errno::ENETDOWN))
     }
 
@@ -282,6 +310,13 @@ impl Host {
         }
     }
 
+    /// [`Self::run`], if something has happened of which no event will tell.
+    fn catch_up(&mut self, key: StackKey, now: Instant, ids: &[SocketId]) {
+        if self.stacks.get(&key).is_some_and(Hosted::has_untold) {
+            self.run(key, now, ids);
+        }
+    }
+
     /// Does something with a stack; a panic fails the stack and nothing else. `None`: it has failed.
     fn guarded<T>(&mut self, key: StackKey, act: impl FnOnce(&mut Hosted, &mut Shared) -> T) -> Option<T> {
         let hosted = self.stacks.get_mut(&key).filter(|hosted| hosted.failure().is_none())?;
@@ -382,6 +417,9 @@ impl Host {
         {
             return Some(answered);
         }
+        // What was sent natively before comes first, with all that comes of it at once.
+        let _ = self.guarded(key, |hosted, shared| hosted.catch_up(now, id, shared));
+        self.catch_up(key, now, &[id]);
         let answered = match self.attempt(now, &mut parked) {
             None => Some((Err(Errno::ENETDOWN), None)),
             Some(Some(answered)) => Some(answered),
@@ -392,6 +430,8 @@ impl Host {
         };
         if sends || answered.is_none() {
             self.run(key, now, &[id]);
+        } else {
+            self.catch_up(key, now, &[]);
         }
         // What waited for nothing but our own work is done already.
         answered.or_else(|| self.parking.take_done(ticket))

@@ -228,3 +228,18 @@ fn a_call_with_a_limit_of_time_is_not_made_anew() {
     world.call(&client, SocketCall::LocalName).unwrap();
     interrupt(&mut world);
 }
+
+#[test]
+fn what_was_sent_before_a_call_arrives_though_no_event_tells_of_it() {
+    let mut world = World::new();
+    let key = world.stack(&[]);
+    let [server, client] = [(); 2].map(|()| world.host.socket(key, UDP, &NOBODY).unwrap());
+    world.call(&server, SocketCall::Bind { address: localhost(5300) }).unwrap();
+    world.call(&client, SocketCall::Connect { address: localhost(5300) }).unwrap();
+    world.turns();
+    rustix::net::send(&client, b"x", rustix::net::SendFlags::empty()).unwrap();
+    world.call(&client, SocketCall::LocalName).unwrap();
+    let mut byte = [0];
+    let received = rustix::net::recv(&server, &mut byte[..], rustix::net::RecvFlags::DONTWAIT);
+    assert_eq!(received.map(|(length, _)| length), Ok(1));
+}
