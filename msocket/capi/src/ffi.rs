@@ -10,6 +10,18 @@ use nix::errno::Errno;
 
 use crate::boundary::boundary;
 
+/// The library's constructor. Now, as dlsym(3) takes a lock, and later may be a signal handler or a child between fork
+/// and exec.
+extern "C" fn set_up() {
+    for next in interpose::hooks::all() {
+        next.find();
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static SET_UP: extern "C" fn() = set_up;
+
 /// Of socket.h's types none: msocket() sets a default.
 const SOCK_DEFAULT: c_int = 0;
 
