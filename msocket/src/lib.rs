@@ -94,6 +94,26 @@ pub fn msocket(path: Option<&Path>, domain: i32, kind: i32, protocol: i32) -> Re
     }
 }
 
+/// As [`msocket`], for programs that have a library before libc's calls, as those that are linked with libmsocket: it
+/// makes the calls on sockets of a stack in a library, so that they need no supervisor that serves such stacks.
+///
+/// # Errors
+/// As [`msocket`], but for EOPNOTSUPP.
+pub fn msocket_interposed(
+    path: Option<&Path>,
+    domain: i32,
+    kind: i32,
+    protocol: i32,
+) -> Result<OwnedFd, Errno> {
+    match (msocket(path, domain, kind, protocol), path) {
+        // Whoever may use its path may do so here, too.
+        (Err(Errno::EOPNOTSUPP), Some(name)) => {
+            client::socket(&places::path(name)?, domain, kind, protocol)
+        }
+        (made, _) => made,
+    }
+}
+
 /// Makes the stack at `path` the default of a family, or with PF_UNSPEC of every family that it has: for this
 /// process, and for those that it starts from now on. Inside a view, socket(2) follows it, too. Without a path
 /// nothing changes.

@@ -73,6 +73,9 @@ pub fn differences(subject: Subject) -> Vec<Difference> {
         Subject::View => [COMMON, KERNEL].concat(),
         Subject::Ruled => [COMMON, KERNEL, RULED].concat(),
         Subject::Alone => alone::DIFFERENCES.to_vec(),
+        Subject::AloneSmol => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
+        Subject::Linked => Vec::new(),
+        Subject::LinkedSmol => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
         Subject::Smol | Subject::Shimmed | Subject::RuledSmol => {
             [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat()
         }

@@ -37,7 +37,7 @@ unsafe extern "C" fn msocket(path: *const c_char, domain: c_int, kind: c_int, pr
         if kind == SOCK_DEFAULT {
             return client::set_default(path, domain).map(|()| 0);
         }
-        client::msocket(path, domain, kind, protocol).map(IntoRawFd::into_raw_fd)
+        client::msocket_interposed(path, domain, kind, protocol).map(IntoRawFd::into_raw_fd)
     })
 }
 
