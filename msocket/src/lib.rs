@@ -107,9 +107,7 @@ pub fn msocket_interposed(
 ) -> Result<OwnedFd, Errno> {
     match (msocket(path, domain, kind, protocol), path) {
         // Whoever may use its path may do so here, too.
-        (Err(Errno::EOPNOTSUPP), Some(name)) => {
-            client::socket(&places::path(name)?, domain, kind, protocol)
-        }
+        (Err(Errno::EOPNOTSUPP), Some(name)) => client::socket(&places::path(name)?, domain, kind, protocol),
         (made, _) => made,
     }
 }

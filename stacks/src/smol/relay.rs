@@ -441,3 +441,6 @@ impl AsFd for Door {
         self.socket.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;
