@@ -76,7 +76,7 @@ pub fn msocket(path: Option<&Path>, domain: i32, kind: i32, protocol: i32) -> Re
         return Err(Errno::EINVAL);
     }
     match path {
-        None => match default::of(domain) {
+        None => match default::of(domain).filter(|_| !is_of_the_machine(domain, protocol)) {
             Some(path) => client::socket(&path, domain, kind, protocol).map_err(|errno| match errno {
                 Errno::ENOENT => Errno::ENETDOWN,
                 other => other,
@@ -92,6 +92,13 @@ pub fn msocket(path: Option<&Path>, domain: i32, kind: i32, protocol: i32) -> Re
             }
         }
     }
+}
+
+/// Netlink protocols about the machine, not a network: SELINUX, AUDIT, CONNECTOR, KOBJECT_UEVENT.
+fn is_of_the_machine(domain: i32, protocol: i32) -> bool {
+    let host =
+        [libc::NETLINK_SELINUX, libc::NETLINK_AUDIT, libc::NETLINK_CONNECTOR, libc::NETLINK_KOBJECT_UEVENT];
+    domain == libc::AF_NETLINK && host.contains(&protocol)
 }
 
 /// As [`msocket`], for programs that have a library before libc's calls, as those that are linked with libmsocket: it

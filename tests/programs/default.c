@@ -1,10 +1,13 @@
-/* What makes a probe one that has its sockets from msocket(): its default stack, from the environment, and socket()
- * with it. Linked with --wrap=socket. */
+/* What makes a probe one that has its sockets from msocket(): its default stack, from the environment, and what its
+ * socket() and if_nametoindex() are, which -D calls so. libc's know of no default. */
 #include <msocket.h>
+#include <net/if.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
-
-int __wrap_socket(int domain, int type, int protocol);
+#include <unistd.h>
+#undef socket
 
 __attribute__((constructor)) static void set_default(void)
 {
@@ -15,7 +18,23 @@ __attribute__((constructor)) static void set_default(void)
 	unsetenv("PROBE_STACK");
 }
 
-int __wrap_socket(int domain, int type, int protocol)
+int default_socket(int domain, int type, int protocol)
 {
+	int socket(int, int, int);
+
+	/* No socket has this type, and msocket() has another meaning for it. */
+	if (type == SOCK_DEFAULT)
+		return socket(domain, type, protocol);
 	return msocket(NULL, domain, type, protocol);
+}
+
+unsigned default_if_nametoindex(const char *name)
+{
+	struct ifreq request = { 0 };
+	int fd = default_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), done;
+
+	strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+	done = ioctl(fd, SIOCGIFINDEX, &request);
+	close(fd);
+	return done < 0 ? 0 : request.ifr_ifindex;
 }

@@ -32,8 +32,15 @@ impl Linkage {
             Self::Dynamic => &[],
             Self::Static => &["-static"],
             Self::Static32 => &["-m32", "-static"],
-            Self::Msocket => &["-Wl,--wrap=socket", "-Wl,--gc-sections"],
-            Self::StaticMsocket => &["-static", "-Wl,--wrap=socket", "-Wl,--gc-sections"],
+            Self::Msocket => {
+                &["-Dsocket=default_socket", "-Dif_nametoindex=default_if_nametoindex", "-Wl,--gc-sections"]
+            }
+            Self::StaticMsocket => &[
+                "-static",
+                "-Dsocket=default_socket",
+                "-Dif_nametoindex=default_if_nametoindex",
+                "-Wl,--gc-sections",
+            ],
         }
     }
 }

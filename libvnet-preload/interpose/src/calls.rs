@@ -469,6 +469,29 @@ pub(crate) fn set_option(fd: i32, level: i32, name: i32, value: &Data) -> Answer
     }
 }
 
+/// mmap(2): of a packet socket's ring. `Original`: it is of something else.
+pub(crate) fn map(fd: i32, wanted: &Data, (prot, flags): (i32, i32), offset: u64) -> Answer {
+    const KINDS: i32 = 0xf | libc::MAP_ANONYMOUS;
+    let shared = fd >= 0 && flags & KINDS == libc::MAP_SHARED && prot & libc::PROT_READ != 0;
+    let Some(key) = shared.then(|| host_of(fd)).flatten() else { return Answer::Original };
+    let length = wanted.length as u64;
+    let head = |head: &mut Head| {
+        head.number(length).number(offset);
+    };
+    let came = match ask(key, fd, Call::Map, head, &mut []) {
+        Ok(came) => came,
+        Err(errno) => return Answer::Fail(errno),
+    };
+    if came.told != Told::Mapping {
+        return came.value();
+    }
+    match came.finish() {
+        Ok(Some(ring)) => line::map(ring, wanted, prot, flags),
+        Ok(None) => Answer::Fail(libc::EMFILE),
+        Err(errno) => Answer::Fail(errno),
+    }
+}
+
 /// sendto(2)
 pub(crate) fn send(fd: i32, data: &Data, flags: i32, to: Option<Data>) -> Answer {
     let Some(key) = host_of(fd) else { return Answer::Original };

@@ -248,7 +248,26 @@ fn accepted(
     act(calls::accept(fd, &room, flags), || fail(libc::ENOSYS), original)
 }
 
+/// mmap(2), in which libc does nothing of its own: to look for its function could need memory.
+fn mapped(wanted: &Data, prot: c_int, flags: c_int, fd: c_int, offset: libc::off_t) -> ssize_t {
+    let args =
+        [wanted.base as usize, wanted.length, prot as usize, flags as usize, fd as usize, offset as usize];
+    act(calls::map(fd, wanted, (prot, flags), offset as u64), || fail(libc::ENOSYS), &|| {
+        plain(libc::SYS_mmap, args)
+    })
+}
+
 hooks! {
+    mmap(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: libc::off_t) -> ssize_t {
+        |_original, at, length, prot, flags, fd, offset| {
+            mapped(&Data { base: at, length }, prot, flags, fd, offset)
+        }
+    }
+    mmap64(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: libc::off_t) -> ssize_t {
+        |_original, at, length, prot, flags, fd, offset| {
+            mapped(&Data { base: at, length }, prot, flags, fd, offset)
+        }
+    }
     bind(fd: c_int, to: *const sockaddr, length: socklen_t) -> c_int, or (plain(libc::SYS_bind, [fd as usize, to as usize, length as usize, 0, 0, 0])) {
         |original, fd, to, length| act(calls::bind(fd, address(to, length)), || fail(libc::ENOSYS), original)
     }

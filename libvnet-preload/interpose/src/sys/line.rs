@@ -3,7 +3,8 @@
 use std::ffi::c_int;
 use std::mem::zeroed;
 
-use super::{Buffer, close, exempt, syscall, told};
+use super::{Buffer, Data, close, exempt, syscall, told};
+use crate::ops::Answer;
 
 /// From where on lines have their numbers, if there are so many: a program expects the lowest for its own.
 const HIGH: usize = 512;
@@ -126,4 +127,13 @@ pub(crate) fn raise_pipe() {
         let tid = syscall(libc::SYS_gettid, [0; 6]);
         syscall(libc::SYS_tgkill, [pid as usize, tid as usize, libc::SIGPIPE as usize, 0, 0, 0]);
     }
+}
+
+/// Maps a descriptor of ours where and as the program wants, and closes it.
+pub(crate) fn map(fd: c_int, wanted: &Data, prot: c_int, flags: c_int) -> Answer {
+    let args = [wanted.base as usize, wanted.length, prot as usize, flags as usize, fd as usize, 0];
+    // SAFETY: what mmap(2) replaces there is the program's own wish.
+    let mapped = told(unsafe { syscall(libc::SYS_mmap, args) });
+    close(fd);
+    mapped.map_or_else(Answer::Fail, Answer::Value)
 }
