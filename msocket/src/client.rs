@@ -28,6 +28,9 @@ const HIGH: i32 = 512;
 const MAX_KEPT: usize = 16;
 /// How long a stack's server may take to answer before it counts as gone.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a server is knocked at that has no place left, and how long one waits in between: 2 s in all.
+const LOOKS: usize = 1000;
+const GAP: Duration = Duration::from_millis(2);
 /// What we are called among the users of a stack.
 const NAME: &str = "msocket";
 
@@ -63,12 +66,7 @@ impl Joined {
 
     /// Joins the stack at `path`; if it is one in a library, also the way to its host.
     fn to(path: &Path) -> Result<(Self, Option<OwnedFd>), Errno> {
-        let line = Line::connect(path).map_err(|error| match places::errno(error) {
-            // A path whose server has died is no stack either; nor is a file of another kind.
-            Errno::ECONNREFUSED | Errno::ENOTDIR | Errno::EPROTOTYPE => Errno::ENOENT,
-            errno => errno,
-        })?;
-        let mut line = raised(line);
+        let mut line = raised(dial(path)?);
         line.stream().set_read_timeout(Some(PATIENCE)).map_err(places::errno)?;
         let request = Request::Join { view: NAME.into(), pid: std::process::id() as i32, rules: Vec::new() };
         let (joined, mut fds) = line.call::<_, proto::Joined>(&request, &[]).map_err(errno)?;
@@ -93,6 +91,20 @@ fn inherited(made: OwnedFd, kind: i32) -> Result<OwnedFd, Errno> {
             .map_err(|e| Errno::from_raw(e.raw_os_error()))?;
     }
     Ok(made)
+}
+
+/// Connects to a stack's path; waits for a server that has too many to let in.
+fn dial(path: &Path) -> Result<Line, Errno> {
+    let mut looks = 0..LOOKS;
+    loop {
+        match Line::connect(path).map_err(places::errno) {
+            Ok(line) => return Ok(line),
+            Err(Errno::EAGAIN) if looks.next().is_some() => std::thread::sleep(GAP),
+            // A path whose server has died is no stack either; nor is a file of another kind.
+            Err(Errno::ECONNREFUSED | Errno::ENOTDIR | Errno::EPROTOTYPE) => return Err(Errno::ENOENT),
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// The line under a number above those that a program expects for its own descriptors, if there are so many.

@@ -17,8 +17,8 @@ use crate::sys::{self, line};
 
 /// Most lines that are kept: of a program whose threads wait, most wait on few sockets. Others are made for a call.
 const MAX_KEPT: usize = 16;
-/// How long a host may take to say something, in seconds, before it counts as gone.
-const PATIENCE: i64 = 2;
+/// How long a host may take to say something, in seconds, before it counts as gone. Nobody waits for it but the caller.
+const PATIENCE: i64 = 10;
 /// States of a place: nobody's; with a line that is free; somebody is at it. The process is in the upper half.
 const FREE: u64 = 1;
 const TAKEN: u64 = 2;
@@ -91,7 +91,7 @@ impl Line {
         for (bytes, word) in secret.chunks_exact_mut(8).zip(key) {
             bytes.copy_from_slice(&word.to_ne_bytes());
         }
-        let made = line::connect(&[&[0], PREFIX, &secret]).map_err(|errno| match errno {
+        let made = line::connect(&[&[0], PREFIX, &secret], PATIENCE).map_err(|errno| match errno {
             libc::ECONNREFUSED | libc::ENOENT => libc::ENETDOWN,
             libc::EAGAIN => libc::ENOBUFS,
             errno => errno,

@@ -11,19 +11,26 @@ const HIGH: usize = 512;
 /// What a line holds towards its host, in bytes: the longest packet. The kernel bounds it (net.core.wmem_max).
 const ROOM: c_int = 768 << 10;
 
-/// A connection to that name of AF_UNIX, close-on-exec.
-pub(crate) fn connect(name: &[&[u8]]) -> Result<c_int, i32> {
+/// A connection to that name of AF_UNIX, close-on-exec. EAGAIN: so many seconds were not enough to be let in.
+pub(crate) fn connect(name: &[&[u8]], patience: i64) -> Result<c_int, i32> {
     let mut address = Buffer::new();
     let length = address.set(name).ok_or(libc::EINVAL)?;
-    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
     let made = unsafe { syscall(libc::SYS_socket, [libc::AF_UNIX as usize, kind as usize, 0, 0, 0, 0]) };
     let low = told(made)? as c_int;
+    set(low, libc::SO_SNDTIMEO, &limit(patience));
     let args = [exempt(low), address.at(), length, 0, 0, 0];
-    // SAFETY: a pointer of ours.
-    if let Err(errno) = told(unsafe { syscall(libc::SYS_connect, args) }) {
-        close(low);
-        return Err(errno);
+    loop {
+        // SAFETY: a pointer of ours.
+        match told(unsafe { syscall(libc::SYS_connect, args) }) {
+            Ok(_) => break,
+            Err(libc::EINTR) => {}
+            Err(errno) => {
+                close(low);
+                return Err(errno);
+            }
+        }
     }
     // SAFETY: no pointers.
     let high =
@@ -35,8 +42,6 @@ pub(crate) fn connect(name: &[&[u8]]) -> Result<c_int, i32> {
         }
         Err(_) => low,
     };
-    // SAFETY: no pointers; its one status flag goes.
-    unsafe { syscall(libc::SYS_fcntl, [line as usize, libc::F_SETFL as usize, 0, 0, 0, 0]) };
     set(line, libc::SO_SNDBUF, &ROOM.to_ne_bytes());
     Ok(line)
 }
@@ -50,9 +55,14 @@ fn set(line: c_int, option: c_int, value: &[u8]) {
 
 /// How long the line waits for a packet, in seconds; 0: for ever.
 pub(crate) fn set_patience(line: c_int, seconds: i64) {
+    set(line, libc::SO_RCVTIMEO, &limit(seconds));
+}
+
+/// `struct timeval`
+fn limit(seconds: i64) -> [u8; 16] {
     let mut value = [0; 16];
     value[..8].copy_from_slice(&seconds.to_ne_bytes());
-    set(line, libc::SO_RCVTIMEO, &value);
+    value
 }
 
 /// Whether the socket's calls of that option, SO_RCVTIMEO or SO_SNDTIMEO, have a limit of time.
