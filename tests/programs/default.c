@@ -1,5 +1,6 @@
 /* What makes a probe one that has its sockets from msocket(): its default stack, from the environment, and what its
- * socket() and if_nametoindex() are, which -D calls so. libc's know of no default. */
+ * socket(), if_nametoindex() and if_indextoname() are, which -D calls so. libc's know of no default. */
+#include <errno.h>
 #include <msocket.h>
 #include <net/if.h>
 #include <stdlib.h>
@@ -35,6 +36,22 @@ unsigned default_if_nametoindex(const char *name)
 
 	strncpy(request.ifr_name, name, IFNAMSIZ - 1);
 	done = ioctl(fd, SIOCGIFINDEX, &request);
+	int error = errno;
 	close(fd);
+	errno = error;
 	return done < 0 ? 0 : request.ifr_ifindex;
+}
+
+char *default_if_indextoname(unsigned index, char name[IF_NAMESIZE])
+{
+	struct ifreq request = { .ifr_ifindex = index };
+	int fd = default_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), done;
+
+	done = ioctl(fd, SIOCGIFNAME, &request);
+	if (done < 0 && errno == ENODEV)
+		errno = ENXIO;
+	int error = errno;
+	close(fd);
+	errno = error;
+	return done < 0 ? NULL : strcpy(name, request.ifr_name);
 }

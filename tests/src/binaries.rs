@@ -32,13 +32,17 @@ impl Linkage {
             Self::Dynamic => &[],
             Self::Static => &["-static"],
             Self::Static32 => &["-m32", "-static"],
-            Self::Msocket => {
-                &["-Dsocket=default_socket", "-Dif_nametoindex=default_if_nametoindex", "-Wl,--gc-sections"]
-            }
+            Self::Msocket => &[
+                "-Dsocket=default_socket",
+                "-Dif_nametoindex=default_if_nametoindex",
+                "-Dif_indextoname=default_if_indextoname",
+                "-Wl,--gc-sections",
+            ],
             Self::StaticMsocket => &[
                 "-static",
                 "-Dsocket=default_socket",
                 "-Dif_nametoindex=default_if_nametoindex",
+                "-Dif_indextoname=default_if_indextoname",
                 "-Wl,--gc-sections",
             ],
         }
