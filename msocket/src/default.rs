@@ -55,3 +55,13 @@ pub(crate) fn set(path: &Path, family: i32) -> Result<(), Errno> {
     places::leave(defaults.iter().map(|(family, path)| (*family, path.as_path())));
     Ok(())
 }
+
+/// The supervisor keeps the default of a family from now on, or with PF_UNSPEC of all.
+pub(crate) fn forget(family: i32) {
+    if let Ok(mut defaults) = DEFAULTS.write()
+        && !defaults.is_empty()
+    {
+        defaults.retain(|known, _| family != libc::PF_UNSPEC && *known != family);
+        places::leave(defaults.iter().map(|(family, path)| (*family, path.as_path())));
+    }
+}

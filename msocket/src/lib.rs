@@ -94,6 +94,18 @@ pub fn msocket(path: Option<&Path>, domain: i32, kind: i32, protocol: i32) -> Re
     }
 }
 
+/// As [`set_default`], for such programs: in a view whose socket(2) cannot follow it, a stack in a library is the
+/// default of [`msocket`] alone.
+///
+/// # Errors
+/// As [`msocket`], but for EOPNOTSUPP.
+pub fn set_default_interposed(path: Option<&Path>, domain: i32) -> Result<(), Errno> {
+    match (set_default(path, domain), path) {
+        (Err(Errno::EOPNOTSUPP), Some(name)) => default::set(&places::path(name)?, domain),
+        (set, _) => set,
+    }
+}
+
 /// Netlink protocols about the machine, not a network: SELINUX, AUDIT, CONNECTOR, KOBJECT_UEVENT.
 fn is_of_the_machine(domain: i32, protocol: i32) -> bool {
     let host =
@@ -129,7 +141,10 @@ pub fn set_default(path: Option<&Path>, domain: i32) -> Result<(), Errno> {
     let Some(name) = path else { return Ok(()) };
     let path = places::path(name)?;
     match in_view(name, &path, domain, proto::SOCK_DEFAULT, 0)? {
-        Some(_) => Ok(()),
+        Some(_) => {
+            default::forget(domain);
+            Ok(())
+        }
         None => {
             // Better said now than by each socket.
             client::Way::to(&path)?;

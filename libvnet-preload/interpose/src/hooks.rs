@@ -16,7 +16,7 @@ use msocket_proto::board::Address;
 
 use crate::ops::Answer;
 use crate::sys::{Data, Message, Room, Which, can_read, exempt, fail, is_nonblocking, syscall, told};
-use crate::{calls, ioctl, many, ops};
+use crate::{calls, ioctl, many, messages, ops};
 
 // A static program of some libcs has none, and needs none.
 #[cfg(target_arch = "x86_64")]
@@ -215,10 +215,10 @@ fn received(
 ) -> ssize_t {
     let (data, room) = (Data { base, length }, Room { address: from.cast(), length: room });
     if from.is_null() {
-        return act(calls::receive(fd, &data, flags, &room), || fail(libc::ENOSYS), original);
+        return act(messages::receive(fd, &data, flags, &room), || fail(libc::ENOSYS), original);
     }
     let answer = ops::receive(fd, &data, flags, &room);
-    act(answer.or(|| calls::receive(fd, &data, flags, &room)), || fail(libc::ENOSYS), original)
+    act(answer.or(|| messages::receive(fd, &data, flags, &room)), || fail(libc::ENOSYS), original)
 }
 
 /// sendto(2), likewise.
@@ -231,7 +231,7 @@ fn sent(
     let answer =
         if to.is_null() { Answer::Original } else { ops::send(fd, &data, flags, address_at(to, room)) };
     let to = (!to.is_null()).then(|| address(to, room));
-    act(answer.or(|| calls::send(fd, &data, flags, to)), || fail(libc::ENOSYS), original)
+    act(answer.or(|| messages::send(fd, &data, flags, to)), || fail(libc::ENOSYS), original)
 }
 
 fn address(address: *const sockaddr, length: socklen_t) -> Data {
@@ -324,13 +324,13 @@ hooks! {
         }
     }
     recv(fd: c_int, data: *mut c_void, length: size_t, flags: c_int) -> ssize_t, or (plain(libc::SYS_recvfrom, [fd as usize, data as usize, length as usize, flags as usize, 0, 0])) {
-        |original, fd, data, length, flags| match flags & calls::RECEIVE_FLAGS {
+        |original, fd, data, length, flags| match flags & messages::RECEIVE_FLAGS {
             0 => original(),
             _ => received(original, (fd, data, length, flags), (null_mut(), null_mut())),
         }
     }
     __recv_chk(fd: c_int, data: *mut c_void, length: size_t, size: size_t, flags: c_int) -> ssize_t {
-        |original, fd, data, length, size, flags| match flags & calls::RECEIVE_FLAGS {
+        |original, fd, data, length, size, flags| match flags & messages::RECEIVE_FLAGS {
             0 => original(),
             _ if length > size => original(),
             _ => received(original, (fd, data, length, flags), (null_mut(), null_mut())),
@@ -339,7 +339,7 @@ hooks! {
     recvfrom(fd: c_int, data: *mut c_void, length: size_t, flags: c_int, from: *mut sockaddr,
              room: *mut socklen_t) -> ssize_t, or (plain(libc::SYS_recvfrom, [fd as usize, data as usize, length as usize, flags as usize, from as usize, room as usize])) {
         |original, fd, data, length, flags, from, room| {
-            if from.is_null() && flags & calls::RECEIVE_FLAGS == 0 {
+            if from.is_null() && flags & messages::RECEIVE_FLAGS == 0 {
                 return original();
             }
             received(original, (fd, data, length, flags), (from, room))
@@ -348,14 +348,14 @@ hooks! {
     __recvfrom_chk(fd: c_int, data: *mut c_void, length: size_t, size: size_t, flags: c_int,
                    from: *mut sockaddr, room: *mut socklen_t) -> ssize_t {
         |original, fd, data, length, size, flags, from, room| {
-            if length > size || from.is_null() && flags & calls::RECEIVE_FLAGS == 0 {
+            if length > size || from.is_null() && flags & messages::RECEIVE_FLAGS == 0 {
                 return original();
             }
             received(original, (fd, data, length, flags), (from, room))
         }
     }
     send(fd: c_int, data: *const c_void, length: size_t, flags: c_int) -> ssize_t, or (plain(libc::SYS_sendto, [fd as usize, data as usize, length as usize, flags as usize, 0, 0])) {
-        |original, fd, data, length, flags| match flags & calls::SEND_FLAGS {
+        |original, fd, data, length, flags| match flags & messages::SEND_FLAGS {
             0 => original(),
             _ => sent(original, (fd, data, length, flags), (std::ptr::null(), 0)),
         }
@@ -363,7 +363,7 @@ hooks! {
     sendto(fd: c_int, data: *const c_void, length: size_t, flags: c_int, to: *const sockaddr,
            room: socklen_t) -> ssize_t, or (plain(libc::SYS_sendto, [fd as usize, data as usize, length as usize, flags as usize, to as usize, room as usize])) {
         |original, fd, data, length, flags, to, room| {
-            if to.is_null() && flags & calls::SEND_FLAGS == 0 {
+            if to.is_null() && flags & messages::SEND_FLAGS == 0 {
                 return original();
             }
             sent(original, (fd, data, length, flags), (to, room))
@@ -373,14 +373,14 @@ hooks! {
         |original, fd, message, flags| {
             let args = [message as usize, flags as u32 as usize, 0, 0, 0];
             let message = Message(message);
-            let answer = ops::message(fd, &message, flags).or(|| calls::send_message(fd, &message, flags));
+            let answer = ops::message(fd, &message, flags).or(|| messages::send_message(fd, &message, flags));
             act(answer, || native(libc::SYS_sendmsg, fd, args), original)
         }
     }
     recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t, or (plain(libc::SYS_recvmsg, [fd as usize, message as usize, flags as usize, 0, 0, 0])) {
         |original, fd, message, flags| {
             let given = Message(message);
-            let answer = ops::message(fd, &given, flags).or(|| calls::receive_message(fd, &given, flags));
+            let answer = ops::message(fd, &given, flags).or(|| messages::receive_message(fd, &given, flags));
             act(answer, || receive_natively(fd, message, flags, original), original)
         }
     }

@@ -21,5 +21,6 @@ pub mod hooks;
 pub mod ioctl;
 pub(crate) mod lines;
 pub(crate) mod many;
+pub(crate) mod messages;
 pub mod ops;
 pub mod sys;

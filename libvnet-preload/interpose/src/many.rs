@@ -3,10 +3,10 @@
 
 use msocket_proto::board::SECRET;
 
-use crate::calls;
 use crate::ops::Answer;
 use crate::sys::packet::Header;
 use crate::sys::{Copied, Data, Message};
+use crate::{calls, messages};
 
 /// Most messages of a call: UIO_MAXIOV, linux/uio.h.
 const MAX_MESSAGES: u32 = 1024;
@@ -21,7 +21,7 @@ type One = fn([u64; SECRET / 8], i32, Header, i32) -> (Answer, i32);
 /// sendmmsg(2)
 pub(crate) fn send(fd: i32, messages: usize, count: u32, flags: i32) -> Answer {
     all(fd, (messages, count), flags, |key, fd, header, flags| {
-        (calls::send_header(key, fd, header, flags), 0)
+        (messages::send_header(key, fd, header, flags), 0)
     })
 }
 
@@ -39,7 +39,9 @@ pub(crate) fn receive(fd: i32, messages: usize, mut count: u32, flags: i32, time
         }
     }
     let flags = flags & !libc::MSG_WAITFORONE;
-    all(fd, (messages, count), flags, |key, fd, header, flags| calls::receive_header(key, fd, &header, flags))
+    all(fd, (messages, count), flags, |key, fd, header, flags| {
+        messages::receive_header(key, fd, &header, flags)
+    })
 }
 
 fn all(fd: i32, (messages, count): (usize, u32), mut flags: i32, one: One) -> Answer {

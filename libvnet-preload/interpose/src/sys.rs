@@ -111,7 +111,7 @@ impl Buffer {
 
     /// Nothing yet.
     #[inline(always)]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self([MaybeUninit::uninit(); Self::LENGTH])
     }
 

@@ -35,7 +35,7 @@ unsafe extern "C" fn msocket(path: *const c_char, domain: c_int, kind: c_int, pr
         // SAFETY: the caller's word.
         let path = unsafe { string(path) }.map(|bytes| Path::new(OsStr::from_bytes(bytes)));
         if kind == SOCK_DEFAULT {
-            return client::set_default(path, domain).map(|()| 0);
+            return client::set_default_interposed(path, domain).map(|()| 0);
         }
         client::msocket_interposed(path, domain, kind, protocol).map(IntoRawFd::into_raw_fd)
     })

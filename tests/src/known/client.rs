@@ -16,6 +16,7 @@ const ESCAPED: &str = "a call that is not made by libc goes to the machine's net
 const DEFAULT: &str = "type 0 is what msocket() calls SOCK_DEFAULT, so the probe asks the machine for it";
 const UIDS: &str =
     "sock_diag shows uids as the user namespace of the stack's keeper does, in which its owner is 0";
+const COPY: &str = "the stack's process has its copy of a new socket for a moment longer";
 const KEPT: &str = "a process that makes a network of its own still has its sockets from the stack";
 
 macro_rules! left {
@@ -90,6 +91,7 @@ pub(super) const OUTSIDE: &[Difference] = &[
 
 /// On a kernel stack, by libmsocket.
 pub(super) const LINKED: &[Difference] = &[
+    known(When::Maybe, "bindrace", "fin", "at once", "late at times", COPY),
     known(When::Always, "descriptors", "limit", "4 made then EMFILE", "5 made then EMFILE", COUNTED),
     known(When::Ordinary, "families", "family PACKET type 0", "ESOCKTNOSUPPORT", "EPERM", DEFAULT),
     known(When::Ordinary, "netlink", "diag listener", "*", "backlog 7 inode right uid other", UIDS),

@@ -74,14 +74,14 @@ impl Header {
         }
         // SAFETY: it can be read.
         let header = unsafe { at.read_unaligned() };
-        let count = header.msg_iovlen as usize;
+        let count = header.msg_iovlen;
         if count > MAX_PIECES || (header.msg_namelen as i32) < 0 && !header.msg_name.is_null() {
             return None;
         }
         if count > 0 && !can_read(header.msg_iov as usize, count * size_of::<iovec>()) {
             return None;
         }
-        let control_length = if header.msg_control.is_null() { 0 } else { header.msg_controllen as usize };
+        let control_length = if header.msg_control.is_null() { 0 } else { header.msg_controllen };
         let name_length = if header.msg_name.is_null() { 0 } else { header.msg_namelen as usize };
         Some(Self {
             name: Data { base: header.msg_name, length: name_length },
