@@ -5,9 +5,9 @@
 //! whoever opens such a path is given the descriptor of the view's file, which the supervisor opens; what it does
 //! not have (a folder of a smol stack), the program gets from the machine.
 
-use crate::config;
-use crate::hooks::{self, Asked};
-use crate::ops::Answer;
+use interpose::config;
+use interpose::ops::Answer;
+use interpose::sys::{self, Asked};
 
 /// Longest path that is looked at; longer ones are none of these.
 const MAX_PATH: usize = 128;
@@ -48,7 +48,7 @@ fn of_this_process(path: &[u8]) -> Option<&[u8]> {
         .get(..digits)?
         .iter()
         .fold(0_u64, |pid, digit| pid.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
-    (pid == u64::from(hooks::pid())).then_some(())?;
+    (pid == u64::from(sys::pid())).then_some(())?;
     rest.get(digits..)?.strip_prefix(b"/net")
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn open(path: &[u8]) -> Answer {
         room.copy_from_slice(part);
         length += part.len();
     }
-    match hooks::ask(request.get(..length).unwrap_or_default()) {
+    match sys::ask(request.get(..length).unwrap_or_default()) {
         Asked::File(file) => Answer::Value(file as isize),
         Asked::Refused(errno) => Answer::Fail(errno),
         Asked::Nothing => Answer::Original,

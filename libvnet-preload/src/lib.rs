@@ -18,8 +18,7 @@
 
 #![cfg_attr(test, allow(dead_code))]
 
-mod boards;
-mod config;
+#[cfg(not(test))]
+mod absent;
 mod files;
 mod hooks;
-mod ops;

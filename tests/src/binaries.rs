@@ -20,6 +20,10 @@ pub enum Linkage {
     Static,
     /// An i386 program.
     Static32,
+    /// Dynamic but for libmsocket, whose msocket() stands in for socket().
+    Msocket,
+    /// Static likewise.
+    StaticMsocket,
 }
 
 impl Linkage {
@@ -28,6 +32,19 @@ impl Linkage {
             Self::Dynamic => &[],
             Self::Static => &["-static"],
             Self::Static32 => &["-m32", "-static"],
+            Self::Msocket => &[
+                "-Dsocket=default_socket",
+                "-Dif_nametoindex=default_if_nametoindex",
+                "-Dif_indextoname=default_if_indextoname",
+                "-Wl,--gc-sections",
+            ],
+            Self::StaticMsocket => &[
+                "-static",
+                "-Dsocket=default_socket",
+                "-Dif_nametoindex=default_if_nametoindex",
+                "-Dif_indextoname=default_if_indextoname",
+                "-Wl,--gc-sections",
+            ],
         }
     }
 }
@@ -113,7 +130,13 @@ pub fn rust_probe(name: &str) -> PathBuf {
 /// A C probe, built when its source, its header or its flags changed.
 pub fn c_probe(name: &str, linkage: Linkage) -> PathBuf {
     let strict = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-pthread"];
-    compile("probes", name, "gcc", &[&strict, linkage.flags()].concat())
+    let flags = [&strict, linkage.flags()].concat();
+    if !matches!(linkage, Linkage::Msocket | Linkage::StaticMsocket) {
+        return compile("probes", name, "gcc", &flags, &[]);
+    }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let more = [here.join("programs/default.c"), libmsocket().join("libmsocket.a")];
+    compile("probes", name, "gcc", &flags, &more)
 }
 
 /// A C program of `programs/`.
@@ -123,15 +146,16 @@ pub fn c_program(name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
         name,
         compiler,
         &[&["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"], flags].concat(),
+        &[],
     )
 }
 
-fn compile(folder: &str, name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
+fn compile(folder: &str, name: &str, compiler: &str, flags: &[&str], more: &[PathBuf]) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = sources.join(folder).join(format!("{name}.c"));
     let mut hash = DefaultHasher::new();
     (compiler, flags).hash(&mut hash);
-    for file in [&source, &sources.join("probes/probe.h")] {
+    for file in [&source, &sources.join("probes/probe.h")].into_iter().chain(more) {
         fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display())).hash(&mut hash);
     }
     let folder = profile_folder().join("probes");
@@ -141,7 +165,9 @@ fn compile(folder: &str, name: &str, compiler: &str, flags: &[&str]) -> PathBuf 
         // Another thread or test may be building the same one: each writes its own, the last rename wins.
         let own =
             tempfile::Builder::new().prefix(name).tempfile_in(&folder).expect("a file").into_temp_path();
-        let done = Command::new(compiler).args(flags).arg("-o").arg(&own).arg(&source).output();
+        let mut command = Command::new(compiler);
+        command.args(flags).arg("-I").arg(sources.join("../msocket/include"));
+        let done = command.arg("-o").arg(&own).arg(&source).args(more).output();
         let done = done.unwrap_or_else(|e| panic!("{compiler}: {e}; install what tests/PACKAGES lists"));
         assert!(done.status.success(), "{name} {flags:?}:\n{}", String::from_utf8_lossy(&done.stderr));
         fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).expect("chmod");

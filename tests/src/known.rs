@@ -3,6 +3,7 @@
 //! The conformance test checks the table itself: an entry that no longer describes what happens fails it.
 
 mod alone;
+mod client;
 pub mod smol;
 
 use crate::binaries::Linkage;
@@ -73,6 +74,16 @@ pub fn differences(subject: Subject) -> Vec<Difference> {
         Subject::View => [COMMON, KERNEL].concat(),
         Subject::Ruled => [COMMON, KERNEL, RULED].concat(),
         Subject::Alone => alone::DIFFERENCES.to_vec(),
+        Subject::AloneSmol => {
+            let library = [client::SMOL, client::OUTSIDE, client::ALONE_SMOL, client::ALONE_LEFT].concat();
+            [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES, &library].concat()
+        }
+        Subject::Linked => [COMMON, client::OUTSIDE, client::LINKED, client::LINKED_LEFT].concat(),
+        Subject::LinkedSmol => {
+            let library =
+                [client::SMOL, client::OUTSIDE, client::LINKED_SMOL, client::LINKED_SMOL_LEFT].concat();
+            [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES, &library].concat()
+        }
         Subject::Smol | Subject::Shimmed | Subject::RuledSmol => {
             [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat()
         }

@@ -19,6 +19,12 @@ pub enum Subject {
     Shimmed,
     /// On a kernel stack by the preloaded library alone, without a supervisor.
     Alone,
+    /// The same on a smol stack.
+    AloneSmol,
+    /// A program that is linked with libmsocket and has a kernel stack for its default, without a supervisor.
+    Linked,
+    /// The same with a smol stack.
+    LinkedSmol,
     /// As `View`, with a rule that no probe's destination matches: every destination is looked at.
     Ruled,
     /// The same with a smol stack.
@@ -36,6 +42,9 @@ impl fmt::Display for Subject {
             Self::Smol => "smol view",
             Self::Shimmed => "smol view with the library",
             Self::Alone => "library alone",
+            Self::AloneSmol => "library alone on a smol stack",
+            Self::Linked => "libmsocket",
+            Self::LinkedSmol => "libmsocket on a smol stack",
             Self::Ruled => "view with rules",
             Self::RuledSmol => "smol view with rules",
         })
@@ -46,8 +55,12 @@ impl fmt::Display for Subject {
 const SET_UP: &str = "ip link set lo up; echo 0 0 >/proc/sys/net/ipv4/ping_group_range; exec \"$@\"";
 
 /// The library serves a stack that is kept.
-const ALONE: &str = "viewnet stack up probe >&2 && viewnet run --preload-only --stack probe -- \"$@\"; \
+const ALONE: &str = "viewnet stack up probe --kind $KIND >&2 && viewnet run --preload-only --stack probe -- \"$@\"; \
                      end=$?; viewnet stack down probe >&2; exit $end";
+
+/// The program asks for that stack by itself.
+const LINKED: &str = "viewnet stack up probe --kind $KIND >&2 && PROBE_STACK=probe \"$@\"; \
+                      end=$?; viewnet stack down probe >&2; exit $end";
 
 impl Subject {
     /// `program args`, to be run by this subject.
@@ -58,7 +71,10 @@ impl Subject {
             Self::View => world.run(["--stack", "kernel", "--"]),
             Self::Smol => world.run(["--no-shim", "--stack", "smol", "--"]),
             Self::Shimmed => world.run(["--stack", "smol", "--"]),
-            Self::Alone => world.cmd("sh").args(["-uc", ALONE, "sh"]),
+            Self::Alone => world.cmd("sh").env("KIND", "kernel").args(["-uc", ALONE, "sh"]),
+            Self::AloneSmol => world.cmd("sh").env("KIND", "smol").args(["-uc", ALONE, "sh"]),
+            Self::Linked => world.cmd("sh").env("KIND", "kernel").args(["-uc", LINKED, "sh"]),
+            Self::LinkedSmol => world.cmd("sh").env("KIND", "smol").args(["-uc", LINKED, "sh"]),
             Self::Ruled => world.run(["--stack", "kernel", "--rule", RULE, "--"]),
             Self::RuledSmol => world.run(["--stack", "smol", "--rule", RULE, "--"]),
         };

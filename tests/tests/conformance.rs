@@ -56,10 +56,28 @@ macro_rules! probes {
         // Static programs, and i386's, load no library.
         mod smol_shim { probes! { @loading Shimmed; c: $($name)*; rust: $($bin)*; } }
         mod alone { probes! { @loading Alone; c: $($name)*; rust: $($bin)*; } }
+        mod alone_smol { probes! { @loading AloneSmol; c: $($name)*; rust: $($bin)*; } }
+        mod linked { probes! { @linked Linked; $($name)* } }
+        mod linked_smol { probes! { @linked LinkedSmol; $($name)* } }
     };
     (@loading $view:ident; c: $($name:ident)*; rust: $($bin:ident)*;) => {
         use super::{Linkage, Subject, referee, referee_of_c, rust_probe};
         probes! { @dynamic $view; c: $($name)*; rust: $($bin)*; }
+    };
+    (@linked $view:ident; $($name:ident)*) => {
+        use super::{Linkage, Subject, referee_of_c};
+        mod dynamic {
+            $(#[test] fn $name() {
+                let name = stringify!($name);
+                super::referee_of_c(super::Subject::$view, name, super::Linkage::Msocket);
+            })*
+        }
+        mod fixed {
+            $(#[test] fn $name() {
+                let name = stringify!($name);
+                super::referee_of_c(super::Subject::$view, name, super::Linkage::StaticMsocket);
+            })*
+        }
     };
     (@on $view:ident; c: $($name:ident)*; i386: $($short:ident)*; rust: $($bin:ident)*;) => {
         use super::{Linkage, Subject, referee, referee_of_c, rust_probe};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use tests::Subject;
-use tests::known::{RULED, differences as known};
+use tests::known::{Difference, RULED, differences as known};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -12,6 +12,12 @@ fn root() -> PathBuf {
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// What a subject on a smol stack has besides the view.
+fn besides(subject: Subject) -> Vec<Difference> {
+    let smol = known(Subject::Smol).len();
+    known(subject).split_off(smol)
 }
 
 /// doc/differences.md as the table of accepted differences makes it.
@@ -29,6 +35,15 @@ fn differences() -> String {
         ("On a kernel stack, in a view with rules: besides", RULED.to_vec()),
         ("On a smol stack", known(Subject::Smol)),
         ("By the preloaded library alone", known(Subject::Alone)),
+        (
+            "By the preloaded library alone, on a smol stack: besides those of a smol stack",
+            besides(Subject::AloneSmol),
+        ),
+        ("By libmsocket without a supervisor, on a kernel stack", known(Subject::Linked)),
+        (
+            "By libmsocket without a supervisor, on a smol stack: besides those of a smol stack",
+            besides(Subject::LinkedSmol),
+        ),
     ] {
         let _ = writeln!(page, "\n## {title}\n");
         page.push_str(

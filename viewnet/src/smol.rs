@@ -177,7 +177,7 @@ impl Hosts {
         match stack {
             SmolId::Own(id) => {
                 let key = self.server.smol(id).ok_or(Errno::ENETDOWN)?;
-                self.server.host().ok_or(Errno::ENETDOWN)?.socket(key, spec, who)
+                self.server.host().ok_or(Errno::ENETDOWN)?.socket(key, spec, who, false)
             }
             SmolId::Joined(id) => {
                 let joined = self.joined.get_mut(&id).ok_or(Errno::ENETDOWN)?;

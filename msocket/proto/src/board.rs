@@ -13,6 +13,7 @@
 //!
 //! | name | of |
 //! |---|---|
+//! | `vnet-SECRET` | where programs without a supervisor ask |
 //! | `vnet-SECRET-TOKEN.RECORD` | a program's end, or ours of an accepted stream |
 //! | the same with `+N` | our end of a linked socket with message boundaries |
 //! | the same with `+N@ADDRESS` | our end that gives what came from ADDRESS |

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ask;
 pub mod board;
 pub mod line;
 pub mod proto;

@@ -9,7 +9,6 @@ use crate::exit::{Exit, Failure};
 use crate::launch::{self, Plan, StackSpec};
 use crate::runtime::{Runtime, check_name};
 use nix::unistd::geteuid;
-use stacks::stack::Kind;
 
 /// Run a program on a network stack of its own.
 ///
@@ -129,9 +128,8 @@ fn preload_only(stack: &StackSpec, command: &[OsString]) -> Result<std::convert:
     let StackSpec::At(path) = stack else {
         return Err(cannot("it serves no stack").hint("make one with `viewnet stack up` and give its name"));
     };
-    if stacks::remote::describe(path).map_err(Failure::from)?.kind != Kind::Kernel {
-        return Err(cannot("the stack is a library, which needs a supervisor").hint("use a kernel stack"));
-    }
+    // Better said now than by each socket.
+    stacks::remote::describe(path).map_err(Failure::from)?;
     let path = path.to_str().ok_or_else(|| cannot("the stack's path is not UTF-8").hint("rename it"))?;
     if !crate::runtime::set_shim_alone(path) {
         return Err(cannot("there is no libvnet_preload.so beside viewnet, nor in ../lib").hint("install it"));

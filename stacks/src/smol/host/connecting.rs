@@ -123,6 +123,9 @@ fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Share
     shared.inodes.remove(&socket.inode);
     shared.inodes.insert(inode, (key, socket.id));
     (socket.token, socket.inode, socket.address) = (token, inode, None);
+    if socket.named {
+        socket.address = Some(shared.address(&fresh, token)?);
+    }
     Ok(fresh)
 }
 
@@ -145,7 +148,9 @@ pub(super) fn listen(
         End::Idle => None,
         _ => {
             let fresh = replace(key, socket, &parked.file, shared)?;
-            socket.address = Some(shared.address(&fresh, socket.token)?);
+            if socket.address.is_none() {
+                socket.address = Some(shared.address(&fresh, socket.token)?);
+            }
             Some(fresh)
         }
     };

@@ -145,12 +145,12 @@ impl Hosted {
         &mut self,
         now: Instant,
         spec: SocketSpec,
-        caller: &Caller,
+        (caller, named): (&Caller, bool),
         shared: &mut Shared,
     ) -> Result<OwnedFd, Errno> {
         self.look_for_orphans(now, shared);
         let id = self.engine().socket(now, spec, caller)?;
-        let made = self.dress(id, spec, caller, shared);
+        let made = self.dress(id, spec, (caller, named), shared);
         if made.is_err() {
             self.engine().close(now, id, false);
         }
@@ -162,7 +162,7 @@ impl Hosted {
         &mut self,
         id: SocketId,
         spec: SocketSpec,
-        caller: &Caller,
+        (caller, named): (&Caller, bool),
         shared: &mut Shared,
     ) -> Result<OwnedFd, Errno> {
         let stream = spec.kind & TYPE_MASK == libc::SOCK_STREAM;
@@ -180,9 +180,10 @@ impl Hosted {
                 // One peer each, the stack itself: native send(2) and write(2) must reach it.
                 let address = address.insert(shared.linked_address(&program, token)?);
                 datagram.link(&program, (token, address), shared)?;
-            } else if !stream
-                && (spec.kind & TYPE_MASK != libc::SOCK_DGRAM
-                    || !matches!(spec.protocol, 0 | libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE))
+            } else if named
+                || !stream
+                    && (spec.kind & TYPE_MASK != libc::SOCK_DGRAM
+                        || !matches!(spec.protocol, 0 | libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE))
             {
                 // It hears from now on.
                 address = Some(shared.address(&program, token)?);
@@ -202,7 +203,8 @@ impl Hosted {
         self.unwatched.push_back(id);
         let (caller, listener, parked) = (*caller, None, Vec::new());
         let facts = Facts::default();
-        let socket = Socket { id, token, spec, kind, address, inode, caller, listener, end, parked, facts };
+        let socket =
+            Socket { id, token, spec, kind, address, named, inode, caller, listener, end, parked, facts };
         self.sockets.insert(id, Box::new(socket));
         Ok(program)
     }
@@ -361,10 +363,10 @@ impl Hosted {
         if let Some(Offered { id, token, ours }) = offered {
             let end = End::Stream(Stream::new(ours));
             let (kind, parked) = (SocketType::STREAM, Vec::new());
-            let (listener, address) = (Some(listening), None);
+            let (listener, address, named) = (Some(listening), None, false);
             let (inode, facts) = (0, Facts::default());
             let mut socket =
-                Socket { id, token, spec, kind, address, inode, caller, listener, end, parked, facts };
+                Socket { id, token, spec, kind, address, named, inode, caller, listener, end, parked, facts };
             socket.show(now, engine, shared);
             sockets.insert(id, Box::new(socket));
             found.moved = true;

@@ -143,6 +143,11 @@ impl Host {
         Ok(key)
     }
 
+    /// What the names of this host's sockets begin with.
+    pub fn secret(&self) -> &str {
+        &self.shared.secret
+    }
+
     /// What programs see of their sockets ([`msocket_proto::board`]), and the secret in the names of those.
     ///
     /// # Errors
@@ -197,13 +202,20 @@ impl Host {
         self.stacks.get(&key).and_then(Hosted::failure)
     }
 
-    /// socket(2): the program's end of a new socket. It is non-blocking if asked for.
+    /// socket(2): the program's end of a new socket. It is non-blocking if asked for. If it is `named` it has its
+    /// AF_UNIX name from the beginning, by which a library in the program knows whom to ask about it.
     ///
     /// # Errors
     /// The errno that the program shall see.
-    pub fn socket(&mut self, key: StackKey, spec: SocketSpec, caller: &Caller) -> Result<OwnedFd, Errno> {
+    pub fn socket(
+        &mut self,
+        key: StackKey,
+        spec: SocketSpec,
+        caller: &Caller,
+        named: bool,
+    ) -> Result<OwnedFd, Errno> {
         let now = now();
-        let made = self.guarded(key, |hosted, shared| hosted.socket(now, spec, caller, shared));
+        let made = self.guarded(key, |hosted, shared| hosted.socket(now, spec, (caller, named), shared));
         self.catch_up(key, now, &[]);
         made.unwrap_or(Err(Errno::ENETDOWN))
     }
@@ -235,6 +247,17 @@ impl Host {
     pub fn abandon(&mut self) {
         self.cancel_all(0);
         self.parking.forget_returned();
+    }
+
+    /// As [`SocketHost::cancel`], for a call that is not made anew by the kernel.
+    pub fn abandon_call(&mut self, ticket: Ticket) {
+        self.cancel(ticket);
+        self.parking.forget_interrupted();
+    }
+
+    /// The answer of a call that waited, if it is there.
+    pub fn answer_of(&mut self, ticket: Ticket) -> Option<Answered> {
+        self.parking.take_done(ticket)
     }
 
     /// When to call [`Host::turn`], if nothing happens first.

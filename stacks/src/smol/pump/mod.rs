@@ -184,6 +184,8 @@ pub(super) struct Socket {
     pub(super) kind: SocketType,
     /// Where it is found, if it has to be: [`Shared::address`].
     pub(super) address: Option<Address>,
+    /// It has to be found by its program: its ends have addresses from the beginning.
+    pub(super) named: bool,
     /// The program's end, once it has been seen.
     pub(super) inode: u64,
     /// Who made it, or last made a call on it.

@@ -1,4 +1,4 @@
-//! What becomes of a call: safe code, no memory of the program's but through [`hooks`].
+//! What becomes of a call: safe code, no memory of the program's but through [`sys`].
 //!
 //! # Theory of operation
 //! [`identify`] asks the kernel for the AF_UNIX names behind a descriptor, which says at once what it is: a socket of
@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use msocket_proto::board::{self, Address, Name, Shown};
 
-use crate::hooks::{self, Asked, Buffer, Message, Room, Which};
+use crate::sys::{self, Asked, Buffer, Message, Room, Which};
 use crate::{boards, config};
 
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// It returns that.
     Value(isize),
     /// It fails with that errno.
@@ -23,6 +23,13 @@ pub(crate) enum Answer {
     Original,
     /// The kernel answers it on the descriptor itself, without a trap.
     Native,
+}
+
+impl Answer {
+    /// The next to be asked, if nobody knew better than libc.
+    pub(crate) fn or(self, next: impl FnOnce() -> Self) -> Self {
+        if self == Self::Original { next() } else { self }
+    }
 }
 
 /// Whose a descriptor is.
@@ -52,7 +59,7 @@ fn identify(fd: i32, destination: Option<u64>) -> Whose {
     let mut passive = None;
     for which in order {
         let mut buffer = Buffer::new();
-        let name = match hooks::native_name(fd, which, &mut buffer) {
+        let name = match sys::native_name(fd, which, &mut buffer) {
             Ok(name) => name,
             Err(libc::ENOTCONN) if which == Which::Peer => continue,
             Err(_) => return Whose::Unknown,
@@ -117,7 +124,7 @@ const TYPE_MASK: i32 = 0xf;
 const SOCK_PACKET: i32 = 10;
 
 /// socket(2): where there is no supervisor, the stack is asked for it on its path.
-pub(crate) fn socket(domain: i32, kind: i32, protocol: i32) -> Answer {
+pub fn socket(domain: i32, kind: i32, protocol: i32) -> Answer {
     let of_the_machine = matches!(domain, libc::AF_UNIX | libc::AF_ALG)
         || domain == libc::AF_NETLINK && HOST_NETLINK.contains(&protocol);
     if !config::is_alone() || of_the_machine {
@@ -132,9 +139,9 @@ pub(crate) fn socket(domain: i32, kind: i32, protocol: i32) -> Answer {
     let mut request = Request { bytes: [0; 96], length: 0 };
     request.put(br#"{"op":"socket","domain":"#).number(domain).put(br#","type":"#).number(kind);
     request.put(br#","protocol":"#).number(protocol).put(b"}\n");
-    match hooks::ask_at(&config::stack(), request.bytes()) {
+    match sys::ask_at(&config::stack(), request.bytes()) {
         Asked::File(fd) => {
-            hooks::adopt(fd, kind);
+            sys::adopt(fd, kind);
             Answer::Value(fd as isize)
         }
         Asked::Refused(errno) => Answer::Fail(errno),
@@ -245,7 +252,7 @@ pub(crate) fn set_option(fd: i32) -> Answer {
 }
 
 /// recvfrom(2) with an address.
-pub(crate) fn receive(fd: i32, data: &hooks::Data, flags: i32, room: &Room) -> Answer {
+pub(crate) fn receive(fd: i32, data: &sys::Data, flags: i32, room: &Room) -> Answer {
     const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_WAITALL;
     if !config::is_smol() || flags & !FLAGS != 0 {
         return Answer::Original;
@@ -267,14 +274,14 @@ pub(crate) fn receive(fd: i32, data: &hooks::Data, flags: i32, room: &Room) -> A
     room.set_length(length);
     loop {
         let mut buffer = Buffer::new();
-        match hooks::receive(fd, data, flags | libc::MSG_DONTWAIT, &mut buffer) {
+        match sys::receive(fd, data, flags | libc::MSG_DONTWAIT, &mut buffer) {
             Ok((count, name)) => {
                 let origin = name.and_then(|name| Name::parse(name.split_first()?.1)?.origin());
                 room.write(length, origin.as_ref().map(Address::bytes).unwrap_or_default());
                 return Answer::Value(count);
             }
             Err(libc::EAGAIN) if flags & libc::MSG_DONTWAIT == 0 => {
-                if let Err(errno) = hooks::wait(fd) {
+                if let Err(errno) = sys::wait(fd) {
                     return Answer::Fail(told(errno));
                 }
             }
@@ -321,7 +328,7 @@ impl Errand {
 /// have sent then.
 pub(crate) fn send(
     fd: i32,
-    data: &hooks::Data,
+    data: &sys::Data,
     flags: i32,
     to: Option<Address>,
 ) -> Result<isize, Option<Errand>> {
@@ -339,10 +346,10 @@ pub(crate) fn send(
     }
     // The inlet's name is the socket's own with a letter behind it.
     let mut buffer = Buffer::new();
-    let name = hooks::native_name(fd, Which::Local, &mut buffer).ok().flatten();
+    let name = sys::native_name(fd, Which::Local, &mut buffer).ok().flatten();
     let (inlet, length) = name.and_then(inlet).ok_or(None)?;
     // It is full, or has gone: the stack knows what to do.
-    hooks::send(fd, &inlet, length, &to.header(), data).map_err(|_| None)
+    sys::send(fd, &inlet, length, &to.header(), data).map_err(|_| None)
 }
 
 fn inlet(name: &[u8]) -> Option<(Buffer, usize)> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use msocket_proto::board::{LENGTH, Name, Record, SECRET, Shown};
 
-use crate::hooks;
+use crate::sys;
 
 /// Most hosts: a process has sockets of one, as a rule, and of the keeper's.
 const MAX_BOARDS: usize = 4;
@@ -59,7 +59,7 @@ fn words(secret: &[u8]) -> Option<[u64; SECRET / 8]> {
 }
 
 fn read(base: u64, name: &Name<'_>, destination: Option<u64>) -> Option<(Shown, bool)> {
-    Record::of(hooks::mapped(base, LENGTH / size_of::<u32>()), name.record)?.read(name.token, destination)
+    Record::of(sys::mapped(base, LENGTH / size_of::<u32>()), name.record)?.read(name.token, destination)
 }
 
 impl Board {
@@ -81,7 +81,7 @@ fn fill(board: &Board, digits: &[u8], secret: [u64; SECRET / 8]) -> Option<u64> 
         request.get_mut(length..length + part.len())?.copy_from_slice(part);
         length += part.len();
     }
-    let base = hooks::map_from_supervisor(request.get(..length)?, LENGTH);
+    let base = sys::map_from_supervisor(request.get(..length)?, LENGTH);
     board.base.store(base.unwrap_or(0), Ordering::Relaxed);
     board.state.store(if base.is_some() { READY } else { REFUSED }, Ordering::Release);
     base

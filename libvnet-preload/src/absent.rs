@@ -4,6 +4,8 @@
 //! from libgcc_s.so.1 and ld-linux.so.2, the unwinder and thread-local variables, is needed to panic and for
 //! nothing else, and a panic ends here.
 
+#![allow(unsafe_code)]
+
 use std::arch::global_asm;
 
 macro_rules! absent {

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Set by `viewnet run` to the kind of the view's stack.
-pub(crate) const VARIABLE: &std::ffi::CStr = c"VIEWNET_SHIM";
+pub const VARIABLE: &std::ffi::CStr = c"VIEWNET_SHIM";
 
 /// Set by `viewnet run --preload-only` to the path of the stack, beside [`VARIABLE`].
-pub(crate) const STACK: &std::ffi::CStr = c"VIEWNET_STACK";
+pub const STACK: &std::ffi::CStr = c"VIEWNET_STACK";
 
 /// The path of the stack as `struct sockaddr_un` has it; the first is 0 if there is none.
 static PATH: [AtomicU8; 108] = [const { AtomicU8::new(0) }; 108];
@@ -19,7 +19,7 @@ const SMOL: u8 = 2;
 const ALONE: u8 = 3;
 
 /// Takes the value of [`VARIABLE`].
-pub(crate) fn set(value: Option<&[u8]>) {
+pub fn set(value: Option<&[u8]>) {
     let kind = match value {
         Some(b"smol") => SMOL,
         Some(b"kernel") => KERNEL,
@@ -30,29 +30,29 @@ pub(crate) fn set(value: Option<&[u8]>) {
 }
 
 /// The view's stack is a library: there are traps to be spared.
-pub(crate) fn is_smol() -> bool {
+pub fn is_smol() -> bool {
     KIND.load(Ordering::Relaxed) == SMOL
 }
 
 /// There is a supervisor.
-pub(crate) fn is_view() -> bool {
+pub fn is_view() -> bool {
     matches!(KIND.load(Ordering::Relaxed), KERNEL | SMOL)
 }
 
 /// There is none: this library alone makes the view.
-pub(crate) fn is_alone() -> bool {
+pub fn is_alone() -> bool {
     KIND.load(Ordering::Relaxed) == ALONE
 }
 
 /// Takes the value of [`STACK`].
-pub(crate) fn set_stack(path: Option<&[u8]>) {
+pub fn set_stack(path: Option<&[u8]>) {
     for (to, byte) in PATH.iter().zip(path.filter(|path| path.len() < PATH.len()).unwrap_or_default()) {
         to.store(*byte, Ordering::Relaxed);
     }
 }
 
 /// The path of the stack, with zeros behind it.
-pub(crate) fn stack() -> [u8; 108] {
+pub fn stack() -> [u8; 108] {
     let mut path = [0; 108];
     for (to, byte) in path.iter_mut().zip(&PATH) {
         *to = byte.load(Ordering::Relaxed);
