@@ -266,7 +266,7 @@ impl<'t> Words<'t> {
             (.., Some(allowed)) => Some(PortVlans::Hybrid {
                 pvid,
                 allowed,
-                untagged: untagged.clone().unwrap_or(VidSet::none()),
+                untagged: untagged.clone().unwrap_or_else(VidSet::none),
             }),
             _ => None,
         };
