@@ -70,7 +70,9 @@ fn results() -> String {
     row(line("---", "---", &|_| "---".into()));
     row(line("*programs*", "*all*", &|way| format!("*{}*", way.programs())));
     for probe in probes() {
-        row(line(probe, "reference", &|way| way.found(probe).map_or("-".into(), |found| found.to_string())));
+        row(line(probe, "reference", &|way| {
+            way.found(probe).map_or_else(|| "-".into(), |found| found.to_string())
+        }));
     }
     page
 }
