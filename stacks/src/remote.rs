@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use msocket_proto::line::{CallError, Line, LineError, Received, Refusal, Reply, unusable};
-use msocket_proto::proto::{Joined, Request};
+use msocket_proto::proto::{FilePlace, Joined, Request};
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -230,6 +230,20 @@ impl Stack for RemoteStack {
         match self.line.call::<_, Description>(&Request::Show, &[]) {
             Ok((description, _)) => Ok(description.interfaces),
             Err(e) => Err(refusal("cannot list the interfaces", e)),
+        }
+    }
+
+    fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        if self.dead {
+            return Err(Errno::ENETDOWN);
+        }
+        match self.line.call::<_, ()>(&Request::File { place, path: path.to_owned() }, &[]) {
+            Ok((_, mut fds)) => fds.pop().ok_or(Errno::ENETDOWN),
+            Err(CallError::Refused(refusal)) => Err(refusal.errno.map_or(Errno::EOPNOTSUPP, Errno::from_raw)),
+            Err(CallError::Line(_)) => {
+                self.dead = true;
+                Err(Errno::ENETDOWN)
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 //! Requests are answered at once and in order; a peer that does not read its replies is dropped, and so is
 //! one connection too many. A user is a connection that has joined: it counts until it closes.
 
+mod files;
 mod smol;
 
 use std::collections::{BTreeMap, HashMap};
@@ -447,6 +448,13 @@ impl Server {
                 let spec = SocketSpec { domain, kind, protocol };
                 make_socket(&mut served.backing, self.smol.host(), spec, &caller)
             }
+            Request::File { place, path } => {
+                let file = match &mut served.backing {
+                    Backing::Kernel(stack) => files::of(stack, place, &path, owner),
+                    Backing::Smol(key) => self.smol.file(*key, place, &path),
+                };
+                file.map_or_else(no_file, |fd| Answer::Descriptor(serde_json::Value::Null, fd))
+            }
             Request::Join { view, .. } if !is_name(&view) => {
                 Answer::Refused(Refusal::new("cannot join", "the view's name is none"))
             }
@@ -570,6 +578,10 @@ pub fn is_name(name: &str) -> bool {
 
 fn no_socket(errno: Errno) -> Answer {
     Answer::Refused(Refusal::new("cannot make a socket", errno.desc()).errno(errno as i32))
+}
+
+fn no_file(errno: Errno) -> Answer {
+    Answer::Refused(Refusal::new("cannot open the file", errno.desc()).errno(errno as i32))
 }
 
 fn not_owner(what: &str) -> Refusal {

@@ -7,6 +7,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -107,16 +108,6 @@ pub struct InterfaceInfo {
     pub link: String,
     /// Addresses with prefix lengths.
     pub addresses: Vec<String>,
-}
-
-/// Where files about a network are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FilePlace {
-    /// Below /proc/net, proc_net(5).
-    Proc,
-    /// Below /sys/class/net, sysfs(5).
-    Sys,
 }
 
 /// A protocol engine that makes sockets.

@@ -38,14 +38,14 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Native => "native",
-            Self::View => "view",
+            Self::View => "kernel view",
             Self::Smol => "smol view",
             Self::Shimmed => "smol view with the library",
-            Self::Alone => "library alone",
+            Self::Alone => "library alone on a kernel stack",
             Self::AloneSmol => "library alone on a smol stack",
-            Self::Linked => "libmsocket",
+            Self::Linked => "libmsocket on a kernel stack",
             Self::LinkedSmol => "libmsocket on a smol stack",
-            Self::Ruled => "view with rules",
+            Self::Ruled => "kernel view with rules",
             Self::RuledSmol => "smol view with rules",
         })
     }

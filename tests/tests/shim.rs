@@ -181,6 +181,52 @@ print(open('/proc/net/tcp').read().count('0107070A:0050'))
     world.viewnet(["stack", "down", "lan"]).run().ok();
 }
 
+/// A supervisor that is in no namespace asks a kept kernel stack for its files, as it does for its sockets.
+#[test]
+fn a_kept_kernel_stacks_files_are_asked_for() {
+    let world = World::new(User::Ordinary);
+    world.viewnet(["stack", "up", "lan", "--kind", "kernel", "--ip", "10.7.7.1/24"]).run().ok();
+    let script = "set -eu
+        grep -c eth0 /proc/net/dev /proc/self/net/dev
+        cat /sys/class/net/eth0/operstate
+        ls /sys/class/net";
+    let run = ["--stack", "smol", "--", "viewnet", "run", "--stack", "lan", "--", "bash", "-c", script];
+    let lines = ["/proc/net/dev:1", "/proc/self/net/dev:1", "unknown", "eth0", "lo", ""];
+    assert_eq!(world.run(run).run().ok().stdout, lines.join("\n"));
+    world.viewnet(["stack", "down", "lan"]).run().ok();
+}
+
+/// Another user has them as far as everybody may read them in the stack, and no folders.
+#[test]
+fn a_guest_reads_what_everybody_may() {
+    if !User::all().contains(&User::Root) {
+        eprintln!("not tested: only root can be two users");
+        return;
+    }
+    let world = World::new(User::Root);
+    let path = world.folder().join("bin/open.stack");
+    let path = path.to_str().unwrap();
+    let script = "import os
+print(open('/proc/net/dev').read().count('guests0'), open('/sys/class/net/guests0/mtu').read().strip())
+print('guests0' in os.listdir('/sys/class/net'))
+def code(name):
+    try: return len(open(name).read())
+    except OSError as error: return error.errno
+print(code('/proc/net/nosuch'), code('/sys/class/net/' + '../' * 9 + 'etc/passwd'))
+folder = os.open('/proc/net', os.O_RDONLY)
+secret = [name for name in os.listdir(folder) if not os.stat(name, dir_fd=folder).st_mode & 0o4]
+print({code('/proc/net/' + name) for name in secret} <= {2, 13})
+";
+    let options = ["--kind", "kernel", "--mode", "0666", "--link", "guests0=none,mtu=1300"];
+    world.viewnet([&["stack", "up", path][..], &options].concat()).run().ok();
+    let other = ["--reuid", "64997", "--regid", "64997", "--clear-groups", "env", "XDG_RUNTIME_DIR="];
+    let run = ["viewnet", "run", "--stack", path, "--", "python3", "-c", script];
+    let outcome = world.cmd("setpriv").args(other).args(run).run().ok();
+    world.viewnet(["stack", "down", path]).run().ok();
+    let _ = std::fs::remove_dir_all("/tmp/viewnet-64997");
+    assert_eq!(outcome.stdout, "1 1300\nFalse\n2 18\nTrue\n");
+}
+
 /// Where a socket has sent before its process came into a view with rules, these have not been asked.
 #[test]
 fn a_socket_goes_by_the_rules_of_the_view_that_it_is_used_in() {

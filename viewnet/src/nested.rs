@@ -10,9 +10,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use msocket_proto::line::{CallError, Line};
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
-use stacks::stack::FilePlace;
 
 use crate::launch::{Plan, Ruled, StackSpec};
 use crate::sys;

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
@@ -20,7 +21,7 @@ use stacks::remote::RemoteStack;
 use stacks::serve::{Server, Serving, StackId};
 use stacks::smol::call::{Answered, Caller as Who, Done, SocketCall, SocketHost, Ticket};
 use stacks::smol::relay::Relay;
-use stacks::stack::{FilePlace, SocketSpec, TYPE_MASK};
+use stacks::stack::{SocketSpec, TYPE_MASK};
 
 /// Most descriptors of joined stacks remembered; the oldest are forgotten first, and are the kernel's then.
 const MAX_INODES: usize = 1 << 16;

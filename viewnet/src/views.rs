@@ -13,11 +13,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use stacks::remote::RemoteStack;
 use stacks::serve::{Server, StackId};
 use stacks::smol::call::Caller as Who;
-use stacks::stack::{FilePlace, Kind, SocketSpec, Stack};
+use stacks::stack::{Kind, SocketSpec, Stack};
 
 use crate::eye::BELIEF;
 use crate::handlers::{Caller, is_of_the_machine};

@@ -47,6 +47,14 @@ pub enum Request {
         /// Protocol
         protocol: i32,
     },
+    /// A file about the stack's network, for reading. Answer: `null` and the descriptor, or its errno; EOPNOTSUPP if it
+    /// is not to be had so, as folders below /proc/net.
+    File {
+        /// Where.
+        place: FilePlace,
+        /// Its path there.
+        path: String,
+    },
     /// Use the stack as a view does. Answer: [`Joined`], with the network namespace's descriptor if there
     /// is one and the caller is the stack's owner.
     Join {
@@ -67,6 +75,16 @@ pub enum Request {
         /// Even if it is in use.
         force: bool,
     },
+}
+
+/// Where files about a network are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilePlace {
+    /// Below /proc/net, proc_net(5).
+    Proc,
+    /// Below /sys/class/net, sysfs(5).
+    Sys,
 }
 
 /// Answer to [`Request::Hello`].

@@ -8,12 +8,11 @@
 
 use std::os::fd::OwnedFd;
 
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
-
-use crate::stack::FilePlace;
 
 /// Opens a file; the caller is in the namespace. `sysfs` is made when it is needed first.
 pub(super) fn open(place: FilePlace, path: &str, sysfs: &mut Option<OwnedFd>) -> Result<OwnedFd, Errno> {

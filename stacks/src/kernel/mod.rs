@@ -22,11 +22,12 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 
 use crate::attach;
 use crate::config::{Link, StackConfig};
-use crate::stack::{FilePlace, InterfaceInfo, Kind, SocketSpec, Stack};
+use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 use interfaces::Interfaces;
 use namespace::{NetNamespace, Step};
 use orphans::Unfinished;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use msocket_proto::line::{Line, Refusal};
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use rustix::net::{SocketFlags, accept_with};
@@ -199,6 +200,11 @@ impl Smol {
 
     pub(super) fn host(&mut self) -> Option<&mut Host> {
         self.host.as_mut()
+    }
+
+    /// A file about a stack's network.
+    pub(super) fn file(&mut self, key: StackKey, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        self.host.as_mut().ok_or(Errno::ENETDOWN)?.file(key, place, path)
     }
 
     pub(super) fn remove(&mut self, key: StackKey) {

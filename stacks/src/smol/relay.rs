@@ -13,6 +13,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::call::{Answered, Caller, Done, SocketCall, SocketHost, Ticket};
 use super::host::{Host, StackKey};
 use super::pump::unix::errno;
-use crate::stack::{FilePlace, SocketSpec};
+use crate::stack::SocketSpec;
 
 /// Longest packet, in bytes: the longest message of a call and room for what is beside it.
 const MAX_PACKET: usize = 384 << 10;

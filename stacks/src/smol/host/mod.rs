@@ -27,6 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use msocket_proto::board::SECRET;
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -38,7 +39,7 @@ use super::pump::board::Board;
 use super::pump::{Place, Shared, unix};
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
-use crate::stack::{FilePlace, InterfaceInfo, SocketSpec};
+use crate::stack::{InterfaceInfo, SocketSpec};
 use attempt::would_block;
 use hosted::Hosted;
 use parked::{Parked, Parking};
