@@ -7,6 +7,7 @@ mod client;
 pub mod smol;
 
 use crate::binaries::Linkage;
+use crate::plan;
 use crate::subject::Subject;
 use crate::world::User;
 
@@ -67,8 +68,14 @@ const URING: &str =
 
 const UNIX: &str = "AF_UNIX sockets are the machine's, and so is the privilege these options need";
 
-/// Those of a view on a stack of that kind.
+/// Those of a view on a stack of that kind, of the probes that run there.
 pub fn differences(subject: Subject) -> Vec<Difference> {
+    let mut all = listed(subject);
+    all.retain(|d| plan::is_run(subject, d.probe));
+    all
+}
+
+fn listed(subject: Subject) -> Vec<Difference> {
     match subject {
         Subject::Native => Vec::new(),
         Subject::View => [COMMON, KERNEL].concat(),

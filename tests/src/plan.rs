@@ -77,6 +77,12 @@ macro_rules! lists {
 
 plan!(lists);
 
+/// Whether the probe runs there; natively all do.
+pub fn is_run(subject: Subject, probe: &str) -> bool {
+    let ways = || WAYS.iter().filter(|way| way.subject == subject);
+    ways().next().is_none() || ways().any(|way| !way.linkages(probe).is_empty())
+}
+
 /// All probes.
 pub fn probes() -> impl Iterator<Item = &'static str> {
     C.iter().chain(RUST).copied()
