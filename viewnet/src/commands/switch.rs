@@ -67,7 +67,7 @@ enum Command {
         json: bool,
     },
     /// Change a switch
-    #[command(group = ArgGroup::new("any").multiple(true).required(true))]
+    #[command(group = ArgGroup::new("any").multiple(true))]
     Set {
         #[command(flatten)]
         target: Target,
