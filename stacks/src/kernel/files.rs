@@ -14,6 +14,9 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
+/// How often a path is walked: mounts are rare, and each walk takes microseconds.
+const ATTEMPTS: usize = 64;
+
 /// Opens a file; the caller is in the namespace. `sysfs` is made when it is needed first.
 pub(super) fn open(place: FilePlace, path: &str, sysfs: &mut Option<OwnedFd>) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { "." } else { path };
@@ -35,7 +38,11 @@ pub(super) fn open(place: FilePlace, path: &str, sysfs: &mut Option<OwnedFd>) ->
 
 fn below(folder: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    openat2(folder, path, flags, Mode::empty(), ResolveFlags::BENEATH).map_err(errno)
+    let open = || openat2(folder, path, flags, Mode::empty(), ResolveFlags::BENEATH);
+    // EAGAIN: something was mounted or renamed on the machine while a `..` was walked, as links in sysfs have them.
+    let again = |result: &Result<_, _>| matches!(result, Err(rustix::io::Errno::AGAIN));
+    let last = || Err(rustix::io::Errno::AGAIN);
+    (0..ATTEMPTS).map(|_| open()).find(|result| !again(result)).unwrap_or_else(last).map_err(errno)
 }
 
 /// A sysfs that shows the namespace's interfaces, for reading.
