@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tests::{Outcome, User, World, wait_until};
+use tests::{Outcome, Status, User, World, wait_until};
 
 fn each_user(test: impl Fn(World)) {
     for &user in User::all() {
@@ -304,7 +304,9 @@ fn ports_of_the_machine_come_and_go() {
             changed,
             "- port lan/up: \n~ port lan/vm: now tap tap1, access 20\n".replace(": \n", "\n")
         );
-        world.cmd("ip").args(["link", "show", "tap0"]).run().code(1);
+        // The switch closes it in its own time.
+        let gone = || world.cmd("ip").args(["link", "show", "tap0"]).run().status == Status::Exited(1);
+        assert!(wait_until(Duration::from_secs(2), gone));
         // An interface that vanished under its port is missed.
         world.cmd("ip").args(["link", "del", "tap1"]).run().ok();
         world.viewnet(["up", "lab.toml"]).run().ok().says("+ port lan/vm: tap tap1, access 20");
