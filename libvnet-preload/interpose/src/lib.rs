@@ -1,7 +1,7 @@
 //! What libvnet-preload and libmsocket put before libc's socket calls.
 //!
 //! # Theory of operation
-//! A call that is exported ([`hooks`]) is decided in two steps. On the stack of a view that is a library, [`ops`]
+//! A call that is exported ([`mod@hooks`]) is decided in two steps. On the stack of a view that is a library, [`ops`]
 //! spares the program a trap: either it is answered here, from the board that the stack shows
 //! ([`msocket_proto::board`], [`boards`]), or the kernel answers it on the AF_UNIX descriptor under a number that the
 //! filter exempts. On a socket of such a stack where nobody traps, [`calls`] asks the stack itself. All else is libc's.

@@ -1,7 +1,7 @@
 //! Which frames are wanted, in tcpdump's words.
 //!
 //! # Theory of operation
-//! [`Filter::parse`] turns the text into a tree of terms, [`Filter::matches`] asks it about a frame. The language is a
+//! `str::parse` turns the text into a tree of terms, [`Filter::matches`] asks it about a frame. The language is a
 //! part of pcap-filter(7), with its precedence: `not` binds most, `and` and `or` bind alike, from left to right, and a
 //! value without qualifiers takes those of the one before it (`host 10.0.0.1 or 10.0.0.2`).
 //!

@@ -1,4 +1,4 @@
-//! A topology as a picture: nodes and edges, as DOT for graphviz, or drawn here as SVG ([`svg`]).
+//! A topology as a picture: nodes and edges, as DOT for graphviz, or drawn here as SVG ([`svg()`]).
 //!
 //! Programs are in stacks, stacks are plugged into switches, switches have ports to the outside: four ranks from left
 //! to right, and edges only between neighbours (but for a program in a stack that is not drawn).

@@ -51,7 +51,7 @@ pub(super) struct PortAdd {
     /// Join a VXLAN network: VNI[peer ADDR,ADDR local ADDR port N]
     #[arg(long, value_name = "VNI")]
     vxlan: Option<String>,
-    /// Be the other end of QEMU's `-netdev stream` or, with [local PATH], `dgram`: PATH or ADDR:PORT, and [listen]
+    /// Be the other end of QEMU's `-netdev stream` or, with `[local PATH]`, `dgram`: PATH or ADDR:PORT, and `[listen]`
     /// if QEMU connects
     #[arg(long, value_name = "ADDR")]
     qemu: Option<String>,
