@@ -84,9 +84,9 @@ pub(super) fn station(now: Instant, vid: Vid, mac: Mac, entry: Entry, out: &mut 
     line(out, format_args!("Hash: 0000 Addr: {mac} VLAN {vlan:04} to port: {port:03}  age {age} secs"));
 }
 
-pub(super) fn no_tree(_: &mut Context<'_>, _: &str, out: &mut String) -> Done {
+pub(super) fn no_tree(context: &mut Context<'_>, _: &str, out: &mut String) -> Done {
     line(out, format_args!("MAC {} Priority 32768 (0x8000)", Mac([0; 6])));
-    line(out, format_args!("FSTP=false"));
+    line(out, format_args!("FSTP={}", context.switch.stp().is_some()));
     Ok(())
 }
 
