@@ -1,5 +1,6 @@
 #!/bin/sh
-# costs/calls.sh [ROUNDS]: trapped socket(), msocket(), untrapped calls, and notifications while data flows.
+# costs/calls.sh [ROUNDS]: trapped socket(), msocket(), untrapped calls, names and datagrams on a smol stack with the
+# preloaded library and without, and notifications while data flows.
 # Native and in a view in turn, by the same uid; one TSV line per figure:
 # "round<TAB>peer<TAB>metric<TAB>value<TAB>unit", as run.py's.
 ROUNDS=${1:-7}
@@ -29,6 +30,11 @@ for r in $(seq "$ROUNDS"); do
     figures "$r" native socket 5000 $AS; figures "$r" viewnet socket 5000 $IN
     figures "$r" outside msocket 5000 $OUT; figures "$r" viewnet msocket 5000 $IN
     figures "$r" native bare 2000 $AS; figures "$r" viewnet bare 2000 $IN
+    for m in names datagrams; do
+        figures "$r" native $m 100 $AS
+        figures "$r" smol $m 100 $VN0 run --stack smol --
+        figures "$r" smol_traps $m 50 $VN0 run --no-shim --stack smol --
+    done
 done
 # A view that makes one connection and then sends for 1 or 4 seconds: as many notifications.
 notified() { $VN0 stack show flow --json | awk '/"notifications"/{on=1;next} on&&/}/{exit} on{gsub(/[^0-9]/,"",$2);n+=$2} END{print n+0}'; }

@@ -2,16 +2,20 @@
  * calls - what single system calls cost the caller.
  *
  *   calls socket COUNT     socket(AF_INET, SOCK_STREAM) and close; times socket()
+ *   calls names COUNT      getpeername() and SO_ERROR of a connection to oneself
+ *   calls datagrams COUNT  recvfrom() and sendto(), both with addresses, to and from an echo, 8 under way
  *   calls bare COUNT       getppid() and write(/dev/null), which viewnet never traps
  * Prints "key p10 p50 min" lines in ns. Bare calls are timed in batches, as one takes
  * hardly longer than reading the clock.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -31,6 +35,60 @@ static void report(const char *key, double *t, int n) {
     qsort(t, (size_t)n, sizeof *t, cmp);
     printf("%s %.1f %.1f %.1f\n", key, t[n / 10], t[n / 2], t[0]);
 }
+static struct sockaddr_in here = {.sin_family = AF_INET};
+static int bound(int type) {
+    socklen_t len = sizeof here;
+    int fd = socket(AF_INET, type, 0);
+    here.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    here.sin_port = 0;
+    if (fd < 0 || bind(fd, (void *)&here, sizeof here) || getsockname(fd, (void *)&here, &len)) { perror("bind"); exit(1); }
+    return fd;
+}
+static int names(double *t, double *u, int n) {
+    int l = bound(SOCK_STREAM), fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (listen(l, 1) || connect(fd, (void *)&here, sizeof here)) { perror("connect"); return 1; }
+    for (int i = 0; i < n; i++) {
+        struct sockaddr_in a;
+        socklen_t len = sizeof a;
+        int error;
+        double start = now_ns();
+        for (int k = 0; k < BATCH; k++) { len = sizeof a; getpeername(fd, (void *)&a, &len); }
+        double middle = now_ns();
+        for (int k = 0; k < BATCH; k++) { len = sizeof error; getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len); }
+        t[i] = (middle - start) / BATCH;
+        u[i] = (now_ns() - middle) / BATCH;
+    }
+    report("getpeername", t, n);
+    report("so_error", u, n);
+    return 0;
+}
+static int datagrams(double *t, int n) {
+    enum { UNDER_WAY = 8, SIZE = 100 };
+    char data[SIZE] = "";
+    struct sockaddr_in from, to;
+    socklen_t len = sizeof from;
+    int echo = bound(SOCK_DGRAM), fd = socket(AF_INET, SOCK_DGRAM, 0);
+    pid_t child = fork();
+    while (!child) {
+        len = sizeof from;
+        ssize_t got = recvfrom(echo, data, SIZE, 0, (void *)&from, &len);
+        sendto(echo, data, (size_t)got, 0, (void *)&from, len);
+    }
+    to = here;
+    for (int i = 0; i < UNDER_WAY; i++) sendto(fd, data, SIZE, 0, (void *)&to, sizeof to);
+    for (int i = 0; i < n; i++) {
+        double start = now_ns();
+        for (int k = 0; k < BATCH; k++) {
+            len = sizeof from;
+            if (recvfrom(fd, data, SIZE, 0, (void *)&from, &len) != SIZE) { perror("recvfrom"); return 1; }
+            sendto(fd, data, SIZE, 0, (void *)&to, sizeof to);
+        }
+        t[i] = (now_ns() - start) / BATCH;
+    }
+    kill(child, SIGKILL);
+    report("datagram", t, n);
+    return 0;
+}
 int main(int c, char **v) {
     int n = c == 3 ? atoi(v[2]) : 0;
     if (n < 10) { fprintf(stderr, "usage: see the head of calls.c\n"); return 2; }
@@ -46,6 +104,8 @@ int main(int c, char **v) {
         report("socket", t, n);
         return 0;
     }
+    if (!strcmp(v[1], "names")) return names(t, u, n);
+    if (!strcmp(v[1], "datagrams")) return datagrams(t, n);
     int null = open("/dev/null", O_WRONLY);
     for (int i = 0; i < n; i++) {
         double a = now_ns();

@@ -9,14 +9,25 @@ use libfuzzer_sys::fuzz_target;
 use switch::offload::{VNET_HDR_LEN, VnetHdr, emit};
 use switch::port::Offloads;
 use switch::switch::{Egress, Switch};
-use switch::vlan::PortVlans;
+use switch::vlan::{PortVlans, Vid, VidSet};
 
 fuzz_target!(|input: (u8, [u8; VNET_HDR_LEN], &[u8])| {
     let (bits, hdr, bytes) = input;
-    let takes = Offloads { csum: bits & 1 != 0, tso4: bits & 2 != 0, tso6: bits & 4 != 0, uso: bits & 8 != 0 };
+    // What comes from a customer's port, a provider's, or a plain one, goes to one of each.
+    let ports = [
+        PortVlans::default(),
+        PortVlans::Tunnel { vid: Vid::DEFAULT },
+        PortVlans::Service { native: None, allowed: VidSet::all() },
+        PortVlans::Trunk { native: None, allowed: VidSet::all() },
+    ];
+    let takes =
+        Offloads { csum: bits & 1 != 0, tso4: bits & 2 != 0, tso6: bits & 4 != 0, uso: bits & 8 != 0 };
     let mut switch = Switch::new(Duration::from_secs(300));
-    let from = switch.add_port("a", PortVlans::default(), Offloads::ALL).expect("a port");
-    switch.add_port("b", PortVlans::default(), takes).expect("a port");
+    let from =
+        switch.add_port("a", ports[usize::from(bits >> 4 & 3)].clone(), Offloads::ALL).expect("a port");
+    for (name, vlans) in ["b", "c", "d", "e"].into_iter().zip(ports) {
+        switch.add_port(name, vlans, takes).expect("a port");
+    }
     let hdr = VnetHdr::parse(hdr);
     let mut egress = Egress::new();
     let Some(frame) = switch.handle_frame(Instant::now(), from, &hdr, bytes, &mut egress) else { return };

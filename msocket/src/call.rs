@@ -95,7 +95,7 @@ impl Client {
     /// Those of socket(2); ENETDOWN when the stack has gone.
     pub fn socket(&self, domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
         let mut state = self.lock();
-        let made = state.relay.socket(SocketSpec { domain, kind, protocol }, &self.who(-1));
+        let made = state.relay.named_socket(SocketSpec { domain, kind, protocol }, &self.who(-1));
         self.sort(&mut state);
         made
     }

@@ -22,14 +22,19 @@ use stacks::stack::Kind;
 use crate::call::Client;
 use crate::{places, sys};
 
-/// Most connections that are kept: a descriptor or four each.
+/// From where on connections have their numbers.
+const HIGH: i32 = 512;
+/// Most connections that are kept: a descriptor each.
 const MAX_KEPT: usize = 16;
 /// How long a stack's server may take to answer before it counts as gone.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a server is knocked at that has no place left, and how long one waits in between: 2 s in all.
+const LOOKS: usize = 1000;
+const GAP: Duration = Duration::from_millis(2);
 /// What we are called among the users of a stack.
 const NAME: &str = "msocket";
 
-static KEPT: LazyLock<Mutex<HashMap<PathBuf, Way>>> = LazyLock::new(Mutex::default);
+static KEPT: LazyLock<Mutex<HashMap<PathBuf, Joined>>> = LazyLock::new(Mutex::default);
 
 /// A connection that has joined a stack.
 #[derive(Debug)]
@@ -59,31 +64,64 @@ impl Joined {
         self.identity.is_some() && sys::identity(self.line.as_fd()) == self.identity
     }
 
+    /// Joins the stack at `path`; if it is one in a library, also the way to its host.
+    fn to(path: &Path) -> Result<(Self, Option<OwnedFd>), Errno> {
+        let mut line = raised(dial(path)?);
+        line.stream().set_read_timeout(Some(PATIENCE)).map_err(places::errno)?;
+        let request = Request::Join { view: NAME.into(), pid: std::process::id() as i32, rules: Vec::new() };
+        let (joined, mut fds) = line.call::<_, proto::Joined>(&request, &[]).map_err(errno)?;
+        let identity = sys::identity(line.as_fd());
+        // Of a kernel stack it is the namespace, which is not ours to enter.
+        let relay = fds.pop().filter(|_| joined.kind == Kind::Smol.name());
+        Ok((Self { line, identity, pid: std::process::id() }, relay))
+    }
+
     fn socket(&mut self, domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
         let request = Request::Socket { domain, kind, protocol };
         let (_, mut fds) = self.line.call::<_, ()>(&request, &[]).map_err(errno)?;
-        fds.pop().ok_or(Errno::ENETDOWN)
+        // It was sent, and there was no number left for it (unix(7)).
+        inherited(fds.pop().ok_or(Errno::EMFILE)?, kind)
+    }
+}
+
+/// All descriptors come close-on-exec.
+fn inherited(made: OwnedFd, kind: i32) -> Result<OwnedFd, Errno> {
+    if kind & libc::SOCK_CLOEXEC == 0 {
+        rustix::io::fcntl_setfd(&made, rustix::io::FdFlags::empty())
+            .map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+    }
+    Ok(made)
+}
+
+/// Connects to a stack's path; waits for a server that has too many to let in.
+fn dial(path: &Path) -> Result<Line, Errno> {
+    let mut looks = 0..LOOKS;
+    loop {
+        match Line::connect(path).map_err(places::errno) {
+            Ok(line) => return Ok(line),
+            Err(Errno::EAGAIN) if looks.next().is_some() => std::thread::sleep(GAP),
+            // A path whose server has died is no stack either; nor is a file of another kind.
+            Err(Errno::ECONNREFUSED | Errno::ENOTDIR | Errno::EPROTOTYPE) => return Err(Errno::ENOENT),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The line under a number above those that a program expects for its own descriptors, if there are so many.
+fn raised(line: Line) -> Line {
+    match rustix::io::fcntl_dupfd_cloexec(&line, HIGH) {
+        Ok(high) => Line::client(high.into()),
+        Err(_) => line,
     }
 }
 
 impl Way {
     /// Joins the stack at `path`.
     pub(crate) fn to(path: &Path) -> Result<Self, Errno> {
-        let mut line = Line::connect(path).map_err(|error| match places::errno(error) {
-            // A path whose server has died is no stack either; nor is a file of another kind.
-            Errno::ECONNREFUSED | Errno::ENOTDIR | Errno::EPROTOTYPE => Errno::ENOENT,
-            errno => errno,
-        })?;
-        line.stream().set_read_timeout(Some(PATIENCE)).map_err(places::errno)?;
-        let request = Request::Join { view: NAME.into(), pid: std::process::id() as i32, rules: Vec::new() };
-        let (joined, mut fds) = line.call::<_, proto::Joined>(&request, &[]).map_err(errno)?;
-        let identity = sys::identity(line.as_fd());
-        let ours = Joined { line, identity, pid: std::process::id() };
-        // Of a kernel stack it is the namespace, which is not ours to enter.
-        match fds.pop().filter(|_| joined.kind == Kind::Smol.name()) {
-            Some(relay) => Ok(Self::Smol(Arc::new(Client::new(Relay::new(relay), ours)?))),
-            None => Ok(Self::Kernel(Arc::new(Mutex::new(ours)))),
-        }
+        Ok(match Joined::to(path)? {
+            (ours, Some(relay)) => Self::Smol(Arc::new(Client::new(Relay::new(relay), ours)?)),
+            (ours, None) => Self::Kernel(Arc::new(Mutex::new(ours))),
+        })
     }
 
     /// Whether its stack's calls need somebody to answer them.
@@ -96,31 +134,11 @@ impl Way {
 
     /// socket(2) there.
     pub(crate) fn socket(&self, domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
-        let made = match self {
+        match self {
             Self::Kernel(joined) => {
                 joined.lock().unwrap_or_else(PoisonError::into_inner).socket(domain, kind, protocol)
             }
-            Self::Smol(client) => client.socket(domain, kind, protocol),
-        }?;
-        // All descriptors come close-on-exec.
-        if kind & libc::SOCK_CLOEXEC == 0 {
-            rustix::io::fcntl_setfd(&made, rustix::io::FdFlags::empty())
-                .map_err(|e| Errno::from_raw(e.raw_os_error()))?;
-        }
-        Ok(made)
-    }
-
-    fn is_ours(&self) -> bool {
-        match self {
-            Self::Kernel(joined) => joined.try_lock().is_ok_and(|joined| joined.is_ours()),
-            Self::Smol(client) => client.is_ours(),
-        }
-    }
-
-    fn is_open(&self) -> bool {
-        match self {
-            Self::Kernel(joined) => joined.try_lock().is_ok_and(|joined| joined.is_open()),
-            Self::Smol(client) => client.is_open(),
+            Self::Smol(client) => inherited(client.socket(domain, kind, protocol)?, kind),
         }
     }
 }
@@ -128,11 +146,11 @@ impl Way {
 /// socket(2) on the stack at `path`, which is absolute, by a kept connection if there is one.
 pub(crate) fn socket(path: &Path, domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
     let Ok(mut kept) = KEPT.try_lock() else {
-        return Way::to(path)?.socket(domain, kind, protocol);
+        return Joined::to(path)?.0.socket(domain, kind, protocol);
     };
-    if let Some(way) = kept.get(path) {
+    if let Some(way) = kept.get_mut(path) {
         if !way.is_open() {
-            // Its descriptors are no longer ours to close.
+            // Its descriptor is no longer ours to close.
             std::mem::forget(kept.remove(path));
         } else if !way.is_ours() {
             kept.remove(path);
@@ -144,16 +162,10 @@ pub(crate) fn socket(path: &Path, domain: i32, kind: i32, protocol: i32) -> Resu
             }
         }
     }
-    let way = Way::to(path)?;
+    let (mut way, _) = Joined::to(path)?;
     let made = way.socket(domain, kind, protocol);
     if kept.len() >= MAX_KEPT {
-        kept.retain(|_, way| {
-            let open = way.is_open();
-            if !open {
-                std::mem::forget(way.clone());
-            }
-            false
-        });
+        kept.drain().filter(|(_, way)| !way.is_open()).for_each(std::mem::forget);
     }
     kept.insert(path.to_owned(), way);
     made

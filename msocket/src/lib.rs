@@ -76,7 +76,7 @@ pub fn msocket(path: Option<&Path>, domain: i32, kind: i32, protocol: i32) -> Re
         return Err(Errno::EINVAL);
     }
     match path {
-        None => match default::of(domain) {
+        None => match default::of(domain).filter(|_| !is_of_the_machine(domain, protocol)) {
             Some(path) => client::socket(&path, domain, kind, protocol).map_err(|errno| match errno {
                 Errno::ENOENT => Errno::ENETDOWN,
                 other => other,
@@ -94,6 +94,43 @@ pub fn msocket(path: Option<&Path>, domain: i32, kind: i32, protocol: i32) -> Re
     }
 }
 
+/// As [`set_default`], for such programs: in a view whose socket(2) cannot follow it, a stack in a library is the
+/// default of [`msocket`] alone.
+///
+/// # Errors
+/// As [`msocket`], but for EOPNOTSUPP.
+pub fn set_default_interposed(path: Option<&Path>, domain: i32) -> Result<(), Errno> {
+    match (set_default(path, domain), path) {
+        (Err(Errno::EOPNOTSUPP), Some(name)) => default::set(&places::path(name)?, domain),
+        (set, _) => set,
+    }
+}
+
+/// Netlink protocols about the machine, not a network: SELINUX, AUDIT, CONNECTOR, KOBJECT_UEVENT.
+fn is_of_the_machine(domain: i32, protocol: i32) -> bool {
+    let host =
+        [libc::NETLINK_SELINUX, libc::NETLINK_AUDIT, libc::NETLINK_CONNECTOR, libc::NETLINK_KOBJECT_UEVENT];
+    domain == libc::AF_NETLINK && host.contains(&protocol)
+}
+
+/// As [`msocket`], for programs that have a library before libc's calls, as those that are linked with libmsocket: it
+/// makes the calls on sockets of a stack in a library, so that they need no supervisor that serves such stacks.
+///
+/// # Errors
+/// As [`msocket`], but for EOPNOTSUPP.
+pub fn msocket_interposed(
+    path: Option<&Path>,
+    domain: i32,
+    kind: i32,
+    protocol: i32,
+) -> Result<OwnedFd, Errno> {
+    match (msocket(path, domain, kind, protocol), path) {
+        // Whoever may use its path may do so here, too.
+        (Err(Errno::EOPNOTSUPP), Some(name)) => client::socket(&places::path(name)?, domain, kind, protocol),
+        (made, _) => made,
+    }
+}
+
 /// Makes the stack at `path` the default of a family, or with PF_UNSPEC of every family that it has: for this
 /// process, and for those that it starts from now on. Inside a view, socket(2) follows it, too. Without a path
 /// nothing changes.
@@ -104,7 +141,10 @@ pub fn set_default(path: Option<&Path>, domain: i32) -> Result<(), Errno> {
     let Some(name) = path else { return Ok(()) };
     let path = places::path(name)?;
     match in_view(name, &path, domain, proto::SOCK_DEFAULT, 0)? {
-        Some(_) => Ok(()),
+        Some(_) => {
+            default::forget(domain);
+            Ok(())
+        }
         None => {
             // Better said now than by each socket.
             client::Way::to(&path)?;

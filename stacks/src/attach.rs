@@ -61,7 +61,7 @@ pub(crate) fn add(
 }
 
 /// The switch's words for the configuration's.
-pub(crate) fn vlans(vlan: &PortVlan) -> Result<PortVlans, Refusal> {
+pub fn vlans(vlan: &PortVlan) -> Result<PortVlans, Refusal> {
     let vid = |number: u16| {
         Vid::new(number).ok_or_else(|| {
             Refusal::new("cannot use the VLAN", format!("{number} is no VLAN id")).hint("use 1 to 4094")

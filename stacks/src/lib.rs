@@ -9,7 +9,7 @@
 //! [`config`] is what a stack should look like, parsed once; [`stack`] is the contract every kind passes
 //! (`tests/contract.rs`); [`serve`] answers for stacks on their paths.
 
-mod attach;
+pub mod attach;
 pub mod autoconf;
 pub mod config;
 pub mod gateway;

@@ -2,23 +2,29 @@
 //! on its path.
 //!
 //! It costs two wake-ups more per socket than a stack of our own, and nothing afterwards: what comes back
-//! is a kernel socket. When the other side goes away, so does the network: ENETDOWN.
+//! is a kernel socket. So of sockets that are as good as any other of their kind, TCP's and UDP's, a few are asked for
+//! ahead once the same was wanted twice in a row; their answers come while we do something else. When the other side
+//! goes away, so does the network: ENETDOWN.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use msocket_proto::line::{CallError, Line, LineError, Refusal, unusable};
-use msocket_proto::proto::{Joined, Request};
+use msocket_proto::line::{CallError, Line, LineError, Received, Refusal, Reply, unusable};
+use msocket_proto::proto::{FilePlace, Joined, Request};
 use nix::errno::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::kernel::KernelStack;
 use crate::serve::{Description, User};
 use crate::smol::relay::Relay;
-use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
+use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack, TYPE_MASK};
 
 /// How long a server may take to answer before it counts as gone.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Sockets that are asked for ahead: as many as are made while the server wakes up; each is a descriptor.
+const AHEAD: usize = 8;
 
 /// A connection that has joined a stack.
 #[derive(Debug)]
@@ -28,6 +34,17 @@ pub struct RemoteStack {
     kind: Kind,
     /// An answer was late or lost: the next one could be another question's.
     dead: bool,
+    ahead: Ahead,
+}
+
+/// Sockets that nobody has wanted yet.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// What they are, and what was wanted last.
+    spec: Option<SocketSpec>,
+    ready: VecDeque<OwnedFd>,
+    /// How many more are asked for.
+    asked: usize,
 }
 
 /// What joining gave.
@@ -67,7 +84,7 @@ pub fn join(path: &Path, user: &User) -> Result<Membership, Refusal> {
         Kind::Smol => (None, fd.map(Relay::new)),
         _ => (fd.filter(|_| joined.namespace).and_then(|fd| KernelStack::from_namespace(fd).ok()), None),
     };
-    let remote = RemoteStack { line, name: joined.name, kind, dead: false };
+    let remote = RemoteStack { line, name: joined.name, kind, dead: false, ahead: Ahead::default() };
     Ok(Membership { remote, namespace, relay })
 }
 
@@ -117,6 +134,56 @@ impl RemoteStack {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// One more socket is on its way.
+    fn ask(&mut self, spec: SocketSpec) -> Result<(), Errno> {
+        let SocketSpec { domain, kind, protocol } = spec;
+        let sent = self.line.send(&Request::Socket { domain, kind, protocol }, &[]);
+        self.dead |= sent.is_err();
+        self.ahead.asked += 1;
+        sent.map_err(|_| Errno::ENETDOWN)
+    }
+
+    /// The next that comes.
+    fn receive(&mut self) -> Result<OwnedFd, Errno> {
+        self.ahead.asked -= 1;
+        let error = match self.line.receive::<Reply<()>>() {
+            Ok(Received::Message(Reply::Ok(()), mut fds)) if fds.len() == 1 => {
+                return fds.pop().ok_or(Errno::ENETDOWN);
+            }
+            Ok(Received::Message(Reply::Error(refusal), fds)) if fds.is_empty() => {
+                return Err(refusal.errno.map_or(Errno::ENETDOWN, Errno::from_raw));
+            }
+            Ok(_) => Errno::ENETDOWN,
+            Err(_) => Errno::ENETDOWN,
+        };
+        self.dead = true;
+        Err(error)
+    }
+
+    /// Takes what is still on its way, so that the next answer is the next question's.
+    fn settle(&mut self) {
+        while self.ahead.asked > 0 && !self.dead {
+            if let Ok(socket) = self.receive() {
+                self.ahead.ready.push_back(socket);
+            }
+        }
+    }
+
+    /// Whether the server has gone: then its sockets have, too, those that were made ahead included.
+    fn has_gone(&self) -> bool {
+        let mut ready = [PollFd::new(&self.line, PollFlags::RDHUP)];
+        poll(&mut ready, Some(&Timespec::default())).is_ok_and(|count| count > 0)
+    }
+}
+
+/// Whether one socket of the kind is as good as another, whenever it was made.
+fn is_plain(spec: SocketSpec) -> bool {
+    matches!(spec.domain, libc::AF_INET | libc::AF_INET6)
+        && matches!(
+            (spec.kind & TYPE_MASK, spec.protocol),
+            (libc::SOCK_STREAM, 0 | libc::IPPROTO_TCP) | (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP)
+        )
 }
 
 impl AsFd for RemoteStack {
@@ -135,21 +202,48 @@ impl Stack for RemoteStack {
         if self.dead {
             return Err(Errno::ENETDOWN);
         }
-        let SocketSpec { domain, kind, protocol } = spec;
-        match self.line.call::<_, ()>(&Request::Socket { domain, kind, protocol }, &[]) {
-            Ok((_, mut fds)) => fds.pop().ok_or(Errno::ENETDOWN),
-            Err(CallError::Refused(refusal)) => Err(refusal.errno.map_or(Errno::ENETDOWN, Errno::from_raw)),
-            Err(CallError::Line(_)) => {
+        let again = self.ahead.spec == Some(spec);
+        if !again {
+            self.settle();
+            self.ahead.ready.clear();
+            self.ahead.spec = Some(spec);
+        }
+        let there = self.ahead.ready.len() + self.ahead.asked;
+        if there <= AHEAD / 2 {
+            let more = if again && is_plain(spec) { AHEAD - there } else { 1 - there.min(1) };
+            for _ in 0..more {
+                self.ask(spec)?;
+            }
+        }
+        match self.ahead.ready.pop_front() {
+            Some(_) if self.has_gone() => {
                 self.dead = true;
                 Err(Errno::ENETDOWN)
             }
+            Some(socket) => Ok(socket),
+            None => self.receive(),
         }
     }
 
     fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal> {
+        self.settle();
         match self.line.call::<_, Description>(&Request::Show, &[]) {
             Ok((description, _)) => Ok(description.interfaces),
             Err(e) => Err(refusal("cannot list the interfaces", e)),
+        }
+    }
+
+    fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        if self.dead {
+            return Err(Errno::ENETDOWN);
+        }
+        match self.line.call::<_, ()>(&Request::File { place, path: path.to_owned() }, &[]) {
+            Ok((_, mut fds)) => fds.pop().ok_or(Errno::ENETDOWN),
+            Err(CallError::Refused(refusal)) => Err(refusal.errno.map_or(Errno::EOPNOTSUPP, Errno::from_raw)),
+            Err(CallError::Line(_)) => {
+                self.dead = true;
+                Err(Errno::ENETDOWN)
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 //! Requests are answered at once and in order; a peer that does not read its replies is dropped, and so is
 //! one connection too many. A user is a connection that has joined: it counts until it closes.
 
+mod files;
 mod smol;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +23,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::KernelStack;
-use crate::smol::host::StackKey;
+use crate::smol::call::Caller;
+use crate::smol::host::{Host, StackKey};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 use smol::Smol;
 
@@ -184,7 +186,7 @@ impl Server {
         let (stacks, connections) = (BTreeMap::new(), HashMap::new());
         Ok(Self {
             epoll,
-            next: smol::HOST,
+            next: smol::LAST,
             stacks,
             connections,
             shed: Shed::new(),
@@ -256,7 +258,7 @@ impl Server {
     /// A connection is over, and with it what it was allowed.
     fn hang_up(&mut self, token: u64) {
         self.connections.remove(&token);
-        self.smol.close_door(token);
+        self.smol.close_door(token, &self.epoll);
     }
 
     /// Whether there are no stacks.
@@ -305,7 +307,7 @@ impl Server {
         let count = self.epoll.wait(&mut events, EpollTimeout::ZERO)?;
         for event in &events[..count] {
             let token = event.data();
-            if self.smol.handle_event(token) {
+            if self.smol.handle_event(token, &self.epoll) {
                 continue;
             }
             if self.stacks.contains_key(&token) {
@@ -439,7 +441,19 @@ impl Server {
         match request {
             Request::Hello => Answer::of(&Hello { version: VERSION, name: served.name.clone() }),
             Request::Socket { domain, kind, protocol } => {
-                make_socket(&mut served.backing, SocketSpec { domain, kind, protocol }, owner)
+                let peer = rustix::net::sockopt::socket_peercred(connection.line.stream());
+                let (pid, uid) =
+                    peer.map_or((0, u32::MAX), |peer| (peer.pid.as_raw_nonzero().get(), peer.uid.as_raw()));
+                let caller = Caller { pid, uid, fd: -1, rights: owner };
+                let spec = SocketSpec { domain, kind, protocol };
+                make_socket(&mut served.backing, self.smol.host(), spec, &caller)
+            }
+            Request::File { place, path } => {
+                let file = match &mut served.backing {
+                    Backing::Kernel(stack) => files::of(stack, place, &path, owner),
+                    Backing::Smol(key) => self.smol.file(*key, place, &path),
+                };
+                file.map_or_else(no_file, |fd| Answer::Descriptor(serde_json::Value::Null, fd))
             }
             Request::Join { view, .. } if !is_name(&view) => {
                 Answer::Refused(Refusal::new("cannot join", "the view's name is none"))
@@ -508,21 +522,22 @@ impl Server {
 }
 
 /// One socket for a guest that has no namespace and no door.
-fn make_socket(backing: &mut Backing, spec: SocketSpec, owner: bool) -> Answer {
+fn make_socket(backing: &mut Backing, host: Option<&mut Host>, spec: SocketSpec, caller: &Caller) -> Answer {
     if !spec.is_of_a_stack() {
         return no_socket(Errno::EAFNOSUPPORT);
     }
     // Raw and packet sockets would show a guest its host's traffic.
-    if !owner && spec.needs_rights() {
+    if !caller.rights && spec.needs_rights() {
         return no_socket(Errno::EPERM);
     }
-    match backing {
-        Backing::Kernel(stack) => match stack.socket(spec) {
-            Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
-            Err(e) => no_socket(e),
-        },
-        // Its sockets need somebody who answers their calls: see Join.
-        Backing::Smol(_) => no_socket(Errno::EPROTONOSUPPORT),
+    let made = match backing {
+        Backing::Kernel(stack) => stack.socket(spec),
+        // Whoever asks has a library that answers its calls.
+        Backing::Smol(key) => host.map_or(Err(Errno::ENETDOWN), |host| host.socket(*key, spec, caller, true)),
+    };
+    match made {
+        Ok(fd) => Answer::Descriptor(serde_json::Value::Null, fd),
+        Err(e) => no_socket(e),
     }
 }
 
@@ -563,6 +578,10 @@ pub fn is_name(name: &str) -> bool {
 
 fn no_socket(errno: Errno) -> Answer {
     Answer::Refused(Refusal::new("cannot make a socket", errno.desc()).errno(errno as i32))
+}
+
+fn no_file(errno: Errno) -> Answer {
+    Answer::Refused(Refusal::new("cannot open the file", errno.desc()).errno(errno as i32))
 }
 
 fn not_owner(what: &str) -> Refusal {

@@ -7,6 +7,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +126,15 @@ pub trait Stack: std::fmt::Debug {
     /// # Errors
     /// Why they cannot be read.
     fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal>;
+
+    /// Opens a file about the network for reading.
+    ///
+    /// # Errors
+    /// The errno that the program shall see; EOPNOTSUPP if such files cannot be had.
+    fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        let _ = (place, path);
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// The network namespace behind the stack, if there is one.
     fn namespace(&self) -> Option<BorrowedFd<'_>>;

@@ -101,13 +101,7 @@ fn many_stacks() -> Host {
 fn idle_on_a_switch() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("lan");
-    let options = serve::Options {
-        name: "lan".into(),
-        path: path.clone(),
-        mode: 0o600,
-        age: Duration::from_secs(300),
-        idle: None,
-    };
+    let options = serve::Options::new("lan", &path);
     let server = serve::Server::new(&options, None).expect("a switch");
     let thread = std::thread::Builder::new().spawn(move || server.run()).expect("a thread");
     let mut host = Host::new(folder.path()).expect("a host");
@@ -149,7 +143,7 @@ fn hosted_connections() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut host = Host::new(folder.path()).expect("a host");
     let key = host.create("s", &StackConfig::default(), Path::new("/nonexistent")).expect("a stack");
-    let listener = host.socket(key, TCP, &OWNER).expect("a socket");
+    let listener = host.socket(key, TCP, &OWNER, false).expect("a socket");
     call(&mut host, &listener, SocketCall::Bind { address: name([127, 0, 0, 1], 80) }).0.expect("bound");
     call(&mut host, &listener, SocketCall::Listen { backlog: 100 }).0.expect("listens");
     // Tables have their first size, scratch memory is there.
@@ -167,7 +161,7 @@ fn hosted_connections() {
 fn connect(host: &mut Host, key: StackKey, listener: &OwnedFd, count: usize) -> Vec<OwnedFd> {
     let mut ends = Vec::with_capacity(2 * count);
     for _ in 0..count {
-        let client = host.socket(key, TCP, &OWNER).expect("a socket");
+        let client = host.socket(key, TCP, &OWNER, false).expect("a socket");
         let connect = SocketCall::Connect { address: name([127, 0, 0, 1], 80) };
         assert_eq!(call(host, &client, connect).0, Ok(Done::Value(0)));
         let (accepted, fd) = call(host, listener, SocketCall::Accept { flags: 0 });

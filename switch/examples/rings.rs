@@ -1,10 +1,11 @@
 //! What frames cost from ring to ring through a switch: prints frames per second and CPU per frame.
 //!
-//!     cargo run --release -p switch --example rings [SECONDS]
+//!     cargo run --release -p switch --example rings [SECONDS [FILTER]]
 //!
 //! Three threads, as three processes would: a sender, the switch, a receiver. At most [`WINDOW`] bytes or
 //! [`BURST`] frames are under way, as TCP between neighbours would have it. A row per frame length, and
-//! one of single frames going back and forth.
+//! one of single frames going back and forth. With FILTER there is a capture that wants such frames (`` wants all), which
+//! nobody reads: what it costs to look at each, and to have no room for it.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use switch::client::{Attach, Client, Kind};
+use switch::client::{Attach, CaptureRule, Client, Kind};
 use switch::offload::VnetHdr;
 use switch::ports::BUFFER_LEN;
 use switch::ports::ring::{CAPACITY, Ring};
@@ -175,21 +176,20 @@ fn main() {
     let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(2);
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("lan");
-    let options = serve::Options {
-        name: "lan".into(),
-        path: path.clone(),
-        mode: 0o600,
-        age: Duration::from_secs(300),
-        idle: None,
-    };
+    let options = serve::Options::new("lan", &path);
     let server = serve::Server::new(&options, None).expect("a free path");
     let switch = std::thread::Builder::new().spawn(move || server.run());
+    let capture = std::env::args().nth(2).map(|filter| {
+        let rule = CaptureRule { filter, ..CaptureRule::default() };
+        Client::connect(&path).expect("the switch").capture(&rule).expect("a filter")
+    });
     for len in [64, 1514, 65_535] {
         stream(&path, len, Duration::from_secs(seconds));
     }
     for len in [64, 1514, 65_535] {
         ping(&path, len, Duration::from_secs(seconds));
     }
+    drop(capture);
     Client::connect(&path).expect("the switch").down().expect("its end");
     switch.expect("a thread").join().expect("no panic").expect("no error");
 }

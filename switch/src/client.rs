@@ -7,19 +7,29 @@
 //! it away, to another process for example.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use msocket_proto::line::{CallError, Line, LineError};
 use serde::de::DeserializeOwned;
 
-pub use crate::control::{Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VlanInfo};
+use crate::capture::Record;
+pub use crate::control::traffic;
+pub use crate::control::{
+    Attach, CaptureInfo, CaptureRule, Hello, Impair, Impairment, LineInfo, MacFilter, MirrorInfo, MirrorRule,
+    PortAdded, PortInfo, PortStp, Request, Settings, Show, Station, VlanInfo,
+};
+use crate::offload::VnetHdr;
 pub use crate::ports::Kind;
-use crate::ports::ring::Handover;
+use crate::ports::ring::{Broken, Handover, Ring};
+pub use crate::stp::config::{Change as StpChange, PortChange as StpPortChange, Tree as StpTree};
 
 /// How long a switch may take to answer; it answers at once unless its machine stands still.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of a capture's ring: what comes while its reader writes to a disk that is busy for some milliseconds.
+const CAPTURE_RING: u32 = 8 << 20;
 
 /// A connection to a switch.
 #[derive(Debug)]
@@ -63,6 +73,15 @@ impl Client {
     /// The connection's, or the switch's refusal.
     pub fn add_port(&mut self, fd: impl AsFd, attach: &Attach) -> Result<PortAdded, CallError> {
         Ok(self.line.call(&Request::PortAdd(attach.clone()), &[fd.as_fd()])?.0)
+    }
+
+    /// As [`Client::add_port`], for a port of several descriptors, in [`Kind`]'s order.
+    ///
+    /// # Errors
+    /// The connection's, or the switch's refusal.
+    pub fn add_port_of(&mut self, fds: &[OwnedFd], attach: &Attach) -> Result<PortAdded, CallError> {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        Ok(self.line.call(&Request::PortAdd(attach.clone()), &fds)?.0)
     }
 
     /// Plugs the other end of a ring in as a port; `attach.kind` must be [`Kind::Ring`].
@@ -123,6 +142,66 @@ impl Client {
         self.call(&Request::MacLs(filter))
     }
 
+    /// The ports that do something to priorities or keep rates.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn qos(&mut self) -> Result<Vec<traffic::QosInfo>, CallError> {
+        self.call(&Request::QosLs)
+    }
+
+    /// The ports that have limits or are shut.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn guards(&mut self) -> Result<Vec<traffic::GuardInfo>, CallError> {
+        self.call(&Request::GuardLs)
+    }
+
+    /// The rates that are promised.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn reservations(&mut self) -> Result<Vec<traffic::ReserveInfo>, CallError> {
+        self.call(&Request::ReserveLs)
+    }
+
+    /// Its spanning tree.
+    ///
+    /// # Errors
+    /// The connection's, or it knows none.
+    pub fn stp(&mut self) -> Result<StpTree, CallError> {
+        self.call(&Request::Stp)
+    }
+
+    /// Its mirrors.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn mirrors(&mut self) -> Result<Vec<MirrorInfo>, CallError> {
+        self.call(&Request::MirrorLs)
+    }
+
+    /// Begins a capture, which ends with the returned value.
+    ///
+    /// # Errors
+    /// The connection's, or the switch's refusal.
+    pub fn capture(mut self, rule: &CaptureRule) -> Result<Captured, CallError> {
+        let (ring, ends) = Ring::create(CAPTURE_RING).map_err(LineError::Io)?;
+        let [memory, bell, peer] = ends.each_ref().map(AsFd::as_fd);
+        let request = Request::Capture(rule.clone());
+        let _: ((), _) = self.line.call(&request, &[memory, bell, peer])?;
+        Ok(Captured { client: self, ring })
+    }
+
+    /// Its impaired links.
+    ///
+    /// # Errors
+    /// The connection's, or it knows none.
+    pub fn impairments(&mut self) -> Result<Vec<Impairment>, CallError> {
+        self.call(&Request::ImpairLs)
+    }
+
     /// Ends it.
     ///
     /// # Errors
@@ -147,6 +226,37 @@ pub fn is_gone(error: &CallError) -> bool {
         CallError::Line(LineError::Closed) => true,
         CallError::Line(LineError::Io(e)) => matches!(e.kind(), BrokenPipe | ConnectionReset),
         CallError::Line(_) | CallError::Refused(_) => false,
+    }
+}
+
+/// A capture, as long as this value lives.
+#[derive(Debug)]
+pub struct Captured {
+    client: Client,
+    ring: Ring,
+}
+
+impl Captured {
+    /// What the switch told next, with the virtio-net header of a frame; `None` when there is no more. `buffer` is
+    /// [`crate::ports::BUFFER_LEN`] long.
+    ///
+    /// # Errors
+    /// The switch broke the rules of the ring.
+    pub fn next<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Option<(VnetHdr, Record<'b>)>, Broken> {
+        let Some((hdr, bytes)) = self.ring.receive(buffer)? else { return Ok(None) };
+        // What a later version tells is nothing to us.
+        let nothing = Record::Port(u32::MAX, "");
+        Ok(Some((hdr, Record::parse(bytes).unwrap_or(nothing))))
+    }
+
+    /// The capture's memory and doorbell, whose rules for sleeping are those of any ring.
+    pub fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    /// The connection.
+    pub fn client(&mut self) -> &mut Client {
+        &mut self.client
     }
 }
 

@@ -6,7 +6,7 @@
 //! alone, in the order of 802.1Q-2018 clause 8.6 (the order decides which drop is counted); [`tag_edit`]
 //! is what one egress port does to the tag.
 
-use crate::frame::{Frame, MAX_FRAME, Mac, TAG_LEN, TagEdit, Tci};
+use crate::frame::{Frame, MAX_FRAME, Priority, TAG_LEN, Tag, TagEdit, TagKind, Tci};
 use crate::offload::VnetHdr;
 use crate::port::DropReason;
 use crate::vlan::{Egress, PortVlans, Refused, Vid};
@@ -19,20 +19,18 @@ pub struct Admitted<'a> {
     /// Its VLAN.
     pub vid: Vid,
     /// The tag it came with.
-    pub tag: Option<Tci>,
-    /// Where it goes.
-    pub destination: Mac,
-    /// Where it comes from.
-    pub source: Mac,
+    pub tag: Option<Tag>,
 }
 
 /// Judges a frame that arrived on a port with these rules.
 ///
 /// # Errors
 /// The reason it is dropped for.
+// What it returns is large, and is better not moved.
+#[inline(always)]
 pub fn admit<'a>(vlans: &PortVlans, hdr: &VnetHdr, bytes: &'a [u8]) -> Result<Admitted<'a>, DropReason> {
-    let frame = Frame::new(bytes).ok_or(DropReason::Short)?;
-    let tag = frame.tag();
+    let frame = Frame::with(bytes, vlans.tagging()).ok_or(DropReason::Short)?;
+    let tag = frame.whole_tag();
     let room = if tag.is_some() { 0 } else { TAG_LEN };
     if bytes.len() + room > MAX_FRAME {
         return Err(DropReason::Long);
@@ -47,22 +45,28 @@ pub fn admit<'a>(vlans: &PortVlans, hdr: &VnetHdr, bytes: &'a [u8]) -> Result<Ad
     if !hdr.fits(bytes.len(), frame.header_len()) {
         return Err(DropReason::BadOffload);
     }
-    let vid = vlans.ingress(tag).map_err(|refused| match refused {
+    let vid = vlans.ingress(tag.map(|tag| tag.tci)).map_err(|refused| match refused {
         Refused::Reserved => DropReason::BadTag,
         Refused::NotAllowed => DropReason::VlanNotAllowed,
     })?;
-    Ok(Admitted { frame, vid, tag, destination, source })
+    Ok(Admitted { frame, vid, tag })
 }
 
-/// What happens to the tag of a frame of `vid` that came with `tag` and leaves as `egress` says. Priority
-/// bits survive from tag to tag (802.1Q clause 6.9.3); a frame without tag has priority 0.
-pub fn tag_edit(tag: Option<Tci>, vid: Vid, egress: Egress) -> TagEdit {
-    match (tag, egress) {
-        (None, Egress::Untagged) => TagEdit::Keep,
-        (None, Egress::Tagged) => TagEdit::Push(Tci(vid.number())),
-        (Some(_), Egress::Untagged) => TagEdit::Pop,
-        (Some(tci), Egress::Tagged) if tci.raw_vid() == vid.number() => TagEdit::Keep,
-        (Some(tci), Egress::Tagged) => TagEdit::Set(tci.with_vid(vid)),
+/// What happens to the tag of a frame of `vid` that came with `tag`, leaves as `egress` says and with `priority`,
+/// if there is a tag to tell it.
+#[inline]
+pub fn tag_edit(tag: Option<Tag>, vid: Vid, egress: Egress, priority: Priority) -> TagEdit {
+    let kind = match (egress, tag) {
+        (Egress::Untagged, None) => return TagEdit::Keep,
+        (Egress::Untagged, Some(_)) => return TagEdit::Pop,
+        (Egress::Tagged, _) => TagKind::Customer,
+        (Egress::Service, _) => TagKind::Service,
+    };
+    let new = Tag { kind, tci: Tci::of(priority, vid) };
+    match tag {
+        None => TagEdit::Push(new),
+        Some(old) if old == new => TagEdit::Keep,
+        Some(_) => TagEdit::Set(new),
     }
 }
 
@@ -107,16 +111,23 @@ mod tests {
     #[test]
     fn tags_in_and_out() {
         let vid = Vid::new(10).unwrap();
+        let tag = |n| Some(Tag::from(Tci(n)));
+        let service = |n| Tag { kind: TagKind::Service, tci: Tci(n) };
         let table = [
             (None, Egress::Untagged, TagEdit::Keep),
-            (None, Egress::Tagged, TagEdit::Push(Tci(10))),
-            (Some(Tci(10)), Egress::Untagged, TagEdit::Pop),
-            (Some(Tci(0xA00A)), Egress::Tagged, TagEdit::Keep),
-            (Some(Tci(0xA000)), Egress::Tagged, TagEdit::Set(Tci(0xA00A))),
-            (Some(Tci(0xA000)), Egress::Untagged, TagEdit::Pop),
+            (None, Egress::Tagged, TagEdit::Push(Tci(10).into())),
+            (None, Egress::Service, TagEdit::Push(service(10))),
+            (tag(10), Egress::Untagged, TagEdit::Pop),
+            (tag(0xA00A), Egress::Tagged, TagEdit::Keep),
+            (tag(0xA000), Egress::Tagged, TagEdit::Set(Tci(0xA00A).into())),
+            (tag(0xA000), Egress::Untagged, TagEdit::Pop),
+            (tag(0xB00A), Egress::Service, TagEdit::Set(service(0xB00A))),
+            (Some(service(10)), Egress::Service, TagEdit::Keep),
+            (Some(service(0x200A)), Egress::Tagged, TagEdit::Set(Tci(0x200A).into())),
         ];
         for (tag, egress, expected) in table {
-            assert_eq!(tag_edit(tag, vid, egress), expected);
+            let priority = tag.map_or_else(Priority::default, |tag| tag.tci.priority());
+            assert_eq!(tag_edit(tag, vid, egress, priority), expected);
         }
     }
 }

@@ -4,7 +4,9 @@
 //! A frame is destination (6), source (6), optionally a tag (TPID 0x8100, then TCI), EtherType, payload; no
 //! preamble, no FCS. [`Frame`] is a view whose length was checked once. A frame is never edited in place
 //! and never copied: [`TagEdit::apply`] gives the few changed leading bytes and the rest as it lies in
-//! memory, for a gathering write. Only the outermost C-tag is looked at; a service tag (0x88A8) is payload.
+//! memory, for a gathering write. Only the outermost tag is looked at, and only if it is of the kind the port
+//! speaks ([`TagKind`]): customer tags (0x8100) on most ports, service tags (0x88A8) towards a provider, none
+//! where all that a customer sends is carried as it is. Whatever lies behind that tag is payload, more tags too.
 //!
 //! Read: IEEE 802.1Q-2018 clauses 9.3 to 9.6.
 
@@ -23,17 +25,24 @@ pub const TAG_LEN: usize = 4;
 pub const MAX_FRAME: usize = 65_535 + HEADER_LEN + TAG_LEN;
 /// EtherType of a customer VLAN tag (802.1Q clause 9.5, table 9-1).
 pub const TPID: u16 = 0x8100;
+/// EtherType of a service VLAN tag (802.1Q clause 9.5, table 9-1; once 802.1ad).
+pub const TPID_SERVICE: u16 = 0x88A8;
+/// Tags that may lie behind each other for a super-segment to be cut: a service's, a customer's, and one more.
+pub const MAX_TAGS: usize = 3;
 /// EtherType of IPv4 (RFC 894).
 pub const IPV4: u16 = 0x0800;
 /// EtherType of IPv6 (RFC 2464).
 pub const IPV6: u16 = 0x86DD;
 
 /// A MAC address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
+    /// Everybody.
+    pub const BROADCAST: Self = Self([0xFF; 6]);
+
     /// Group bit: a multicast or the broadcast address.
     pub fn is_group(self) -> bool {
         self.0[0] & 1 != 0
@@ -113,6 +122,16 @@ impl Tci {
         self.0 & 0x0FFF
     }
 
+    /// The priority bits.
+    pub fn priority(self) -> Priority {
+        Priority::from_bits((self.0 >> 12) as u8)
+    }
+
+    /// From its parts.
+    pub fn of(priority: Priority, vid: Vid) -> Self {
+        Self(u16::from(priority.bits()) << 12 | vid.number())
+    }
+
     /// The same priority on another VLAN.
     #[must_use]
     pub fn with_vid(self, vid: Vid) -> Self {
@@ -120,17 +139,98 @@ impl Tci {
     }
 }
 
+/// A frame's priority: priority code point (0 to 7) and whether it may be dropped first (802.1Q clause 6.9.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// How many there are.
+    pub const COUNT: usize = 16;
+
+    /// `pcp` is 0 to 7; higher bits are not looked at.
+    pub fn new(pcp: u8, drop_eligible: bool) -> Self {
+        Self((pcp & 7) << 1 | u8::from(drop_eligible))
+    }
+
+    /// From the four bits of a tag.
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits & 15)
+    }
+
+    /// The four bits of a tag.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The priority code point, 0 to 7.
+    pub fn pcp(self) -> u8 {
+        self.0 >> 1
+    }
+
+    /// May it be dropped before others (DEI)?
+    pub fn is_drop_eligible(self) -> bool {
+        self.0 & 1 != 0
+    }
+}
+
+/// Whose tag it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TagKind {
+    /// A customer's (C-TAG, 0x8100).
+    Customer,
+    /// A provider's (S-TAG, 0x88A8).
+    Service,
+}
+
+impl TagKind {
+    /// Its EtherType.
+    pub fn tpid(self) -> u16 {
+        match self {
+            Self::Customer => TPID,
+            Self::Service => TPID_SERVICE,
+        }
+    }
+}
+
+/// A tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tag {
+    /// Whose.
+    pub kind: TagKind,
+    /// Priority and VLAN.
+    pub tci: Tci,
+}
+
+impl From<Tci> for Tag {
+    /// A customer's.
+    fn from(tci: Tci) -> Self {
+        Self { kind: TagKind::Customer, tci }
+    }
+}
+
 /// A frame whose header, and tag if it has one, are complete.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
     bytes: &'a [u8],
+    kind: Option<TagKind>,
 }
 
 impl<'a> Frame<'a> {
-    /// Checks the length; `None` if the header or the tag is cut off.
+    /// Checks the length; `None` if the header or the customer's tag is cut off.
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        let tagged = bytes.get(12..HEADER_LEN)? == TPID.to_be_bytes();
-        (!tagged || bytes.len() >= HEADER_LEN + TAG_LEN).then_some(Self { bytes })
+        Self::with(bytes, Some(TagKind::Customer))
+    }
+
+    /// As [`Frame::new`], where only tags of this kind, or none at all, are taken for tags.
+    pub fn with(bytes: &'a [u8], kind: Option<TagKind>) -> Option<Self> {
+        let ethertype = bytes.get(12..HEADER_LEN)?;
+        let kind = kind.filter(|kind| ethertype == kind.tpid().to_be_bytes());
+        (kind.is_none() || bytes.len() >= HEADER_LEN + TAG_LEN).then_some(Self { bytes, kind })
+    }
+
+    /// Other bytes with the same headers; they must hold them.
+    pub(crate) fn with_headers(self, bytes: &[u8]) -> Option<Frame<'_>> {
+        (bytes.len() >= self.header_len()).then_some(Frame { bytes, kind: self.kind })
     }
 
     /// Where the frame goes.
@@ -143,14 +243,41 @@ impl<'a> Frame<'a> {
         self.mac(6)
     }
 
-    /// Its tag, if it has one.
+    /// What its tag tells, if it has one.
     pub fn tag(self) -> Option<Tci> {
-        (self.half(12) == TPID).then(|| Tci(self.half(14)))
+        self.kind.map(|_| Tci(self.half(14)))
+    }
+
+    /// Its tag, if it has one.
+    pub fn whole_tag(self) -> Option<Tag> {
+        self.kind.map(|kind| Tag { kind, tci: Tci(self.half(14)) })
+    }
+
+    /// Priority and VLAN of a customer's tag that is payload here: of a frame with no tag of its own, as it comes
+    /// from a customer whose tags are carried.
+    #[inline]
+    pub fn inner_tag(self) -> Option<Tci> {
+        let is_there =
+            self.kind.is_none() && self.half(12) == TPID && self.bytes.len() >= HEADER_LEN + TAG_LEN;
+        is_there.then(|| Tci(self.half(14)))
+    }
+
+    /// What lies behind all tags, of either kind, and where it begins.
+    pub fn innermost(self) -> (u16, usize) {
+        let mut at = HEADER_LEN;
+        for _ in 0..MAX_TAGS {
+            let is_tag = matches!(self.half(at - 2), TPID | TPID_SERVICE);
+            if !is_tag || self.bytes.len() < at + TAG_LEN {
+                break;
+            }
+            at += TAG_LEN;
+        }
+        (self.half(at - 2), at)
     }
 
     /// Bytes before the payload: 14, or 18 with a tag.
     pub fn header_len(self) -> usize {
-        if self.tag().is_some() { HEADER_LEN + TAG_LEN } else { HEADER_LEN }
+        if self.kind.is_some() { HEADER_LEN + TAG_LEN } else { HEADER_LEN }
     }
 
     /// What the payload is, behind the tag.
@@ -180,11 +307,11 @@ pub enum TagEdit {
     /// The frame leaves as it came.
     Keep,
     /// A tag goes in.
-    Push(Tci),
+    Push(Tag),
     /// The tag comes out.
     Pop,
     /// The tag changes.
-    Set(Tci),
+    Set(Tag),
 }
 
 impl TagEdit {
@@ -204,13 +331,13 @@ impl TagEdit {
         let mut head = Head { bytes: [0; 16], len: 0 };
         let tag = match self {
             Self::Keep => return (head, bytes),
-            Self::Push(tci) | Self::Set(tci) => Some(tci),
+            Self::Push(tag) | Self::Set(tag) => Some(tag),
             Self::Pop => None,
         };
         head.bytes[..12].copy_from_slice(&bytes[..12]);
         head.len = 12;
-        if let Some(tci) = tag {
-            head.bytes[12..14].copy_from_slice(&TPID.to_be_bytes());
+        if let Some(Tag { kind, tci }) = tag {
+            head.bytes[12..14].copy_from_slice(&kind.tpid().to_be_bytes());
             head.bytes[14..].copy_from_slice(&tci.0.to_be_bytes());
             head.len = 16;
         }
@@ -275,12 +402,12 @@ mod tests {
         #[test]
         fn push_then_pop_is_nothing(mut bytes in prop::collection::vec(any::<u8>(), 18..100), tci: u16) {
             bytes[12] = 8;
-            let tagged = edited(TagEdit::Push(Tci(tci)), &bytes);
+            let tagged = edited(TagEdit::Push(Tci(tci).into()), &bytes);
             prop_assert_eq!(tagged.len(), bytes.len() + 4);
             prop_assert_eq!(Frame::new(&tagged).unwrap().tag(), Some(Tci(tci)));
             prop_assert_eq!(Frame::new(&tagged).unwrap().ethertype(), Frame::new(&bytes).unwrap().ethertype());
             prop_assert_eq!(edited(TagEdit::Pop, &tagged), bytes.clone());
-            let set = edited(TagEdit::Set(Tci(!tci)), &tagged);
+            let set = edited(TagEdit::Set(Tci(!tci).into()), &tagged);
             prop_assert_eq!(Frame::new(&set).unwrap().tag(), Some(Tci(!tci)));
             prop_assert_eq!(&set[16..], &tagged[16..]);
         }

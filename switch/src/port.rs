@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fdb::MAX_ENTRIES_PER_PORT;
+use crate::guard::{Guard, GuardRules, Police, Shut};
+use crate::qos::priority::{PriorityRules, Tables};
+use crate::stp::config::State;
 use crate::vlan::PortVlans;
 
 /// Ports at most in one switch: a flood must end, and each costs a descriptor or two.
@@ -18,7 +22,7 @@ pub const MAX_PORTS: usize = 8192;
 pub const MAX_NAME: usize = 64;
 
 /// A port's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PortId(u32);
 
@@ -75,17 +79,41 @@ pub enum DropReason {
     VlanNotAllowed,
     /// In: the destination is behind the port it came from.
     SamePort,
+    /// In: more than the port's rate.
+    RateLimit,
+    /// In: more than the VLAN's rate.
+    VlanRateLimit,
+    /// In: one broadcast too many.
+    StormBroadcast,
+    /// In: one multicast too many.
+    StormMulticast,
+    /// In: one frame to an unknown station too many.
+    StormUnknown,
+    /// In: from one station too many.
+    MacLimit,
+    /// In: from a station that is pinned to another port.
+    WrongPort,
+    /// In: the port is shut.
+    Shut,
+    /// Out: its queue had no room.
+    QueueFull,
     /// Out: the wire had no room.
     Full,
     /// Out: the interface is down or refused the frame.
     Refused,
     /// Out: a super-segment that cannot be cut for this port.
     Uncuttable,
+    /// In: the spanning tree has the port discard, or learn only.
+    Blocked,
+    /// In: a datagram that is not of this port's tunnel: another network's, or cut off.
+    BadTunnel,
+    /// In: the port is a mirror's target, which takes no frames.
+    MirrorPort,
 }
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 23] = [
         Self::Short,
         Self::Long,
         Self::BadSource,
@@ -94,10 +122,51 @@ impl DropReason {
         Self::BadTag,
         Self::VlanNotAllowed,
         Self::SamePort,
+        Self::RateLimit,
+        Self::VlanRateLimit,
+        Self::StormBroadcast,
+        Self::StormMulticast,
+        Self::StormUnknown,
+        Self::MacLimit,
+        Self::WrongPort,
+        Self::Shut,
+        Self::QueueFull,
         Self::Full,
         Self::Refused,
         Self::Uncuttable,
+        Self::Blocked,
+        Self::BadTunnel,
+        Self::MirrorPort,
     ];
+
+    /// Its name, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Long => "long",
+            Self::BadSource => "bad_source",
+            Self::LinkLocal => "link_local",
+            Self::BadOffload => "bad_offload",
+            Self::BadTag => "bad_tag",
+            Self::VlanNotAllowed => "vlan_not_allowed",
+            Self::SamePort => "same_port",
+            Self::Full => "full",
+            Self::Refused => "refused",
+            Self::Uncuttable => "uncuttable",
+            Self::MirrorPort => "mirror_port",
+            Self::RateLimit => "rate_limit",
+            Self::VlanRateLimit => "vlan_rate_limit",
+            Self::StormBroadcast => "storm_broadcast",
+            Self::StormMulticast => "storm_multicast",
+            Self::StormUnknown => "storm_unknown",
+            Self::MacLimit => "mac_limit",
+            Self::WrongPort => "wrong_port",
+            Self::Shut => "shut",
+            Self::QueueFull => "queue_full",
+            Self::Blocked => "blocked",
+            Self::BadTunnel => "bad_tunnel",
+        }
+    }
 }
 
 /// What a port counted.
@@ -140,8 +209,61 @@ pub struct Port {
     pub vlans: PortVlans,
     /// What it takes.
     pub offloads: Offloads,
+    /// What the spanning tree lets it do.
+    pub state: State,
     /// What it counted.
     pub counters: Counters,
+    /// What it does to priorities.
+    pub priorities: PriorityRules,
+    /// The same as tables.
+    pub(crate) tables: Tables,
+    /// Its limits, if it has any.
+    pub(crate) guard: Option<Box<Guard>>,
+    /// Stations learned behind it at most.
+    pub(crate) mac_limit: u32,
+    /// Why it is shut, if it is.
+    pub shut: Option<Shut>,
+    /// It is a mirror's target: a member of no VLAN, and deaf.
+    pub mirror_target: bool,
+}
+
+impl Port {
+    /// A port that was told no more than this.
+    pub(crate) fn new(name: &str, vlans: PortVlans, offloads: Offloads) -> Self {
+        Self {
+            name: name.to_owned(),
+            vlans,
+            offloads,
+            state: State::Forwarding,
+            counters: Counters::default(),
+            priorities: PriorityRules::default(),
+            tables: Tables::default(),
+            guard: None,
+            mac_limit: MAX_ENTRIES_PER_PORT,
+            shut: None,
+            mirror_target: false,
+        }
+    }
+
+    /// A member of its VLANs: neither shut, nor closed by the spanning tree, nor a mirror's target.
+    pub fn is_open(&self) -> bool {
+        self.shut.is_none() && self.state == State::Forwarding && !self.mirror_target
+    }
+
+    /// Shut, or a mirror's target: nothing is let in.
+    pub fn is_deaf(&self) -> bool {
+        self.shut.is_some() || self.mirror_target
+    }
+
+    /// Its limits on storms and stations.
+    pub fn guard_rules(&self) -> GuardRules {
+        self.guard.as_ref().map_or_else(GuardRules::default, |guard| guard.rules())
+    }
+
+    /// The rate that arriving frames keep.
+    pub fn police(&self) -> Option<Police> {
+        self.guard.as_ref().and_then(|guard| guard.police())
+    }
 }
 
 /// Is `name` fit for a port: 1 to 64 printable ASCII characters without space?
@@ -157,6 +279,7 @@ mod tests {
     fn reasons_are_numbered_in_order() {
         for (i, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, i);
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.name());
         }
         let mut counters = Counters::default();
         counters.count_drop(DropReason::LinkLocal);

@@ -2,11 +2,12 @@
 //!
 //! # Theory of operation
 //! One thread, one epoll. Ready ports are served in turn, at most `plugs::BATCH` frames each, and every frame is
-//! written to its egress ports at once, so nothing is queued here: the queues are the kernel's. Control
-//! connections are served between the ports' turns and never waited for. [`Server::new`] takes the path, so that
-//! whoever started the switch learns of an error before it is sent to the background; [`Server::run`] returns when
-//! the switch is told to end (`down`, SIGTERM, SIGINT), was idle for long enough, or lost its watcher: a
-//! descriptor, given by whoever hosts it, that hangs up when the process is gone that would clear up behind it.
+//! written to its egress ports at once, so nothing is queued here: the queues are the kernel's, but for ports that
+//! were given some (`queues`), and links that are to delay frames. Control connections are served between the ports'
+//! turns and never waited for. [`Server::new`] takes the path, so that whoever started the switch learns of an error
+//! before it is sent to the background; [`Server::run`] returns when the switch is told to end (`down`, SIGTERM,
+//! SIGINT), was idle for long enough, or lost its watcher: a descriptor, given by whoever hosts it, that hangs up when
+//! the process is gone that would clear up behind it.
 //!
 //! **Taking and leaving a path.** Two may start the same switch at once, and one may connect just as the
 //! switch decides to end. Both ends hold flock(2) on the folder while they change the path
@@ -14,23 +15,37 @@
 //! one while it looks for late connections and unlinks. A client whose connection slips through sees it closed
 //! without answer and starts over.
 
+mod access;
+mod attach;
+mod captures;
 mod connections;
+mod consoles;
+mod metrics;
 mod plugs;
+mod queues;
+mod traffic;
+mod vde;
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use msocket_proto::line::{SocketFile, listen_locked, lock_folder};
+use msocket_proto::line::{Refusal, SocketFile, listen_locked, lock_folder};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use connections::Connections;
+use access::Access;
+use connections::{Connections, Hall};
+use metrics::Metrics;
+pub use metrics::OnFile;
 use plugs::Plugs;
+use vde::VdeServer;
 
+use crate::control;
+use crate::frame::Mac;
 use crate::port::PortId;
 use crate::switch::Switch;
 
@@ -59,10 +74,33 @@ pub struct Options {
     pub path: PathBuf,
     /// The socket's file mode.
     pub mode: u32,
+    /// The group of its sockets' files, by name or number; `None`: the user's own.
+    pub group: Option<String>,
+    /// Where the console of vde_switch is served; `None`: nowhere.
+    pub mgmt: Option<PathBuf>,
     /// After how long a silent station is forgotten.
     pub age: Duration,
     /// After how long without ports and connections the switch ends; `None`: never.
     pub idle: Option<Duration>,
+    /// Where VDE's programs plug in; `None`: nowhere. [`Server::serve_vde`] is told, too.
+    pub vde: Option<control::Vde>,
+}
+
+impl Options {
+    /// A switch at `path` for its user alone that stays until it is told to end.
+    pub fn new(name: &str, path: &Path) -> Self {
+        let (name, path) = (name.to_owned(), path.to_owned());
+        Self {
+            name,
+            path,
+            mode: 0o600,
+            group: None,
+            mgmt: None,
+            age: crate::fdb::DEFAULT_AGE,
+            idle: None,
+            vde: None,
+        }
+    }
 }
 
 /// A control socket that is taken.
@@ -77,6 +115,10 @@ fn bind(options: &Options) -> io::Result<Bound> {
     let _lock = lock_folder(&options.path)?;
     let listener = listen_locked(&options.path, options.mode)?;
     let file = SocketFile::at(&options.path)?;
+    if let Some(Err(e)) = options.group.as_deref().map(|group| access::give_to_group(&options.path, group)) {
+        file.remove_locked();
+        return Err(e);
+    }
     Ok(Bound { listener, file })
 }
 
@@ -86,8 +128,21 @@ enum Source {
     Listener,
     Signal,
     Watcher,
+    /// Something is due in an impaired link.
+    Timer,
     Port(PortId),
     Connection(u32),
+    /// A port's second descriptor.
+    Lifeline(PortId),
+    /// A VDE client that has not asked for its port yet.
+    VdeClient(u32),
+    /// Where VDE clients come from.
+    VdeListener,
+    Metrics(u32),
+    /// Somebody comes to the console.
+    Console,
+    /// Somebody at the console.
+    Session(u32),
 }
 
 impl Source {
@@ -96,8 +151,15 @@ impl Source {
             Self::Listener => 0,
             Self::Signal => 1,
             Self::Watcher => 2,
+            Self::Timer => 3,
+            Self::VdeListener => 4,
+            Self::Console => 5,
+            Self::Session(index) => 6 << 32 | u64::from(index),
             Self::Port(id) => 1 << 32 | id.index() as u64,
             Self::Connection(index) => 2 << 32 | u64::from(index),
+            Self::Lifeline(id) => 3 << 32 | id.index() as u64,
+            Self::VdeClient(index) => 4 << 32 | u64::from(index),
+            Self::Metrics(index) => 5 << 32 | u64::from(index),
         }
     }
 
@@ -105,8 +167,15 @@ impl Source {
         match (token >> 32, token as u32) {
             (1, index) => Self::Port(PortId::new(index)),
             (2, index) => Self::Connection(index),
+            (3, index) => Self::Lifeline(PortId::new(index)),
+            (4, index) => Self::VdeClient(index),
+            (5, index) => Self::Metrics(index),
+            (6, index) => Self::Session(index),
             (_, 0) => Self::Listener,
             (_, 1) => Self::Signal,
+            (_, 3) => Self::Timer,
+            (_, 4) => Self::VdeListener,
+            (_, 5) => Self::Console,
             _ => Self::Watcher,
         }
     }
@@ -120,6 +189,9 @@ pub struct Server {
     switch: Switch,
     plugs: Plugs,
     connections: Connections,
+    vde: Option<VdeServer>,
+    metrics: Metrics,
+    access: Access,
     idle: Option<Duration>,
     idle_since: Option<Instant>,
     accept_after: Option<Instant>,
@@ -147,32 +219,54 @@ impl Server {
         if let Some(watcher) = watcher {
             epoll.add(watcher, interest(EpollFlags::EPOLLIN, Source::Watcher))?;
         }
+        let mut switch = Switch::new(options.age);
+        switch.set_address(random_address());
         let mut server = Self {
             epoll,
             bound: None,
             signals,
-            switch: Switch::new(options.age),
+            switch,
             plugs: Plugs::new(),
             connections: Connections::new(options, now()),
+            vde: None,
+            metrics: Metrics::default(),
+            access: Access::new(options, now()),
             idle: options.idle,
             idle_since: None,
             accept_after: None,
         };
         let bound = server.bound.insert(bind(options)?);
         server.epoll.add(&bound.listener, interest(EpollFlags::EPOLLIN, Source::Listener))?;
+        server.access.open(options, &server.epoll)?;
         Ok(server)
+    }
+
+    /// Lets VDE's programs plug in, too.
+    ///
+    /// # Errors
+    /// What failed, why, and what to do.
+    pub fn serve_vde(&mut self, vde: &control::Vde) -> Result<(), Refusal> {
+        vde::set(&mut self.vde, vde, &self.epoll)
     }
 
     /// Runs until the end.
     ///
     /// # Errors
     /// Those of epoll_wait(2); nothing a port or client does.
-    pub fn run(mut self) -> io::Result<()> {
-        let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
-        self.serve()
+    pub fn run(self) -> io::Result<()> {
+        self.run_with(&mut |_, _| {})
     }
 
-    fn serve(&mut self) -> io::Result<()> {
+    /// As [`Server::run`]; whoever removes the socket files of a switch that was killed is told of those that come later.
+    ///
+    /// # Errors
+    /// As [`Server::run`].
+    pub fn run_with(mut self, on_file: &mut OnFile<'_>) -> io::Result<()> {
+        let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
+        self.serve(on_file)
+    }
+
+    fn serve(&mut self, on_file: &mut OnFile<'_>) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS];
         let mut now = now();
         loop {
@@ -180,7 +274,8 @@ impl Server {
                 return Ok(());
             }
             self.rest();
-            let waiting = self.plugs.arm();
+            self.plugs.set_timer(now);
+            let waiting = self.plugs.arm(&self.epoll);
             let ready = self.wait(&mut events, now, waiting)?;
             now = self::now();
             for event in &events[..ready] {
@@ -189,8 +284,20 @@ impl Server {
                         let _ = self.plugs.handle_ready(now, id, event.events(), &mut self.switch);
                     }
                     Source::Connection(index) => self.connections.handle_ready(index, event.events()),
+                    Source::Lifeline(id) => {
+                        self.plugs.handle_lifeline(now, id, &mut self.switch, &self.epoll);
+                    }
+                    Source::VdeClient(index) => vde::handle_client(now, index, &mut self.hall(on_file).1),
+                    Source::VdeListener => {
+                        self.vde.iter_mut().for_each(|vde| vde.accept(now, &self.epoll));
+                    }
+                    Source::Metrics(index) => self.metrics.handle_ready(now, index, &self.epoll),
+                    Source::Console => self.access.consoles.accept(&self.epoll),
+                    Source::Session(index) => self.access.consoles.handle_ready(index),
                     Source::Listener => self.accept(now),
                     Source::Watcher => self.connections.told_to_end = true,
+                    // What it is for is done in every round.
+                    Source::Timer => {}
                     Source::Signal => {
                         let _ = self.signals.read_signal();
                         self.connections.told_to_end = true;
@@ -198,13 +305,25 @@ impl Server {
                 }
             }
             self.plugs.run(now, &mut self.switch);
-            self.plugs.handle_timeout(now, &self.switch);
+            self.plugs.handle_timeout(now, &mut self.switch);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
-            let mut hall =
-                connections::Hall { switch: &mut self.switch, plugs: &mut self.plugs, epoll: &self.epoll };
-            self.connections.serve(now, &mut hall);
+            self.vde.iter_mut().for_each(|vde| vde.handle_timeout(now, &self.epoll));
+            let (connections, mut hall) = self.hall(on_file);
+            connections.serve(now, &mut hall);
+            connections.publish(now, &mut hall);
+            let text = hall.metrics.needs_text(now).then(|| connections.metrics_text(now, &hall));
+            hall.metrics.serve(now, text, hall.epoll);
+            self.access.consoles.serve(now, &mut self.switch, &mut self.plugs, &self.epoll);
+            self.connections.told_to_end |= self.access.consoles.told_to_end;
             self.switch.handle_timeout(now);
+            self.plugs.send_bpdus(now, &mut self.switch);
         }
+    }
+
+    /// Those who ask, and what they ask about.
+    fn hall<'a>(&'a mut self, on_file: &'a mut OnFile<'_>) -> (&'a mut Connections, Hall<'a>) {
+        let Self { connections, switch, plugs, metrics, epoll, vde, access, .. } = self;
+        (connections, Hall { switch, plugs, metrics, on_file, epoll, vde, access })
     }
 
     /// Lets frames gather while the traffic is bulk.
@@ -225,8 +344,11 @@ impl Server {
         let deadlines = [
             self.switch.poll_timeout(),
             self.connections.poll_timeout(),
+            self.metrics.poll_timeout(),
+            self.access.consoles.poll_timeout(),
             self.plugs.poll_timeout(),
             self.accept_after,
+            self.vde.as_ref().and_then(VdeServer::poll_timeout),
             self.idle_since.zip(self.idle).map(|(since, idle)| since + idle),
         ];
         let timeout = match deadlines.into_iter().flatten().min() {
@@ -273,7 +395,8 @@ impl Server {
         if self.connections.told_to_end {
             return true;
         }
-        let busy = self.switch.port_count() > 0 || self.connections.count() > 0;
+        let busy =
+            self.switch.port_count() > 0 || self.connections.count() > 0 || self.access.consoles.count() > 0;
         self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };
         self.idle_since.zip(self.idle).is_some_and(|(since, idle)| now >= since + idle)
     }
@@ -300,7 +423,9 @@ impl Drop for Server {
         self.connections.told_to_end = true;
         let _ = self.leave_path();
         self.connections.say_goodbye();
+        self.metrics.close(&self.epoll);
         self.plugs.close_all();
+        self.vde.take().into_iter().for_each(|vde| vde.close(&self.epoll));
     }
 }
 
@@ -312,6 +437,29 @@ fn interest(flags: EpollFlags, source: Source) -> EpollEvent {
 #[expect(clippy::disallowed_methods, reason = "the core is told the time from here")]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// An address that no other bridge is likely to have: locally administered, as the kernel gives its own.
+fn random_address() -> Mac {
+    let [a, rest @ .., _, _] = random_u64().to_be_bytes();
+    let [b, c, d, e, f] = rest;
+    Mac([a & 0xFC | 0x02, b, c, d, e, f])
+}
+
+/// A number nobody can foretell; the process's id if the kernel has none, which it has on all but the first moments.
+fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(8) => u64::from_ne_bytes(bytes),
+        _ => u64::from(std::process::id()),
+    }
+}
+
+/// The other clock, which people read, in nanoseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "what is told to people has their time")]
+fn wall_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// A port costs one descriptor, and a connection for each attached stack another.
@@ -332,8 +480,15 @@ mod tests {
             Source::Listener,
             Source::Signal,
             Source::Watcher,
+            Source::Timer,
             Source::Port(PortId::new(7)),
             Source::Connection(9),
+            Source::Lifeline(PortId::new(7)),
+            Source::VdeClient(3),
+            Source::VdeListener,
+            Source::Metrics(metrics::LISTENER),
+            Source::Console,
+            Source::Session(3),
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

@@ -11,26 +11,48 @@
 //! [`Switch::dropped`]. Ports come and go with [`Switch::add_port`] and [`Switch::remove_port`]. Time is an
 //! argument; [`Switch::poll_timeout`] says when [`Switch::handle_timeout`] has work.
 //!
+//! A port that the spanning tree (`crate::stp`) does not let forward is in no list of members, so that floods do
+//! not meet it; frames from it, and to stations behind it, meet one comparison.
+//!
 //! Read: IEEE 802.1Q-2018 clause 8.6 (the forwarding process).
+
+mod spanning;
 
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::fdb::{Entry, Fdb};
+use crate::events::{Event, EventLog};
+use crate::fdb::{Entry, Fdb, Learned, MAX_ENTRIES_PER_PORT};
 use crate::forward::{self, Admitted};
-use crate::frame::{Frame, Mac, TagEdit};
+use crate::frame::{Frame, Mac, Priority, TagEdit};
+use crate::guard::{Flood, Policer, Shut, Violation};
+use crate::mirror::Mirrors;
 use crate::offload::VnetHdr;
 use crate::port::{self, Counters, DropReason, MAX_PORTS, Offloads, Port, PortId};
-use crate::vlan::{self, PortVlans, Vid, VidSet};
+use crate::qos::priority::PcpMap;
+use crate::stp::{self, config::State};
+use crate::vlan::{self, PortVlans, Vid};
+use spanning::Spanning;
+
+pub use spanning::StpError;
 
 /// Size of a table with a place for every 12-bit VLAN number.
 const VLANS: usize = 4096;
 
-/// Where a frame goes.
-#[derive(Debug, Default)]
+/// Where a frame goes, and what it is there.
+#[derive(Debug)]
 pub struct Egress {
     list: Vec<Transmit>,
+    vid: Vid,
+    priority: Priority,
+    dropped: Option<DropReason>,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self { list: Vec::new(), vid: Vid::DEFAULT, priority: Priority::default(), dropped: None }
+    }
 }
 
 /// One port a frame leaves by.
@@ -52,6 +74,21 @@ impl Egress {
     pub fn as_slice(&self) -> &[Transmit] {
         &self.list
     }
+
+    /// Its VLAN.
+    pub fn vid(&self) -> Vid {
+        self.vid
+    }
+
+    /// Its priority.
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// Why the last frame was not let in, if it was not.
+    pub fn dropped(&self) -> Option<DropReason> {
+        self.dropped
+    }
 }
 
 /// What a VLAN counted.
@@ -63,6 +100,12 @@ pub struct VlanCounters {
     pub rx_bytes: u64,
     /// Those of them that went to every member: broadcast, multicast, unknown.
     pub flooded: u64,
+    /// Frames sent, on all ports.
+    pub tx_frames: u64,
+    /// Their bytes, as they left.
+    pub tx_bytes: u64,
+    /// Frames not let in, for the VLAN's rate.
+    pub limited: u64,
 }
 
 /// Why a port cannot be had.
@@ -77,9 +120,21 @@ pub enum PortError {
     /// The switch is full.
     #[error("the switch has {MAX_PORTS} ports already")]
     Full,
+    /// The spanning tree has no number for it.
+    #[error("the spanning tree has numbers for {} ports only", stp::MAX_PORTS)]
+    NoNumber,
     /// No such port.
     #[error("there is no port `{0}`")]
     Unknown(String),
+    /// The switch has as many mirrors as it can.
+    #[error("the switch has {} mirrors already", crate::mirror::MAX_MIRRORS)]
+    TooManyMirrors,
+    /// A mirror may not watch its own target.
+    #[error("port `{0}` cannot be watched and get the copies")]
+    MirrorsItself(String),
+    /// The port is not a mirror's target.
+    #[error("no mirror gives its copies to port `{0}`")]
+    NoMirror(String),
 }
 
 /// An Ethernet switch with 802.1Q.
@@ -91,16 +146,36 @@ pub struct Switch {
     fdb: Fdb,
     /// Per VLAN its members, but those in `trunks`.
     members: Vec<Vec<Member>>,
-    /// Ports that carry every VLAN, with their native one.
-    trunks: Vec<(PortId, Option<Vid>)>,
+    /// Ports that carry every VLAN.
+    trunks: Vec<Trunk>,
+    /// How many ports change priorities on the way out.
+    remapping: usize,
+    vlan_rates: FxHashMap<Vid, Policer>,
     vlan_counters: Vec<VlanCounters>,
     vlan_names: FxHashMap<Vid, String>,
+    spanning: Spanning,
+    mirrors: Mirrors,
+    events: EventLog,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Member {
     port: PortId,
     egress: vlan::Egress,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Trunk {
+    port: PortId,
+    native: Option<Vid>,
+    /// How frames leave that are not of the native VLAN.
+    egress: vlan::Egress,
+}
+
+impl Trunk {
+    fn egress(&self, vid: Vid) -> vlan::Egress {
+        if self.native == Some(vid) { vlan::Egress::Untagged } else { self.egress }
+    }
 }
 
 impl Switch {
@@ -113,8 +188,13 @@ impl Switch {
             fdb: Fdb::new(age),
             members: vec![Vec::new(); VLANS],
             trunks: Vec::new(),
+            remapping: 0,
+            vlan_rates: FxHashMap::default(),
             vlan_counters: vec![VlanCounters::default(); VLANS],
             vlan_names: FxHashMap::default(),
+            spanning: Spanning::default(),
+            mirrors: Mirrors::default(),
+            events: EventLog::default(),
         }
     }
 
@@ -129,53 +209,169 @@ impl Switch {
         out: &mut Egress,
     ) -> Option<Frame<'f>> {
         out.list.clear();
+        out.dropped = None;
         let ingress = self.ports.get_mut(port.index())?.as_mut()?;
         ingress.counters.rx_frames += 1;
         ingress.counters.rx_bytes += bytes.len() as u64;
+        match self.forward(now, port, hdr, bytes, out) {
+            Ok(frame) => frame,
+            Err(reason) => self.drop_frame(port, bytes.len(), reason, out),
+        }
+    }
+
+    #[cold]
+    fn drop_frame<T>(
+        &mut self,
+        port: PortId,
+        bytes: usize,
+        reason: DropReason,
+        out: &mut Egress,
+    ) -> Option<T> {
+        let name = self.port(port).map_or("", |port| &port.name);
+        log::trace!("port {name}: dropped a frame of {bytes} bytes: {reason:?}");
+        self.dropped(port, reason);
+        out.dropped = Some(reason);
+        None
+    }
+
+    /// The way of a frame that arrived; `None` if it was for the switch itself.
+    #[inline]
+    fn forward<'f>(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        hdr: &VnetHdr,
+        bytes: &'f [u8],
+        out: &mut Egress,
+    ) -> Result<Option<Frame<'f>>, DropReason> {
+        let Some(ingress) = self.ports[port.index()].as_mut() else { return Ok(None) };
         let admitted = match forward::admit(&ingress.vlans, hdr, bytes) {
-            Ok(admitted) => admitted,
-            Err(reason) => {
-                log::trace!("port {}: dropped a frame of {} bytes: {reason:?}", ingress.name, bytes.len());
-                ingress.counters.count_drop(reason);
-                return None;
+            Err(DropReason::LinkLocal) if self.spanning.wants(bytes) && !ingress.is_deaf() => {
+                self.hear_bpdu(now, port, bytes);
+                return Ok(None);
             }
+            other => other?,
         };
+        (out.vid, out.priority) = (admitted.vid, ingress.judge(now, &admitted, bytes.len())?);
+        let limit = ingress.mac_limit;
+        if ingress.state != State::Forwarding {
+            if ingress.state == State::Learning {
+                let learned = self.fdb.learn_within(now, admitted.vid, admitted.frame.source(), port, limit);
+                self.tell_learned(now, &admitted, port, learned);
+            }
+            return Err(DropReason::Blocked);
+        }
+        let learned = self.fdb.learn_within(now, admitted.vid, admitted.frame.source(), port, limit);
+        let broken = match learned {
+            Learned::Known => None,
+            Learned::New | Learned::Moved(_) => {
+                self.tell_learned(now, &admitted, port, learned);
+                None
+            }
+            Learned::NoRoom => (limit < MAX_ENTRIES_PER_PORT).then_some(DropReason::MacLimit),
+            Learned::Elsewhere => Some(DropReason::WrongPort),
+        };
+        if let Some(reason) = broken {
+            self.punish(port, reason);
+            return Err(reason);
+        }
+        if !self.vlan_rates.is_empty() && !self.within_rate(now, bytes.len(), out) {
+            return Err(DropReason::VlanRateLimit);
+        }
         let counters = &mut self.vlan_counters[admitted.vid.index()];
         counters.rx_frames += 1;
         counters.rx_bytes += bytes.len() as u64;
-        self.fdb.learn(now, admitted.vid, admitted.source, port);
-        let known = match admitted.destination.is_group() {
+        let destination = admitted.frame.destination();
+        let known = match destination.is_group() {
             true => None,
-            false => self.fdb.lookup(now, admitted.vid, admitted.destination),
+            false => self.fdb.lookup(now, admitted.vid, destination),
         };
         match known {
-            Some(to) if to == port => {
-                self.dropped(port, DropReason::SamePort);
-                return None;
-            }
+            Some(to) if to == port => return Err(DropReason::SamePort),
             Some(to) => self.unicast(&admitted, to, out),
-            None => self.flood(&admitted, port, out),
+            None => self.flood(now, &admitted, port, out)?,
         }
-        Some(admitted.frame)
+        if !self.mirrors.is_empty() {
+            self.mirrors.apply(port, admitted.vid, bytes.len(), &mut out.list);
+        }
+        Ok(Some(admitted.frame))
     }
 
     fn unicast(&self, admitted: &Admitted<'_>, to: PortId, out: &mut Egress) {
-        // A station's port may have left the VLAN since; then the frame goes nowhere until it is heard again.
-        if let Some(egress) = self.port(to).and_then(|p| p.vlans.egress(admitted.vid)) {
-            out.list.push(Transmit { port: to, edit: forward::tag_edit(admitted.tag, admitted.vid, egress) });
+        // A station's port may have left the VLAN since; then the frame goes nowhere until it is heard again. Or
+        // it is shut, or learns and does not forward yet.
+        let Some(port) = self.port(to).filter(|port| port.is_open()) else { return };
+        if let Some(egress) = port.vlans.egress(admitted.vid) {
+            let priority = port.tables.egress(out.priority);
+            out.list.push(Transmit {
+                port: to,
+                edit: forward::tag_edit(admitted.tag, admitted.vid, egress, priority),
+            });
         }
     }
 
-    fn flood(&mut self, admitted: &Admitted<'_>, from: PortId, out: &mut Egress) {
-        let &Admitted { vid, tag, .. } = admitted;
-        self.vlan_counters[vid.index()].flooded += 1;
-        for member in self.members[vid.index()].iter().filter(|m| m.port != from) {
-            let edit = forward::tag_edit(tag, vid, member.egress);
-            out.list.push(Transmit { port: member.port, edit });
+    /// Sends a frame to all members but one, unless it is one of too many.
+    fn flood(
+        &mut self,
+        now: Instant,
+        admitted: &Admitted<'_>,
+        from: PortId,
+        out: &mut Egress,
+    ) -> Result<(), DropReason> {
+        let &Admitted { vid, tag, frame } = admitted;
+        let destination = frame.destination();
+        if let Some(guard) = self.ports[from.index()].as_mut().and_then(|port| port.guard.as_mut()) {
+            let flood = match destination.is_group() {
+                false => Flood::Unknown,
+                true if destination == Mac::BROADCAST => Flood::Broadcast,
+                true => Flood::Multicast,
+            };
+            guard.judge_flood(now, flood)?;
         }
-        for &(port, native) in self.trunks.iter().filter(|(port, _)| *port != from) {
-            let egress = if native == Some(vid) { vlan::Egress::Untagged } else { vlan::Egress::Tagged };
-            out.list.push(Transmit { port, edit: forward::tag_edit(tag, vid, egress) });
+        self.vlan_counters[vid.index()].flooded += 1;
+        let edit = |egress| forward::tag_edit(tag, vid, egress, out.priority);
+        let edits = [vlan::Egress::Untagged, vlan::Egress::Tagged, vlan::Egress::Service].map(edit);
+        let members = &self.members[vid.index()];
+        let own = members.iter().position(|member| member.port == from).unwrap_or(members.len());
+        let (before, behind) = members.split_at(own);
+        for members in [before, behind.get(1..).unwrap_or_default()] {
+            let transmit = |m: &Member| Transmit { port: m.port, edit: edits[m.egress as usize] };
+            out.list.extend(members.iter().map(transmit));
+        }
+        let trunks = self.trunks.iter().filter(|trunk| trunk.port != from);
+        out.list.extend(trunks.map(|t| Transmit { port: t.port, edit: edits[t.egress(vid) as usize] }));
+        // Looking at each port costs more than all of this, and few write other priorities.
+        if self.remapping > 0 {
+            self.remap(admitted, out);
+        }
+        Ok(())
+    }
+
+    /// Lets the ports of a flood write the priorities they write.
+    fn remap(&self, admitted: &Admitted<'_>, out: &mut Egress) {
+        for transmit in &mut out.list {
+            let Some(port) = self.ports[transmit.port.index()].as_ref() else { continue };
+            let Some(egress) = port.vlans.egress(admitted.vid) else { continue };
+            let priority = port.tables.egress(out.priority);
+            transmit.edit = forward::tag_edit(admitted.tag, admitted.vid, egress, priority);
+        }
+    }
+
+    /// A frame of `out`'s VLAN came: is it within the VLAN's rate? May mark it as drop eligible.
+    fn within_rate(&mut self, now: Instant, bytes: usize, out: &mut Egress) -> bool {
+        let Some(policer) = self.vlan_rates.get_mut(&out.vid) else { return true };
+        let judged = policer.judge(now, bytes, out.priority);
+        out.priority = judged.unwrap_or_default();
+        self.vlan_counters[out.vid.index()].limited += u64::from(judged.is_none());
+        judged.is_some()
+    }
+
+    /// A frame breaks a rule of its port; the port is shut if that is what the rule says.
+    fn punish(&mut self, id: PortId, reason: DropReason) {
+        let violation = self.port(id).map(|port| port.guard_rules().violation);
+        if violation == Some(Violation::Shutdown) {
+            log::warn!("port {} is shut: {reason:?}", self.port(id).map_or("", |port| &port.name));
+            self.shut_port(id, Shut::of(reason));
         }
     }
 
@@ -185,6 +381,20 @@ impl Switch {
             counters.tx_frames += frames;
             counters.tx_bytes += bytes;
         }
+    }
+
+    /// The same frames belong to `vid`.
+    pub fn sent_in(&mut self, vid: Vid, frames: u64, bytes: u64) {
+        let counters = &mut self.vlan_counters[vid.index()];
+        counters.tx_frames += frames;
+        counters.tx_bytes += bytes;
+    }
+
+    /// Counts from zero again: one port, or all.
+    pub fn reset_counters(&mut self, port: Option<PortId>) {
+        let chosen = |id: usize| port.is_none_or(|port| port.index() == id);
+        let ports = self.ports.iter_mut().enumerate().filter(|(id, _)| chosen(*id));
+        ports.filter_map(|(_, port)| port.as_mut()).for_each(|port| port.counters = Counters::default());
     }
 
     /// A frame was dropped at `port`.
@@ -197,13 +407,21 @@ impl Switch {
     /// Time passed: reclaims the memory of stations long silent.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.fdb.next_expiry().is_some_and(|at| at <= now) {
-            self.fdb.expire(now);
+            let Self { fdb, events, ports, .. } = self;
+            fdb.expire_and(now, |vlan, mac, port| {
+                if events.is_on() {
+                    let port = ports.get(port.index()).and_then(Option::as_ref);
+                    let port = port.map(|p| p.name.clone()).unwrap_or_default();
+                    events.push(Event::StationAged { vlan, mac, port });
+                }
+            });
         }
+        self.tick_stp(now);
     }
 
     /// When to call [`Switch::handle_timeout`], if nothing else happens first.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.fdb.next_expiry()
+        self.fdb.next_expiry().into_iter().chain(self.stp().map(stp::Bridge::poll_timeout)).min()
     }
 
     /// Adds a port.
@@ -217,9 +435,12 @@ impl Switch {
         offloads: Offloads,
     ) -> Result<PortId, PortError> {
         self.check_name(name)?;
-        let id = match self.free.pop() {
+        let most = if self.stp().is_some() { stp::MAX_PORTS } else { MAX_PORTS };
+        let free = self.free.iter().rposition(|&index| (index as usize) < most);
+        let id = match free.map(|at| self.free.swap_remove(at)) {
             Some(index) => PortId::new(index),
             None if self.ports.len() >= MAX_PORTS => return Err(PortError::Full),
+            None if self.ports.len() >= most => return Err(PortError::NoNumber),
             None => {
                 let index = self.ports.len() as u32;
                 self.ports.push(None);
@@ -228,8 +449,9 @@ impl Switch {
         };
         self.join(id, &vlans);
         self.names.insert(name.to_owned(), id);
-        let counters = Counters::default();
-        self.ports[id.index()] = Some(Port { name: name.to_owned(), vlans, offloads, counters });
+        self.events.push(Event::PortAdded { port: name.to_owned(), vlans: vlans.clone() });
+        self.ports[id.index()] = Some(Port::new(name, vlans, offloads));
+        self.enter_tree(id);
         Ok(id)
     }
 
@@ -246,19 +468,17 @@ impl Switch {
     pub fn remove_port(&mut self, id: PortId) -> Option<Port> {
         let port = self.ports.get_mut(id.index())?.take()?;
         self.leave(id, &port.vlans);
+        self.remapping -= usize::from(is_remapping(&port));
         self.names.remove(&port.name);
         self.fdb.forget_port(id);
+        self.leave_tree(id);
+        if port.mirror_target {
+            self.events.push(Event::MirrorRemoved { to: port.name.clone() });
+        }
+        self.events.push(Event::PortRemoved { port: port.name.clone() });
+        self.mirrors.forget_port(id);
         self.free.push(id.index() as u32);
         Some(port)
-    }
-
-    /// Changes a port's VLANs; stations learned there are forgotten, as they may be elsewhere now.
-    pub fn set_vlans(&mut self, id: PortId, vlans: PortVlans) {
-        let Some(port) = self.ports.get_mut(id.index()).and_then(Option::as_mut) else { return };
-        let old = std::mem::replace(&mut port.vlans, vlans.clone());
-        self.leave(id, &old);
-        self.join(id, &vlans);
-        self.fdb.forget_port(id);
     }
 
     /// Changes a port's name.
@@ -272,7 +492,8 @@ impl Switch {
         let port = self.ports.get_mut(id.index()).and_then(Option::as_mut);
         let port = port.ok_or_else(|| PortError::Unknown(name.to_owned()))?;
         self.names.remove(&port.name);
-        port.name = name.to_owned();
+        let was = std::mem::replace(&mut port.name, name.to_owned());
+        self.events.push(Event::PortRenamed { port: name.to_owned(), was });
         self.names.insert(name.to_owned(), id);
         Ok(())
     }
@@ -304,9 +525,11 @@ impl Switch {
 
     /// Forgets the stations of a VLAN, of a port, of both or of all; returns how many.
     pub fn flush(&mut self, vid: Option<Vid>, port: Option<PortId>) -> usize {
-        self.fdb.retain(|v, _, entry| {
-            vid.is_some_and(|vid| vid != v) || port.is_some_and(|port| port != entry.port)
-        })
+        let count = self.fdb.retain(|v, _, entry| {
+            entry.pinned || vid.is_some_and(|vid| vid != v) || port.is_some_and(|port| port != entry.port)
+        });
+        self.events.push(Event::StationsFlushed { count });
+        count
     }
 
     /// The forwarding database's size, limits and age.
@@ -317,64 +540,7 @@ impl Switch {
     /// After how long a silent station is forgotten.
     pub fn set_age(&mut self, age: Duration) {
         self.fdb.set_age(age);
-    }
-
-    /// Names a VLAN; it is listed even while it has no members.
-    pub fn name_vlan(&mut self, vid: Vid, name: &str) {
-        self.vlan_names.insert(vid, name.to_owned());
-    }
-
-    /// The name of a VLAN.
-    pub fn vlan_name(&self, vid: Vid) -> Option<&str> {
-        self.vlan_names.get(&vid).map(String::as_str)
-    }
-
-    /// What a VLAN counted.
-    pub fn vlan_counters(&self, vid: Vid) -> VlanCounters {
-        self.vlan_counters[vid.index()]
-    }
-
-    /// The VLANs that have a name, a port whose frames have no tag, or traffic; those that trunks merely allow
-    /// would make a long list.
-    pub fn vlans(&self) -> impl Iterator<Item = Vid> {
-        let natives: VidSet = self.trunks.iter().filter_map(|(_, native)| *native).collect();
-        Vid::all().filter(move |vid| {
-            self.vlan_names.contains_key(vid)
-                || self.members[vid.index()].iter().any(|m| m.egress == vlan::Egress::Untagged)
-                || natives.contains(*vid)
-                || self.vlan_counters[vid.index()].rx_frames > 0
-        })
-    }
-
-    /// The members of a VLAN and how frames leave there; trunks that carry every VLAN are last.
-    pub fn members(&self, vid: Vid) -> impl Iterator<Item = (PortId, vlan::Egress)> {
-        let own = self.members[vid.index()].iter().map(|m| (m.port, m.egress));
-        own.chain(self.trunks.iter().map(move |&(port, native)| {
-            (port, if native == Some(vid) { vlan::Egress::Untagged } else { vlan::Egress::Tagged })
-        }))
-    }
-
-    /// Forgets a VLAN: its name, counters and stations, and its place in every trunk's list.
-    ///
-    /// # Errors
-    /// The port whose access or native VLAN it is.
-    pub fn remove_vlan(&mut self, vid: Vid) -> Result<(), PortId> {
-        if let Some((id, _)) = self.ports().find(|(_, port)| port.vlans.pvid() == Some(vid)) {
-            return Err(id);
-        }
-        let carriers: Vec<PortId> = self.members(vid).map(|(port, _)| port).collect();
-        for id in carriers {
-            let port = self.ports[id.index()].as_ref().expect("members are ports");
-            let mut vlans = port.vlans.clone();
-            if let PortVlans::Trunk { allowed, .. } = &mut vlans {
-                allowed.remove(vid);
-            }
-            self.set_vlans(id, vlans);
-        }
-        self.flush(Some(vid), None);
-        self.vlan_names.remove(&vid);
-        self.vlan_counters[vid.index()] = VlanCounters::default();
-        Ok(())
+        self.events.push(Event::Setting { name: "age_s".to_owned(), value: age.as_secs().to_string() });
     }
 
     fn check_name(&self, name: &str) -> Result<(), PortError> {
@@ -384,32 +550,17 @@ impl Switch {
         if self.names.contains_key(name) { Err(PortError::NameTaken(name.to_owned())) } else { Ok(()) }
     }
 
-    fn join(&mut self, id: PortId, vlans: &PortVlans) {
-        if vlans.carries_all() {
-            return self.trunks.push((id, vlans.pvid()));
-        }
-        for_each_vlan(vlans, |vid, egress| self.members[vid.index()].push(Member { port: id, egress }));
-    }
-
-    fn leave(&mut self, id: PortId, vlans: &PortVlans) {
-        if vlans.carries_all() {
-            return self.trunks.retain(|(port, _)| *port != id);
-        }
-        for_each_vlan(vlans, |vid, _| self.members[vid.index()].retain(|m| m.port != id));
-    }
-
     fn counters_mut(&mut self, port: PortId) -> Option<&mut Counters> {
         Some(&mut self.ports.get_mut(port.index())?.as_mut()?.counters)
     }
 }
 
-fn for_each_vlan(vlans: &PortVlans, mut each: impl FnMut(Vid, vlan::Egress)) {
-    let candidates: Box<dyn Iterator<Item = Vid>> = match vlans {
-        PortVlans::Access { vid } => Box::new(std::iter::once(*vid)),
-        PortVlans::Trunk { .. } => Box::new(Vid::all()),
-    };
-    candidates.filter_map(|vid| Some((vid, vlans.egress(vid)?))).for_each(|(vid, egress)| each(vid, egress));
+fn is_remapping(port: &Port) -> bool {
+    port.priorities.egress != PcpMap::IDENTITY
 }
 
+mod limits;
+mod seeing;
 #[cfg(test)]
 mod tests;
+mod vlans;

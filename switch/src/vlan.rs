@@ -10,6 +10,11 @@
 //!   without tag.
 //! - A trunk takes tagged frames of the VLANs it allows; frames without VLAN tag belong to its native VLAN, if it
 //!   has one, whose frames leave without tag. The native VLAN is always allowed.
+//! - A hybrid port says for each VLAN whether its frames leave with or without tag, and to which VLAN
+//!   frames without tag belong.
+//! - A tunnel port is a customer's: whatever comes, tagged or not, belongs to one VLAN, and leaves as it came (802.1Q
+//!   clause 15.3, port-based service interface). Behind a trunk its frames have two tags.
+//! - A service port is a trunk whose tags are a provider's, 0x88A8 (clause 9.5): where tunnels lead.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -17,7 +22,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::frame::Tci;
+use crate::frame::{TagKind, Tci};
 
 /// A VLAN number, 1 to 4094 (802.1Q clause 9.6, table 9-2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -216,6 +221,30 @@ pub enum PortVlans {
         /// The VLANs whose tags are accepted; the native one always is.
         allowed: VidSet,
     },
+    /// Several VLANs, some with tags, some without.
+    Hybrid {
+        /// The VLAN of frames without tag, always carried; without it they are refused.
+        #[serde(default)]
+        pvid: Option<Vid>,
+        /// The VLANs whose frames leave with tags.
+        allowed: VidSet,
+        /// The VLANs whose frames leave without; carried in any case, and first if `allowed` has them, too.
+        #[serde(default = "VidSet::none")]
+        untagged: VidSet,
+    },
+    /// A customer whose frames are carried as they are, tags and all, in one VLAN.
+    Tunnel {
+        /// The VLAN.
+        vid: Vid,
+    },
+    /// Several VLANs, with service tags (0x88A8).
+    Service {
+        /// The VLAN of frames without service tag; without it they are refused.
+        #[serde(default)]
+        native: Option<Vid>,
+        /// The VLANs whose tags are accepted; the native one always is.
+        allowed: VidSet,
+    },
 }
 
 impl Default for PortVlans {
@@ -234,28 +263,52 @@ pub enum Refused {
 }
 
 impl PortVlans {
-    /// The VLAN of an arriving frame with this tag.
+    /// The VLAN of an arriving frame with this tag, which is of the kind that [`PortVlans::tagging`] tells.
     ///
     /// # Errors
     /// Frames the port must not let in.
+    #[inline]
     pub fn ingress(&self, tag: Option<Tci>) -> Result<Vid, Refused> {
-        match (self, tag.map_or(0, Tci::raw_vid)) {
-            (Self::Access { vid }, 0) => Ok(*vid),
-            (Self::Trunk { native, .. }, 0) => native.ok_or(Refused::NotAllowed),
-            (_, raw) => {
-                let vid = Vid::new(raw).ok_or(Refused::Reserved)?;
-                let trunk = matches!(self, Self::Trunk { .. });
-                if trunk && self.carries(vid) { Ok(vid) } else { Err(Refused::NotAllowed) }
-            }
+        let raw = tag.map_or(0, Tci::raw_vid);
+        if raw == 0 {
+            return self.pvid().ok_or(Refused::NotAllowed);
         }
+        let vid = Vid::new(raw).ok_or(Refused::Reserved)?;
+        let takes_tags = !matches!(self, Self::Access { .. });
+        if takes_tags && self.carries(vid) { Ok(vid) } else { Err(Refused::NotAllowed) }
     }
 
     /// How a frame of `vid` leaves: with a tag or without; `None` if it must not.
+    #[inline]
     pub fn egress(&self, vid: Vid) -> Option<Egress> {
+        // The two that most ports are, before a jump by kind.
         match self {
             Self::Access { vid: own } => (*own == vid).then_some(Egress::Untagged),
             Self::Trunk { native, .. } if *native == Some(vid) => Some(Egress::Untagged),
             Self::Trunk { allowed, .. } => allowed.contains(vid).then_some(Egress::Tagged),
+            _ => self.rare_egress(vid),
+        }
+    }
+
+    fn rare_egress(&self, vid: Vid) -> Option<Egress> {
+        match self {
+            Self::Access { .. } | Self::Trunk { .. } => self.egress(vid),
+            Self::Tunnel { vid: own } => (*own == vid).then_some(Egress::Untagged),
+            Self::Service { native, .. } if *native == Some(vid) => Some(Egress::Untagged),
+            Self::Service { allowed, .. } => allowed.contains(vid).then_some(Egress::Service),
+            Self::Hybrid { untagged, .. } if untagged.contains(vid) => Some(Egress::Untagged),
+            Self::Hybrid { allowed, .. } if allowed.contains(vid) => Some(Egress::Tagged),
+            Self::Hybrid { pvid, .. } => (*pvid == Some(vid)).then_some(Egress::Untagged),
+        }
+    }
+
+    /// Which tags are tags here; `None`: none are.
+    #[inline]
+    pub fn tagging(&self) -> Option<TagKind> {
+        match self {
+            Self::Access { .. } | Self::Trunk { .. } | Self::Hybrid { .. } => Some(TagKind::Customer),
+            Self::Service { .. } => Some(TagKind::Service),
+            Self::Tunnel { .. } => None,
         }
     }
 
@@ -267,23 +320,58 @@ impl PortVlans {
     /// The VLAN of frames without tag.
     pub fn pvid(&self) -> Option<Vid> {
         match self {
-            Self::Access { vid } => Some(*vid),
-            Self::Trunk { native, .. } => *native,
+            Self::Access { vid } | Self::Tunnel { vid } => Some(*vid),
+            Self::Trunk { native, .. } | Self::Service { native, .. } => *native,
+            Self::Hybrid { pvid, .. } => *pvid,
         }
     }
 
-    /// A member of every VLAN.
-    pub fn carries_all(&self) -> bool {
-        matches!(self, Self::Trunk { allowed, .. } if allowed.is_all())
+    /// How frames leave of every VLAN but the native one, if the port is a member of every VLAN so.
+    pub fn carries_all(&self) -> Option<Egress> {
+        match self {
+            Self::Trunk { allowed, .. } if allowed.is_all() => Some(Egress::Tagged),
+            Self::Service { allowed, .. } if allowed.is_all() => Some(Egress::Service),
+            _ => None,
+        }
+    }
+
+    /// Stops carrying a VLAN, unless it is that of frames without tag.
+    pub fn stop_carrying(&mut self, vid: Vid) {
+        match self {
+            Self::Access { .. } | Self::Tunnel { .. } => {}
+            Self::Trunk { allowed, .. } | Self::Service { allowed, .. } => allowed.remove(vid),
+            Self::Hybrid { allowed, untagged, .. } => {
+                allowed.remove(vid);
+                untagged.remove(vid);
+            }
+        }
     }
 }
 
 impl fmt::Display for PortVlans {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let own = |f: &mut fmt::Formatter<'_>, word: &str, vid: &Option<Vid>| match vid {
+            Some(vid) => write!(f, " {word} {vid}"),
+            None => Ok(()),
+        };
         match self {
             Self::Access { vid } => write!(f, "access {vid}"),
-            Self::Trunk { native: None, allowed } => write!(f, "trunk {allowed}"),
-            Self::Trunk { native: Some(native), allowed } => write!(f, "trunk {allowed} native {native}"),
+            Self::Tunnel { vid } => write!(f, "tunnel {vid}"),
+            Self::Trunk { native, allowed } => {
+                write!(f, "trunk {allowed}")?;
+                own(f, "native", native)
+            }
+            Self::Service { native, allowed } => {
+                write!(f, "service {allowed}")?;
+                own(f, "native", native)
+            }
+            Self::Hybrid { pvid, allowed, untagged } => {
+                write!(f, "hybrid {allowed}")?;
+                if *untagged != VidSet::none() {
+                    write!(f, " untagged {untagged}")?;
+                }
+                own(f, "pvid", pvid)
+            }
         }
     }
 }
@@ -291,10 +379,12 @@ impl fmt::Display for PortVlans {
 /// How a frame leaves a member port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Egress {
-    /// With the VLAN's tag.
-    Tagged,
-    /// Without.
+    /// Without the VLAN's tag.
     Untagged,
+    /// With it.
+    Tagged,
+    /// With a service tag.
+    Service,
 }
 
 #[cfg(test)]
@@ -312,7 +402,20 @@ mod tests {
         let access = PortVlans::Access { vid: vid(10) };
         let trunk = PortVlans::Trunk { native: Some(vid(1)), allowed: "10,20-30".parse().unwrap() };
         let tagged_only = PortVlans::Trunk { native: None, allowed: VidSet::all() };
-        let table: [(&PortVlans, Option<u16>, Result<u16, Refused>); 13] = [
+        let hybrid = PortVlans::Hybrid {
+            pvid: Some(vid(5)),
+            allowed: "7,8".parse().unwrap(),
+            untagged: "8,9".parse().unwrap(),
+        };
+        let service = PortVlans::Service { native: None, allowed: "100".parse().unwrap() };
+        let table: [(&PortVlans, Option<u16>, Result<u16, Refused>); 20] = [
+            (&hybrid, None, Ok(5)),
+            (&hybrid, Some(5), Ok(5)),
+            (&hybrid, Some(7), Ok(7)),
+            (&hybrid, Some(9), Ok(9)),
+            (&hybrid, Some(10), Err(Refused::NotAllowed)),
+            (&service, None, Err(Refused::NotAllowed)),
+            (&service, Some(100), Ok(100)),
             (&access, None, Ok(10)),
             (&access, Some(0xE000), Ok(10)),
             (&access, Some(10), Err(Refused::NotAllowed)),
@@ -335,6 +438,12 @@ mod tests {
         assert_eq!(trunk.egress(vid(1)), Some(Egress::Untagged));
         assert_eq!(trunk.egress(vid(20)), Some(Egress::Tagged));
         assert_eq!(trunk.egress(vid(2)), None);
+        assert_eq!(service.egress(vid(100)), Some(Egress::Service));
+        let leaves = [5, 7, 8, 9, 10].map(|n| hybrid.egress(vid(n)));
+        let (tagged, untagged) = (Some(Egress::Tagged), Some(Egress::Untagged));
+        assert_eq!(leaves, [untagged, tagged, untagged, untagged, None]);
+        let tunnel = PortVlans::Tunnel { vid: vid(100) };
+        assert_eq!((tunnel.tagging(), tunnel.ingress(None)), (None, Ok(vid(100))));
     }
 
     #[test]
@@ -348,6 +457,8 @@ mod tests {
         let json = serde_json::to_string(&PortVlans::default()).unwrap();
         assert_eq!(json, r#"{"mode":"access","vid":1}"#);
         assert!(serde_json::from_str::<PortVlans>(r#"{"mode":"access","vid":0}"#).is_err());
+        let hybrid: PortVlans = serde_json::from_str(r#"{"mode":"hybrid","pvid":5,"allowed":"7"}"#).unwrap();
+        assert_eq!(hybrid.to_string(), "hybrid 7 pvid 5");
     }
 
     proptest! {
@@ -364,8 +475,13 @@ mod tests {
                 native: Vid::new(native),
                 allowed: list.into_iter().map(vid).collect(),
             };
-            if let Ok(vid) = rules.ingress(Some(Tci(tci))) {
-                prop_assert!(rules.carries(vid));
+            let PortVlans::Trunk { native, allowed } = rules.clone() else { unreachable!() };
+            let service = PortVlans::Service { native, allowed: allowed.clone() };
+            let hybrid = PortVlans::Hybrid { pvid: native, untagged: VidSet::none(), allowed };
+            for rules in [rules, service, hybrid] {
+                if let Ok(vid) = rules.ingress(Some(Tci(tci))) {
+                    prop_assert!(rules.carries(vid));
+                }
             }
         }
     }

@@ -116,15 +116,20 @@ fn requests_and_refusals() {
     assert_eq!(client.vlans().unwrap()[0].name, "lab");
     client.call::<()>(&Request::VlanRm { vid }).unwrap();
     assert!(client.vlans().unwrap().is_empty());
-    client.call::<()>(&Request::Set { age_s: 10 }).unwrap();
+    client.call::<()>(&Request::Set(age(10))).unwrap();
     assert_eq!(client.show().unwrap().age_s, 10);
-    refusal(client.call::<()>(&Request::Set { age_s: 0 }));
+    refusal(client.call::<()>(&Request::Set(age(0))));
     refusal(client.call::<()>(&Request::VlanAdd { vid, name: "\x1b[31m".into() }));
     let nowhere = MacFilter { port: Some("nowhere".into()), ..MacFilter::default() };
     assert_eq!(refusal(client.stations(nowhere.clone())).errno, Some(libc::ENOENT));
     refusal(client.call::<usize>(&Request::MacFlush(nowhere)));
     refusal(client.call::<()>(&Request::PortRm { port: "nowhere".into() }));
-    refusal(client.call::<()>(&Request::PortSet { port: "nowhere".into(), vlans: None, rename: None }));
+    refusal(client.call::<()>(&Request::PortSet {
+        port: "nowhere".into(),
+        vlans: None,
+        rename: None,
+        peers: None,
+    }));
     assert_eq!(client.call::<usize>(&Request::MacFlush(MacFilter::default())).unwrap(), 0);
 }
 
@@ -239,8 +244,7 @@ fn of_many_starters_one_wins() {
             // A dead switch's socket lies in the way.
             drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         }
-        let options =
-            Options { name: "race".into(), path, mode: 0o600, age: Duration::from_secs(1), idle: None };
+        let options = Options { age: Duration::from_secs(1), ..Options::new("race", &path) };
         let start = |_| {
             let options = options.clone();
             std::thread::Builder::new().spawn(move || serve::Server::new(&options, None)).unwrap()
@@ -257,4 +261,8 @@ fn of_many_starters_one_wins() {
         drop(outcomes);
         assert!(!options.path.exists());
     }
+}
+
+fn age(age_s: u64) -> switch::client::Settings {
+    switch::client::Settings { age_s: Some(age_s), ..Default::default() }
 }

@@ -16,7 +16,7 @@ fn stations(served: &Served, a: Attach, b: Attach, plain_b: bool) -> (Namespace,
         Kind::Packet => ns.veth(),
         Kind::Tap if plain => ns.plain_tap(),
         Kind::Tap => ns.tap(),
-        Kind::Ring => unreachable!("rings are not of a namespace"),
+        _ => unreachable!("others are not of a namespace"),
     };
     let mut attached = served.client().attach(fd(&na, a.kind, false), &a).unwrap();
     attached.attach(fd(&nb, b.kind, plain_b), &b).unwrap();

@@ -138,6 +138,25 @@ static void many(void)
 	close(a), close(b);
 }
 
+/* A call that comes right behind a datagram. */
+static void overtaken(void)
+{
+	int heard = 0, size, port, server = bound(AF_INET, &port), client = need(socket(AF_INET, SOCK_DGRAM, 0));
+	struct sockaddr_in to = v4("127.0.0.1", port);
+	socklen_t len = sizeof(size);
+	char c;
+	need(connect(client, SA(to)));
+	for (int i = 0; i < 100; i++) {
+		need(getsockopt(client, SOL_SOCKET, SO_RCVBUF, &size, &len));
+		need(send(client, "x", 1, 0));
+		need(getsockopt(client, SOL_SOCKET, SO_RCVBUF, &size, &len));
+		polled_for(server, POLLIN, 100);
+		heard += recv(server, &c, 1, MSG_DONTWAIT) == 1;
+	}
+	say("overtaken by calls: %d heard of 100", heard);
+	close(client), close(server);
+}
+
 static void information(void)
 {
 	int pb, on = 1, b = need(socket(AF_INET, SOCK_DGRAM, 0)), a = need(socket(AF_INET, SOCK_DGRAM, 0));
@@ -212,6 +231,7 @@ int main(void)
 	refused(AF_INET);
 	refused(AF_INET6);
 	many();
+	overtaken();
 	information();
 	multicast();
 	say("descriptors left: %d", open_fds() - 3);

@@ -1,7 +1,6 @@
 /*
  * msocket - what msocket(3) promises, one line each: "ok WHAT" or "bad WHAT: why". The arguments are a stack that
- * has 10.9.0.1 and 2001:db8::1, whether its descriptors are complete without help ("native"), and a
- * command that ends the stack.
+ * has 10.9.0.1 and 2001:db8::1, and a command that ends the stack.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -21,7 +20,6 @@
 #define ROUNDS 25
 
 static const char *stack;
-static int native;
 
 static void check(int good, const char *format, ...) {
     int error = errno;
@@ -63,16 +61,14 @@ static void flags(void) {
     int both = msocket(stack, AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     check(both >= 0 && fcntl(both, F_GETFD) == FD_CLOEXEC && fcntl(both, F_GETFL) & O_NONBLOCK, "flags");
     errno = 0;
-    if (native) check(is_there(plain, AF_INET) && is_there(both, AF_INET6), "addresses");
-    else close(plain), close(both);
+    check(is_there(plain, AF_INET) && is_there(both, AF_INET6), "addresses");
     check(!is_there(socket(AF_INET, SOCK_STREAM, 0), AF_INET), "socket(2) is elsewhere");
 }
 
 static void *makes(void *bad) {
     for (int i = 0; i < ROUNDS; i++) {
         int fd = msocket(stack, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-        if (fd < 0 || (native && !is_there(fd, AF_INET))) return bad;
-        if (!native) close(fd);
+        if (fd < 0 || !is_there(fd, AF_INET)) return bad;
         if (i % 8) continue;
         pid_t child = fork();
         if (!child) _exit(msocket(stack, AF_INET, SOCK_DGRAM, 0) < 0);
@@ -113,9 +109,9 @@ static int inherited(char **v, int family, int execs) {
     if (!child) {
         char number[12];
         snprintf(number, sizeof number, "%d", family);
-        if (execs) execl("/proc/self/exe", v[0], "--default", number, v[2], NULL);
+        if (execs) execl("/proc/self/exe", v[0], "--default", number, NULL);
         int fd = msocket(NULL, family, SOCK_STREAM, 0);
-        _exit(fd < 0 || (native && !is_there(fd, family)));
+        _exit(fd < 0 || !is_there(fd, family));
     }
     int status = 1;
     return waitpid(child, &status, 0) == child && !status;
@@ -126,22 +122,20 @@ static void defaults(char **v) {
     fails("nosuch", AF_INET, SOCK_DEFAULT, ENOENT, "no such default");
     check(msocket(stack, AF_INET, SOCK_DEFAULT, 0) == 0, "set a default");
     fails(stack, AF_UNIX, SOCK_DEFAULT, EAFNOSUPPORT, "no default of that family");
-    if (native) {
-        check(is_there(msocket(NULL, AF_INET, SOCK_STREAM, 0), AF_INET), "have a default");
-        check(!is_there(msocket(NULL, AF_INET6, SOCK_STREAM, 0), AF_INET6), "another family has not");
-    }
+    check(is_there(msocket(NULL, AF_INET, SOCK_STREAM, 0), AF_INET), "have a default");
+    check(!is_there(msocket(NULL, AF_INET6, SOCK_STREAM, 0), AF_INET6), "another family has not");
     check(inherited(v, AF_INET, 0) && inherited(v, AF_INET, 1), "inherit a default");
     check(msocket(stack, PF_UNSPEC, SOCK_DEFAULT, 0) == 0, "set all defaults");
     check(inherited(v, AF_INET6, 0) && inherited(v, AF_INET6, 1), "inherit all defaults");
 }
 
 int main(int c, char **v) {
-    if (c > 3 && !strcmp(v[1], "--default")) {
+    if (c > 2 && !strcmp(v[1], "--default")) {
         int fd = msocket(NULL, atoi(v[2]), SOCK_STREAM, 0);
-        return fd < 0 || (!strcmp(v[3], "native") && !is_there(fd, atoi(v[2])));
+        return fd < 0 || !is_there(fd, atoi(v[2]));
     }
-    if (c != 4) return 2;
-    stack = v[1], native = !strcmp(v[2], "native");
+    if (c != 3) return 2;
+    stack = v[1];
     fails("nosuch", AF_INET, SOCK_STREAM, ENOENT, "no such stack");
     fails("/nonexistent/stack", AF_INET, SOCK_STREAM, ENOENT, "no such path");
     fails("", AF_INET, SOCK_STREAM, ENOENT, "no path");
@@ -151,7 +145,7 @@ int main(int c, char **v) {
     threads();
     limits();
     defaults(v);
-    int ended = system(v[3]);
+    int ended = system(v[2]);
     check(!ended, "the stack ends");
     fails(stack, AF_INET, SOCK_STREAM, ENOENT, "a stack that has gone");
     fails(NULL, AF_INET, SOCK_STREAM, ENETDOWN, "a default that has gone");

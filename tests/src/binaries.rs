@@ -20,6 +20,10 @@ pub enum Linkage {
     Static,
     /// An i386 program.
     Static32,
+    /// Dynamic but for libmsocket, whose msocket() stands in for socket().
+    Msocket,
+    /// Static likewise.
+    StaticMsocket,
 }
 
 impl Linkage {
@@ -28,6 +32,19 @@ impl Linkage {
             Self::Dynamic => &[],
             Self::Static => &["-static"],
             Self::Static32 => &["-m32", "-static"],
+            Self::Msocket => &[
+                "-Dsocket=default_socket",
+                "-Dif_nametoindex=default_if_nametoindex",
+                "-Dif_indextoname=default_if_indextoname",
+                "-Wl,--gc-sections",
+            ],
+            Self::StaticMsocket => &[
+                "-static",
+                "-Dsocket=default_socket",
+                "-Dif_nametoindex=default_if_nametoindex",
+                "-Dif_indextoname=default_if_indextoname",
+                "-Wl,--gc-sections",
+            ],
         }
     }
 }
@@ -45,7 +62,7 @@ pub fn libmsocket() -> PathBuf {
         let folder = PathBuf::from(std::env::var_os("VIEWNET_BIN")?).parent()?.to_owned();
         folder.join("libmsocket.so").exists().then_some(folder)
     };
-    BUILT.get_or_init(|| beside().unwrap_or_else(|| build("msocket-capi"))).clone()
+    BUILT.get_or_init(|| beside().unwrap_or_else(|| build(&["msocket-capi"]))).clone()
 }
 
 /// A C program of `programs/` that uses libmsocket.
@@ -72,22 +89,30 @@ pub fn msocket_program(name: &str, linkage: Linkage) -> PathBuf {
 }
 
 fn build_viewnet() -> PathBuf {
-    build("viewnet").join("viewnet")
+    build(&["viewnet", "libvnet-preload"]).join("viewnet")
 }
 
-/// Builds a package with the profile of the tests; the folder where its products are.
-fn build(package: &str) -> PathBuf {
+/// Builds packages with the profile of the tests; the folder where their products are.
+fn build(packages: &[&str]) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "-p", package, "--manifest-path"]);
+    build
+        .args(["build", "--quiet"])
+        .args(packages.iter().flat_map(|package| ["-p", package]))
+        .arg("--manifest-path");
     build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
     build.arg("--target-dir").arg(profile_folder().parent().expect("target/PROFILE"));
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
     let built = build.status().expect("cargo");
-    assert!(built.success(), "{package} does not build");
+    assert!(built.success(), "{packages:?}: cargo build failed");
     profile_folder()
+}
+
+/// The library that dynamic programs load in a view: beside [`viewnet`], where that finds it, too.
+pub fn shim() -> PathBuf {
+    viewnet().with_file_name("libvnet_preload.so")
 }
 
 /// `target/debug` or `target/release`: the test itself is in `deps` below it.
@@ -104,13 +129,33 @@ pub fn rust_probe(name: &str) -> PathBuf {
 
 /// A C probe, built when its source, its header or its flags changed.
 pub fn c_probe(name: &str, linkage: Linkage) -> PathBuf {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("probes");
-    let source = sources.join(format!("{name}.c"));
-    let mut flags = vec!["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-pthread"];
-    flags.extend(linkage.flags());
+    let strict = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-pthread"];
+    let flags = [&strict, linkage.flags()].concat();
+    if !matches!(linkage, Linkage::Msocket | Linkage::StaticMsocket) {
+        return compile("probes", name, "gcc", &flags, &[]);
+    }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let more = [here.join("programs/default.c"), libmsocket().join("libmsocket.a")];
+    compile("probes", name, "gcc", &flags, &more)
+}
+
+/// A C program of `programs/`.
+pub fn c_program(name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
+    compile(
+        "programs",
+        name,
+        compiler,
+        &[&["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"], flags].concat(),
+        &[],
+    )
+}
+
+fn compile(folder: &str, name: &str, compiler: &str, flags: &[&str], more: &[PathBuf]) -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = sources.join(folder).join(format!("{name}.c"));
     let mut hash = DefaultHasher::new();
-    flags.hash(&mut hash);
-    for file in [&source, &sources.join("probe.h")] {
+    (compiler, flags).hash(&mut hash);
+    for file in [&source, &sources.join("probes/probe.h")].into_iter().chain(more) {
         fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display())).hash(&mut hash);
     }
     let folder = profile_folder().join("probes");
@@ -120,9 +165,11 @@ pub fn c_probe(name: &str, linkage: Linkage) -> PathBuf {
         // Another thread or test may be building the same one: each writes its own, the last rename wins.
         let own =
             tempfile::Builder::new().prefix(name).tempfile_in(&folder).expect("a file").into_temp_path();
-        let gcc = Command::new("gcc").args(&flags).arg("-o").arg(&own).arg(&source).output();
-        let gcc = gcc.unwrap_or_else(|e| panic!("gcc: {e}; install what tests/PACKAGES lists"));
-        assert!(gcc.status.success(), "{name} {linkage:?}:\n{}", String::from_utf8_lossy(&gcc.stderr));
+        let mut command = Command::new(compiler);
+        command.args(flags).arg("-I").arg(sources.join("../msocket/include"));
+        let done = command.arg("-o").arg(&own).arg(&source).args(more).output();
+        let done = done.unwrap_or_else(|e| panic!("{compiler}: {e}; install what tests/PACKAGES lists"));
+        assert!(done.status.success(), "{name} {flags:?}:\n{}", String::from_utf8_lossy(&done.stderr));
         fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).expect("chmod");
         own.persist(&built).expect("rename");
     }

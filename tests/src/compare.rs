@@ -51,8 +51,9 @@ pub fn compare(probe: &str, native: &str, view: &str, known: &[Difference]) -> R
     for (key, _) in native.iter().chain(extra) {
         let of = |lines| value_of(lines, key).unwrap_or("(no such line)").to_owned();
         let (native, view) = (of(&native), of(&view));
-        let entry =
-            known.iter().position(|d| matches(d.key, key) && matches(d.native, &native) && d.view == view);
+        let entry = known
+            .iter()
+            .position(|d| matches(d.key, key) && matches(d.native, &native) && matches(d.view, &view));
         let verdict = match entry {
             _ if native == view => Verdict::Same,
             Some(i) => {

@@ -2,9 +2,12 @@
 //!
 //! The conformance test checks the table itself: an entry that no longer describes what happens fails it.
 
+mod alone;
+mod client;
 pub mod smol;
 
 use crate::binaries::Linkage;
+use crate::plan;
 use crate::subject::Subject;
 use crate::world::User;
 
@@ -65,13 +68,32 @@ const URING: &str =
 
 const UNIX: &str = "AF_UNIX sockets are the machine's, and so is the privilege these options need";
 
-/// Those of a view on a stack of that kind.
+/// Those of a view on a stack of that kind, of the probes that run there.
 pub fn differences(subject: Subject) -> Vec<Difference> {
+    let mut all = listed(subject);
+    all.retain(|d| plan::is_run(subject, d.probe));
+    all
+}
+
+fn listed(subject: Subject) -> Vec<Difference> {
     match subject {
         Subject::Native => Vec::new(),
         Subject::View => [COMMON, KERNEL].concat(),
         Subject::Ruled => [COMMON, KERNEL, RULED].concat(),
-        Subject::Smol | Subject::RuledSmol => [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat(),
+        Subject::Alone => alone::DIFFERENCES.to_vec(),
+        Subject::AloneSmol => {
+            let library = [client::SMOL, client::OUTSIDE, client::ALONE_SMOL, client::ALONE_LEFT].concat();
+            [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES, &library].concat()
+        }
+        Subject::Linked => [COMMON, client::OUTSIDE, client::LINKED, client::LINKED_LEFT].concat(),
+        Subject::LinkedSmol => {
+            let library =
+                [client::SMOL, client::OUTSIDE, client::LINKED_SMOL, client::LINKED_SMOL_LEFT].concat();
+            [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES, &library].concat()
+        }
+        Subject::Smol | Subject::Shimmed | Subject::RuledSmol => {
+            [COMMON, smol::DIFFERENCES, smol::tcp::DIFFERENCES].concat()
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod command;
 pub mod compare;
 pub mod known;
 pub mod leftovers;
+pub mod plan;
 pub mod pty;
 mod subject;
 mod sys;

@@ -13,8 +13,18 @@ pub enum Subject {
     Native,
     /// Under `viewnet run`, in a view whose kernel stack has only its own loopback.
     View,
-    /// The same with a smol stack.
+    /// The same with a smol stack, by traps alone.
     Smol,
+    /// The same with the preloaded library, as `viewnet run` has it.
+    Shimmed,
+    /// On a kernel stack by the preloaded library alone, without a supervisor.
+    Alone,
+    /// The same on a smol stack.
+    AloneSmol,
+    /// A program that is linked with libmsocket and has a kernel stack for its default, without a supervisor.
+    Linked,
+    /// The same with a smol stack.
+    LinkedSmol,
     /// As `View`, with a rule that no probe's destination matches: every destination is looked at.
     Ruled,
     /// The same with a smol stack.
@@ -28,9 +38,14 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Native => "native",
-            Self::View => "view",
+            Self::View => "kernel view",
             Self::Smol => "smol view",
-            Self::Ruled => "view with rules",
+            Self::Shimmed => "smol view with the library",
+            Self::Alone => "library alone on a kernel stack",
+            Self::AloneSmol => "library alone on a smol stack",
+            Self::Linked => "libmsocket on a kernel stack",
+            Self::LinkedSmol => "libmsocket on a smol stack",
+            Self::Ruled => "kernel view with rules",
             Self::RuledSmol => "smol view with rules",
         })
     }
@@ -39,6 +54,14 @@ impl fmt::Display for Subject {
 /// Makes the namespace what every machine is today: loopback up, ping allowed to everybody.
 const SET_UP: &str = "ip link set lo up; echo 0 0 >/proc/sys/net/ipv4/ping_group_range; exec \"$@\"";
 
+/// The library serves a stack that is kept.
+const ALONE: &str = "viewnet stack up probe --kind $KIND >&2 && viewnet run --preload-only --stack probe -- \"$@\"; \
+                     end=$?; viewnet stack down probe >&2; exit $end";
+
+/// The program asks for that stack by itself.
+const LINKED: &str = "viewnet stack up probe --kind $KIND >&2 && PROBE_STACK=probe \"$@\"; \
+                      end=$?; viewnet stack down probe >&2; exit $end";
+
 impl Subject {
     /// `program args`, to be run by this subject.
     pub fn command(self, world: &World, user: User, program: &Path, args: &[&str]) -> Cmd {
@@ -46,7 +69,12 @@ impl Subject {
         let cmd = match self {
             Self::Native => world.cmd("unshare").args([flags, "--", "sh", "-euc", SET_UP, "sh"]),
             Self::View => world.run(["--stack", "kernel", "--"]),
-            Self::Smol => world.run(["--stack", "smol", "--"]),
+            Self::Smol => world.run(["--no-shim", "--stack", "smol", "--"]),
+            Self::Shimmed => world.run(["--stack", "smol", "--"]),
+            Self::Alone => world.cmd("sh").env("KIND", "kernel").args(["-uc", ALONE, "sh"]),
+            Self::AloneSmol => world.cmd("sh").env("KIND", "smol").args(["-uc", ALONE, "sh"]),
+            Self::Linked => world.cmd("sh").env("KIND", "kernel").args(["-uc", LINKED, "sh"]),
+            Self::LinkedSmol => world.cmd("sh").env("KIND", "smol").args(["-uc", LINKED, "sh"]),
             Self::Ruled => world.run(["--stack", "kernel", "--rule", RULE, "--"]),
             Self::RuledSmol => world.run(["--stack", "smol", "--rule", RULE, "--"]),
         };

@@ -77,6 +77,7 @@ impl World {
             forgiving: false,
         };
         world.install(&binaries::viewnet(), "viewnet");
+        world.install(&binaries::shim(), "libvnet_preload.so");
         world
     }
 

@@ -1,6 +1,7 @@
 //! The referee: each probe runs natively first, then in a view, and must see the same.
 //!
-//! `cargo test -p tests --test conformance -- --nocapture` prints the table of the manual. With
+//! `cargo test -p tests --test conformance -- --nocapture` prints a line for each run; the manual's
+//! table of them all is doc/results.md. With
 //! `CONFORMANCE=self` the "view" is a second native run: a check of the probes themselves.
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tests::binaries::{Linkage, c_probe, rust_probe};
 use tests::compare::compare;
 use tests::known::{self, Difference};
+use tests::plan::WAYS;
 use tests::{Outcome, Status, Subject, User, World};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -20,6 +22,8 @@ fn run(subject: Subject, user: User, program: &Path) -> Outcome {
 }
 
 fn referee(view: Subject, probe: &str, linkage: Option<Linkage>, program: PathBuf) {
+    let planned = WAYS.iter().filter(|way| way.subject == view);
+    assert!(planned.flat_map(|way| way.linkages(probe)).any(|planned| planned == linkage), "not in the plan");
     let view = match std::env::var_os("CONFORMANCE") {
         Some(subject) if subject == "self" => Subject::Native,
         _ => view,
@@ -48,44 +52,38 @@ fn referee_of_c(view: Subject, probe: &str, linkage: Linkage) {
 }
 
 macro_rules! probes {
-    (c: $($name:ident)*; i386: $($short:ident)*; rust: $($bin:ident)*;) => {
-        mod kernel { probes! { @on View; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
-        mod ruled { probes! { @on Ruled; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
-        mod ruled_smol { probes! { @on RuledSmol; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
-        mod smol { probes! { @on Smol; c: $($name)*; i386: $($short)*; rust: $($bin)*; } }
+    ($probes:tt $($module:ident: $programs:ident $view:ident;)*) => {
+        $(mod $module { probes! { @$programs $view $probes } })*
     };
-    (@on $view:ident; c: $($name:ident)*; i386: $($short:ident)*; rust: $($bin:ident)*;) => {
-        use super::{Linkage, Subject, referee, referee_of_c, rust_probe};
-        mod dynamic {
-            $(#[test] fn $name() {
-                let name = stringify!($name);
-                super::referee_of_c(super::Subject::$view, name, super::Linkage::Dynamic);
-            })*
+    (@loading $view:ident { c: $($name:ident)*; i386: $($short:ident)*; rust: $($bin:ident)*; }) => {
+        probes! { @as dynamic Dynamic $view $($name)* }
+        probes! { @rust $view $($bin)* }
+    };
+    (@linked $view:ident { c: $($name:ident)*; i386: $($short:ident)*; rust: $($bin:ident)*; }) => {
+        probes! { @as dynamic Msocket $view $($name)* }
+        probes! { @as fixed StaticMsocket $view $($name)* }
+    };
+    (@on $view:ident { c: $($name:ident)*; i386: $($short:ident)*; rust: $($bin:ident)*; }) => {
+        probes! { @as dynamic Dynamic $view $($name)* }
+        probes! { @as fixed Static $view $($name)* }
+        probes! { @as i386 Static32 $view $($short)* }
+        probes! { @rust $view $($bin)* }
+    };
+    (@as $module:ident $linkage:ident $view:ident $($name:ident)*) => {
+        mod $module {
+            use crate::{Linkage, Subject, referee_of_c};
+            $(#[test] fn $name() { referee_of_c(Subject::$view, stringify!($name), Linkage::$linkage); })*
         }
-        mod fixed {
-            $(#[test] fn $name() {
-                let name = stringify!($name);
-                super::referee_of_c(super::Subject::$view, name, super::Linkage::Static);
-            })*
-        }
-        mod i386 {
-            $(#[test] fn $short() {
-                let name = stringify!($short);
-                super::referee_of_c(super::Subject::$view, name, super::Linkage::Static32);
-            })*
-        }
+    };
+    (@rust $view:ident $($name:ident)*) => {
         mod rust {
-            $(#[test] fn $bin() {
-                let name = stringify!($bin);
-                super::referee(super::Subject::$view, name, None, super::rust_probe(name));
+            use crate::{Subject, referee, rust_probe};
+            $(#[test] fn $name() {
+                let name = stringify!($name);
+                referee(Subject::$view, name, None, rust_probe(name));
             })*
         }
     };
 }
 
-probes! {
-    c: families tcp_connect tcp_data tcp_listen udp lite icmp packet netlink links options interfaces names unix
-       descriptors children threads signals bindrace ownns uring foreign badptr;
-    i386: families tcp_connect udp interfaces netlink badptr signals;
-    rust: probe_std probe_poll;
-}
+tests::plan!(probes);

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use tests::Subject;
-use tests::known::{RULED, differences as known};
+use tests::known::{Difference, RULED, differences as known};
+use tests::plan::{Found, WAYS, Way, probes};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -14,13 +15,20 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
+/// What a subject on a smol stack has besides the view.
+fn besides(subject: Subject) -> Vec<Difference> {
+    let smol = known(Subject::Smol).len();
+    known(subject).split_off(smol)
+}
+
 /// doc/differences.md as the table of accepted differences makes it.
 fn differences() -> String {
     let mut page = String::from(
         "# What a program can see that differs\n\n\
          The probes under `tests/probes` run natively and in a view; whatever they see must be the same, but for this\n\
          table. It is made from `tests/src/known.rs` (`UPDATE=1 cargo test -p tests --test manual`), and the referee\n\
-         fails on any difference that is not in it. `*` stands for anything.\n\n\
+         fails on any difference that is not in it. `*` stands for anything. How many there are of each probe in each\n\
+         way to run it is in [results.md](results.md).\n\n\
 ",
     );
     let cell = |text: &str| text.replace('|', "\\|").replace('*', "\\*");
@@ -28,6 +36,16 @@ fn differences() -> String {
         ("On a kernel stack", known(Subject::View)),
         ("On a kernel stack, in a view with rules: besides", RULED.to_vec()),
         ("On a smol stack", known(Subject::Smol)),
+        ("By the preloaded library alone", known(Subject::Alone)),
+        (
+            "By the preloaded library alone, on a smol stack: besides those of a smol stack",
+            besides(Subject::AloneSmol),
+        ),
+        ("By libmsocket without a supervisor, on a kernel stack", known(Subject::Linked)),
+        (
+            "By libmsocket without a supervisor, on a smol stack: besides those of a smol stack",
+            besides(Subject::LinkedSmol),
+        ),
     ] {
         let _ = writeln!(page, "\n## {title}\n");
         page.push_str(
@@ -41,13 +59,65 @@ fn differences() -> String {
     page
 }
 
+/// doc/results.md as the plan and the table of accepted differences make it.
+fn results() -> String {
+    let mut page = String::from(
+        "# What the probes see, in each way to run them\n\n\
+         Each row is a probe of `tests/probes` or `tests/src/bin`, each column a way to run it. Each is run natively\n\
+         first, as an ordinary user and, where the tests may, as root, and then in that way: what it prints must be\n\
+         the same, line by line, but for the accepted differences in [differences.md](differences.md). The table is\n\
+         made from `tests/src/plan.rs`, from which the referee's tests are made as well, and from `tests/src/known.rs`\n\
+         (`UPDATE=1 cargo test -p tests --test manual`); the referee\n\
+         (`cargo test -p tests --test conformance`) fails on a difference that is not accepted, and on one that is\n\
+         accepted and no longer there.\n\n\
+         - **same**: whatever the probe sees is what it sees natively.\n\
+         - **5**: that many of the listed differences are there, to all users and programs or to some.\n\
+         - **5 + 2?**: 2 more that show where the kernel or chance has it, and at other times do not.\n\
+         - **-**: the probe does not run so: nothing is loaded into static programs, nor into i386's.\n\n",
+    );
+    let mut row = |cells: Vec<String>| {
+        let _ = writeln!(page, "| {} |", cells.join(" | "));
+    };
+    let line = |first: &str, native: &str, cell: &dyn Fn(Way) -> String| {
+        [first.to_owned(), native.to_owned()].into_iter().chain(WAYS.iter().map(|&way| cell(way))).collect()
+    };
+    row(line("probe", "natively", &|way| way.subject.to_string()));
+    row(line("---", "---", &|_| "---".into()));
+    row(line("*programs*", "*all*", &|way| format!("*{}*", way.programs())));
+    for probe in probes() {
+        row(line(probe, "reference", &|way| {
+            way.found(probe).map_or_else(|| "-".into(), |found| found.to_string())
+        }));
+    }
+    page
+}
+
+fn check_page(path: &str, page: &str) {
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(root().join(path), page).expect("written");
+    }
+    assert_eq!(read(path), page, "run with UPDATE=1 to write it anew");
+}
+
 #[test]
 fn the_differences_are_in_the_manual() {
-    let page = differences();
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(root().join("doc/differences.md"), &page).expect("written");
+    check_page("doc/differences.md", &differences());
+}
+
+#[test]
+fn the_results_are_in_the_manual() {
+    check_page("doc/results.md", &results());
+}
+
+/// A difference that no run looks for would stand there for ever.
+#[test]
+fn all_differences_are_of_probes_that_run() {
+    for &way in WAYS {
+        for d in known(way.subject) {
+            let found = way.found(d.probe).unwrap_or_default();
+            assert_ne!(found, Found::default(), "{}: {} {}", way.subject, d.probe, d.key);
+        }
     }
-    assert_eq!(read("doc/differences.md"), page, "run with UPDATE=1 to write it anew");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use tests::{Cmd, Outcome, Running, User, World};
 const ASK: &str = include_str!("../programs/ask.py");
 const MOVE: &str = include_str!("../programs/move.py");
 const REPLY: &str = include_str!("../programs/reply.py");
+const UNASKED: &str = include_str!("../programs/unasked.py");
 
 /// Kinds of the stack on the lan and of that in the office.
 const KINDS: [(&str, &str); 4] =
@@ -22,7 +23,8 @@ struct Networks {
 impl Networks {
     fn new(user: User, lan: &str, office: &str) -> Self {
         let world = World::new(user);
-        for (name, text) in [("ask.py", ASK), ("move.py", MOVE), ("reply.py", REPLY)] {
+        let programs = [("ask.py", ASK), ("move.py", MOVE), ("reply.py", REPLY), ("unasked.py", UNASKED)];
+        for (name, text) in programs {
             world.write(name, text);
         }
         let mut hosts = Vec::new();
@@ -90,6 +92,28 @@ fn what_a_program_did_with_its_socket_before_is_not_lost() {
         assert!(!outcome.stdout.contains("WRONG"), "{}", outcome.stdout);
         outcome.says("epoll ok").says("udp to another stack ok").says("done");
     });
+}
+
+const DENIED: &str = "to 10.1.0.8,10.2.0.8 udp deny";
+
+#[test]
+fn rules_hold_for_calls_that_the_preloaded_library_answers() {
+    Networks::each_kind(|networks| {
+        let outcome = networks.run("lan", &[DENIED, OFFICE[0]]).args(["python3", "unasked.py"]).run();
+        assert_eq!(outcome.ok().stdout, "done\n");
+    });
+}
+
+#[test]
+fn the_preloaded_library_serves_a_view_whose_default_is_the_hosts_network() {
+    let networks = Networks::new(User::Ordinary, "smol", "smol");
+    let rules = ["default via host", DENIED, "to 10.1.0.0/16 via lan", OFFICE[0]];
+    let outcome = networks.run("lan", &rules).args(["python3", "unasked.py"]).run().ok();
+    assert_eq!(outcome.stdout, "done\n");
+    let files = "cut -d: -f1 /proc/net/dev; ls /sys/class/net; cat /proc/net/if_inet6";
+    let native = networks.world.cmd("sh").args(["-c", files]).run().ok();
+    assert_eq!(networks.run("lan", &rules).args(["sh", "-c", files]).run().ok().stdout, native.stdout);
+    networks.end();
 }
 
 #[test]

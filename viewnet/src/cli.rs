@@ -26,12 +26,34 @@ pub(crate) enum Command {
     Switch(commands::switch::Args),
     /// Let a switch's network out over sockets of the host
     Gateway(commands::gateway::Args),
+    /// Show or record the frames of a switch, a port or a stack
+    Capture(commands::capture::Args),
+    /// Print what happens in switches, as it happens
+    Events(commands::events::Args),
+    /// Print the counters of switches and stacks for Prometheus
+    Metrics(commands::metrics::Args),
+    /// Show switches, ports with their rates, stacks and the processes of views, live
+    Top(commands::top::Args),
+    /// Make what a topology file describes: switches, stacks, programs
+    Up(commands::up::Up),
+    /// Take away what a topology made
+    Down(commands::up::Down),
+    /// Draw a topology: a file, or what runs
+    Graph(commands::graph::Args),
+    /// Show the output of a topology's programs
+    Logs(commands::logs::Args),
     /// Check what this machine offers and say how to fix what it lacks
     Doctor(commands::doctor::Args),
     /// Print shell completions
     Completions(commands::manual::Completions),
     /// Print the manual page, or one page per command into a folder
     Man(commands::manual::Man),
+    /// Host the programs of a topology (started by `up`)
+    #[command(hide = true)]
+    Runner {
+        /// Of this topology
+        topology: String,
+    },
     /// Host this user's kept stacks (started by `stack up`)
     #[command(hide = true)]
     Keeper {

@@ -69,6 +69,7 @@ pub(crate) struct Up {
 
 /// What to do with a stack that has failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Restart {
     /// Nothing: `stack show` says why.
     #[default]

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use stacks::config::StackConfig;
 use stacks::kernel::SetUpError;
 use stacks::kernel::namespace::Step;
+use stacks::stack::Kind;
 
 use crate::background::{self, become_eye};
 use crate::doctor::{self, SetupStep};
@@ -109,6 +110,8 @@ pub(crate) struct Plan {
     pub(crate) verbose: bool,
     /// Stay the program's ancestor instead of becoming it.
     pub(crate) parent: bool,
+    /// Have dynamic programs load the library that spares them traps.
+    pub(crate) shim: bool,
 }
 
 /// What the supervisor tells the launching process once the view is there.
@@ -129,6 +132,9 @@ pub(crate) fn launch(plan: &Plan) -> Result<Infallible, Failure> {
     if let Some(mut supervisor) = nested::supervisor() {
         let marker = nested::ask(&mut supervisor, plan).map_err(set_up_failed)?.marker;
         drop(supervisor);
+        if !plan.shim {
+            crate::runtime::set_shim(None);
+        }
         return execute(&plan.command, Some(&marker));
     }
     // The user says so, or the stack is a library and the supervisor could not look otherwise.
@@ -173,6 +179,7 @@ fn filter_and_execute(plan: &Plan, mut supervisor: Line, ready: Ready) -> Result
     let listener = listener.map_err(|e| doctor::failure(SetupStep::Listener, e))?;
     hand_over(&mut supervisor, listener.as_fd(), smol || steered)?;
     drop((listener, supervisor));
+    crate::runtime::set_shim(plan.shim.then_some(if smol { Kind::Smol } else { Kind::Kernel }));
     execute(&plan.command, None)
 }
 

@@ -28,6 +28,7 @@ mod supervisor;
 mod sys;
 mod tables;
 mod target;
+mod topology;
 mod trace;
 mod views;
 

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use msocket_proto::line::{CallError, Line};
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,20 @@ pub(crate) enum Request {
         stack: StackSpec,
         /// Its rules.
         #[serde(default)]
-        ruled: Ruled,
+        ruled: Box<Ruled>,
+    },
+    /// What the program may know of its sockets without asking ([`msocket_proto::board`]). Answer: `null` and the
+    /// descriptor.
+    Board {
+        /// The secret in their names.
+        secret: String,
+    },
+    /// A file about the view's network. Answer: `null` and the descriptor, or its errno.
+    File {
+        /// Where.
+        place: FilePlace,
+        /// Its path there.
+        path: String,
     },
 }
 
@@ -48,7 +62,7 @@ pub(crate) fn supervisor() -> Option<Line> {
 /// Asks for a view.
 pub(crate) fn ask(line: &mut Line, plan: &Plan) -> Result<Nested, CallError> {
     let Plan { name, stack, ruled, .. } = plan;
-    let request = Request::View { name: name.clone(), stack: stack.clone(), ruled: ruled.clone() };
+    let request = Request::View { name: name.clone(), stack: stack.clone(), ruled: Box::new(ruled.clone()) };
     Ok(line.call(&request, &[])?.0)
 }
 

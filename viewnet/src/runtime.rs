@@ -36,7 +36,7 @@ impl Runtime {
             }
         };
         let runtime = Self { folder };
-        let folders = ["stacks", "switches", "gateways"].map(|name| runtime.folder.join(name));
+        let folders = ["stacks", "switches", "gateways", "topologies"].map(|name| runtime.folder.join(name));
         for dir in std::iter::once(&runtime.folder).chain(&folders) {
             make_private(dir, uid).map_err(|why| {
                 Failure::new(format!("cannot use {} for sockets", dir.display()), why)
@@ -76,6 +76,11 @@ impl Runtime {
         self.folder.join("gateways")
     }
 
+    /// Where all topologies have their folders.
+    pub(crate) fn topologies(&self) -> PathBuf {
+        self.folder.join("topologies")
+    }
+
     /// The control socket of a switch: `name` as it is if it is a path, else a file in
     /// [`Runtime::switches`].
     pub(crate) fn switch(&self, name: &str) -> PathBuf {
@@ -89,11 +94,66 @@ pub(crate) fn log_level() -> Option<String> {
     std::env::var("VIEWNET_LOG").ok()
 }
 
+/// Whether a terminal may be given colours: unless `NO_COLOR` says no.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub(crate) fn wants_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// The folders in which execvp(3) looks for a program.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub(crate) fn search_path() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
     std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
+}
+
+/// File name of the library that spares dynamic programs traps.
+const SHIM: &str = "libvnet_preload.so";
+/// What it preloads, to the dynamic linker (ld.so(8)).
+const PRELOAD: &str = "LD_PRELOAD";
+/// AddressSanitizer's options: it ends programs whose first library is not its own, unless told not to look.
+const SANITIZER: &str = "ASAN_OPTIONS";
+/// What tells the library the kind of the view's stack.
+const SHIM_VARIABLE: &str = "VIEWNET_SHIM";
+
+/// The library, where `cargo build` puts it, beside this program, or where it is installed, in `../lib`.
+fn shim() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let folder = program.parent()?;
+    [folder.join(SHIM), folder.join("../lib").join(SHIM)].into_iter().find(|path| path.is_file())
+}
+
+/// What tells the library where the stack is, if there is no supervisor.
+const SHIM_STACK: &str = "VIEWNET_STACK";
+
+/// Has the program to be executed make its sockets in the stack at a path, by the library alone. False: there is no
+/// library.
+pub(crate) fn set_shim_alone(stack: &str) -> bool {
+    set_shim(Some(Kind::Kernel));
+    crate::sys::process::set_variable(SHIM_VARIABLE, Some("alone"));
+    crate::sys::process::set_variable(SHIM_STACK, Some(stack));
+    shim().is_some()
+}
+
+/// Has the program to be executed load the library, behind what it loads anyway, or not. A path that the variable
+/// cannot hold is not put there.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub(crate) fn set_shim(kind: Option<Kind>) {
+    let loaded = std::env::var(PRELOAD).unwrap_or_default();
+    let others: Vec<&str> =
+        loaded.split([':', ' ']).filter(|path| !path.is_empty() && !path.ends_with(SHIM)).collect();
+    let shim = kind.and_then(|_| shim()?.to_str().map(str::to_owned));
+    let shim = shim.filter(|path| !path.contains([':', ' ', '$']));
+    let loaded: Vec<&str> = others.iter().copied().chain(shim.as_deref()).collect();
+    let loaded = loaded.join(":");
+    crate::sys::process::set_variable(PRELOAD, Some(loaded.as_str()).filter(|list| !list.is_empty()));
+    if shim.is_some() {
+        let options = std::env::var(SANITIZER).unwrap_or_default();
+        let no_look = ["verify_asan_link_order=0", options.as_str()];
+        let options: Vec<&str> = no_look.into_iter().filter(|option| !option.is_empty()).collect();
+        crate::sys::process::set_variable(SANITIZER, Some(&options.join(":")));
+    }
+    crate::sys::process::set_variable(SHIM_VARIABLE, kind.filter(|_| shim.is_some()).map(Kind::name));
 }
 
 /// Marks the environment of the program to be executed with the nested view it is in, or with none.

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
@@ -177,7 +178,7 @@ impl Hosts {
         match stack {
             SmolId::Own(id) => {
                 let key = self.server.smol(id).ok_or(Errno::ENETDOWN)?;
-                self.server.host().ok_or(Errno::ENETDOWN)?.socket(key, spec, who)
+                self.server.host().ok_or(Errno::ENETDOWN)?.socket(key, spec, who, false)
             }
             SmolId::Joined(id) => {
                 let joined = self.joined.get_mut(&id).ok_or(Errno::ENETDOWN)?;
@@ -185,6 +186,24 @@ impl Hosts {
                 self.remember(&made, id);
                 Ok(made)
             }
+        }
+    }
+
+    /// What programs see of their sockets, of the host with that secret.
+    pub(crate) fn board(&mut self, secret: &str) -> Option<OwnedFd> {
+        let own = self.server.host().and_then(|host| host.board().ok());
+        let own = own.filter(|(own, _)| *own == secret).map(|(_, file)| file);
+        own.or_else(|| self.joined.values_mut().find_map(|joined| joined.relay.board(secret).ok()))
+    }
+
+    /// A file about a stack's network.
+    pub(crate) fn file(&mut self, stack: SmolId, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        match stack {
+            SmolId::Own(id) => {
+                let key = self.server.smol(id).ok_or(Errno::ENETDOWN)?;
+                self.server.host().ok_or(Errno::ENETDOWN)?.file(key, place, path)
+            }
+            SmolId::Joined(id) => self.joined.get_mut(&id).ok_or(Errno::ENETDOWN)?.relay.file(place, path),
         }
     }
 

@@ -10,6 +10,18 @@ use nix::errno::Errno;
 
 use crate::boundary::boundary;
 
+/// The library's constructor. Now, as dlsym(3) takes a lock, and later may be a signal handler or a child between fork
+/// and exec.
+extern "C" fn set_up() {
+    for next in interpose::hooks::all() {
+        next.find();
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static SET_UP: extern "C" fn() = set_up;
+
 /// Of socket.h's types none: msocket() sets a default.
 const SOCK_DEFAULT: c_int = 0;
 
@@ -23,9 +35,9 @@ unsafe extern "C" fn msocket(path: *const c_char, domain: c_int, kind: c_int, pr
         // SAFETY: the caller's word.
         let path = unsafe { string(path) }.map(|bytes| Path::new(OsStr::from_bytes(bytes)));
         if kind == SOCK_DEFAULT {
-            return client::set_default(path, domain).map(|()| 0);
+            return client::set_default_interposed(path, domain).map(|()| 0);
         }
-        client::msocket(path, domain, kind, protocol).map(IntoRawFd::into_raw_fd)
+        client::msocket_interposed(path, domain, kind, protocol).map(IntoRawFd::into_raw_fd)
     })
 }
 

@@ -215,6 +215,11 @@ impl Line {
         !self.outbox.is_empty()
     }
 
+    /// How many messages wait to be sent.
+    pub fn backlog(&self) -> usize {
+        self.outbox.len()
+    }
+
     /// The next message; waits for it if the end is blocking.
     ///
     /// # Errors

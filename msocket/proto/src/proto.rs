@@ -26,6 +26,11 @@ pub const SOCK_NUMBER: i32 = 15;
 /// Instead of a socket's type: sets the default stack of a family. The value is View-OS's.
 pub const SOCK_DEFAULT: i32 = 0;
 
+/// The upper half of a first argument that a view's filter lets pass, on calls whose first argument is a
+/// descriptor. The kernel takes a descriptor as an int and does not see it, no compiler puts anything there, so it
+/// is how a library in the program says "this one is mine, let the kernel have it".
+pub const EXEMPT: u32 = 0x7669_6577;
+
 /// A request to a stack.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
@@ -41,6 +46,14 @@ pub enum Request {
         kind: i32,
         /// Protocol
         protocol: i32,
+    },
+    /// A file about the stack's network, for reading. Answer: `null` and the descriptor, or its errno; EOPNOTSUPP if it
+    /// is not to be had so, as folders below /proc/net.
+    File {
+        /// Where.
+        place: FilePlace,
+        /// Its path there.
+        path: String,
     },
     /// Use the stack as a view does. Answer: [`Joined`], with the network namespace's descriptor if there
     /// is one and the caller is the stack's owner.
@@ -62,6 +75,16 @@ pub enum Request {
         /// Even if it is in use.
         force: bool,
     },
+}
+
+/// Where files about a network are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilePlace {
+    /// Below /proc/net, proc_net(5).
+    Proc,
+    /// Below /sys/class/net, sysfs(5).
+    Sys,
 }
 
 /// Answer to [`Request::Hello`].

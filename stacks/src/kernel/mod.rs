@@ -10,6 +10,7 @@
 //! The namespace lives as long as somebody holds it: this process, or any socket made in it. The plugs die
 //! with the [`KernelStack`]: its connection to the switch closes, and the switch lets go of the port.
 
+mod files;
 mod interfaces;
 pub mod namespace;
 pub mod netlink;
@@ -21,6 +22,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 
 use crate::attach;
@@ -65,6 +67,8 @@ pub struct KernelStack {
     links: HashMap<String, String>,
     /// Connections to switches; dropping one unplugs the interface.
     plugs: Vec<Plug>,
+    /// Its view of /sys, once somebody has asked for it.
+    sysfs: Option<OwnedFd>,
 }
 
 impl KernelStack {
@@ -83,7 +87,7 @@ impl KernelStack {
             .into());
         }
         let namespace = NetNamespace::create()?;
-        let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new() };
+        let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new(), sysfs: None };
         let mut interfaces = Interfaces::open()?;
         interfaces.up(interfaces::LOOPBACK)?;
         for interface in &config.interfaces {
@@ -125,7 +129,12 @@ impl KernelStack {
     /// # Errors
     /// Those of fstat(2).
     pub fn from_namespace(fd: OwnedFd) -> Result<Self, Errno> {
-        Ok(Self { namespace: NetNamespace::from_fd(fd)?, links: HashMap::new(), plugs: Vec::new() })
+        Ok(Self {
+            namespace: NetNamespace::from_fd(fd)?,
+            links: HashMap::new(),
+            plugs: Vec::new(),
+            sysfs: None,
+        })
     }
 
     /// The namespace, to be joined by another maker of the same user.
@@ -174,6 +183,11 @@ impl Stack for KernelStack {
         self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
         let links = &self.links;
         Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())
+    }
+
+    fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        self.namespace.enter()?;
+        files::open(place, path, &mut self.sysfs)
     }
 
     fn namespace(&self) -> Option<BorrowedFd<'_>> {

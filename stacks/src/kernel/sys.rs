@@ -36,7 +36,8 @@ pub(super) fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd
 /// Whether the next byte to be read from a stream is the urgent one. On kernels that know none, it is not.
 pub(crate) fn is_at_mark(socket: BorrowedFd<'_>) -> bool {
     let mut answer: libc::c_int = 0;
+    // Not libc's function: in a program with a library before that, it would ask us.
     // SAFETY: the request writes one int, to `answer`.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCATMARK, &raw mut answer) };
+    let done = unsafe { libc::syscall(libc::SYS_ioctl, socket.as_raw_fd(), SIOCATMARK, &raw mut answer) };
     done == 0 && answer != 0
 }

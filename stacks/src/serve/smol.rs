@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use msocket_proto::line::{Line, Refusal};
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use rustix::net::{SocketFlags, accept_with};
 
 use super::{Backing, Server, Serving, StackId};
 use crate::config::StackConfig;
@@ -16,9 +18,19 @@ use crate::smol::host::{Host, StackKey, now};
 use crate::smol::relay::{self, Door};
 use crate::stack::InterfaceInfo;
 
-/// The host's number in the server's epoll set; doors have the numbers above [`DOORS`].
-pub(super) const HOST: u64 = 1;
+/// The host's number in the server's epoll set, and that of the listener for programs; doors have the numbers above
+/// [`DOORS`].
+const HOST: u64 = 1;
+const PROGRAMS: u64 = 2;
+/// Last number that is neither a connection's nor a door's.
+pub(super) const LAST: u64 = PROGRAMS;
 const DOORS: u64 = 1 << 48;
+/// Most doors for programs: each is a thread that is in a call, or the one that a process keeps for its next.
+const MAX_PROGRAMS: usize = 4096;
+/// Most of them for other users' programs, which could keep all for nothing.
+const MAX_STRANGERS: usize = 256;
+/// Programs that wait to be let in.
+const BACKLOG: i32 = 128;
 /// How often a stack is made anew within [`RESTART_WINDOW`]: one that fails at once, again and again, stays down.
 const MAX_RESTARTS: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
@@ -36,8 +48,16 @@ struct Restart {
 #[derive(Debug, Default)]
 pub(super) struct Smol {
     host: Option<Host>,
-    /// By the token of the connection they were opened for.
-    doors: HashMap<u64, (u32, Door)>,
+    /// By their numbers.
+    doors: HashMap<u32, Door>,
+    /// Doors of connections, by their tokens.
+    opened: HashMap<u64, u32>,
+    /// Where programs with sockets of ours knock; none: there is no host, or no name for it.
+    programs: Option<OwnedFd>,
+    /// Nobody is let in: too many are, or descriptors have run out. Ends when a door closes.
+    full: bool,
+    /// Doors for programs, and whether each is another user's.
+    within: HashMap<u32, bool>,
     last_door: u32,
     buffer: Vec<u8>,
     /// Answers for the process that has the server.
@@ -50,19 +70,76 @@ pub(super) struct Smol {
 
 impl Smol {
     /// An event of one of ours. False: it is none.
-    pub(super) fn handle_event(&mut self, token: u64) -> bool {
-        if token < DOORS {
-            return token == HOST;
+    pub(super) fn handle_event(&mut self, token: u64, epoll: &Epoll) -> bool {
+        match token {
+            HOST => return true,
+            PROGRAMS => {
+                self.let_in(epoll);
+                return true;
+            }
+            ..=DOORS => return false,
+            _ => {}
         }
-        let Some(host) = &mut self.host else { return true };
-        let connection = token - DOORS;
-        if let Some((number, door)) = self.doors.get_mut(&connection)
+        let (Some(host), number) = (&mut self.host, (token - DOORS) as u32) else { return true };
+        if let Some(door) = self.doors.get_mut(&number)
             && !door.turn(now(), host, &mut self.buffer)
         {
-            host.cancel_all(*number);
-            self.doors.remove(&connection);
+            self.shut_door(number, epoll);
         }
         true
+    }
+
+    /// Programs that knock get doors.
+    fn let_in(&mut self, epoll: &Epoll) {
+        while let Some(listener) = &self.programs {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let strangers = self.within.values().filter(|stranger| **stranger).count();
+            let came = match accept_with(listener, flags) {
+                _ if self.within.len() >= MAX_PROGRAMS => Err(rustix::io::Errno::MFILE),
+                came => came,
+            };
+            match came {
+                Ok(ours) => {
+                    let Ok(peer) = rustix::net::sockopt::socket_peercred(&ours) else { continue };
+                    let stranger = peer.uid != rustix::process::geteuid();
+                    if stranger && strangers >= MAX_STRANGERS {
+                        continue;
+                    }
+                    relay::widen(&ours);
+                    let number = self.next_number();
+                    let door = Door::new(ours, None, number, peer.uid.as_raw(), !stranger);
+                    let event = EpollEvent::new(EpollFlags::EPOLLIN, DOORS + u64::from(number));
+                    if epoll.add(door.as_fd(), event).is_ok() {
+                        self.doors.insert(number, door);
+                        self.within.insert(number, stranger);
+                    }
+                }
+                Err(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
+                    // Who knocks waits: to be woken again and again would help nobody.
+                    self.full = epoll.delete(listener).is_ok();
+                    return;
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn next_number(&mut self) -> u32 {
+        self.last_door = (self.last_door % (u32::MAX >> 1)) + 1;
+        self.last_door
+    }
+
+    fn shut_door(&mut self, number: u32, epoll: &Epoll) {
+        self.doors.remove(&number);
+        self.within.remove(&number);
+        if let Some(host) = &mut self.host {
+            host.cancel_all(number);
+        }
+        if self.full
+            && let Some(listener) = &self.programs
+        {
+            self.full = epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, PROGRAMS)).is_err();
+        }
     }
 
     /// Does what there is to do, and passes answers on. True: something had happened.
@@ -85,13 +162,10 @@ impl Smol {
                 self.done.push_back((ticket, answered));
                 continue;
             }
-            let Some((token, (_, door))) = self.doors.iter().find(|(_, (known, _))| *known == number) else {
-                continue;
-            };
-            if !door.pass(ticket, answered) {
-                let token = *token;
+            if self.doors.get(&number).is_some_and(|door| !door.pass(ticket, answered)) {
+                self.doors.remove(&number);
+                self.within.remove(&number);
                 host.cancel_all(number);
-                self.doors.remove(&token);
             }
         }
     }
@@ -108,19 +182,29 @@ impl Smol {
         let (ours, theirs) = relay::pair()?;
         let uid =
             rustix::net::sockopt::socket_peercred(line.stream()).map_or(u32::MAX, |peer| peer.uid.as_raw());
-        self.last_door = (self.last_door % (u32::MAX >> 1)) + 1;
-        let door = Door::new(ours, key, self.last_door, uid, owner);
-        epoll.add(door.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, DOORS + token))?;
-        self.doors.insert(token, (self.last_door, door));
+        let number = self.next_number();
+        let door = Door::new(ours, Some(key), number, uid, owner);
+        epoll.add(door.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, DOORS + u64::from(number)))?;
+        self.doors.insert(number, door);
+        if let Some(before) = self.opened.insert(token, number) {
+            self.shut_door(before, epoll);
+        }
         Ok(theirs)
     }
 
-    pub(super) fn close_door(&mut self, token: u64) {
-        if let Some((number, _)) = self.doors.remove(&token)
-            && let Some(host) = &mut self.host
-        {
-            host.cancel_all(number);
+    pub(super) fn close_door(&mut self, token: u64, epoll: &Epoll) {
+        if let Some(number) = self.opened.remove(&token) {
+            self.shut_door(number, epoll);
         }
+    }
+
+    pub(super) fn host(&mut self) -> Option<&mut Host> {
+        self.host.as_mut()
+    }
+
+    /// A file about a stack's network.
+    pub(super) fn file(&mut self, key: StackKey, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        self.host.as_mut().ok_or(Errno::ENETDOWN)?.file(key, place, path)
     }
 
     pub(super) fn remove(&mut self, key: StackKey) {
@@ -153,7 +237,7 @@ impl Smol {
             }
             Ok(new) => {
                 host.remove(old);
-                self.doors.values_mut().for_each(|(_, door)| door.follow(old, new));
+                self.doors.values_mut().for_each(|door| door.follow(old, new));
                 Some(new)
             }
         }
@@ -183,6 +267,9 @@ impl Server {
         if self.smol.host.is_none() {
             let host = Host::new(folder)?;
             self.epoll.add(host.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, HOST))?;
+            let programs = relay::listen(host.secret(), BACKLOG)?;
+            self.epoll.add(&programs, EpollEvent::new(EpollFlags::EPOLLIN, PROGRAMS))?;
+            self.smol.programs = Some(programs);
             self.smol.host = Some(host);
         }
         self.smol.host.as_mut().ok_or(Errno::ENETDOWN)

@@ -474,9 +474,15 @@ impl Engine {
     ///
     /// # Errors
     /// As send(2).
-    pub fn send_datagram(&mut self, now: Instant, id: SocketId, data: &[u8]) -> Result<(), Errno> {
+    pub fn send_datagram(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        to: Option<&[u8]>,
+        data: &[u8],
+    ) -> Result<(), Errno> {
         self.clock = now;
-        let sent = self.write_datagram(now, id, data);
+        let sent = self.write_datagram(now, id, to, data);
         self.settle_tables(now);
         self.drain_loopback(now);
         sent

@@ -13,10 +13,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, recvmsg, sendmsg,
+    socket_with, socketpair, sockopt,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -36,14 +38,21 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What a supervisor asks.
 #[derive(Debug, Serialize, Deserialize)]
 enum Ask {
-    /// socket(2). Answered with the descriptor.
-    Socket { ticket: Ticket, spec: SocketSpec, caller: Caller },
+    /// socket(2). Answered with the descriptor; `named`: programs are to find us by it ([`Host::socket`]).
+    Socket { ticket: Ticket, spec: SocketSpec, caller: Caller, named: bool },
     /// A call on the socket whose descriptor comes along.
     Call { ticket: Ticket, caller: Caller, call: SocketCall },
+    /// What programs see of their sockets, if that is the secret in their names. Answered with the descriptor.
+    Board { ticket: Ticket, secret: String },
+    /// A file about the stack's network. Answered with the descriptor.
+    File { ticket: Ticket, place: FilePlace, path: String },
     /// A parked call was interrupted.
     Cancel { ticket: Ticket },
     /// An answer could not be delivered; its descriptor comes along, if it had one.
     GiveBack { ticket: Ticket, result: Result<Done, i32> },
+    /// A parked call was interrupted, and whoever made it will hear so. Answered with EINTR: what became of the call
+    /// until then has been told before.
+    Abandon { ticket: Ticket, of: Ticket },
 }
 
 /// What a host answers.
@@ -62,11 +71,26 @@ enum Tell {
 pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(errno)?;
-    for end in [&a, &b] {
-        // Bounded by net.core.wmem_max; what does not fit is refused with EMSGSIZE.
-        let _ = sockopt::set_socket_send_buffer_size(end, 2 * MAX_PACKET);
-    }
+    widen(&a);
+    widen(&b);
     Ok((a, b))
+}
+
+/// Makes room for the longest packet.
+pub(crate) fn widen(end: &OwnedFd) {
+    // Bounded by net.core.wmem_max; what does not fit is refused with EMSGSIZE.
+    let _ = sockopt::set_socket_send_buffer_size(end, 2 * MAX_PACKET);
+}
+
+/// Where programs that have sockets of a host, and no supervisor, connect to it: an abstract name that their sockets'
+/// names tell them ([`msocket_proto::board`]). To make a call they show the socket, so anybody may connect.
+pub(crate) fn listen(secret: &str, backlog: i32) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(errno)?;
+    let name = SocketAddrUnix::new_abstract_name(secret.as_bytes()).map_err(errno)?;
+    bind(&listener, &name).map_err(errno)?;
+    rustix::net::listen(&listener, backlog).map_err(errno)?;
+    Ok(listener)
 }
 
 fn put(socket: &OwnedFd, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
@@ -147,10 +171,38 @@ impl Relay {
     /// # Errors
     /// The errno that the program shall see; ENETDOWN when the host has gone.
     pub fn socket(&mut self, spec: SocketSpec, caller: &Caller) -> Result<OwnedFd, Errno> {
+        self.ask_for(|ticket| Ask::Socket { ticket, spec, caller: *caller, named: false })
+    }
+
+    /// The same for a program without a supervisor: the library in it finds the host by the socket's name.
+    ///
+    /// # Errors
+    /// As [`Relay::socket`].
+    pub fn named_socket(&mut self, spec: SocketSpec, caller: &Caller) -> Result<OwnedFd, Errno> {
+        self.ask_for(|ticket| Ask::Socket { ticket, spec, caller: *caller, named: true })
+    }
+
+    /// What programs see of their sockets there, as [`Host::board`].
+    ///
+    /// # Errors
+    /// ENOENT if that is not the secret in their names; EPERM if the stack is not its user's own.
+    pub fn board(&mut self, secret: &str) -> Result<OwnedFd, Errno> {
+        self.ask_for(|ticket| Ask::Board { ticket, secret: secret.to_owned() })
+    }
+
+    /// A file about the network there, as [`Host::file`].
+    ///
+    /// # Errors
+    /// The errno that the program shall see; ENETDOWN when the host has gone.
+    pub fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        self.ask_for(|ticket| Ask::File { ticket, place, path: path.to_owned() })
+    }
+
+    /// Asks for a descriptor.
+    fn ask_for(&mut self, ask: impl FnOnce(Ticket) -> Ask) -> Result<OwnedFd, Errno> {
         self.own += 1;
         let ticket = Ticket(self.own);
-        let ask = Ask::Socket { ticket, spec, caller: *caller };
-        match self.ask(&ask, None, ticket)? {
+        match self.ask(&ask(ticket), None, ticket)? {
             Some((Ok(_), Some(fd))) => Ok(fd),
             Some((Err(errno), _)) => Err(errno),
             _ => Err(Errno::ENETDOWN),
@@ -249,11 +301,12 @@ impl SocketHost for Relay {
     }
 }
 
-/// The host's side: one supervisor that uses a stack.
+/// The host's side: one supervisor that uses a stack, or a program that has sockets of some.
 #[derive(Debug)]
 pub struct Door {
     socket: OwnedFd,
-    stack: StackKey,
+    /// None: there are sockets to be asked about here, and none to be had.
+    stack: Option<StackKey>,
     /// Tickets of this peer are its own; to the host they have this number in their upper half.
     number: u32,
     /// The peer's user, and whether it owns the stack.
@@ -263,14 +316,14 @@ pub struct Door {
 
 impl Door {
     /// A door over the host's end of a pair. `number` is unique among the doors of the host, and not 0.
-    pub fn new(socket: OwnedFd, stack: StackKey, number: u32, uid: u32, owner: bool) -> Self {
+    pub fn new(socket: OwnedFd, stack: Option<StackKey>, number: u32, uid: u32, owner: bool) -> Self {
         Self { socket, stack, number, uid, owner }
     }
 
     /// The stack has failed and another has taken its place.
     pub fn follow(&mut self, old: StackKey, new: StackKey) {
-        if self.stack == old {
-            self.stack = new;
+        if self.stack == Some(old) {
+            self.stack = Some(new);
         }
     }
 
@@ -312,18 +365,26 @@ impl Door {
 
     fn answer(&mut self, now: Instant, ask: Ask, fd: Option<OwnedFd>, host: &mut Host) -> bool {
         match ask {
-            Ask::Socket { ticket, spec, caller } => {
+            Ask::Socket { ticket, spec, caller, named } => {
                 let caller = self.judged(caller);
-                let made = match spec.is_of_a_stack() {
-                    false => Err(Errno::EAFNOSUPPORT),
-                    true if spec.needs_rights() && !caller.rights => Err(Errno::EPERM),
-                    true => host.socket(self.stack, spec, &caller),
+                let made = match self.stack {
+                    _ if !spec.is_of_a_stack() => Err(Errno::EAFNOSUPPORT),
+                    _ if spec.needs_rights() && !caller.rights => Err(Errno::EPERM),
+                    Some(stack) => host.socket(stack, spec, &caller, named),
+                    None => Err(Errno::EACCES),
                 };
-                let (result, fd) = match made {
-                    Ok(fd) => (Ok(Done::Value(0)), Some(fd)),
-                    Err(errno) => (Err(errno), None),
-                };
-                self.tell(ticket, (result, fd))
+                self.give(ticket, made)
+            }
+            Ask::Board { ticket, secret } => {
+                // It shows the sockets of all stacks of this host.
+                let board = if self.owner { host.board() } else { Err(Errno::EPERM) };
+                let board =
+                    board.and_then(|(own, file)| (own == secret).then_some(file).ok_or(Errno::ENOENT));
+                self.give(ticket, board)
+            }
+            Ask::File { ticket, place, path } => {
+                let stack = self.stack.ok_or(Errno::EACCES);
+                self.give(ticket, stack.and_then(|stack| host.file(stack, place, &path)))
             }
             Ask::Call { ticket, caller, call } => {
                 let Some(file) = fd else { return false };
@@ -337,6 +398,15 @@ impl Door {
                 host.cancel(self.inside(ticket));
                 true
             }
+            Ask::Abandon { ticket, of } => {
+                host.abandon_call(self.inside(of));
+                // What was answered while the call was taken back goes first.
+                let told = match host.answer_of(self.inside(of)) {
+                    Some(answered) => self.tell(of, answered),
+                    None => true,
+                };
+                told && self.tell(ticket, (Err(Errno::EINTR), None))
+            }
             Ask::GiveBack { ticket, result } => {
                 host.give_back(self.inside(ticket), (told(result), fd));
                 true
@@ -346,6 +416,14 @@ impl Door {
 
     fn judged(&self, caller: Caller) -> Caller {
         Caller { uid: self.uid, rights: caller.rights && self.owner, ..caller }
+    }
+
+    /// Answers with a descriptor.
+    fn give(&self, ticket: Ticket, made: Result<OwnedFd, Errno>) -> bool {
+        match made {
+            Ok(fd) => self.tell(ticket, (Ok(Done::Value(0)), Some(fd))),
+            Err(errno) => self.tell(ticket, (Err(errno), None)),
+        }
     }
 
     fn tell(&self, ticket: Ticket, (result, fd): Answered) -> bool {
@@ -364,3 +442,6 @@ impl AsFd for Door {
         self.socket.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -246,7 +246,7 @@ fn decoded(bytes: &[u8]) -> SocketAddr {
 impl Driver for Hosted {
     fn socket(&mut self, spec: SocketSpec) -> Result<OwnedFd, Errno> {
         let nobody = Caller { pid: std::process::id() as i32, uid: 0, fd: -1, rights: true };
-        self.host.socket(self.key, spec, &nobody)
+        self.host.socket(self.key, spec, &nobody, false)
     }
 
     fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal> {

@@ -66,7 +66,7 @@ pub fn cut(
         let place = Place { index: i, offset: i * size, last: i + 1 == count };
         layout.patch(headers, original, part, &place, partial);
         // The header copy is a frame of its own to the tag edit, as its tag is in it.
-        let (head, rest) = edit.apply(Frame::new(headers).ok_or(Malformed)?);
+        let (head, rest) = edit.apply(frame.with_headers(headers).ok_or(Malformed)?);
         let out = if partial { layout.partial(edit.shift()) } else { VnetHdr::default() };
         if put(&out, &[head.as_ref(), rest, part, &[]]).is_break() {
             break;
@@ -86,8 +86,8 @@ struct Place {
 impl Layout {
     fn parse(hdr: &VnetHdr, frame: Frame<'_>) -> Option<Self> {
         let bytes = frame.bytes();
-        let ip = frame.header_len();
-        let (protocol, transport, end, addresses) = match frame.ethertype() {
+        let (ethertype, ip) = frame.innermost();
+        let (protocol, transport, end, addresses) = match ethertype {
             IPV4 => {
                 let header = bytes.get(ip..ip + 20)?;
                 let len = usize::from(header[0] & 0x0F) * 4;
@@ -110,7 +110,7 @@ impl Layout {
             }
             _ => return None,
         };
-        let v4 = frame.ethertype() == IPV4;
+        let v4 = ethertype == IPV4;
         let header_len = match (hdr.gso(), protocol) {
             (GSO_TCPV4, TCP) if v4 => tcp_header_len(bytes, transport)?,
             (GSO_TCPV6, TCP) if !v4 => tcp_header_len(bytes, transport)?,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::{TPID, Tci};
+use crate::frame::{TPID, TagKind, Tci};
 use crate::vlan::Vid;
 
 /// RFC 1071 to the letter.
@@ -157,9 +157,9 @@ proptest! {
         prop_assert!(hdr.fits(bytes.len(), Frame::new(&bytes).unwrap().header_len()));
         let edit = match (s.tagged, retag) {
             (_, 0) => TagEdit::Keep,
-            (false, _) => TagEdit::Push(Tci(9)),
+            (false, _) => TagEdit::Push(Tci(9).into()),
             (true, 1) => TagEdit::Pop,
-            (true, _) => TagEdit::Set(Tci(0x6007).with_vid(Vid::new(9).unwrap())),
+            (true, _) => TagEdit::Set(Tci(0x6007).with_vid(Vid::new(9).unwrap()).into()),
         };
         let out = collect(&hdr, &bytes, edit, Offloads { csum, ..Offloads::NONE }).unwrap();
         prop_assert_eq!(out.len(), s.payload.len().div_ceil(s.gso_size.into()).max(1));
@@ -169,7 +169,7 @@ proptest! {
             prop_assert_eq!(tag, match edit {
                 TagEdit::Keep => s.tagged.then_some(Tci(0x6007)),
                 TagEdit::Pop => None,
-                TagEdit::Push(t) | TagEdit::Set(t) => Some(t),
+                TagEdit::Push(t) | TagEdit::Set(t) => Some(t.tci),
             });
             prop_assert_eq!(hdr.needs_csum(), csum);
             let (ip, head, part) = judge(&s, hdr, frame);
@@ -190,6 +190,26 @@ proptest! {
         prop_assert_eq!(payload, s.payload);
     }
 
+    /// Behind more tags, whether or not the outermost one is a tag here, the segments are the same.
+    #[test]
+    fn stacked_tags_change_nothing_else(mut s in supers(), service: bool, opaque: bool) {
+        s.tagged = false;
+        let (hdr, bytes) = s.frame();
+        let tags = [if service { 0x88 } else { 0x81 }, if service { 0xA8 } else { 0 }, 0xA0, 100, 0x81, 0, 0x20, 7];
+        let stack = |frame: &[u8]| [&frame[..12], &tags, &frame[12..]].concat();
+        let kind = if service { TagKind::Service } else { TagKind::Customer };
+        let (stacked, shifted) = (stack(&bytes), hdr.shifted(8));
+        let view = Frame::with(&stacked, (!opaque).then_some(kind)).unwrap();
+        let mut cut = Vec::new();
+        emit(&shifted, view, TagEdit::Keep, Offloads::NONE, |_, pieces| {
+            cut.push(pieces.concat());
+            ControlFlow::Continue(())
+        }).unwrap();
+        let plain = collect(&hdr, &bytes, TagEdit::Keep, Offloads::NONE).unwrap();
+        let expected: Vec<_> = plain.iter().map(|(_, frame)| stack(frame)).collect();
+        prop_assert_eq!(cut, expected);
+    }
+
     #[test]
     fn a_partial_checksum_is_filled(mut s in supers(), push: bool) {
         s.gso_size = u16::MAX;
@@ -199,7 +219,7 @@ proptest! {
         prop_assert_eq!(whole.len(), 1);
         bytes.copy_from_slice(&whole[0].1);
         hdr = whole[0].0;
-        let edit = if push && !s.tagged { TagEdit::Push(Tci(3)) } else { TagEdit::Keep };
+        let edit = if push && !s.tagged { TagEdit::Push(Tci(3).into()) } else { TagEdit::Keep };
         let out = collect(&hdr, &bytes, edit, Offloads::NONE).unwrap();
         prop_assert_eq!(out.len(), 1);
         let (_, _, payload) = judge(&s, &out[0].0, &out[0].1);
@@ -210,7 +230,7 @@ proptest! {
     fn a_port_with_offloads_gets_the_frame_whole(s in supers(), push: bool) {
         let (hdr, bytes) = s.frame();
         let edit = match (s.tagged, push) {
-            (false, true) => TagEdit::Push(Tci(3)),
+            (false, true) => TagEdit::Push(Tci(3).into()),
             (true, true) => TagEdit::Pop,
             _ => TagEdit::Keep,
         };
@@ -239,8 +259,8 @@ proptest! {
         let tagged = frame.tag().is_some();
         let edit = match edit {
             0 if tagged => TagEdit::Pop,
-            1 if tagged => TagEdit::Set(Tci(1)),
-            2 => TagEdit::Push(Tci(1)),
+            1 if tagged => TagEdit::Set(Tci(1).into()),
+            2 => TagEdit::Push(Tci(1).into()),
             _ => TagEdit::Keep,
         };
         for hdr in [VnetHdr { gso_type: gso, ..VnetHdr::parse(raw) }, VnetHdr { gso_type: gso, ..good }] {

@@ -64,6 +64,21 @@ pub(crate) fn is_orphan(fd: BorrowedFd<'_>) -> bool {
     sys::packet_ifindex(fd).is_ok_and(|ifindex| ifindex <= 0)
 }
 
+/// Is the interface up, and somebody at the other end of its wire? What cannot be found out is taken for yes.
+pub(crate) fn is_running(fd: BorrowedFd<'_>) -> bool {
+    let flags = sys::packet_ifindex(fd).and_then(|at| sys::interface_name(fd, at));
+    let flags = flags.and_then(|name| sys::interface_flags(fd, name));
+    flags.map_or_else(|_| !is_orphan(fd), |flags| flags & libc::IFF_RUNNING as u16 != 0)
+}
+
+/// How fast the interface is, in Mb/s, if its driver says.
+pub(crate) fn speed(fd: BorrowedFd<'_>) -> Option<u32> {
+    let name = sys::packet_ifindex(fd).and_then(|at| sys::interface_name(fd, at)).ok()?;
+    let mbps = sys::interface_speed(fd, name).ok()?;
+    // SPEED_UNKNOWN is all ones (linux/ethtool.h).
+    (1..u32::MAX).contains(&mbps).then_some(mbps)
+}
+
 /// Takes one frame into `buffer`, tag and all.
 ///
 /// # Errors
@@ -71,16 +86,25 @@ pub(crate) fn is_orphan(fd: BorrowedFd<'_>) -> bool {
 pub(crate) fn receive<'b>(fd: BorrowedFd<'_>, buffer: &'b mut [u8]) -> io::Result<(VnetHdr, &'b [u8])> {
     let mut hdr = [0; VNET_HDR_LEN];
     let mut parts = [IoSliceMut::new(&mut hdr), IoSliceMut::new(&mut buffer[TAG_LEN..])];
-    let (len, tag) = sys::packet_recv(fd, &mut parts)?;
+    let (len, tag) = sys::packet_recv(fd, &mut parts, None)?;
     let end = TAG_LEN + len.saturating_sub(VNET_HDR_LEN);
-    let hdr = VnetHdr::parse(hdr);
+    Ok(restore_tag(VnetHdr::parse(hdr), tag, buffer, end))
+}
+
+/// Puts the tag that the kernel took out of the frame, which lies from [`TAG_LEN`] to `end`, back where it was.
+pub(super) fn restore_tag(
+    hdr: VnetHdr,
+    tag: Option<(u16, u16)>,
+    buffer: &mut [u8],
+    end: usize,
+) -> (VnetHdr, &[u8]) {
     match tag {
         Some((tpid, tci)) if end >= TAG_LEN + 12 => {
             buffer.copy_within(TAG_LEN..TAG_LEN + 12, 0);
             buffer[12..14].copy_from_slice(&tpid.to_be_bytes());
             buffer[14..16].copy_from_slice(&tci.to_be_bytes());
-            Ok((hdr.shifted(TAG_LEN as isize), &buffer[..end]))
+            (hdr.shifted(TAG_LEN as isize), &buffer[..end])
         }
-        _ => Ok((hdr, &buffer[TAG_LEN..end])),
+        _ => (hdr, &buffer[TAG_LEN..end]),
     }
 }

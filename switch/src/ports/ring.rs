@@ -55,8 +55,8 @@ use crate::port::DropReason;
 pub const CAPACITY: u32 = 4 << 20;
 /// The least and most that are taken: one record of any length, and a bound on what a stranger makes us map.
 const CAPACITIES: std::ops::RangeInclusive<u32> = 128 << 10..=8 << 20;
-/// Longest frame in a record: what a receive buffer holds.
-const MAX_RECORD: usize = MAX_FRAME + TAG_LEN;
+/// Longest frame in a record, or a captured one with what is told about it: what a receive buffer holds.
+const MAX_RECORD: usize = MAX_FRAME + TAG_LEN + crate::capture::HEAD_LEN;
 /// Where the first ring's words begin.
 const WORDS: usize = 64;
 /// From one ring's words to the next's.
@@ -165,12 +165,25 @@ impl Ring {
     ///
     /// # Errors
     /// When a descriptor is not what it should be, with the reason in words.
-    pub fn attach([memory, bell, peer]: Handover) -> io::Result<Self> {
+    pub fn attach(ends: Handover) -> io::Result<Self> {
+        Self::open(ends, 1)
+    }
+
+    /// Takes the end of whoever made a ring port and took no frames yet: memory, the doorbell that wakes us, the one
+    /// that wakes the other end. So a program joins two switches.
+    ///
+    /// # Errors
+    /// As [`Ring::attach`].
+    pub fn adopt(ends: Handover) -> io::Result<Self> {
+        Self::open(ends, 0)
+    }
+
+    fn open([memory, bell, peer]: Handover, to: usize) -> io::Result<Self> {
         let capacity = check_memory(memory.as_fd())?;
         check_bell(bell.as_fd())?;
         check_bell(peer.as_fd())?;
         let shared = Shared::map(memory.as_fd(), file_len(capacity))?;
-        Ok(Self::new(shared, capacity, 1, bell, peer))
+        Ok(Self::new(shared, capacity, to, bell, peer))
     }
 
     /// The end that puts into ring `to`, 0 or 1, and takes from the other.

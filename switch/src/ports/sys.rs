@@ -1,13 +1,14 @@
-//! System calls that nix and rustix lack: TAP ioctls and packet sockets. One function, one call.
+//! System calls that nix and rustix lack: TAP ioctls, packet sockets, datagrams in batches. One function, one call.
 //!
 //! # Theory of operation
-//! The only unsafe room of this crate. Policy lives in [`super::tap`] and [`super::packet`]. Constants are
-//! those of include/uapi/linux/if_tun.h and if_packet.h.
+//! Policy lives in [`super::tap`], [`super::packet`] and [`super::datagrams`]. Constants are those of
+//! include/uapi/linux/if_tun.h and if_packet.h.
 
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSliceMut};
 use std::mem::{self, MaybeUninit};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{c_int, c_uint, c_ulong};
@@ -151,17 +152,80 @@ pub(crate) fn packet_ifindex(fd: BorrowedFd<'_>) -> io::Result<c_int> {
     }
 }
 
-/// recvmsg without waiting; returns the length and, from PACKET_AUXDATA, a tag (TPID, TCI) that the kernel
+/// SIOCGIFNAME: the name of the interface `ifindex` in the socket's network, padded with NUL.
+pub(crate) fn interface_name(fd: BorrowedFd<'_>, ifindex: c_int) -> io::Result<[u8; libc::IFNAMSIZ]> {
+    let mut req = IfReq { name: [0; libc::IFNAMSIZ], flags: 0, rest: [0; 22] };
+    let [a, b, c, d] = ifindex.to_ne_bytes();
+    (req.flags, req.rest[0], req.rest[1]) = (u16::from_ne_bytes([a, b]), c, d);
+    // SAFETY: the kernel reads and writes one `struct ifreq`, whose size `IfReq` has.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFNAME as _, &raw mut req) })?;
+    Ok(req.name)
+}
+
+/// SIOCGIFFLAGS: the flags of the interface of this name in the socket's network.
+pub(crate) fn interface_flags(fd: BorrowedFd<'_>, name: [u8; libc::IFNAMSIZ]) -> io::Result<u16> {
+    let mut req = IfReq { name, flags: 0, rest: [0; 22] };
+    // SAFETY: the kernel reads and writes one `struct ifreq`, whose size `IfReq` has.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut req) })?;
+    Ok(req.flags)
+}
+
+/// SIOCETHTOOL, ETHTOOL_GSET: the speed of the interface of this name, in Mb/s (include/uapi/linux/ethtool.h).
+pub(crate) fn interface_speed(fd: BorrowedFd<'_>, name: [u8; libc::IFNAMSIZ]) -> io::Result<u32> {
+    const ETHTOOL_GSET: u32 = 1;
+    /// `struct ethtool_cmd`; what is not looked at is `a`, `b` and `c`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Command {
+        cmd: u32,
+        a: [u32; 2],
+        speed: u16,
+        b: [u16; 7],
+        speed_hi: u16,
+        c: [u16; 7],
+    }
+    const _: () = assert!(size_of::<Command>() == 44);
+    /// `struct ifreq` with its union as a pointer, padded to its size.
+    #[repr(C)]
+    struct Request {
+        name: [u8; libc::IFNAMSIZ],
+        data: *mut Command,
+        rest: [u64; 2],
+    }
+    let mut command = Command { cmd: ETHTOOL_GSET, ..Command::default() };
+    let mut request = Request { name, data: &raw mut command, rest: [0; 2] };
+    const SIOCETHTOOL: c_ulong = 0x8946;
+    // SAFETY: the kernel reads one `struct ifreq`, and reads and writes the `struct ethtool_cmd` it points to.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) })?;
+    Ok(u32::from(command.speed_hi) << 16 | u32::from(command.speed))
+}
+
+/// Where a frame was heard (`struct sockaddr_ll`, packet(7)).
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Address {
+    pub(crate) ifindex: u32,
+    pub(crate) hatype: u16,
+    pub(crate) pkttype: u8,
+}
+
+/// recvmsg without waiting, with the sender's address if `from` is given; returns the length and, from PACKET_AUXDATA, a tag (TPID, TCI) that the kernel
 /// took out of the frame.
 pub(crate) fn packet_recv(
     fd: BorrowedFd<'_>,
     parts: &mut [IoSliceMut<'_>],
+    from: Option<&mut Address>,
 ) -> io::Result<(usize, Option<(u16, u16)>)> {
     #[repr(C, align(8))]
     struct Space([MaybeUninit<u8>; 64]);
     let mut space = Space([MaybeUninit::uninit(); 64]);
     // SAFETY: an all-zero `msghdr` is a valid empty one.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    // SAFETY: an all-zero address is a valid one.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    if from.is_some() {
+        message.msg_name = (&raw mut address).cast();
+        message.msg_namelen = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    }
     message.msg_iov = parts.as_mut_ptr().cast();
     message.msg_iovlen = parts.len() as _;
     message.msg_control = space.0.as_mut_ptr().cast();
@@ -169,6 +233,10 @@ pub(crate) fn packet_recv(
     // SAFETY: IoSliceMut has the layout of `struct iovec`; all pointers outlive the call.
     let got = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let len = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
+    if let Some(from) = from {
+        let (hatype, pkttype) = (address.sll_hatype, address.sll_pkttype);
+        *from = Address { ifindex: u32::try_from(address.sll_ifindex).unwrap_or(0), hatype, pkttype };
+    }
     // SAFETY: the kernel filled `space` and set `msg_controllen`; the CMSG functions stay inside it.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     // SAFETY: `header` is null or points to a whole control header inside `space`.
@@ -189,6 +257,167 @@ pub(crate) fn packet_recv(
         header = unsafe { libc::CMSG_NXTHDR(&raw const message, cmsg) };
     }
     Ok((len, None))
+}
+
+/// Datagrams moved by one call at most: a turn of a port (`serve::plugs::BATCH`).
+pub(crate) const DATAGRAMS: usize = 64;
+
+/// A datagram that [`recv_batch`] took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Datagram {
+    /// Where its slot begins.
+    pub(crate) start: usize,
+    /// It was longer than its slot.
+    pub(crate) truncated: bool,
+    /// Whom it is from, if it came over IP.
+    pub(crate) from: Option<SocketAddr>,
+}
+
+/// What the kernel is told of a batch. Nothing is set beyond the entries in use: a lone datagram is to cost little.
+struct Batch {
+    headers: [MaybeUninit<libc::mmsghdr>; DATAGRAMS],
+    parts: [MaybeUninit<libc::iovec>; DATAGRAMS],
+    names: [MaybeUninit<libc::sockaddr_in6>; DATAGRAMS],
+    used: usize,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self {
+            headers: [MaybeUninit::uninit(); DATAGRAMS],
+            parts: [MaybeUninit::uninit(); DATAGRAMS],
+            names: [MaybeUninit::uninit(); DATAGRAMS],
+            used: 0,
+        }
+    }
+
+    /// Adds a datagram of these bytes; gives back its header, without address, and a zeroed place for one.
+    fn add(&mut self, base: *mut u8, len: usize) -> (&mut libc::msghdr, &mut libc::sockaddr_in6) {
+        let at = self.used;
+        self.used += 1;
+        let part = self.parts[at].write(libc::iovec { iov_base: base.cast(), iov_len: len });
+        // SAFETY: an all-zero header is a valid empty one.
+        let header = self.headers[at].write(unsafe { mem::zeroed() });
+        header.msg_hdr.msg_iov = part;
+        header.msg_hdr.msg_iovlen = 1;
+        // SAFETY: an all-zero address is a valid one.
+        (&mut header.msg_hdr, self.names[at].write(unsafe { mem::zeroed() }))
+    }
+}
+
+/// recvmmsg without waiting: up to `count` datagrams, each into `slot` bytes of `room`, one behind the other.
+/// Gives each to `each`; returns how many there were.
+pub(crate) fn recv_batch(
+    fd: BorrowedFd<'_>,
+    room: &mut [u8],
+    slot: usize,
+    count: usize,
+    mut each: impl FnMut(Datagram, &[u8]),
+) -> io::Result<usize> {
+    let mut batch = Batch::new();
+    for place in room.chunks_exact_mut(slot).take(count.min(DATAGRAMS)) {
+        let (header, name) = batch.add(place.as_mut_ptr(), slot);
+        header.msg_namelen = size_of_val(name) as libc::socklen_t;
+        header.msg_name = (&raw mut *name).cast();
+    }
+    let (headers, used) = (batch.headers.as_mut_ptr().cast(), batch.used as c_uint);
+    // SAFETY: the first `used` headers are set, and name distinct slots of `room` and addresses, which outlive the call.
+    let rc = unsafe {
+        libc::recvmmsg(fd.as_raw_fd(), headers, used, libc::MSG_DONTWAIT as _, std::ptr::null_mut())
+    };
+    let count = usize::try_from(rc).map_err(|_| io::Error::last_os_error())?;
+    for at in 0..count.min(batch.used) {
+        // SAFETY: both were set by `add`.
+        let (header, name) =
+            unsafe { (batch.headers[at].assume_init_ref(), batch.names[at].assume_init_ref()) };
+        let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+        let from = decode_address(name, header.msg_hdr.msg_namelen as usize);
+        let start = at * slot;
+        let bytes = &room[start..start + (header.msg_len as usize).min(slot)];
+        each(Datagram { start, truncated, from }, bytes);
+    }
+    Ok(count)
+}
+
+/// sendmmsg without waiting: up to [`DATAGRAMS`] datagrams, each to where the socket is connected to or to an
+/// address of its own. Returns how many went; an error is the first one's.
+pub(crate) fn send_batch<'b>(
+    fd: BorrowedFd<'_>,
+    datagrams: impl Iterator<Item = (&'b [u8], Option<SocketAddr>)>,
+) -> io::Result<usize> {
+    let mut batch = Batch::new();
+    for (bytes, to) in datagrams.take(DATAGRAMS) {
+        let (header, name) = batch.add(bytes.as_ptr().cast_mut(), bytes.len());
+        if let Some(to) = to {
+            header.msg_namelen = encode_address(to, name) as libc::socklen_t;
+            header.msg_name = (&raw mut *name).cast();
+        }
+    }
+    let (headers, used) = (batch.headers.as_mut_ptr().cast(), batch.used as c_uint);
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the first `used` headers are set, and name bytes and addresses, which outlive the call and are only read.
+    let rc = unsafe { libc::sendmmsg(fd.as_raw_fd(), headers, used, flags as _) };
+    usize::try_from(rc).map_err(|_| io::Error::last_os_error())
+}
+
+/// Writes an address in the kernel's form; returns its length.
+fn encode_address(address: SocketAddr, place: &mut libc::sockaddr_in6) -> usize {
+    match address {
+        SocketAddr::V4(v4) => {
+            let name = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: a `sockaddr_in6` has room for a `sockaddr_in`, and its alignment.
+            unsafe { (&raw mut *place).cast::<libc::sockaddr_in>().write(name) };
+            size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(v6) => {
+            place.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            place.sin6_port = v6.port().to_be();
+            place.sin6_flowinfo = v6.flowinfo();
+            place.sin6_addr.s6_addr = v6.ip().octets();
+            place.sin6_scope_id = v6.scope_id();
+            size_of::<libc::sockaddr_in6>()
+        }
+    }
+}
+
+/// The IP address that the kernel wrote, if it is one.
+fn decode_address(name: &libc::sockaddr_in6, len: usize) -> Option<SocketAddr> {
+    match c_int::from(name.sin6_family) {
+        libc::AF_INET if len >= size_of::<libc::sockaddr_in>() => {
+            // SAFETY: the family says that the kernel wrote a `sockaddr_in` here, which fits.
+            let v4 = unsafe { (&raw const *name).cast::<libc::sockaddr_in>().read() };
+            let ip = v4.sin_addr.s_addr.to_ne_bytes();
+            Some(SocketAddrV4::new(ip.into(), u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 if len >= size_of::<libc::sockaddr_in6>() => {
+            let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
+            let port = u16::from_be(name.sin6_port);
+            Some(SocketAddrV6::new(ip, port, name.sin6_flowinfo, name.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+/// PACKET_STATISTICS: frames dropped for want of room since it was last asked.
+pub(crate) fn packet_drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most one `struct tpacket_stats`.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut stats).cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(stats.tp_drops)
 }
 
 /// close_range with CLOSE_RANGE_CLOEXEC: no descriptor from `first` on survives an exec.

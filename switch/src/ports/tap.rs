@@ -96,3 +96,11 @@ fn open_device(device: &Path) -> io::Result<OwnedFd> {
     let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
     Ok(OpenOptions::new().read(true).write(true).custom_flags(flags).open(device)?.into())
 }
+
+/// Is the interface up? The kernel lets nobody write into one that is not (tun_chr_poll); what cannot be found out
+/// is taken for yes.
+pub(crate) fn is_up(fd: BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
+    poll(&mut fds, Some(&Timespec::default())).is_err() || fds[0].revents().contains(PollFlags::OUT)
+}

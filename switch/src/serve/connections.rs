@@ -6,6 +6,10 @@
 //! make us keep is one request and one answer, and one that does not read its answer within [`PATIENCE`] is
 //! dropped. With a connection go the ports that were added by it without `linger`.
 
+mod events;
+mod links;
+mod seeing;
+
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -14,15 +18,19 @@ use msocket_proto::line::{Line, LineError, Received, Refusal, Reply};
 use nix::sys::epoll::{Epoll, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
 
+use self::events::Subscribers;
+use super::access::Access;
+use super::metrics::{Metrics, OnFile};
 use super::plugs::{NewPlug, PlugError, Plugs};
-use super::{Options, Source, interest};
+use super::vde::VdeServer;
+use super::{Options, Source, interest, traffic};
 use crate::control::{
-    Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, Request, Show, Station, VERSION, VlanInfo,
+    Answer, Attach, Hello, MacFilter, PortAdded, PortInfo, PortStp, Request, Show, Station, VERSION, VlanInfo,
 };
+use crate::metrics::Snapshot;
 use crate::port::{MAX_NAME, MAX_PORTS, Port, PortId};
-use crate::ports::Wire;
 use crate::switch::{PortError, Switch};
-use crate::vlan::{Egress, PortVlans};
+use crate::vlan::{Egress, PortVlans, Vid};
 
 /// Connections at most: one for each port, and some to look around.
 const MAX_CONNECTIONS: usize = MAX_PORTS + 64;
@@ -46,6 +54,8 @@ pub(super) struct Connections {
     /// Somebody asked for the end.
     pub(super) told_to_end: bool,
     asked_for_end: Option<u32>,
+    /// Who is told what happens.
+    subscribers: Subscribers,
     identity: Hello,
     idle: Option<Duration>,
     started: Instant,
@@ -57,13 +67,19 @@ struct Connection {
     uid: u32,
     ports: Vec<PortId>,
     runnable: bool,
+    /// It is over once what waits is sent.
+    closing: bool,
 }
 
 /// What requests work on.
 pub(super) struct Hall<'a> {
     pub(super) switch: &'a mut Switch,
     pub(super) plugs: &'a mut Plugs,
+    pub(super) metrics: &'a mut Metrics,
+    pub(super) on_file: &'a mut OnFile<'a>,
     pub(super) epoll: &'a Epoll,
+    pub(super) vde: &'a mut Option<VdeServer>,
+    pub(super) access: &'a mut Access,
 }
 
 /// What came of serving a connection.
@@ -86,6 +102,7 @@ impl Connections {
             waiting: Vec::new(),
             told_to_end: false,
             asked_for_end: None,
+            subscribers: Subscribers::default(),
             identity: Hello { version: VERSION, name: options.name.clone(), pid: std::process::id() },
             idle: options.idle,
             started: now,
@@ -115,12 +132,17 @@ impl Connections {
         if self.table.len() <= index as usize {
             self.table.resize_with(index as usize + 1, || None);
         }
-        self.table[index as usize] = Some(Connection { line, uid, ports: Vec::new(), runnable: false });
+        let (ports, runnable, closing) = (Vec::new(), false, false);
+        self.table[index as usize] = Some(Connection { line, uid, ports, runnable, closing });
         self.count += 1;
     }
 
     /// A connection can be read or written.
     pub(super) fn handle_ready(&mut self, index: u32, _events: EpollFlags) {
+        self.make_runnable(index);
+    }
+
+    fn make_runnable(&mut self, index: u32) {
         if let Some(connection) = self.connection(index).filter(|c| !c.runnable) {
             connection.runnable = true;
             self.runnable.push(index);
@@ -135,7 +157,7 @@ impl Connections {
             }
             match self.serve_one(now, index, hall) {
                 Served::Waits => {}
-                Served::Again => self.handle_ready(index, EpollFlags::empty()),
+                Served::Again => self.make_runnable(index),
                 Served::Over => self.remove(now, index, hall),
             }
         }
@@ -149,7 +171,8 @@ impl Connections {
         if !self.runnable.is_empty() {
             return Some(self.started);
         }
-        self.waiting.iter().map(|(_, since)| *since + PATIENCE).min()
+        let patience = self.waiting.iter().map(|(_, since)| *since + PATIENCE);
+        patience.chain(self.subscribers.poll_timeout()).min()
     }
 
     /// Answers the one who asked for the end.
@@ -179,6 +202,9 @@ impl Connections {
                     let _ = hall.epoll.modify(&connection.line, &mut event);
                 }
                 return Served::Waits;
+            }
+            if connection.closing {
+                return Served::Over;
             }
             if let Some(place) = place {
                 waiting.swap_remove(place);
@@ -227,25 +253,20 @@ impl Connections {
         };
         Ok(match request {
             Request::Hello => Answer::Hello(self.identity.clone()),
-            Request::Show => Answer::Show(self.show(now, switch)),
-            Request::Set { age_s } => {
-                if !(1..=1_000_000).contains(&age_s) {
-                    return Err(Refusal::new("cannot set the age", "it is 1 to 1,000,000 seconds"));
-                }
-                switch.set_age(Duration::from_secs(age_s));
-                Answer::Done(())
-            }
+            Request::Show => Answer::Show(self.show(now, hall)),
             Request::PortLs => Answer::Ports(hall.ports()),
-            Request::PortAdd(attach) => Answer::Added(self.add_port(index, attach, fds, hall)?),
+            Request::PortAdd(attach) => Answer::Added(self.add_port(now, index, attach, fds, hall)?),
             Request::PortRm { port } => {
                 let id = find(switch, &port)?;
                 hall.plugs.remove(id, switch, hall.epoll);
                 Answer::Done(())
             }
-            Request::PortSet { port, vlans, rename } => {
+            Request::PortSet { port, vlans, rename, peers } => {
                 let id = find(switch, &port)?;
+                peers.map_or(Ok(()), |peers| super::attach::set_peers(hall.plugs, id, peers))?;
                 if let Some(name) = rename {
                     switch.rename(id, &name).map_err(|e| refuse_port(&e))?;
+                    hall.plugs.captures.port_named(id, &name);
                 }
                 vlans.into_iter().for_each(|vlans| switch.set_vlans(id, vlans));
                 Answer::Done(())
@@ -258,32 +279,48 @@ impl Connections {
                 switch.name_vlan(vid, &name);
                 Answer::Done(())
             }
-            Request::VlanRm { vid } => Answer::Done(switch.remove_vlan(vid).map_err(|id| {
-                let port = switch.port(id).map(|p| p.name.clone()).unwrap_or_default();
-                Refusal::new(
-                    format!("cannot remove VLAN {vid}"),
-                    format!("port {port} is in it without tags"),
-                )
-                .hint(format!(
-                    "move it first: viewnet switch port set {} {port} --access VID",
-                    self.identity.name
-                ))
-            })?),
+            Request::VlanRm { vid } => {
+                let removed = switch.remove_vlan(vid);
+                Answer::Done(removed.map_err(|id| self.refuse_vlan_rm(vid, switch.port(id)))?)
+            }
             Request::MacLs(filter) => {
                 let port = select(switch, &filter)?;
                 Answer::Stations(hall.stations(now, &filter, port))
             }
             Request::MacFlush(filter) => Answer::Count(switch.flush(filter.vid, select(switch, &filter)?)),
-            // Asked by one who may: handled before.
-            Request::Down => Answer::Done(()),
+            request @ (Request::Stp
+            | Request::StpSet(_)
+            | Request::StpPortSet { .. }
+            | Request::Impair(_)
+            | Request::ImpairLs) => links::answer(now, request, hall)?,
+            request @ (Request::Set(_)
+            | Request::MirrorLs
+            | Request::MirrorAdd(_)
+            | Request::MirrorRm { .. }
+            | Request::Capture(_)
+            | Request::CaptureLs
+            | Request::Events) => self.answer_seeing(now, index, request, fds, hall)?,
+            about_traffic => traffic::answer(now, about_traffic, hall, &self.identity.name)?,
         })
+    }
+
+    fn refuse_vlan_rm(&self, vid: Vid, port: Option<&Port>) -> Refusal {
+        let port = port.map(|p| p.name.as_str()).unwrap_or_default();
+        let why = format!("port {port} is in it without tags");
+        Refusal::new(format!("cannot remove VLAN {vid}"), why).hint(format!(
+            "move it first: viewnet switch port set {} {port} --access VID",
+            self.identity.name
+        ))
     }
 
     /// Who may ask what: see [`crate::control`].
     fn judge(&mut self, index: u32, request: &Request) -> Result<(), Refusal> {
-        use Request::{Hello, MacLs, PortAdd, PortLs, Show, VlanLs};
+        use Request::{
+            GuardLs, Hello, ImpairLs, MacLs, MirrorLs, PortAdd, PortLs, QosLs, ReserveLs, Show, Stp, VlanLs,
+        };
         let allowed = match request {
-            Hello | Show | PortLs | VlanLs | MacLs(_) => true,
+            Hello | Show | PortLs | VlanLs | MacLs(_) | QosLs | GuardLs | ReserveLs | Stp | MirrorLs
+            | ImpairLs => true,
             PortAdd(attach) => attach.vlans == PortVlans::default() && !attach.linger,
             _ => false,
         };
@@ -306,22 +343,15 @@ impl Connections {
 
     fn add_port(
         &mut self,
+        now: Instant,
         index: u32,
         attach: Attach,
         fds: Vec<OwnedFd>,
         hall: &mut Hall<'_>,
     ) -> Result<PortAdded, Refusal> {
         const WHAT: &str = "cannot add the port";
-        const FIT: &str = "send a TAP, a packet socket bound to an interface, or a ring";
-        if fds.len() != attach.kind.descriptors() {
-            let number = if attach.kind.descriptors() == 1 { "one descriptor" } else { "three descriptors" };
-            let why = format!("exactly {number} must come with the request");
-            return Err(Refusal::new(WHAT, why).hint(FIT));
-        }
-        let wire = Wire::new(fds, attach.kind).map_err(|e| {
-            Refusal::new(WHAT, format!("the descriptor is not fit for a {:?} port: {e}", attach.kind))
-                .hint(FIT)
-        })?;
+        let trusted = self.may_change_by(index);
+        let (wire, file) = super::attach::wire(&attach, fds, trusted)?;
         let name = attach.name.unwrap_or_else(|| hall.switch.free_name());
         let new = NewPlug {
             name: &name,
@@ -330,8 +360,10 @@ impl Connections {
             offloads: attach.offloads,
             dying: attach.dying,
             owner: (!attach.linger).then_some(index),
+            peer: super::attach::printable(&attach.peer),
+            file,
         };
-        let id = hall.plugs.add(new, hall.switch, hall.epoll).map_err(|e| match e {
+        let id = hall.plugs.add(now, new, hall.switch, hall.epoll).map_err(|e| match e {
             PlugError::Port(e) => refuse_port(&e),
             PlugError::Io(e) => Refusal::system(WHAT, e),
         })?;
@@ -341,25 +373,44 @@ impl Connections {
         Ok(PortAdded { name })
     }
 
-    fn show(&self, now: Instant, switch: &Switch) -> Show {
+    fn show(&self, now: Instant, hall: &Hall<'_>) -> Show {
+        let switch = &*hall.switch;
         Show {
             name: self.identity.name.clone(),
             pid: self.identity.pid,
             uptime_s: now.saturating_duration_since(self.started).as_secs(),
             idle_s: self.idle.map(|idle| idle.as_secs()),
             age_s: switch.fdb().age().as_secs(),
+            mgmt: hall.access.mgmt(),
             ports: switch.port_count(),
             vlans: switch.vlans().count(),
             stations: switch.stations(now).count(),
             stations_refused: switch.fdb().refused(),
+            stations_learned: switch.fdb().learned(),
+            stations_moved: switch.fdb().moved(),
+            stations_aged: switch.fdb().aged(),
+            metrics: hall.metrics.address(),
             connections: self.count,
+            vde: hall.vde.as_ref().map(|vde| vde.folder().to_owned()),
         }
+    }
+
+    /// The counters, for Prometheus.
+    pub(super) fn metrics_text(&self, now: Instant, hall: &Hall<'_>) -> String {
+        crate::metrics::text(Snapshot {
+            show: self.show(now, hall),
+            ports: hall.ports(),
+            vlans: hall.vlans(),
+            mirrors: seeing::mirror_list(hall.switch),
+        })
     }
 
     fn remove(&mut self, now: Instant, index: u32, hall: &mut Hall<'_>) {
         let Some(connection) = self.table.get_mut(index as usize).and_then(Option::take) else { return };
         let _ = hall.epoll.delete(&connection.line);
         self.waiting.retain(|(waits, _)| *waits != index);
+        hall.plugs.captures.remove_of(index);
+        self.subscribers.remove(index, hall);
         for id in connection.ports {
             // The number may be another port's by now.
             if hall.plugs.plug(id).is_some_and(|plug| plug.owner == Some(index)) {
@@ -386,12 +437,21 @@ impl Hall<'_> {
                 kind: plug.kind(),
                 vlans: port.vlans.clone(),
                 offloads: port.offloads,
+                stp: self
+                    .switch
+                    .stp()
+                    .and_then(|stp| stp.role(id))
+                    .map(|(role, state)| PortStp { role, state }),
                 linger: plug.owner.is_none(),
+                peer: plug.peer.clone(),
+                vxlan: plug.tunnel().map(|tunnel| tunnel.config().clone()),
                 rx_frames: counted.rx_frames,
                 rx_bytes: counted.rx_bytes,
                 tx_frames: counted.tx_frames,
                 tx_bytes: counted.tx_bytes,
+                stations: self.switch.fdb().of_port(id),
                 drops: counted.all_drops(),
+                shut: port.shut,
             })
         };
         self.switch.ports().filter_map(info).collect()
@@ -400,10 +460,10 @@ impl Hall<'_> {
     fn vlans(&self) -> Vec<VlanInfo> {
         let name = |id| self.switch.port(id).map(|p| p.name.clone()).unwrap_or_default();
         let info = |vid| {
-            let members = |wanted| {
+            let members = |untagged| {
                 self.switch
                     .members(vid)
-                    .filter(|(_, egress)| *egress == wanted)
+                    .filter(|(_, egress)| (*egress == Egress::Untagged) == untagged)
                     .map(|(id, _)| name(id))
                     .collect()
             };
@@ -411,11 +471,15 @@ impl Hall<'_> {
             VlanInfo {
                 vid,
                 name: self.switch.vlan_name(vid).unwrap_or_default().to_owned(),
-                untagged: members(Egress::Untagged),
-                tagged: members(Egress::Tagged),
+                untagged: members(true),
+                tagged: members(false),
                 rx_frames: counted.rx_frames,
                 rx_bytes: counted.rx_bytes,
                 flooded: counted.flooded,
+                tx_frames: counted.tx_frames,
+                tx_bytes: counted.tx_bytes,
+                limited: counted.limited,
+                police: self.switch.vlan_police(vid),
             }
         };
         self.switch.vlans().map(info).collect()
@@ -433,6 +497,7 @@ impl Hall<'_> {
                 mac,
                 port: self.switch.port(entry.port).map(|p| p.name.clone()).unwrap_or_default(),
                 age_ms: now.saturating_duration_since(entry.seen).as_millis() as u64,
+                pinned: entry.pinned,
             })
             .collect();
         stations.sort_unstable_by_key(|s| (s.vid, s.mac));
@@ -440,12 +505,20 @@ impl Hall<'_> {
     }
 }
 
-fn refuse_port(error: &PortError) -> Refusal {
+pub(super) fn refuse_port(error: &PortError) -> Refusal {
     let (what, errno, hint) = match error {
         PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST, "choose another"),
         PortError::BadName => ("cannot use the name", libc::EINVAL, "choose another"),
         PortError::Full => ("cannot add the port", libc::ENOSPC, "remove one, or plug into another switch"),
+        PortError::NoNumber => {
+            ("cannot add the port", libc::ENOSPC, "turn it off: `viewnet switch set NAME --stp off`")
+        }
         PortError::Unknown(_) => ("no such port", libc::ENOENT, "`viewnet switch port ls` lists them"),
+        PortError::TooManyMirrors => ("cannot add the mirror", libc::ENOSPC, "remove one of them"),
+        PortError::MirrorsItself(_) => {
+            ("cannot add the mirror", libc::EINVAL, "give the copies to another port")
+        }
+        PortError::NoMirror(_) => ("no such mirror", libc::ENOENT, "`viewnet switch mirror ls` lists them"),
     };
     Refusal::new(what, error).errno(errno).hint(hint)
 }

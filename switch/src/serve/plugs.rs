@@ -16,25 +16,38 @@
 //! end. Rings take memory as frames wait in them. A flood to thousands may fill only some of each, and rings
 //! that were full are trimmed when they have been silent for a while.
 //!
+//! **Ports with queues** get their frames through those: see [`super::queues`].
+//!
 //! Closing a TAP waits some 30 ms for the kernel, in which no frame would move. So descriptors are closed by
 //! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
 //! instead, at once.
 
+mod impaired;
+mod links;
+mod plug;
+mod spanning;
+
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollFlags};
 
+use super::captures::Captures;
+use super::queues::Waiting;
 use super::{Source, interest};
 use crate::offload;
-use crate::port::{DropReason, Offloads, PortId};
-use crate::ports::ring::{Broken, Ring};
-use crate::ports::{BUFFER_LEN, Kind, Sent, Trouble, Wire, tap};
-use crate::switch::{Egress, PortError, Switch, Transmit};
+use crate::port::{Offloads, PortId};
+use crate::ports::ring::Broken;
+use crate::ports::vde::FileName;
+use crate::ports::{BUFFER_LEN, Kind, Trouble, Wire, tap};
+use crate::qos::queues::PortQueues;
+use crate::switch::{Egress, PortError, Switch};
 use crate::vlan::PortVlans;
+pub(super) use impaired::Impaired;
+use impaired::Lines;
 
 /// Frames taken from one port before the next has its turn: at 64 KiB each, 4 MiB or about a millisecond.
 pub(super) const BATCH: usize = 64;
@@ -53,8 +66,6 @@ const DOWN_CHECK: Duration = Duration::from_millis(250);
 const TRIM_CHECK: Duration = Duration::from_secs(1);
 /// Rings trimmed in one go, at some 10 µs each.
 const TRIMS: usize = 256;
-/// Memory that frames to many ports may take in all their rings together, in bytes.
-const FLOOD_MEMORY: usize = 256 << 20;
 
 /// Frames longer than this are of a stream that fills super-segments: no answer to a question, nor most
 /// answers.
@@ -62,26 +73,35 @@ const BULK_FRAME: usize = 8 << 10;
 
 /// All descriptors of ports, by the core's numbers.
 pub(super) struct Plugs {
-    table: Vec<Option<Plug>>,
+    pub(super) table: Vec<Option<Plug>>,
     egress: Egress,
     /// Where the frames of a turn lie, one behind the other.
     arena: Box<[u8]>,
     taken: Vec<Taken>,
-    dead: Vec<PortId>,
+    pub(super) dead: Vec<PortId>,
     /// Ports whose interface was down when they were last looked at.
     down: Vec<PortId>,
     down_check: Option<Instant>,
+    /// When to look whether links are up, while there is a spanning tree.
+    link_check: Option<Instant>,
     closer: Option<Sender<OwnedFd>>,
     bulk: usize,
     /// Rings that are not armed.
     awake: Vec<PortId>,
     /// How many of them, the first ones, have frames.
     waiting: usize,
-    /// Rings that something was put into in this burst.
-    unflushed: Vec<PortId>,
+    /// Ports that something was collected for in this burst.
+    pub(super) unflushed: Vec<PortId>,
+    /// Ports with frames in their queues.
+    pub(super) waiting_queues: Waiting,
+    /// Ports that want to know, or no more, when they can be written.
+    changed: Vec<PortId>,
     /// Rings that have taken much memory, with what they had sent when they were last looked at.
     swollen: Vec<(PortId, u64)>,
     trim_check: Option<Instant>,
+    /// Who wants to see the frames.
+    pub(super) captures: Captures,
+    pub(super) impaired: Impaired,
 }
 
 /// A frame that was taken from a port: its virtio-net header, and where in the arena it lies.
@@ -90,10 +110,20 @@ struct Taken {
     at: Range<usize>,
 }
 
+/// What epoll is to tell of a port's source.
+const READABLE: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP);
+/// Whoever shares a datagram socket has shut it down: it would be readable for ever.
+const SHUT_DOWN: EpollFlags = EpollFlags::EPOLLRDHUP.union(EpollFlags::EPOLLHUP);
+
 /// A port's descriptor and what belongs to it.
 pub(super) struct Plug {
-    wire: Wire,
-    offloads: Offloads,
+    pub(super) wire: Wire,
+    pub(super) offloads: Offloads,
+    /// Where its frames wait, if they do.
+    pub(super) queues: Option<Box<PortQueues>>,
+    /// It is in [`Waiting`]'s list of this burst, and in that of ports with frames.
+    pub(super) touched: bool,
+    pub(super) listed: bool,
     dying: bool,
     /// The connection it lives and dies with.
     pub(super) owner: Option<u32>,
@@ -103,9 +133,17 @@ pub(super) struct Plug {
     /// It is in [`Plugs::awake`].
     awake: bool,
     /// It is in [`Plugs::unflushed`].
-    unflushed: bool,
+    pub(super) unflushed: bool,
+    /// What it has collected waits for its socket.
+    blocked: bool,
+    /// What is said of its other end.
+    pub(super) peer: String,
+    /// The name of its socket, which goes with it.
+    _file: Option<FileName>,
     /// It is in [`Plugs::swollen`].
     swollen: bool,
+    /// What its link does to frames on purpose.
+    pub(super) lines: Option<Box<Lines>>,
 }
 
 /// A plug to be.
@@ -116,6 +154,10 @@ pub(super) struct NewPlug<'a> {
     pub(super) offloads: Option<Offloads>,
     pub(super) dying: bool,
     pub(super) owner: Option<u32>,
+    /// What is said of its other end.
+    pub(super) peer: String,
+    /// The name of its socket, which is to go with the port.
+    pub(super) file: Option<FileName>,
 }
 
 /// Why a plug cannot be had.
@@ -137,13 +179,18 @@ impl Plugs {
             dead: Vec::new(),
             down: Vec::new(),
             down_check: None,
+            link_check: None,
             closer: None,
             bulk: 0,
             awake: Vec::new(),
             waiting: 0,
             unflushed: Vec::new(),
+            waiting_queues: Waiting::default(),
+            changed: Vec::new(),
             swollen: Vec::new(),
             trim_check: None,
+            captures: Captures::default(),
+            impaired: Impaired::default(),
         }
     }
 
@@ -162,8 +209,18 @@ impl Plugs {
             ring.disarm();
             // A doorbell has no trouble worth looking at.
             troubled = false;
-            if !std::mem::replace(&mut plug.awake, true) {
-                self.awake.push(id);
+        }
+        if plug.wire.hoards() && !std::mem::replace(&mut plug.awake, true) {
+            self.awake.push(id);
+        }
+        if plug.wire.is_batched() && events.intersects(SHUT_DOWN) {
+            plug.mark_dead(id, &mut self.dead);
+            return false;
+        }
+        if plug.blocked && events.contains(EpollFlags::EPOLLOUT) {
+            self.flush(now, id, switch);
+            if !troubled && !events.intersects(READABLE) {
+                return false;
             }
         }
         let more = self.take_turn(now, id, troubled, switch);
@@ -178,12 +235,16 @@ impl Plugs {
     fn take_turn(&mut self, now: Instant, id: PortId, mut troubled: bool, switch: &mut Switch) -> bool {
         let mut left = BATCH;
         while left > 0 {
-            let more = self.take(now, id, left, troubled);
+            let is_batched = self.plug(id).is_some_and(|plug| plug.wire.is_batched());
+            let more = match is_batched {
+                true => self.take_batch(now, id, left, switch),
+                false => self.take(now, id, left, troubled),
+            };
             self.put(now, id, switch);
             if !more {
                 return false;
             }
-            left -= self.taken.len();
+            left = left.saturating_sub(self.taken.len().max(1));
             troubled = false;
         }
         true
@@ -191,31 +252,68 @@ impl Plugs {
 
     /// Writes what was taken from a port where it belongs.
     fn put(&mut self, now: Instant, id: PortId, switch: &mut Switch) {
-        let Self { table, egress, arena, taken, dead, unflushed, swollen, trim_check, .. } = self;
-        for Taken { hdr, at } in taken.iter() {
-            let Some(frame) = switch.handle_frame(now, id, hdr, &arena[at.clone()], egress) else { continue };
-            for transmit in egress.as_slice() {
-                let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
-                    continue;
-                };
-                if let Some(ring) = plug.wire.ring() {
-                    ring.limit(FLOOD_MEMORY / egress.as_slice().len());
-                    if !std::mem::replace(&mut plug.unflushed, true) {
-                        unflushed.push(transmit.port);
-                    }
-                }
-                plug.transmit(hdr, frame, transmit, switch, dead);
+        // Lent, so that all else can be used meanwhile.
+        let (arena, taken) = (std::mem::take(&mut self.arena), std::mem::take(&mut self.taken));
+        let impaired = self.plug(id).is_some_and(|plug| plug.lines.is_some());
+        for Taken { hdr, at } in &taken {
+            let bytes = &arena[at.clone()];
+            if !impaired || !self.impair_ingress(now, id, hdr, bytes, switch) {
+                self.forward(now, id, hdr, bytes, switch);
             }
         }
-        for id in unflushed.drain(..) {
-            let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { continue };
-            plug.unflushed = false;
-            let Some(ring) = plug.wire.ring() else { continue };
-            ring.flush();
-            if ring.is_swollen() && !std::mem::replace(&mut plug.swollen, true) {
-                swollen.push((id, 0));
-                trim_check.get_or_insert(now + TRIM_CHECK);
+        (self.arena, self.taken) = (arena, taken);
+        self.end_burst(now, switch);
+    }
+
+    /// Writes one frame that came in on a port where it belongs.
+    fn forward(
+        &mut self,
+        now: Instant,
+        id: PortId,
+        hdr: &offload::VnetHdr,
+        bytes: &[u8],
+        switch: &mut Switch,
+    ) {
+        let Self { table, egress, dead, unflushed, waiting_queues, captures, impaired, .. } = self;
+        let frame = switch.handle_frame(now, id, hdr, bytes, egress);
+        if captures.is_on() {
+            captures.see(now, id, (hdr, bytes), frame, egress, switch);
+        }
+        let Some(frame) = frame else { return };
+        for transmit in egress.as_slice() {
+            let Some(plug) = table.get_mut(transmit.port.index()).and_then(Option::as_mut) else {
+                continue;
+            };
+            if plug.queues.is_some() {
+                plug.enqueue(hdr, frame, transmit, egress, switch);
+                plug.touch(transmit.port, waiting_queues);
+                continue;
             }
+            let receivers = egress.as_slice().len();
+            if plug.wire.begin(now, receivers) && !std::mem::replace(&mut plug.unflushed, true) {
+                unflushed.push(transmit.port);
+            }
+            if plug.lines.is_none() || !impaired.egress(now, plug, hdr, frame, transmit, switch) {
+                plug.transmit(hdr, frame, transmit, Some(egress.vid()), switch, dead);
+            }
+        }
+    }
+
+    /// A burst is over: writes what was collected and is due, and wakes the other ends.
+    pub(super) fn end_burst(&mut self, now: Instant, switch: &mut Switch) {
+        if self.captures.is_on() {
+            self.captures.flush();
+        }
+        if !self.waiting_queues.touched.is_empty() {
+            self.send_touched(now, switch);
+        }
+        self.flush_all(now, switch);
+    }
+
+    /// Sends what was collected, and wakes the other ends.
+    pub(super) fn flush_all(&mut self, now: Instant, switch: &mut Switch) {
+        while let Some(id) = self.unflushed.pop() {
+            self.flush(now, id, switch);
         }
     }
 
@@ -245,20 +343,17 @@ impl Plugs {
         self.trim_check = (!self.swollen.is_empty()).then(|| now + TRIM_CHECK);
     }
 
-    /// The round is over: asks the rings for their doorbells. True if there is something to do at once:
-    /// frames in some already, or dead ports.
-    pub(super) fn arm(&mut self) -> bool {
+    /// The round is over: asks the rings for their doorbells, and epoll for what can be written. True if there is
+    /// something to do at once: frames in some already, or dead ports.
+    pub(super) fn arm(&mut self, epoll: &Epoll) -> bool {
+        self.tell_changes(epoll);
         let Self { table, awake, dead, .. } = self;
         awake.retain(|&id| {
             let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return false };
-            plug.awake = match plug.wire.ring().map(Ring::arm) {
-                Some(Ok(frames)) => frames,
-                Some(Err(Broken)) => {
-                    plug.mark_dead(id, dead);
-                    false
-                }
-                None => false,
-            };
+            plug.awake = plug.wire.arm().unwrap_or_else(|Broken| {
+                plug.mark_dead(id, dead);
+                false
+            });
             plug.awake
         });
         self.waiting = self.awake.len();
@@ -340,6 +435,7 @@ impl Plugs {
     /// Plugs a port in.
     pub(super) fn add(
         &mut self,
+        now: Instant,
         new: NewPlug<'_>,
         switch: &mut Switch,
         epoll: &Epoll,
@@ -351,14 +447,22 @@ impl Plugs {
         };
         let id = switch.add_port(new.name, new.vlans, offloads)?;
         let is_ring = new.wire.kind() == Kind::Ring;
-        let flags = if is_ring { EpollFlags::EPOLLIN | EpollFlags::EPOLLET } else { EpollFlags::EPOLLIN };
-        if let Err(e) = epoll.add(&new.wire, interest(flags, Source::Port(id))) {
-            switch.remove_port(id);
-            return Err(io::Error::from(e).into());
+        let flags = if is_ring { READABLE | EpollFlags::EPOLLET } else { READABLE };
+        let source = new.wire.source().map(|fd| (fd, flags, Source::Port(id)));
+        let lifeline = new.wire.lifeline().map(|(fd, flags)| (fd, flags, Source::Lifeline(id)));
+        for (fd, flags, source) in source.into_iter().chain(lifeline) {
+            if let Err(e) = epoll.add(fd, interest(flags, source)) {
+                new.wire.source().into_iter().for_each(|fd| {
+                    let _ = epoll.delete(fd);
+                });
+                switch.remove_port(id);
+                return Err(io::Error::from(e).into());
+            }
         }
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
         }
+        self.captures.port_named(id, new.name);
         if is_ring {
             // Its other end may have put frames already.
             self.awake.push(id);
@@ -366,6 +470,9 @@ impl Plugs {
         self.table[id.index()] = Some(Plug {
             wire: new.wire,
             offloads,
+            queues: None,
+            touched: false,
+            listed: false,
             dying: new.dying,
             owner: new.owner,
             errors: 0,
@@ -373,12 +480,17 @@ impl Plugs {
             down: false,
             awake: is_ring,
             unflushed: false,
+            blocked: false,
+            peer: new.peer,
+            _file: new.file,
             swollen: false,
+            lines: None,
         });
+        self.enter_tree(now, id, switch);
         Ok(id)
     }
 
-    fn plug_mut(&mut self, id: PortId) -> Option<&mut Plug> {
+    pub(super) fn plug_mut(&mut self, id: PortId) -> Option<&mut Plug> {
         self.table.get_mut(id.index())?.as_mut()
     }
 
@@ -390,8 +502,14 @@ impl Plugs {
     /// Pulls a port out.
     pub(super) fn remove(&mut self, id: PortId, switch: &mut Switch, epoll: &Epoll) {
         let Some(plug) = self.table.get_mut(id.index()).and_then(Option::take) else { return };
-        let _ = epoll.delete(&plug.wire);
+        let lifeline = plug.wire.lifeline().map(|(fd, _)| fd);
+        plug.wire.source().into_iter().chain(lifeline).for_each(|fd| {
+            let _ = epoll.delete(fd);
+        });
         switch.remove_port(id);
+        self.forget_queues(&plug, id);
+        self.captures.port_gone(id);
+        self.impaired.forget(&plug);
         self.close(plug);
     }
 
@@ -402,12 +520,25 @@ impl Plugs {
 
     /// When to call [`Plugs::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.down_check.into_iter().chain(self.trim_check).min()
+        let checks = [
+            self.down_check,
+            self.trim_check,
+            self.link_check,
+            self.impaired.poll_timeout(),
+            self.poll_queues(),
+        ];
+        checks.into_iter().flatten().min()
     }
 
-    /// Looks after rings that have taken much memory, and ports whose interface is down: is it gone?
-    pub(super) fn handle_timeout(&mut self, now: Instant, switch: &Switch) {
+    /// Writes queued frames that are due, and looks after rings that have taken much memory, and ports whose interface
+    /// is down: is it gone?
+    pub(super) fn handle_timeout(&mut self, now: Instant, switch: &mut Switch) {
+        self.send_due(now, switch);
         self.trim(now, switch);
+        self.deliver(now, switch);
+        if self.link_check.is_some_and(|at| at <= now) {
+            self.check_links(now, switch);
+        }
         if self.down_check.is_none_or(|at| now < at) {
             return;
         }
@@ -451,54 +582,6 @@ impl Plugs {
         let closer = self.closer.get_or_insert_with(start_closer);
         // Without the thread the descriptor comes back in the error, and closes here.
         let _ = closer.send(fd);
-    }
-}
-
-impl Plug {
-    pub(super) fn kind(&self) -> Kind {
-        self.wire.kind()
-    }
-
-    fn transmit(
-        &mut self,
-        hdr: &offload::VnetHdr,
-        frame: crate::frame::Frame<'_>,
-        transmit: &Transmit,
-        switch: &mut Switch,
-        dead: &mut Vec<PortId>,
-    ) {
-        let (mut frames, mut bytes, mut is_dead) = (0, 0, false);
-        let Self { wire, offloads, .. } = self;
-        let cut = offload::emit(hdr, frame, transmit.edit, *offloads, |hdr, pieces| {
-            match wire.send(hdr, pieces) {
-                Sent::Bytes(n) => {
-                    frames += 1;
-                    bytes += n as u64;
-                }
-                Sent::Dropped(reason) => switch.dropped(transmit.port, reason),
-                Sent::Dead => {
-                    is_dead = true;
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
-        });
-        if cut.is_err() {
-            switch.dropped(transmit.port, DropReason::Uncuttable);
-        }
-        if frames > 0 {
-            switch.sent(transmit.port, frames, bytes);
-        }
-        if is_dead {
-            self.mark_dead(transmit.port, dead);
-        }
-    }
-
-    fn mark_dead(&mut self, id: PortId, dead: &mut Vec<PortId>) {
-        if !self.dead {
-            self.dead = true;
-            dead.push(id);
-        }
     }
 }
 

@@ -5,7 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::TPID;
+use crate::frame::{TPID, TPID_SERVICE};
+use crate::guard::{Exceed, Police};
+use crate::stp::config::{Change, Edge, PortChange};
+use crate::vlan::VidSet;
 
 #[expect(clippy::disallowed_methods, reason = "a test needs some instant to start from")]
 fn start() -> Instant {
@@ -57,7 +60,10 @@ fn floods_then_learns() {
     assert_eq!(send(&mut s, now, p[0], &frame(2, 1, None)).len(), 2);
     assert_eq!(send(&mut s, now, p[1], &frame(1, 2, None)), [(p[0], frame(1, 2, None))]);
     assert_eq!(send(&mut s, now, p[0], &frame(2, 1, None)), [(p[1], frame(2, 1, None))]);
-    assert_eq!(s.vlan_counters(vid(1)), VlanCounters { rx_frames: 3, rx_bytes: 54, flooded: 1 });
+    assert_eq!(
+        s.vlan_counters(vid(1)),
+        VlanCounters { rx_frames: 3, rx_bytes: 54, flooded: 1, ..VlanCounters::default() }
+    );
     assert_eq!(send(&mut s, now, p[0], &frame(1, 1, None)), []);
     assert_eq!(s.port(p[0]).unwrap().counters.drops(DropReason::SamePort), 1);
     s.remove_port(p[1]);
@@ -99,6 +105,144 @@ fn a_vlan_is_removed_from_trunks_but_not_from_under_a_port() {
     assert_eq!(s.port(t).unwrap().vlans.to_string(), "trunk 1-7,9-4094 native 1");
     assert_eq!(s.members(vid(8)).count(), 0);
     assert_eq!(s.members(vid(9)).collect::<Vec<_>>(), [(t, vlan::Egress::Tagged)]);
+}
+
+/// A frame with these tags, outermost first; true is a service tag.
+fn stacked(tags: &[(bool, u16)]) -> Vec<u8> {
+    let mut bytes = vec![0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2, 0, 0, 0, 0, 1];
+    for (service, tci) in tags {
+        let tpid = if *service { TPID_SERVICE } else { TPID };
+        bytes.extend([tpid.to_be_bytes(), tci.to_be_bytes()].concat());
+    }
+    bytes.extend([0x88, 0xB5, 1, 2, 3, 4]);
+    bytes
+}
+
+proptest! {
+    /// Through any two kinds of port: what lies behind the port's own tag is untouched, and the priority that came
+    /// is the priority that leaves, wherever there is a tag to tell it.
+    #[test]
+    fn priority_and_inner_tags_survive(
+        from in 0..5u8,
+        to in 0..5u8,
+        tags in prop::collection::vec((any::<bool>(), any::<u16>()), 0..4),
+    ) {
+        let all = VidSet::all();
+        let kind = |n| match n {
+            0 => PortVlans::Trunk { native: Some(vid(1)), allowed: all.clone() },
+            1 => PortVlans::Service { native: Some(vid(1)), allowed: all.clone() },
+            2 => PortVlans::Hybrid { pvid: Some(vid(1)), allowed: all.clone(), untagged: VidSet::none() },
+            3 => PortVlans::Tunnel { vid: vid(1) },
+            _ => access(1),
+        };
+        let (now, mut s) = (start(), Switch::new(Duration::from_secs(300)));
+        let ports = [s.add_port("a", kind(from), Offloads::ALL), s.add_port("b", kind(to), Offloads::ALL)];
+        let bytes = stacked(&tags);
+        let sent = send(&mut s, now, ports[0].clone().unwrap(), &bytes);
+        let Some((_, out)) = sent.first() else { return Ok(()) };
+        // Which tag is the port's own, as the standard has it.
+        let own = match (from, tags.first()) {
+            (0 | 2 | 4, Some((false, tci))) | (1, Some((true, tci))) => Some(*tci),
+            _ => None,
+        };
+        let inner = if own.is_some() { &tags[1..] } else { &tags[..] };
+        let told = own.or_else(|| inner.first().filter(|(service, _)| !service).map(|(_, tci)| *tci)).unwrap_or(0);
+        let number = own.map(|tci| tci & 0xFFF).filter(|n| *n != 0).unwrap_or(1);
+        let tag = match (to, number) {
+            (0 | 1, 1) | (3 | 4, _) => None,
+            (to, number) => Some((to == 1, told & 0xF000 | number)),
+        };
+        let expected: Vec<_> = tag.into_iter().chain(inner.iter().copied()).collect();
+        prop_assert_eq!(out, &stacked(&expected));
+    }
+}
+
+#[test]
+fn a_shut_port_is_as_good_as_gone() {
+    let (now, mut s) = (start(), Switch::new(Duration::from_secs(300)));
+    let [a, b] = ["a", "b"].map(|name| s.add_port(name, access(1), Offloads::ALL).unwrap());
+    s.pin(now, vid(1), Mac([2, 0, 0, 0, 0, 9]), b).unwrap();
+    s.shut_port(b, Shut::Admin);
+    s.set_vlans(b, access(1));
+    for to in [9, 0xFF] {
+        assert_eq!(send(&mut s, now, a, &frame(to, 1, None)), []);
+    }
+    assert_eq!(send(&mut s, now, b, &frame(0xFF, 2, None)), []);
+    assert_eq!(s.port(b).unwrap().counters.drops(DropReason::Shut), 1);
+    s.open_port(b);
+    s.open_port(b);
+    assert_eq!(send(&mut s, now, a, &frame(9, 1, None)).len(), 1);
+    assert_eq!(send(&mut s, now, a, &frame(0xFF, 1, None)).len(), 1);
+}
+
+#[test]
+fn a_vlan_keeps_its_rate_on_all_ports_together() {
+    let (now, mut s) = (start(), Switch::new(Duration::from_secs(300)));
+    let ids = ["a", "b", "c"].map(|name| s.add_port(name, access(1), Offloads::ALL).unwrap());
+    let police = Police { rate: "8k".parse().unwrap(), burst_bytes: Some(180), exceed: Exceed::Drop };
+    s.set_vlan_police(vid(1), Some(police));
+    let sent: usize = (0..20).map(|n| send(&mut s, now, ids[n % 2], &frame(0xFF, n as u8, None)).len()).sum();
+    assert_eq!(sent, 2 * 10, "180 bytes are ten frames, each to two ports");
+    assert_eq!(s.vlan_counters(vid(1)).limited, 10);
+    let later = now + Duration::from_millis(18);
+    assert_eq!(send(&mut s, later, ids[0], &frame(0xFF, 1, None)).len(), 2);
+    s.remove_vlan(vid(1)).unwrap_err();
+    s.set_vlan_police(vid(1), None);
+    assert_eq!(send(&mut s, later, ids[0], &frame(0xFF, 1, None)).len(), 2);
+}
+
+#[test]
+fn the_spanning_tree_opens_and_closes_ports() {
+    let (now, mut s) = (start(), Switch::new(Duration::from_secs(300)));
+    s.set_address(Mac([2, 0, 0, 0, 0, 1]));
+    let trunk = PortVlans::Trunk { native: Some(vid(1)), allowed: VidSet::all() };
+    let p: Vec<PortId> = [access(1), trunk, access(1)]
+        .into_iter()
+        .zip(["a", "b", "c"])
+        .map(|(rules, name)| s.add_port(name, rules, Offloads::ALL).unwrap())
+        .collect();
+    assert_eq!(send(&mut s, now, p[0], &frame(0xFF, 1, None)).len(), 2);
+    s.set_stp_port(now, p[2], &PortChange { edge: Some(Edge::On), ..PortChange::default() }).unwrap();
+    s.set_stp(now, &Change { enabled: Some(true), ..Change::default() }).unwrap();
+    assert_eq!(s.stations(now).count(), 0, "they may be elsewhere");
+    // The edge port forwards at once, the others neither take nor give.
+    assert_eq!(send(&mut s, now, p[2], &frame(0xFF, 3, None)), []);
+    assert_eq!(send(&mut s, now, p[0], &frame(3, 1, None)), []);
+    assert_eq!(s.port(p[0]).unwrap().counters.drops(DropReason::Blocked), 1);
+    assert_eq!(s.members(vid(1)).count(), 3, "they are members nevertheless");
+    assert_eq!(s.vlans().collect::<Vec<_>>(), [vid(1)]);
+    // BPDUs are written, and heard, and not counted as dropped.
+    let (to, bpdu) = s.poll_bpdu().unwrap();
+    let before = s.port(to).unwrap().counters.all_drops();
+    s.handle_frame(now, to, &VnetHdr::default(), &bpdu, &mut Egress::new());
+    assert_eq!(s.port(to).unwrap().counters.all_drops(), before);
+    s.set_vlans(p[0], access(2));
+    s.set_vlans(p[0], access(1));
+    for n in 1..=5 {
+        s.handle_timeout(now + Duration::from_secs(n));
+    }
+    let now = now + Duration::from_secs(5);
+    assert_eq!(send(&mut s, now, p[0], &frame(0xFF, 1, None)).len(), 2, "nobody else was heard");
+    s.set_link(now, p[1], false);
+    assert_eq!(send(&mut s, now, p[0], &frame(0xFF, 1, None)).len(), 1);
+    s.set_stp(now, &Change { enabled: Some(false), ..Change::default() }).unwrap();
+    assert_eq!(send(&mut s, now, p[0], &frame(0xFF, 1, None)).len(), 2);
+    assert!(s.poll_bpdu().is_none());
+}
+
+#[test]
+fn the_spanning_tree_has_numbers_for_4095_ports() {
+    let (now, mut s) = (start(), Switch::new(Duration::from_secs(300)));
+    let on = Change { enabled: Some(true), ..Change::default() };
+    let ids: Vec<PortId> = (0..stp::MAX_PORTS + 1)
+        .map(|n| s.add_port(&format!("p{n}"), access(1), Offloads::ALL).unwrap())
+        .collect();
+    assert_eq!(s.set_stp(now, &on), Err(StpError::TooManyPorts));
+    s.remove_port(ids[7]).unwrap();
+    s.remove_port(ids[stp::MAX_PORTS]).unwrap();
+    s.set_stp(now, &on).unwrap();
+    assert_eq!(s.add_port("x", access(1), Offloads::ALL), Ok(ids[7]), "not the number that was free last");
+    assert_eq!(s.add_port("y", access(1), Offloads::ALL), Err(PortError::NoNumber));
 }
 
 /// Not a benchmark: a cost per port would make the larger switch slower by a factor of thousands.

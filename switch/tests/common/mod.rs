@@ -163,13 +163,7 @@ impl Served {
     pub(crate) fn new(idle: Option<Duration>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("test");
-        let options = serve::Options {
-            name: "test".into(),
-            path: path.clone(),
-            mode: 0o600,
-            age: Duration::from_secs(300),
-            idle,
-        };
+        let options = serve::Options { idle, ..serve::Options::new("test", &path) };
         // In the thread whose signals it blocks; the path is there when it answers.
         let (ready, is_ready) = channel();
         let serve = move || {

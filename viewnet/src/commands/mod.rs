@@ -1,14 +1,21 @@
 //! The commands, one file each.
 
+pub(crate) mod capture;
 pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod gateway;
+pub(crate) mod graph;
+pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod manual;
+pub(crate) mod metrics;
 pub(crate) mod on;
 pub(crate) mod options;
 pub(crate) mod run;
 pub(crate) mod stack;
 pub(crate) mod switch;
+pub(crate) mod top;
+pub(crate) mod up;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};
@@ -22,9 +29,18 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Stack(args) => stack::run(args),
         Command::Switch(args) => switch::run(args),
         Command::Gateway(args) => gateway::run(args),
+        Command::Capture(args) => capture::run(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Metrics(args) => metrics::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Up(args) => up::up(&args),
+        Command::Down(args) => up::down(&args),
+        Command::Graph(args) => graph::run(&args),
+        Command::Logs(args) => logs::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
+        Command::Runner { topology } => crate::topology::runner::run(&topology),
         Command::Keeper { kind } => crate::keeper::run(&kind),
     }
 }

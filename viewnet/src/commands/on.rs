@@ -47,6 +47,10 @@ pub(crate) struct Args {
     #[arg(short, long, visible_alias = "families", value_name = "LIST", value_delimiter = ',')]
     family: Vec<String>,
 
+    /// Do not have dynamic programs load libvnet_preload.so, as with `viewnet run`
+    #[arg(long)]
+    no_shim: bool,
+
     /// Print a line on standard error for each call that viewnet answers
     #[arg(long)]
     trace: bool,
@@ -89,8 +93,9 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
     warn_of_lost_privileges(&args.command[0]);
     let name = free_name(&runtime, pid);
     check_name("view", &name)?;
-    let Args { command, trace, verbose, .. } = args;
-    let plan = Plan { runtime, name, stack, ruled, pid, command, trace, verbose, parent: false };
+    let Args { command, trace, verbose, no_shim, .. } = args;
+    let plan =
+        Plan { runtime, name, stack, ruled, pid, command, trace, verbose, parent: false, shim: !no_shim };
     launch::launch(&plan).map(|never| match never {})
 }
 

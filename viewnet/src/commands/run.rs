@@ -55,6 +55,17 @@ pub(crate) struct Args {
     #[arg(long)]
     parent: bool,
 
+    /// Do not have dynamic programs load libvnet_preload.so (LD_PRELOAD), which spares them traps and shows them the
+    /// view's files under /proc/net
+    #[arg(long)]
+    no_shim: bool,
+
+    /// Without a supervisor, by libvnet_preload.so alone: where this machine has no seccomp notification. Static
+    /// programs, and what libc does inside itself (names are looked up), use the machine's network. The stack is one
+    /// that is kept, of kind kernel
+    #[arg(long, requires = "stack", conflicts_with_all = ["no_shim", "trace", "parent"])]
+    preload_only: bool,
+
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -88,6 +99,9 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
         }
         Choice::Named(name) => (stack_named(&runtime, &name)?, None),
     };
+    if args.preload_only {
+        return preload_only(&stack, &args.command).map(|never| match never {});
+    }
     warn_of_lost_privileges(&args.command[0]);
     if args.verbose {
         let what = match &stack {
@@ -101,11 +115,30 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
         eprintln!("viewnet: view {name} has {what}");
         ruled.rules.texts().iter().for_each(|rule| eprintln!("viewnet: rule: {rule}"));
     }
-    let Args { command, trace, verbose, parent, .. } = args;
-    let plan = Plan { runtime, name, stack, ruled, pid, command, trace, verbose, parent };
+    let Args { command, trace, verbose, parent, no_shim, .. } = args;
+    let plan = Plan { runtime, name, stack, ruled, pid, command, trace, verbose, parent, shim: !no_shim };
     let failed = launch::launch(&plan);
     drop(switches);
     failed.map(|never| match never {})
+}
+
+/// The program in a view that the preloaded library makes.
+fn preload_only(stack: &StackSpec, command: &[OsString]) -> Result<std::convert::Infallible, Failure> {
+    let cannot = |why: &str| Failure::new("cannot make a view by the preloaded library alone", why);
+    let StackSpec::At(path) = stack else {
+        return Err(cannot("it serves no stack").hint("make one with `viewnet stack up` and give its name"));
+    };
+    // Better said now than by each socket.
+    stacks::remote::describe(path).map_err(Failure::from)?;
+    let path = path.to_str().ok_or_else(|| cannot("the stack's path is not UTF-8").hint("rename it"))?;
+    if !crate::runtime::set_shim_alone(path) {
+        return Err(cannot("there is no libvnet_preload.so beside viewnet, nor in ../lib").hint("install it"));
+    }
+    eprintln!(
+        "viewnet: warning: without a supervisor static programs use the machine's network, and so does what libc \
+         does inside itself, such as looking up names"
+    );
+    launch::execute(command, None)
 }
 
 impl Choice {
@@ -183,7 +216,7 @@ pub(super) fn warn_of_lost_privileges(program: &OsString) {
 }
 
 /// As execvp(3) finds it.
-fn find(program: &OsString) -> Option<PathBuf> {
+pub(crate) fn find(program: &OsString) -> Option<PathBuf> {
     if Path::new(program).components().count() > 1 {
         return Some(program.into());
     }

@@ -4,20 +4,35 @@
 //! A switch is a process of its own that answers on a socket file; every command here but `up` is one
 //! connection to it, a request or two, and the answer as a table or as JSON. NAME is a name, whose socket
 //! lives in the runtime folder, or a path (with a `/`). [`launch`] starts switches, [`ensure_default`] for those
-//! who need one and do not care which; [`inspect`] asks, [`change`] changes, [`crate::tables`] prints.
+//! who need one and do not care which; [`inspect`] asks, [`change`] changes, [`qos`] and [`guard`] do both, [`crate::tables`] prints.
 
 mod change;
+mod guard;
+mod impair;
 mod inspect;
 mod launch;
+mod links;
+mod mirror;
+mod qos;
+mod stp;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Subcommand};
 use msocket_proto::line::unusable;
+use switch::client::traffic::{MacAdd, MacRm};
 use switch::client::{Client, Hello};
+use switch::control::Vde;
+use switch::guard::Exceed;
+use switch::qos::rate::Rate;
 use switch::vlan::{PortVlans, Vid, VidSet};
 
+pub(crate) use self::change::plug;
+pub(crate) use self::inspect::duration;
 use self::launch::ensure_default;
+pub(crate) use self::launch::{Definition, start_switch};
+use crate::commands::options::file_mode;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 
@@ -52,12 +67,22 @@ enum Command {
         json: bool,
     },
     /// Change a switch
+    #[command(group = ArgGroup::new("any").multiple(true))]
     Set {
         #[command(flatten)]
         target: Target,
-        /// Forget stations silent for so many seconds
-        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-        age: u64,
+        #[command(flatten)]
+        settings: Box<change::Changes>,
+        #[command(flatten)]
+        stp: stp::Set,
+    },
+    /// Show the spanning tree of a switch
+    Stp {
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// End a switch and all its ports
     Down {
@@ -70,9 +95,21 @@ enum Command {
     /// List, name and remove VLANs
     #[command(subcommand)]
     Vlan(Vlan),
-    /// List and forget learned addresses
+    /// List, forget and pin addresses
     #[command(subcommand)]
     Mac(Mac),
+    /// Priorities, rates and queues of ports
+    #[command(subcommand)]
+    Qos(qos::Qos),
+    /// Promise VLANs a part of a port's rate
+    #[command(subcommand)]
+    Reserve(qos::Reserve),
+    /// Limits of ports: storms, and who may be behind them
+    #[command(subcommand)]
+    Guard(guard::Guard),
+    /// List, add and remove mirrors: copies of some ports' frames for another one
+    #[command(subcommand)]
+    Mirror(mirror::Mirror),
     #[command(hide = true)]
     Serve(launch::Serve),
 }
@@ -95,8 +132,10 @@ enum Port {
         #[arg(long)]
         json: bool,
     },
-    /// Add a port: an interface of the network this command runs in
-    Add(change::PortAdd),
+    /// Add a port: an interface of the network this command runs in, or a link to elsewhere
+    Add(Box<change::PortAdd>),
+    /// Make a port's link misbehave on purpose, or show how it does
+    Impair(impair::Impair),
     /// Remove a port
     Rm {
         #[command(flatten)]
@@ -104,7 +143,7 @@ enum Port {
         /// The port's name
         port: String,
     },
-    /// Change a port's VLANs or name
+    /// Change a port's VLANs, name or tunnel, or what it is to the spanning tree
     Set {
         #[command(flatten)]
         target: Target,
@@ -115,6 +154,25 @@ enum Port {
         /// Its new name
         #[arg(long, value_name = "NEW")]
         rename: Option<String>,
+        /// The peers of a VXLAN tunnel that get what is flooded: ADDR or ADDR:PORT
+        #[arg(long, value_name = "ADDR", value_delimiter = ',', value_parser = change::peer)]
+        peer: Vec<SocketAddr>,
+        #[command(flatten)]
+        stp: stp::PortSet,
+    },
+    /// Let nothing in or out of a port until it is opened
+    Shut {
+        #[command(flatten)]
+        target: Target,
+        /// The port's name
+        port: String,
+    },
+    /// Open a port that was shut, or shut itself
+    Open {
+        #[command(flatten)]
+        target: Target,
+        /// The port's name
+        port: String,
     },
 }
 
@@ -138,6 +196,22 @@ enum Vlan {
         #[arg(long, value_name = "TEXT", default_value = "")]
         name: String,
     },
+    /// Limit the rate of a VLAN's frames, all ports together
+    Set {
+        #[command(flatten)]
+        target: Target,
+        /// The VLAN, 1 to 4094
+        vid: Vid,
+        /// The rate, as 50M; what is more is dropped. `off` for none
+        #[arg(long, value_name = "RATE")]
+        rate: OrOff<Rate>,
+        /// Bytes that may come at once
+        #[arg(long, value_name = "BYTES", value_parser = switch::qos::rate::bytes)]
+        burst: Option<u32>,
+        /// What happens to frames beyond the rate: `drop`, or `mark` them to be dropped first
+        #[arg(long, value_name = "ACTION", value_parser = qos::exceed())]
+        exceed: Option<Exceed>,
+    },
     /// Forget a VLAN and take it off every trunk
     Rm {
         #[command(flatten)]
@@ -159,13 +233,85 @@ enum Mac {
         #[arg(long)]
         json: bool,
     },
-    /// Forget learned addresses
+    /// Forget learned addresses; pinned ones stay
     Flush {
         #[command(flatten)]
         target: Target,
         #[command(flatten)]
         filter: Filter,
     },
+    /// Pin a station to a port: it is believed nowhere else, and not forgotten
+    Add {
+        #[command(flatten)]
+        target: Target,
+        /// Its address, as 02:00:00:00:00:01
+        mac: switch::frame::Mac,
+        /// The port's name
+        #[arg(long, value_name = "PORT")]
+        port: String,
+        /// Its VLAN
+        #[arg(long, value_name = "VID", default_value_t = Vid::DEFAULT)]
+        vlan: Vid,
+    },
+    /// Forget a pinned station
+    Rm {
+        #[command(flatten)]
+        target: Target,
+        /// Its address
+        mac: switch::frame::Mac,
+        /// Its VLAN
+        #[arg(long, value_name = "VID", default_value_t = Vid::DEFAULT)]
+        vlan: Vid,
+    },
+}
+
+/// A value, or the word `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct OrOff<T>(Option<T>);
+
+impl<T: std::str::FromStr> std::str::FromStr for OrOff<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text == "off" { Ok(Self(None)) } else { text.parse().map(|value| Self(Some(value))) }
+    }
+}
+
+/// Where VDE's programs plug in, and who may.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "VDE")]
+struct VdeOptions {
+    /// Let VDE's programs plug in, too: vde_plug, vdens, QEMU's `-nic vde` find the switch in this folder
+    #[arg(long, value_name = "FOLDER")]
+    vde: Option<PathBuf>,
+    /// The mode of the sockets in that folder, in octal, as vde_switch's -m
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = file_mode, requires = "vde")]
+    vde_mode: u32,
+    /// The group of that folder and the sockets in it, as vde_switch's -g
+    #[arg(long, value_name = "GROUP", requires = "vde")]
+    vde_group: Option<String>,
+}
+
+impl VdeOptions {
+    fn resolve(&self) -> Result<Option<Vde>, Failure> {
+        let Some(folder) = &self.vde else { return Ok(None) };
+        let path = std::path::absolute(folder)
+            .map_err(|e| Failure::io(format!("cannot use {}", folder.display()), &e))?;
+        let group = self.vde_group.as_deref().map(group_id).transpose()?;
+        Ok(Some(Vde { path: Some(path), mode: self.vde_mode, group }))
+    }
+}
+
+/// The number of a group, which may be given as such.
+fn group_id(name: &str) -> Result<u32, Failure> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let found = nix::unistd::Group::from_name(name).ok().flatten();
+    found.map(|group| group.gid.as_raw()).ok_or_else(|| {
+        Failure::new(format!("cannot use the group `{name}`"), "there is no such group")
+            .hint("`getent group` lists them")
+    })
 }
 
 /// Which addresses.
@@ -181,7 +327,8 @@ struct Filter {
 
 /// A port's VLANs, as typed.
 #[derive(Debug, clap::Args)]
-#[command(group = ArgGroup::new("mode").args(["access", "trunk"]))]
+#[command(group = ArgGroup::new("mode").args(["access", "trunk", "hybrid", "tunnel", "service"]))]
+#[command(group = ArgGroup::new("tagged").args(["trunk", "service"]))]
 struct Rules {
     /// One VLAN, without tags
     #[arg(long, value_name = "VID")]
@@ -189,16 +336,36 @@ struct Rules {
     /// Several VLANs, with tags: 10,20-29 or all
     #[arg(long, value_name = "LIST")]
     trunk: Option<VidSet>,
-    /// The VLAN of frames without tag on a trunk
-    #[arg(long, value_name = "VID", requires = "trunk")]
+    /// The VLAN of frames without tag on a trunk or service port
+    #[arg(long, value_name = "VID", requires = "tagged")]
     native: Option<Vid>,
+    /// Several VLANs, with tags but for those of --untagged
+    #[arg(long, value_name = "LIST")]
+    hybrid: Option<VidSet>,
+    /// The VLANs that leave a hybrid port without tags
+    #[arg(long, value_name = "LIST", requires = "hybrid")]
+    untagged: Option<VidSet>,
+    /// The VLAN of frames that come to a hybrid port without tag
+    #[arg(long, value_name = "VID", requires = "hybrid")]
+    pvid: Option<Vid>,
+    /// A customer's port: all it sends, tags and all, in one VLAN (Q-in-Q)
+    #[arg(long, value_name = "VID")]
+    tunnel: Option<Vid>,
+    /// Several VLANs, with a provider's tags (802.1ad, 0x88a8): 10,20-29 or all
+    #[arg(long, value_name = "LIST")]
+    service: Option<VidSet>,
 }
 
 impl Rules {
     fn vlans(self) -> Option<PortVlans> {
-        let native = self.native;
-        let trunk = self.trunk.map(|allowed| PortVlans::Trunk { native, allowed });
-        trunk.or_else(|| self.access.map(|vid| PortVlans::Access { vid }))
+        let Self { access, trunk, native, hybrid, untagged, pvid, tunnel, service } = self;
+        let access = access.map(|vid| PortVlans::Access { vid });
+        let trunk = trunk.map(|allowed| PortVlans::Trunk { native, allowed });
+        let untagged = untagged.unwrap_or_else(VidSet::none);
+        let hybrid = hybrid.map(|allowed| PortVlans::Hybrid { pvid, allowed, untagged });
+        let tunnel = tunnel.map(|vid| PortVlans::Tunnel { vid });
+        let service = service.map(|allowed| PortVlans::Service { native, allowed });
+        access.or(trunk).or(hybrid).or(tunnel).or(service)
     }
 }
 
@@ -214,19 +381,37 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Serve(_) => {}
         Command::Ls { json } => inspect::ls(&runtime, json)?,
         Command::Show { target, json } => inspect::show(&target, &runtime, json)?,
-        Command::Set { target, age } => change::set(&target, &runtime, age)?,
+        Command::Set { target, settings, stp } => change::set(&target, &runtime, *settings, &stp)?,
+        Command::Stp { target, json } => stp::show(&target, &runtime, json)?,
         Command::Down { target } => change::down(&target, &runtime)?,
         Command::Port(Port::Ls { target, json }) => inspect::ports(&target, &runtime, json)?,
-        Command::Port(Port::Add(add)) => change::port_add(add, &runtime)?,
+        Command::Port(Port::Add(add)) => change::port_add(*add, &runtime)?,
+        Command::Port(Port::Impair(args)) => impair::run(args, &runtime)?,
         Command::Port(Port::Rm { target, port }) => change::port_rm(&target, &runtime, port)?,
-        Command::Port(Port::Set { target, port, rules, rename }) => {
-            change::port_set(&target, &runtime, port, rules, rename)?;
+        Command::Port(Port::Set { target, port, rules, rename, peer, stp }) => {
+            change::port_set(&target, &runtime, port, rules, rename, peer, stp)?;
+        }
+        Command::Port(Port::Shut { target, port }) => change::port_open(&target, &runtime, port, false)?,
+        Command::Port(Port::Open { target, port }) => change::port_open(&target, &runtime, port, true)?,
+        Command::Vlan(Vlan::Set { target, vid, rate, burst, exceed }) => {
+            let police = qos::police(None, Some(rate), burst, exceed)?;
+            change::vlan_set(&target, &runtime, vid, police)?;
         }
         Command::Vlan(Vlan::Ls { target, json }) => inspect::vlans(&target, &runtime, json)?,
         Command::Vlan(Vlan::Add { target, vid, name }) => change::vlan_add(&target, &runtime, vid, name)?,
         Command::Vlan(Vlan::Rm { target, vid }) => change::vlan_rm(&target, &runtime, vid)?,
         Command::Mac(Mac::Ls { target, filter, json }) => inspect::macs(&target, &runtime, filter, json)?,
+        Command::Mirror(command) => mirror::run(command, &runtime)?,
         Command::Mac(Mac::Flush { target, filter }) => change::mac_flush(&target, &runtime, filter)?,
+        Command::Mac(Mac::Add { target, mac, port, vlan }) => {
+            change::mac_add(&target, &runtime, MacAdd { vid: vlan, mac, port })?;
+        }
+        Command::Mac(Mac::Rm { target, mac, vlan }) => {
+            change::mac_rm(&target, &runtime, MacRm { vid: vlan, mac })?;
+        }
+        Command::Qos(command) => qos::run_qos(command, &runtime)?,
+        Command::Reserve(command) => qos::run_reserve(command, &runtime)?,
+        Command::Guard(command) => guard::run(command, &runtime)?,
     }
     Ok(Exit::Done)
 }
@@ -268,7 +453,7 @@ fn connect(name: &str, path: &Path) -> Result<Client, Failure> {
         NotFound | ConnectionRefused => Failure::new(&what, format!("nobody serves {}", path.display()))
             .hint(format!("start it with `viewnet switch up {name}`, or see `viewnet switch ls`")),
         PermissionDenied => Failure::new(&what, format!("{}: {e}", path.display()))
-            .hint("its owner may open it with `--socket-mode`"),
+            .hint("its owner may open it with `viewnet switch set --mode`"),
         _ => unusable(&what, path, &e).into(),
     })?;
     let hello = client.hello().map_err(|e| call_failed(&what, e))?;
@@ -281,6 +466,17 @@ pub(crate) fn reach(runtime: &Runtime, name: &str) -> Result<Client, Failure> {
         return ensure_default(runtime);
     }
     connect(name, &socket_of(name, runtime)?)
+}
+
+/// A connection to a switch that is there.
+pub(crate) fn reach_existing(runtime: &Runtime, name: &str) -> Result<Client, Failure> {
+    connect(name, &socket_of(name, runtime)?)
+}
+
+/// This user's switches that run, by the names of their socket files.
+pub(crate) fn each(runtime: &Runtime) -> Vec<(String, Client)> {
+    let named = |(path, client): (PathBuf, Client)| Some((path.file_name()?.to_str()?.to_owned(), client));
+    inspect::running(runtime).into_iter().filter_map(named).collect()
 }
 
 /// Do we understand this switch?

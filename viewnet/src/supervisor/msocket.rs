@@ -182,7 +182,7 @@ impl Supervisor {
 
 impl Supervisor {
     /// Does something with a thread of the program.
-    fn with_known<T>(
+    pub(super) fn with_known<T>(
         &mut self,
         tid: i32,
         act: impl FnOnce(&mut Known<'_>, &mut dyn Target) -> Result<T, Errno>,

@@ -1,8 +1,10 @@
 //! Views inside the view: what a nested `viewnet run` asks for, and when such a view ends.
 
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use msocket_proto::line::{LineError, Received, Refusal, Reply};
+use nix::errno::Errno;
 use stacks::kernel::SetUpError;
 use stacks::serve::is_name;
 
@@ -23,6 +25,26 @@ impl Supervisor {
                         line.send(&Reply::Ok(Nested { marker }), &[])
                     }
                     Err(error) => line.send(&Reply::<()>::Error(error.into()), &[]),
+                }
+            }
+            Ok(Received::Message(nested::Request::Board { secret }, _)) => {
+                match self.smol.as_mut().and_then(|smol| smol.host.board(&secret)) {
+                    Some(file) => line.send(&Reply::Ok(()), &[file.as_fd()]),
+                    None => line
+                        .send(&Reply::<()>::Error(Refusal::new("cannot show it", "it is none of ours")), &[]),
+                }
+            }
+            Ok(Received::Message(nested::Request::File { place, path }, _)) => {
+                match self.with_known(tid, |known, target| known.file(target, place, &path)) {
+                    Ok(file) => line.send(&Reply::Ok(()), &[file.as_fd()]),
+                    Err(errno) => {
+                        let refusal = Refusal::new("cannot open it", errno.desc());
+                        let told = errno != Errno::EOPNOTSUPP;
+                        line.send(
+                            &Reply::<()>::Error(if told { refusal.errno(errno as i32) } else { refusal }),
+                            &[],
+                        )
+                    }
                 }
             }
             Ok(Received::Pending) => Ok(()),

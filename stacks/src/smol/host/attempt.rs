@@ -51,6 +51,7 @@ impl Hosted {
             socket.caller = parked.caller;
         }
         let tried = self.dispatch(now, parked, shared);
+        self.show_after(now, parked, tried.is_ok(), shared);
         let started = std::mem::replace(&mut parked.started, true);
         match tried {
             Ok(Tried::Done(done)) => Some((Ok(done), parked.replacement.take())),
@@ -69,6 +70,21 @@ impl Hosted {
         }
     }
 
+    /// What a call has changed is shown to those who need not ask. Who sends without being asked about is heard a moment
+    /// later, which must not be seen in a ring.
+    fn show_after(&mut self, now: Instant, parked: &Parked, done: bool, shared: &mut Shared) {
+        let done = done && self.rings.is_empty();
+        let (engine, sockets) = self.parts();
+        let Some(socket) = sockets.get_mut(&parked.socket) else { return };
+        if done
+            && let SocketCall::Send { to: Some(to), control, .. } = &parked.call
+            && control.is_empty()
+        {
+            socket.welcome(now, to, engine, shared);
+        }
+        socket.show_after(now, &parked.call, engine, shared);
+    }
+
     /// How long a call may wait.
     fn patience(&mut self, parked: &Parked) -> Option<Duration> {
         let options = self.parts().0.socket_options(parked.socket)?;
@@ -80,12 +96,8 @@ impl Hosted {
 
     fn dispatch(&mut self, now: Instant, parked: &mut Parked, shared: &mut Shared) -> Try {
         let (id, caller) = (parked.socket, parked.caller);
-        let (engine, sockets) = self.parts();
-        if let Some(socket) = sockets.get_mut(&id) {
+        if let Some(socket) = self.sockets.get_mut(&id) {
             give_address(socket, parked, shared)?;
-            if let End::Datagram(datagram) = &mut socket.end {
-                datagram.catch_up(now, id, &caller, engine, shared);
-            }
         }
         match parked.call {
             SocketCall::Accept { flags } => return self.accept(now, parked, flags, shared),

@@ -117,12 +117,15 @@ fn replace(key: StackKey, socket: &mut Socket, old: &OwnedFd, shared: &mut Share
     let made = unix::program_end(socket.kind, unix::is_nonblocking(old))
         .and_then(|fresh| Ok((unix::inode(&fresh)?, fresh)));
     let (inode, fresh) = made.inspect_err(|_| {
-        shared.places.remove(&token);
+        shared.vacate(token);
     })?;
-    shared.places.remove(&socket.token);
+    shared.vacate(socket.token);
     shared.inodes.remove(&socket.inode);
     shared.inodes.insert(inode, (key, socket.id));
     (socket.token, socket.inode, socket.address) = (token, inode, None);
+    if socket.named {
+        socket.address = Some(shared.address(&fresh, token)?);
+    }
     Ok(fresh)
 }
 
@@ -145,7 +148,9 @@ pub(super) fn listen(
         End::Idle => None,
         _ => {
             let fresh = replace(key, socket, &parked.file, shared)?;
-            socket.address = Some(shared.address(&fresh, socket.token)?);
+            if socket.address.is_none() {
+                socket.address = Some(shared.address(&fresh, socket.token)?);
+            }
             Some(fresh)
         }
     };

@@ -15,7 +15,7 @@ use super::super::engine::{Engine, SocketId};
 use super::super::port::{Plugs, Port};
 use super::super::pump::listener::Offered;
 use super::super::pump::stream::Stream;
-use super::super::pump::{End, Place, Shared, Socket, unix};
+use super::super::pump::{End, Facts, Place, Shared, Socket, unix};
 use super::super::tables::{IfIndex, LOOPBACK};
 use super::StackKey;
 use super::bounds::Bounds;
@@ -39,9 +39,13 @@ pub(super) struct Hosted {
     pub(super) sockets: FxHashMap<SocketId, Box<Socket>>,
     /// Sockets without a peer, whose end nobody tells us of; looked at in turn.
     unwatched: VecDeque<SocketId>,
+    /// Those whose frames go to a ring, which programs look at without a call.
+    pub(super) rings: BTreeSet<SocketId>,
     deadline: Option<Instant>,
     /// There is more to do at once.
     unfinished: bool,
+    /// Something has happened since it was done that no event will tell of.
+    untold: bool,
     ports: Vec<Plugged>,
     bounds: Bounds,
     /// Used and not yet judged: processor time, packets.
@@ -92,8 +96,10 @@ impl Hosted {
             state: Ok(engine),
             sockets: FxHashMap::default(),
             unwatched: VecDeque::new(),
+            rings: BTreeSet::new(),
             deadline: None,
             unfinished: true,
+            untold: false,
             ports,
             bounds: Bounds::new(now, config.limits),
             used: (Duration::ZERO, 0),
@@ -139,12 +145,12 @@ impl Hosted {
         &mut self,
         now: Instant,
         spec: SocketSpec,
-        caller: &Caller,
+        (caller, named): (&Caller, bool),
         shared: &mut Shared,
     ) -> Result<OwnedFd, Errno> {
         self.look_for_orphans(now, shared);
         let id = self.engine().socket(now, spec, caller)?;
-        let made = self.dress(id, spec, caller, shared);
+        let made = self.dress(id, spec, (caller, named), shared);
         if made.is_err() {
             self.engine().close(now, id, false);
         }
@@ -156,7 +162,7 @@ impl Hosted {
         &mut self,
         id: SocketId,
         spec: SocketSpec,
-        caller: &Caller,
+        (caller, named): (&Caller, bool),
         shared: &mut Shared,
     ) -> Result<OwnedFd, Errno> {
         let stream = spec.kind & TYPE_MASK == libc::SOCK_STREAM;
@@ -174,9 +180,10 @@ impl Hosted {
                 // One peer each, the stack itself: native send(2) and write(2) must reach it.
                 let address = address.insert(shared.linked_address(&program, token)?);
                 datagram.link(&program, (token, address), shared)?;
-            } else if !stream
-                && (spec.kind & TYPE_MASK != libc::SOCK_DGRAM
-                    || !matches!(spec.protocol, 0 | libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE))
+            } else if named
+                || !stream
+                    && (spec.kind & TYPE_MASK != libc::SOCK_DGRAM
+                        || !matches!(spec.protocol, 0 | libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE))
             {
                 // It hears from now on.
                 address = Some(shared.address(&program, token)?);
@@ -187,7 +194,7 @@ impl Hosted {
         let (program, inode, end, address) = match made {
             Ok(made) => made,
             Err(errno) => {
-                shared.places.remove(&token);
+                shared.vacate(token);
                 return Err(errno);
             }
         };
@@ -195,7 +202,9 @@ impl Hosted {
         self.engine().set_inode(id, shown(inode));
         self.unwatched.push_back(id);
         let (caller, listener, parked) = (*caller, None, Vec::new());
-        let socket = Socket { id, token, kind, address, inode, caller, listener, end, parked };
+        let facts = Facts::default();
+        let socket =
+            Socket { id, token, spec, kind, address, named, inode, caller, listener, end, parked, facts };
         self.sockets.insert(id, Box::new(socket));
         Ok(program)
     }
@@ -269,7 +278,7 @@ impl Hosted {
     pub(super) fn run(&mut self, now: Instant, ids: &[SocketId], shared: &mut Shared) -> Vec<Ticket> {
         let mut woken = Vec::new();
         let mut work: Vec<SocketId> = ids.to_vec();
-        self.unfinished = true;
+        (self.unfinished, self.untold) = (true, false);
         for round in 0..ROUNDS {
             // What comes back meanwhile shall not seem to have come at once.
             let now = if round == 0 { now } else { super::now() };
@@ -341,27 +350,24 @@ impl Hosted {
         let caller = socket.caller;
         let mut offered = None;
         if let (End::Listener(listener), Some(address)) = (&mut socket.end, &socket.address) {
-            let mut next = shared.next;
-            let mut number = || {
-                next += 1;
-                next
-            };
-            match listener.offer(now, id, address, engine, shared, &mut number) {
+            match listener.offer(now, (key, id), address, engine, shared) {
                 Ok(new) => offered = new,
                 Err(()) => {
                     engine.close(now, id, false);
                     found.gone = true;
                 }
             }
-            shared.next = next;
         }
+        let spec = socket.spec;
         woken.extend_from_slice(&socket.parked);
         if let Some(Offered { id, token, ours }) = offered {
-            shared.places.insert(token, Place::Socket(key, id));
             let end = End::Stream(Stream::new(ours));
             let (kind, parked) = (SocketType::STREAM, Vec::new());
-            let (listener, address) = (Some(listening), None);
-            let socket = Socket { id, token, kind, address, inode: 0, caller, listener, end, parked };
+            let (listener, address, named) = (Some(listening), None, false);
+            let (inode, facts) = (0, Facts::default());
+            let mut socket =
+                Socket { id, token, spec, kind, address, named, inode, caller, listener, end, parked, facts };
+            socket.show(now, engine, shared);
             sockets.insert(id, Box::new(socket));
             found.moved = true;
         }
@@ -378,8 +384,9 @@ impl Hosted {
 
     /// The program has no descriptor of it any more, and the engine knows.
     pub(super) fn forget(&mut self, id: SocketId, shared: &mut Shared) {
+        self.rings.remove(&id);
         if let Some(socket) = self.sockets.remove(&id) {
-            shared.places.remove(&socket.token);
+            shared.vacate(socket.token);
             shared.inodes.remove(&socket.inode);
         }
     }
@@ -432,11 +439,29 @@ impl Hosted {
         self.sockets.get(&id).is_some_and(|socket| !socket.is_alive())
     }
 
+    /// Takes what a program has sent natively.
+    pub(super) fn catch_up(&mut self, now: Instant, id: SocketId, shared: &mut Shared) {
+        let (engine, sockets) = self.parts();
+        if let Some(socket) = sockets.get_mut(&id)
+            && let End::Datagram(datagram) = &mut socket.end
+        {
+            self.untold |= datagram.catch_up(now, (id, socket.token), &socket.caller, engine, shared);
+        }
+    }
+
+    /// Whether [`Self::run`] has something to do of which no event will tell.
+    pub(super) fn has_untold(&self) -> bool {
+        self.untold
+    }
+
     fn bury(&mut self, now: Instant, id: SocketId, shared: &mut Shared) -> bool {
         let dead = self.is_dead(id);
         if dead {
+            // What it sent before it closed its socket goes out all the same.
+            self.catch_up(now, id, shared);
             self.engine().close(now, id, false);
             self.forget(id, shared);
+            self.untold = true;
         }
         dead
     }
@@ -478,7 +503,7 @@ impl Hosted {
         for socket in self.sockets.values_mut() {
             tickets.append(&mut socket.parked);
             socket.break_off();
-            shared.places.remove(&socket.token);
+            shared.vacate(socket.token);
             shared.orphan(socket.inode, self.key);
         }
         for plugged in self.ports.drain(..) {

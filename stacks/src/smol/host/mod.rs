@@ -25,7 +25,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use msocket_proto::board::SECRET;
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -33,6 +35,7 @@ use super::call::{Answered, Caller, SocketCall, SocketHost, Ticket};
 use super::engine::SocketId;
 use super::port::cable::Cables;
 use super::port::{BUFFER_LEN, Plugs};
+use super::pump::board::Board;
 use super::pump::{Place, Shared, unix};
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
@@ -95,8 +98,10 @@ impl Host {
     /// # Errors
     /// Those of epoll_create1(2), of sockets, and of making a file in the folder.
     pub fn new(folder: &Path) -> Result<Self, Errno> {
-        let secret =
-            random()?.iter().take(16).fold("vnet-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+        let secret = random()?
+            .iter()
+            .take(SECRET / 2)
+            .fold("vnet-".to_owned(), |name, byte| format!("{name}{byte:02x}"));
         let folder = unix::folder(folder)?;
         let shared = Shared {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -106,6 +111,7 @@ impl Host {
             scratch: vec![0; SCRATCH],
             frame: vec![0; BUFFER_LEN],
             next: 0,
+            board: Board::new()?,
             places: Default::default(),
             inodes: Default::default(),
             orphaned: VecDeque::new(),
@@ -136,6 +142,33 @@ impl Host {
         self.stacks.insert(key, hosted);
         self.run(key, now(), &[]);
         Ok(key)
+    }
+
+    /// What the names of this host's sockets begin with.
+    pub fn secret(&self) -> &str {
+        &self.shared.secret
+    }
+
+    /// What programs see of their sockets ([`msocket_proto::board`]), and the secret in the names of those.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn board(&self) -> Result<(&str, OwnedFd), Errno> {
+        let file = rustix::io::fcntl_dupfd_cloexec(self.shared.board.file(), 0).map_err(unix::errno)?;
+        Ok((self.shared.secret.trim_start_matches("vnet-"), file))
+    }
+
+    /// A file about a stack's network.
+    ///
+    /// # Errors
+    /// The errno that the program shall see; EOPNOTSUPP if it cannot be had.
+    pub fn file(&mut self, key: StackKey, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+        if place != FilePlace::Proc {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let now = now();
+        let text = self.guarded(key, |hosted, _| hosted.parts().0.proc_file(now, path));
+        unix::text_file(&text.unwrap_or(Err(Errno::ENETDOWN))?)
     }
 
     /// Forgets a stack; its programs' sockets break.
@@ -170,13 +203,21 @@ impl Host {
         self.stacks.get(&key).and_then(Hosted::failure)
     }
 
-    /// socket(2): the program's end of a new socket. It is non-blocking if asked for.
+    /// socket(2): the program's end of a new socket. It is non-blocking if asked for. If it is `named` it has its
+    /// AF_UNIX name from the beginning, by which a library in the program knows whom to ask about it.
     ///
     /// # Errors
     /// The errno that the program shall see.
-    pub fn socket(&mut self, key: StackKey, spec: SocketSpec, caller: &Caller) -> Result<OwnedFd, Errno> {
+    pub fn socket(
+        &mut self,
+        key: StackKey,
+        spec: SocketSpec,
+        caller: &Caller,
+        named: bool,
+    ) -> Result<OwnedFd, Errno> {
         let now = now();
-        let made = self.guarded(key, |hosted, shared| hosted.socket(now, spec, caller, shared));
+        let made = self.guarded(key, |hosted, shared| hosted.socket(now, spec, (caller, named), shared));
+        self.catch_up(key, now, &[]);
         made.unwrap_or(Err(Errno::ENETDOWN))
     }
 
@@ -207,6 +248,17 @@ impl Host {
     pub fn abandon(&mut self) {
         self.cancel_all(0);
         self.parking.forget_returned();
+    }
+
+    /// As [`SocketHost::cancel`], for a call that is not made anew by the kernel.
+    pub fn abandon_call(&mut self, ticket: Ticket) {
+        self.cancel(ticket);
+        self.parking.forget_interrupted();
+    }
+
+    /// The answer of a call that waited, if it is there.
+    pub fn answer_of(&mut self, ticket: Ticket) -> Option<Answered> {
+        self.parking.take_done(ticket)
     }
 
     /// When to call [`Host::turn`], if nothing happens first.
@@ -279,6 +331,13 @@ impl Host {
             }
         } else if let Some(new) = new {
             self.deadlines.insert((new, key));
+        }
+    }
+
+    /// [`Self::run`], if something has happened of which no event will tell.
+    fn catch_up(&mut self, key: StackKey, now: Instant, ids: &[SocketId]) {
+        if self.stacks.get(&key).is_some_and(Hosted::has_untold) {
+            self.run(key, now, ids);
         }
     }
 
@@ -382,6 +441,9 @@ impl Host {
         {
             return Some(answered);
         }
+        // What was sent natively before comes first, with all that comes of it at once.
+        let _ = self.guarded(key, |hosted, shared| hosted.catch_up(now, id, shared));
+        self.catch_up(key, now, &[id]);
         let answered = match self.attempt(now, &mut parked) {
             None => Some((Err(Errno::ENETDOWN), None)),
             Some(Some(answered)) => Some(answered),
@@ -392,6 +454,8 @@ impl Host {
         };
         if sends || answered.is_none() {
             self.run(key, now, &[id]);
+        } else {
+            self.catch_up(key, now, &[]);
         }
         // What waited for nothing but our own work is done already.
         answered.or_else(|| self.parking.take_done(ticket))

@@ -193,6 +193,11 @@ impl Parking {
             && last.call == parked.call
     }
 
+    /// The call interrupted last is not one that the kernel makes anew.
+    pub(super) fn forget_interrupted(&mut self) {
+        self.interrupted = None;
+    }
+
     /// Those that have waited long enough.
     pub(super) fn expired(&self, now: Instant) -> Vec<Ticket> {
         self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, ticket)| *ticket).collect()

@@ -27,6 +27,7 @@ impl Hosted {
             engine.set_ring(now, id, None);
             datagram.set_ring(None);
             hush(&parked.file);
+            self.rings.remove(&id);
             return Ok(Tried::Done(Done::Value(0)));
         };
         if layout.size() > room {
@@ -37,6 +38,9 @@ impl Hosted {
         engine.set_ring(now, id, Some((layout, memory)));
         datagram.set_ring(Some(ring));
         hush(&parked.file);
+        // From now on whoever sends is to ask.
+        sockets.values_mut().for_each(|socket| socket.show(now, engine, shared));
+        self.rings.insert(id);
         Ok(Tried::Done(Done::Value(0)))
     }
 

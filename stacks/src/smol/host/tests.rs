@@ -54,10 +54,10 @@ impl World {
 
     /// A connection over the loopback: listener, and both ends.
     fn connection(&mut self, key: StackKey) -> (OwnedFd, OwnedFd, OwnedFd) {
-        let listener = self.host.socket(key, TCP, &NOBODY).unwrap();
+        let listener = self.host.socket(key, TCP, &NOBODY, false).unwrap();
         self.call(&listener, SocketCall::Bind { address: localhost(80) }).unwrap();
         self.call(&listener, SocketCall::Listen { backlog: 5 }).unwrap();
-        let client = self.host.socket(key, TCP, &NOBODY).unwrap();
+        let client = self.host.socket(key, TCP, &NOBODY, false).unwrap();
         let connected = self.ask(&client, SocketCall::Connect { address: localhost(80) });
         self.turns();
         if connected.is_none() {
@@ -84,7 +84,7 @@ fn localhost(port: u16) -> Vec<u8> {
 fn flood(world: &mut World, key: StackKey, count: usize) {
     let mut sockets = Vec::new();
     for _ in 0..count {
-        let Ok(udp) = world.host.socket(key, UDP, &NOBODY) else { return };
+        let Ok(udp) = world.host.socket(key, UDP, &NOBODY, false) else { return };
         let bind = SocketCall::Bind { address: localhost(0) };
         let named = world.ask(&udp, bind).and_then(|_| world.ask(&udp, SocketCall::LocalName)).unwrap();
         let Ok(Done::Address(name)) = named else { return };
@@ -103,7 +103,7 @@ fn a_panic_ends_one_stack_and_no_other() {
     let (doomed, other) = (world.stack(&[]), world.stack(&[]));
     let (listener, client, _server) = world.connection(doomed);
     let (_l, mut fine, _s) = world.connection(other);
-    let udp = world.host.socket(doomed, UDP, &caller(&client)).unwrap();
+    let udp = world.host.socket(doomed, UDP, &caller(&client), false).unwrap();
     assert_eq!(world.ask(&listener, SocketCall::Accept { flags: 0 }), None, "it waits");
     let waiting = Ticket(world.tickets);
     assert!(world.host.guarded(doomed, |_, _| panic!("poisoned")).is_none());
@@ -113,7 +113,7 @@ fn a_panic_ends_one_stack_and_no_other() {
         Some((waiting, Err(Errno::ENETDOWN)))
     );
     assert_eq!(world.host.failure(doomed), Some("its engine failed: poisoned"));
-    assert_eq!(world.host.socket(doomed, TCP, &NOBODY).unwrap_err(), Errno::ENETDOWN);
+    assert_eq!(world.host.socket(doomed, TCP, &NOBODY, false).unwrap_err(), Errno::ENETDOWN);
     for file in [&listener, &client, &udp] {
         assert_eq!(world.call(file, SocketCall::LocalName), Err(Errno::ENETDOWN));
     }
@@ -139,7 +139,7 @@ fn who_waits_on_a_descriptor_is_woken() {
     let mut world = World::new();
     let key = world.stack(&[]);
     let (listener, client, server) = world.connection(key);
-    let udp = world.host.socket(key, UDP, &NOBODY).unwrap();
+    let udp = world.host.socket(key, UDP, &NOBODY, false).unwrap();
     // The stack knows who has a descriptor by the calls on it.
     world.call(&udp, SocketCall::LocalName).unwrap();
     assert!(world.host.guarded(key, |_, _| panic!("poisoned")).is_none());
@@ -186,7 +186,7 @@ fn too_many_packets_end_a_stack() {
         world.host.create("s", &config, Path::new("/nonexistent")).unwrap()
     };
     let (bounded, free) = (stack(1, &["packets=50/s"]), stack(2, &[]));
-    let udp = world.host.socket(free, UDP, &NOBODY).unwrap();
+    let udp = world.host.socket(free, UDP, &NOBODY, false).unwrap();
     let mut to = localhost(9);
     to[4..8].copy_from_slice(&[10, 0, 0, 1]);
     for _ in 0..200 {
@@ -227,4 +227,19 @@ fn a_call_with_a_limit_of_time_is_not_made_anew() {
     interrupt(&mut world);
     world.call(&client, SocketCall::LocalName).unwrap();
     interrupt(&mut world);
+}
+
+#[test]
+fn what_was_sent_before_a_call_arrives_though_no_event_tells_of_it() {
+    let mut world = World::new();
+    let key = world.stack(&[]);
+    let [server, client] = [(); 2].map(|()| world.host.socket(key, UDP, &NOBODY, false).unwrap());
+    world.call(&server, SocketCall::Bind { address: localhost(5300) }).unwrap();
+    world.call(&client, SocketCall::Connect { address: localhost(5300) }).unwrap();
+    world.turns();
+    rustix::net::send(&client, b"x", rustix::net::SendFlags::empty()).unwrap();
+    world.call(&client, SocketCall::LocalName).unwrap();
+    let mut byte = [0];
+    let received = rustix::net::recv(&server, &mut byte[..], rustix::net::RecvFlags::DONTWAIT);
+    assert_eq!(received.map(|(length, _)| length), Ok(1));
 }

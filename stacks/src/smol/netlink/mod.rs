@@ -13,7 +13,7 @@
 //!
 //! Files: `wire` knows bytes, `reply` framing, acknowledgements and dumps, `route` and `diag` two protocols, `other` the rest,
 //! which only says no; `options` is what bind(2), getsockname(2) and setsockopt(2) do; `ioctl` is the older way
-//! to the same tables (netdevice(7)).
+//! to the same tables (netdevice(7)), `proc` one that only looks (proc_net(5)).
 //!
 //! Not here: moving interfaces between stacks, routing rules, multipath routes, NLM_F_ECHO.
 
@@ -21,6 +21,7 @@ mod diag;
 pub mod ioctl;
 mod options;
 mod other;
+pub(super) mod proc;
 mod reply;
 mod route;
 mod wire;

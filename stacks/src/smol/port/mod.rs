@@ -26,7 +26,7 @@ pub mod vde;
 
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
@@ -113,7 +113,7 @@ impl Port {
             End::Uplink(uplink) => uplink.sources().map(Some).into(),
             End::Vde(vde) => vde.sources().map(Some).into(),
             End::Cable(cable) => (Some(cable.source()), None),
-            End::Wire(wire, _) => (Some((wire.as_fd(), EpollFlags::EPOLLIN)), None),
+            End::Wire(wire, _) => (wire.source().map(|fd| (fd, EpollFlags::EPOLLIN)), None),
         };
         first.into_iter().chain(second)
     }
@@ -281,9 +281,10 @@ fn wire(fd: OwnedFd, interface: &str, link: &Link) -> Result<End, Refusal> {
         Wire::new(vec![spare], Kind::Packet).map_err(|_| why)
     });
     let wire = wire.map_err(|why| Refusal::new(format!("cannot plug {interface} into {link}"), why))?;
-    if wire.kind() == Kind::Tap && wire.offloads() != Offloads::NONE {
+    if let Some(tap) = wire.source().filter(|_| wire.kind() == Kind::Tap && wire.offloads() != Offloads::NONE)
+    {
         // Else the kernel cuts and sums before it hands us a frame.
-        let _ = tap::take_offloads(wire.as_fd());
+        let _ = tap::take_offloads(tap);
     }
     let takes = wire.offloads();
     Ok(End::Wire(wire, takes))

@@ -7,7 +7,7 @@
 //! is written when enough has gathered, and whenever the port's owner is about to sleep. A file that cannot be
 //! written any more ends the recording, not the port.
 //!
-//! Read: draft-ietf-opsawg-pcapng, clauses 4.1 to 4.3.
+//! Read: [`switch::capture::pcapng`].
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -16,6 +16,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant, SystemTime};
 
 use msocket_proto::line::Refusal;
+pub use switch::capture::Way as Direction;
+use switch::capture::pcapng::{self, Pcapng};
 use switch::frame::{Frame, TagEdit};
 use switch::offload::{Pieces, VnetHdr, emit};
 use switch::port::Offloads;
@@ -24,31 +26,13 @@ use crate::config::Pcap;
 
 /// Bytes that gather before they are written: some super-segments.
 const GATHER: usize = 256 << 10;
-/// LINKTYPE_ETHERNET.
-const ETHERNET: u16 = 1;
-/// Options of an interface: its name, its time's resolution.
-const IF_NAME: u16 = 2;
-const IF_TSRESOL: u16 = 9;
-/// Ten to the power of minus nine.
-const NANOSECONDS: u8 = 9;
-/// The option of a packet that holds its direction.
-const EPB_FLAGS: u16 = 2;
-
-/// Which way a frame went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// It arrived.
-    In = 1,
-    /// It was sent.
-    Out = 2,
-}
 
 /// A recording.
 #[derive(Debug)]
 pub struct Recorder {
     /// Absent once it cannot be written.
     file: Option<File>,
-    gathered: Vec<u8>,
+    gathered: Pcapng,
     cut: bool,
     snap: usize,
     /// One moment by two clocks.
@@ -73,12 +57,12 @@ impl Recorder {
         let wall = clocks.1.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut recorder = Self {
             file: Some(file),
-            gathered: Vec::with_capacity(GATHER),
+            gathered: Pcapng::new("viewnet"),
             cut: pcap.cut,
             snap: pcap.snap.map_or(usize::MAX, |snap| snap as usize),
             began: (clocks.0, wall),
         };
-        recorder.put_header(interface, pcap.snap.unwrap_or(0));
+        recorder.gathered.interface(interface, pcap.snap.unwrap_or(0));
         recorder.flush();
         Ok(recorder)
     }
@@ -104,62 +88,29 @@ impl Recorder {
 
     /// Writes what has gathered.
     pub fn flush(&mut self) {
-        let Some(file) = self.file.as_mut().filter(|_| !self.gathered.is_empty()) else { return };
-        if let Err(why) = file.write_all(&self.gathered) {
+        let Some(file) = self.file.as_mut().filter(|_| !self.gathered.bytes().is_empty()) else { return };
+        if let Err(why) = file.write_all(self.gathered.bytes()) {
             log::warn!("a recording ends: {why}");
             self.file = None;
         }
         self.gathered.clear();
     }
 
-    fn put_header(&mut self, interface: &str, snap: u32) {
-        self.put_block(0x0A0D_0D0A, |block| {
-            block.extend(0x1A2B_3C4Du32.to_ne_bytes());
-            [1u16, 0].iter().for_each(|version| block.extend(version.to_ne_bytes()));
-            // The section's length is not known.
-            block.extend((-1i64).to_ne_bytes());
-        });
-        self.put_block(1, |block| {
-            [ETHERNET, 0].iter().for_each(|half| block.extend(half.to_ne_bytes()));
-            block.extend(snap.to_ne_bytes());
-            put_option(block, IF_NAME, interface.as_bytes());
-            put_option(block, IF_TSRESOL, &[NANOSECONDS]);
-            put_option(block, 0, &[]);
-        });
-    }
-
-    fn put_packet(&mut self, time: Duration, direction: Direction, pieces: &Pieces<'_>) {
+    fn put_packet(&mut self, time: Duration, way: Direction, pieces: &Pieces<'_>) {
+        let time_ns = time.as_nanos() as u64;
         let snap = self.snap;
-        self.put_block(6, |block| {
-            let nanoseconds = time.as_nanos() as u64;
-            let len: usize = pieces.iter().map(|piece| piece.len()).sum();
-            let kept = len.min(snap);
-            let words = [0, (nanoseconds >> 32) as u32, nanoseconds as u32, kept as u32, len as u32];
-            words.iter().for_each(|word| block.extend(word.to_ne_bytes()));
-            let mut left = kept;
-            for piece in pieces {
-                let part = &piece[..piece.len().min(left)];
-                block.extend(part);
-                left -= part.len();
-            }
-            pad(block, kept);
-            put_option(block, EPB_FLAGS, &(direction as u32).to_ne_bytes());
-            put_option(block, 0, &[]);
+        self.gathered.packet(&pcapng::Packet {
+            interface: 0,
+            time_ns,
+            way,
+            snap,
+            len: 0,
+            pieces,
+            comment: "",
         });
-        if self.gathered.len() >= GATHER {
+        if self.gathered.bytes().len() >= GATHER {
             self.flush();
         }
-    }
-
-    /// A block of pcapng: its type, its length, its body, a multiple of four bytes, and its length again.
-    fn put_block(&mut self, kind: u32, fill: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.gathered.len();
-        self.gathered.extend(kind.to_ne_bytes());
-        self.gathered.extend([0; 4]);
-        fill(&mut self.gathered);
-        let len = (self.gathered.len() - start + 4) as u32;
-        self.gathered[start + 4..start + 8].copy_from_slice(&len.to_ne_bytes());
-        self.gathered.extend(len.to_ne_bytes());
     }
 }
 
@@ -167,16 +118,4 @@ impl Drop for Recorder {
     fn drop(&mut self) {
         self.flush();
     }
-}
-
-fn put_option(block: &mut Vec<u8>, code: u16, value: &[u8]) {
-    block.extend(code.to_ne_bytes());
-    block.extend((value.len() as u16).to_ne_bytes());
-    block.extend(value);
-    pad(block, value.len());
-}
-
-/// Fills up to a multiple of four bytes.
-fn pad(block: &mut Vec<u8>, len: usize) {
-    block.extend(&[0; 4][..len.next_multiple_of(4) - len]);
 }

@@ -20,13 +20,7 @@ struct Served {
 impl Served {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let options = serve::Options {
-            name: "lan".into(),
-            path: folder.path().join("lan"),
-            mode: 0o600,
-            age: Duration::from_secs(300),
-            idle: None,
-        };
+        let options = serve::Options::new("lan", &folder.path().join("lan"));
         let server = serve::Server::new(&options, None).unwrap();
         let thread = std::thread::Builder::new().spawn(move || server.run()).unwrap();
         Self { folder, thread: Some(thread) }

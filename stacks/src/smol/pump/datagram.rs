@@ -7,6 +7,10 @@
 //! or one with only one peer, talks to one socket of ours both ways, so that write(2) and send(2) run natively;
 //! its ancillary data, if any, waits in a queue beside it, in the order of the datagrams.
 //!
+//! A library in the program that has seen on the board where datagrams may go sends them, destination in front, to
+//! the socket's *inlet*, one more socket of ours; recvfrom(2) it runs natively and reads the origin's address in
+//! the name of ours ([`msocket_proto::board`]).
+//!
 //! The kernel bounds what waits in the program's end; what it does not take stays in the engine, whose
 //! queue is bounded by SO_RCVBUF.
 
@@ -14,6 +18,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use msocket_proto::board::{self, Name, sender};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 
@@ -28,6 +33,9 @@ use super::{Found, Shared};
 const MAX_SENDERS: usize = 32;
 /// Most origins remembered: more than the kernel keeps datagrams of (net.unix.max_dgram_qlen).
 const MAX_ORIGINS: usize = 1024;
+/// How many datagrams with destinations are asked about before others are taken as they come: who sends one does
+/// not pay for that.
+const FIRST: u32 = 2;
 /// Most datagrams of a program taken in one visit.
 const BURST: usize = 64;
 /// Most visits that a call waits for: more than the program's send buffer has room for.
@@ -67,6 +75,12 @@ pub(in super::super) struct Datagram {
     origins: VecDeque<(u64, Origin)>,
     next: u64,
     link: Option<Link>,
+    /// Takes datagrams with their destinations in front, once the program has sent more than one.
+    inlet: Option<OwnedFd>,
+    /// Datagrams with destinations that were asked about.
+    asked: u32,
+    /// One of those that were not could not be sent: the record has been taken back.
+    failed: bool,
     /// The program has been made to look for its error.
     alarmed: bool,
     /// The program's end was full.
@@ -105,8 +119,8 @@ impl Datagram {
         (token, address): (u64, &Address),
         shared: &Shared,
     ) -> Result<(), Errno> {
-        (self.link, self.full) = (None, false);
-        let name = sender_name(&shared.name(token), self.number());
+        (self.link, self.inlet, self.full) = (None, None, false);
+        let name = sender(&shared.name(token), self.number(), None);
         let ours = unix::sender(&name, address)?;
         unix::link(program, &name)?;
         shared.watch(&ours, token)?;
@@ -115,6 +129,32 @@ impl Datagram {
         self.alarmed = false;
         self.readable = true;
         Ok(())
+    }
+
+    /// Hears from anybody.
+    pub(super) fn is_loose(&self) -> bool {
+        self.link.is_none()
+    }
+
+    /// Takes datagrams that nobody asked about.
+    pub(super) fn takes(&self) -> bool {
+        self.inlet.is_some()
+    }
+
+    /// A datagram was sent. True if more of them can be taken from now on, which could not before.
+    pub(super) fn open_inlet(&mut self, token: u64, address: &Address, shared: &Shared) -> bool {
+        self.asked = self.asked.saturating_add(1);
+        if self.inlet.is_some() || self.link.is_some() || self.asked < FIRST {
+            return std::mem::take(&mut self.failed);
+        }
+        // Connected to the program's end, so that nobody else can send to it, and that nothing bounds what waits
+        // there but the program's own buffer (net/unix/af_unix.c, unix_dgram_sendmsg).
+        let name = [&shared.name(token)[..], b"<"].concat();
+        let Ok(ours) = unix::sender(&name, address) else { return false };
+        if shared.watch(&ours, token).is_ok() {
+            self.inlet = Some(ours);
+        }
+        self.inlet.is_some()
     }
 
     /// Lets the program's end loose again.
@@ -178,8 +218,8 @@ impl Datagram {
         if let (Some(ring), Some(link)) = (&mut self.ring, &self.link) {
             found.gone |= !ring.tend(now, id, (&link.ours, address), whose, engine);
         }
-        found.moved |= self.take(now, id, whose.0, engine, shared);
-        if self.readable && self.link.is_some() {
+        found.moved |= self.take(now, (id, token), whose.0, engine, shared);
+        if self.readable && (self.link.is_some() || self.inlet.is_some()) {
             // There may be more, of which no event will tell.
             engine.mark(id);
         }
@@ -187,7 +227,7 @@ impl Datagram {
         if error && !std::mem::replace(&mut self.alarmed, error) {
             match &self.link {
                 Some(link) => drop(unix::alarm(&link.ours, &link.name, address)),
-                None => self.alarm_loose(whose, sender_name(&shared.name(token), 0), address),
+                None => self.alarm_loose(whose, sender(&shared.name(token), 0, None), address),
             }
         }
         self.alarmed = error;
@@ -256,7 +296,8 @@ impl Datagram {
                 if self.senders.len() >= MAX_SENDERS {
                     self.senders.pop_front();
                 }
-                let ours = unix::sender(&sender_name(&shared.name(token), number), address)?;
+                let name = sender(&shared.name(token), number, Some(received.from));
+                let ours = unix::sender(&name, address)?;
                 shared.watch(&ours, token)?;
                 self.senders.push_back(Sender { number, ours, awaited: false });
                 self.senders.len() - 1
@@ -266,50 +307,68 @@ impl Datagram {
         offer((ours, awaited), received.data, token, shared)
     }
 
-    /// Takes all that a linked program has written: what it asks now comes behind that.
+    /// Takes all that a program has written: what it asks now comes behind that. True: there was something, of which no
+    /// event will tell any more.
     pub(in super::super) fn catch_up(
         &mut self,
         now: Instant,
-        id: SocketId,
-        caller: &Caller,
-        engine: &mut Engine,
-        shared: &mut Shared,
-    ) {
-        self.readable = true;
-        for _ in 0..BURSTS {
-            if !self.readable || !self.take(now, id, caller, engine, shared) {
-                return;
-            }
-        }
-    }
-
-    /// What a linked program wrote.
-    fn take(
-        &mut self,
-        now: Instant,
-        id: SocketId,
+        (id, token): (SocketId, u64),
         caller: &Caller,
         engine: &mut Engine,
         shared: &mut Shared,
     ) -> bool {
-        let Some(link) = self.link.as_ref().filter(|_| self.readable) else { return false };
+        self.readable = true;
+        let mut took = false;
+        for _ in 0..BURSTS {
+            if !self.readable || !self.take(now, (id, token), caller, engine, shared) {
+                break;
+            }
+            took = true;
+        }
+        took
+    }
+
+    /// What a program wrote. True: there was something.
+    fn take(
+        &mut self,
+        now: Instant,
+        (id, token): (SocketId, u64),
+        caller: &Caller,
+        engine: &mut Engine,
+        shared: &mut Shared,
+    ) -> bool {
+        let ours = self.link.as_ref().map(|link| &link.ours).or(self.inlet.as_ref());
+        let Some(ours) = ours.filter(|_| self.readable) else { return false };
+        let mut took = false;
         for _ in 0..BURST {
-            match unix::read(&link.ours, &mut shared.scratch) {
+            match unix::read(ours, &mut shared.scratch) {
                 // What native send(2) could have been told comes with the next trapped call.
                 Ok(length) => {
+                    took = true;
                     if std::mem::take(&mut self.alarmed) {
                         // Who can write has seen the error that it was alarmed about.
                         drop(engine.call(now, id, caller, &SocketCall::pending_error()));
                     }
-                    let _ = engine.send_datagram(now, id, &shared.scratch[..length]);
+                    let datagram = &shared.scratch[..length];
+                    let sent = match (&self.link, board::Address::split(datagram)) {
+                        (Some(_), _) => engine.send_datagram(now, id, None, datagram),
+                        (None, Some((to, data))) => engine.send_datagram(now, id, Some(to.bytes()), data),
+                        // Not of a library that knows what it does.
+                        (None, None) => Ok(()),
+                    };
+                    if self.link.is_none() && sent.is_err() {
+                        // The next one will be asked about, and be told why.
+                        shared.board.hide(token);
+                        self.failed = true;
+                    }
                 }
                 Err(_) => {
                     self.readable = false;
-                    return true;
+                    break;
                 }
             }
         }
-        true
+        took
     }
 
     /// Where the datagram came from that was just read from the program's end, sent by the socket of that
@@ -319,7 +378,7 @@ impl Datagram {
             let first = if taken { link.origins.pop_front() } else { link.origins.front().cloned() };
             return first.unwrap_or_default();
         }
-        let number = sender_number(sender);
+        let number = Name::parse(sender).and_then(|name| name.number());
         let known = self.origins.iter().find(|(known, _)| Some(*known) == number);
         known.map(|(_, origin)| origin.clone()).unwrap_or_default()
     }
@@ -337,14 +396,4 @@ fn offer(
         *awaited = shared.await_room(ours, token, true).is_ok();
     }
     written
-}
-
-/// `NAME+NUMBER`: our sockets of a program's socket NAME.
-fn sender_name(name: &[u8], number: u64) -> Vec<u8> {
-    [name, format!("+{number:x}").as_bytes()].concat()
-}
-
-fn sender_number(name: &[u8]) -> Option<u64> {
-    let at = name.iter().rposition(|b| *b == b'+')?;
-    u64::from_str_radix(std::str::from_utf8(&name[at + 1..]).ok()?, 16).ok()
 }

@@ -11,8 +11,9 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::super::engine::{Engine, SocketId};
-use super::Shared;
+use super::super::host::StackKey;
 use super::unix::{self, Address};
+use super::{Place, Shared};
 
 /// A listener.
 #[derive(Debug, Default)]
@@ -36,21 +37,20 @@ pub(in super::super) struct Offered {
 const OFFERED: usize = 1;
 
 impl Listener {
-    /// Offers the next connection, under a token that `number` gives. `Err`: the program's end has gone.
+    /// Offers the next connection to one of the stack's listeners. `Err`: the program's end has gone.
     pub(in super::super) fn offer(
         &mut self,
         now: Instant,
-        listener: SocketId,
+        (stack, listener): (StackKey, SocketId),
         address: &Address,
         engine: &mut Engine,
-        shared: &Shared,
-        number: &mut dyn FnMut() -> u64,
+        shared: &mut Shared,
     ) -> Result<Option<Offered>, ()> {
         if self.offered >= OFFERED {
             return Ok(None);
         }
         let Some((id, _)) = engine.accept(now, listener) else { return Ok(None) };
-        let fresh = number();
+        let fresh = shared.number(Place::Socket(stack, id));
         match unix::offer(address, &shared.name(fresh)) {
             Ok(ours) if shared.watch(&ours, fresh).is_ok() => {
                 self.offered += 1;
@@ -58,10 +58,12 @@ impl Listener {
                 Ok(Some(Offered { id, token: fresh, ours }))
             }
             Err(Errno::ECONNREFUSED) => {
+                shared.vacate(fresh);
                 engine.close(now, id, true);
                 Err(())
             }
             Ok(_) | Err(_) => {
+                shared.vacate(fresh);
                 engine.close(now, id, true);
                 Ok(None)
             }

@@ -9,9 +9,12 @@
 //! descriptor but while a call is parked: the program's close(2) must be the last one.
 
 mod abandoned;
+pub(super) mod board;
 pub(super) mod datagram;
 pub(super) mod listener;
+mod memory;
 pub(super) mod ring;
+mod show;
 pub(super) mod stream;
 pub(super) mod unix;
 
@@ -28,8 +31,11 @@ use super::call::{Caller, Ticket};
 use super::engine::{Engine, SocketId};
 use super::host::StackKey;
 use super::tables::IfIndex;
+use crate::stack::SocketSpec;
+use board::Board;
 use datagram::Datagram;
 use listener::Listener;
+pub(super) use show::Facts;
 use stream::{Pending, Stream, find_program_end};
 use unix::Address;
 
@@ -54,6 +60,8 @@ pub(super) struct Shared {
     pub(super) frame: Vec<u8>,
     /// The token given last.
     pub(super) next: u64,
+    /// What programs see of their sockets.
+    pub(super) board: Board,
     /// What is behind a token.
     pub(super) places: FxHashMap<u64, Place>,
     /// Whose program's end has an inode.
@@ -84,7 +92,8 @@ impl Shared {
 
     /// An address for a program's end that hears from anybody.
     pub(super) fn address(&self, program: &OwnedFd, token: u64) -> Result<Address, Errno> {
-        Address::file(program, &self.folder, &format!(".{}-{token:x}", self.secret))
+        let name = [&b"."[..], &self.name(token)].concat();
+        Address::file(program, &self.folder, std::str::from_utf8(&name).map_err(|_| Errno::EINVAL)?)
     }
 
     /// An address for one that is linked at once and then hears from us alone.
@@ -94,19 +103,29 @@ impl Shared {
 
     /// What the abstract names of our ends of the socket with this token begin with.
     pub(super) fn name(&self, token: u64) -> Vec<u8> {
-        format!("{}/{token:x}", self.secret).into_bytes()
+        let record = self.board.number(token).map(|record| format!(".{record:x}")).unwrap_or_default();
+        format!("{}-{token:x}{record}", self.secret).into_bytes()
     }
 
     /// A token for something to watch.
     pub(super) fn number(&mut self, place: Place) -> u64 {
         self.next += 1;
+        if let Place::Socket(..) = place {
+            self.board.place(self.next);
+        }
         self.places.insert(self.next, place);
         self.next
     }
 
+    /// Nothing is behind a token any more.
+    pub(super) fn vacate(&mut self, token: u64) {
+        self.places.remove(&token);
+        self.board.remove(token);
+    }
+
     /// The token in the name of one of our ends.
     pub(super) fn token(&self, name: &[u8]) -> Option<u64> {
-        let rest = name.strip_prefix(self.secret.as_bytes())?.strip_prefix(b"/")?;
+        let rest = name.strip_prefix(self.secret.as_bytes())?.strip_prefix(b"-")?;
         let digits = rest.split(|b| !b.is_ascii_hexdigit()).next()?;
         u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
     }
@@ -159,10 +178,14 @@ pub(super) struct Socket {
     pub(super) id: SocketId,
     /// Its number in the epoll set, and its name's.
     pub(super) token: u64,
+    /// What it was asked for as.
+    pub(super) spec: SocketSpec,
     /// The program's end: stream or datagram.
     pub(super) kind: SocketType,
     /// Where it is found, if it has to be: [`Shared::address`].
     pub(super) address: Option<Address>,
+    /// It has to be found by its program: its ends have addresses from the beginning.
+    pub(super) named: bool,
     /// The program's end, once it has been seen.
     pub(super) inode: u64,
     /// Who made it, or last made a call on it.
@@ -173,6 +196,8 @@ pub(super) struct Socket {
     pub(super) end: End,
     /// Calls that wait for it.
     pub(super) parked: Vec<Ticket>,
+    /// What of it is on the board.
+    pub(super) facts: Facts,
 }
 
 /// What [`Socket::service`] found.
@@ -187,6 +212,7 @@ pub(super) struct Found {
 impl Socket {
     /// Moves what can be moved.
     pub(super) fn service(&mut self, now: Instant, engine: &mut Engine, shared: &mut Shared) -> Found {
+        self.show_news(now, engine, shared);
         if let End::Pending(pending) = &self.end {
             if pending.is_abandoned() {
                 engine.close(now, self.id, false);
@@ -196,9 +222,11 @@ impl Socket {
         }
         match &mut self.end {
             End::Stream(stream) => {
-                let found = stream.service(now, self.id, &self.caller, engine);
+                let hide = || shared.board.hide(self.token);
+                let found = stream.service(now, self.id, &self.caller, engine, &hide);
                 stream.await_room(self.token, shared);
                 if stream.was_reset() {
+                    hide();
                     self.spend();
                 }
                 found

@@ -57,6 +57,8 @@ pub(in super::super) struct Pending {
 impl Pending {
     /// Makes the program's end look so, and watches ours.
     pub(in super::super) fn new(shared: &Shared, token: u64, program: &OwnedFd) -> Result<Self, Errno> {
+        // By this the program finds its record on the board; one that was bound has a name already.
+        let _ = shared.linked_address(program, token);
         let ends = unix::pend(&shared.rendezvous, program)?;
         shared.watch(&ends.ours, token)?;
         Ok(Self { ends, program: None, hung_up: false })
@@ -151,6 +153,8 @@ impl Stream {
 
     /// One over a program's end that nothing was done with yet.
     pub(in super::super) fn meet(program: &OwnedFd, token: u64, shared: &Shared) -> Result<Self, Errno> {
+        // As above.
+        let _ = shared.linked_address(program, token);
         let ours = unix::join(&shared.rendezvous, program)?;
         shared.watch(&ours, token)?;
         Ok(Self::new(ours))
@@ -208,13 +212,14 @@ impl Stream {
         unix::shut(program, how)
     }
 
-    /// Moves what can be moved.
+    /// Moves what can be moved; `hide` comes before the program can see that its peer has ended.
     pub(super) fn service(
         &mut self,
         now: Instant,
         id: SocketId,
         caller: &Caller,
         engine: &mut Engine,
+        hide: &dyn Fn(),
     ) -> Found {
         let mut found = Found::default();
         let status = engine.status(id);
@@ -251,6 +256,7 @@ impl Stream {
                 self.reset = true;
             } else if status.receive_finished && !self.told {
                 self.told = true;
+                hide();
                 let _ = unix::shut(&self.ours, Shutdown::Write);
             }
         }

@@ -342,6 +342,20 @@ pub(in super::super) fn is_nonblocking(fd: &impl AsFd) -> bool {
     rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
 }
 
+/// A file that holds that text and is in nobody's file system.
+pub(in super::super) fn text_file(text: &str) -> Result<OwnedFd> {
+    let file = rustix::fs::memfd_create("text", rustix::fs::MemfdFlags::CLOEXEC).map_err(errno)?;
+    let mut at = 0;
+    while at < text.len() {
+        let count = rustix::io::pwrite(&file, &text.as_bytes()[at..], at as u64).map_err(errno)?;
+        if count == 0 {
+            return Err(Errno::EIO);
+        }
+        at += count;
+    }
+    Ok(file)
+}
+
 /// What names a socket among all: its inode.
 pub(in super::super) fn inode(fd: &impl AsFd) -> Result<u64> {
     rustix::fs::fstat(fd).map(|stat| stat.st_ino).map_err(errno)

@@ -98,6 +98,15 @@ impl Engine {
         Ok(Socket::new(Domain::V4, kind, protocol as u16, caller.uid, Arc::default(), body))
     }
 
+    /// What a file of /proc/net says.
+    ///
+    /// # Errors
+    /// ENOENT, or EOPNOTSUPP for files that are not about this network.
+    pub(crate) fn proc_file(&mut self, now: Instant, path: &str) -> Result<String, Errno> {
+        let Self { net, sockets, tcp, .. } = self;
+        netlink::proc::file(path, &View { net, sockets, tcp, now })
+    }
+
     /// Works on a netlink socket with the stack in view.
     fn with_netlink<T>(
         &mut self,

@@ -147,8 +147,14 @@ impl Engine {
     }
 
     /// A datagram to the peer, without address or ancillary data.
-    pub(crate) fn write_datagram(&mut self, now: Instant, id: SocketId, data: &[u8]) -> Result<(), Errno> {
-        self.send(now, id, (None, &[]), data, 0).map(|_| ())
+    pub(crate) fn write_datagram(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        to: Option<&[u8]>,
+        data: &[u8],
+    ) -> Result<(), Errno> {
+        self.send(now, id, (to, &[]), data, 0).map(|_| ())
     }
 
     /// More of a corked datagram.

@@ -1,22 +1,29 @@
 //! The commands that change a switch: one request each. They print nothing when all went well.
 
-use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use clap::ArgGroup;
-use switch::client::{Attach, Kind, MacFilter, Request};
-use switch::ports::{packet, tap};
-use switch::vlan::Vid;
+use clap::builder::TypedValueParser;
+use switch::client::traffic::{MacAdd, MacRm, PortOpen, VlanSet};
+use switch::client::{Attach, Client, Kind, MacFilter, Request, Settings};
+use switch::control::Vde;
+use switch::guard::Police;
+use switch::link::Link;
+use switch::vlan::{PortVlans, Vid};
+use switch::vxlan;
 
-use super::{Filter, Rules, Target};
+use super::launch::absolute;
+use super::links::{Plug, open_nic, open_tap};
+use super::{Filter, Rules, Target, VdeOptions, stp};
+use crate::commands::options::file_mode;
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::tables::print;
 
 /// `switch port add`
 #[derive(Debug, clap::Args)]
-#[command(group = ArgGroup::new("what").args(["tap", "nic"]).required(true))]
+#[command(group = ArgGroup::new("what").args(["tap", "nic", "vde", "switch_link", "udp", "vxlan", "qemu", "link"]).required(true))]
 pub(super) struct PortAdd {
     #[command(flatten)]
     target: Target,
@@ -31,12 +38,95 @@ pub(super) struct PortAdd {
     /// Take an existing interface, a NIC or one end of a veth pair
     #[arg(long, value_name = "DEV")]
     nic: Option<String>,
+    /// Plug into a vde_switch, or another that speaks as one does: FOLDER[port N]
+    #[arg(long, value_name = "FOLDER")]
+    vde: Option<String>,
+    /// Join another switch, by name or path, with a trunk of all VLANs; NAME[vlan N] or NAME[trunk LIST] says what
+    /// the port there is to be
+    #[arg(long = "switch", id = "switch_link", value_name = "NAME")]
+    switch: Option<String>,
+    /// Carry frames in UDP datagrams to a peer: ADDR:PORT[local ADDR:PORT]
+    #[arg(long, value_name = "ADDR:PORT")]
+    udp: Option<String>,
+    /// Join a VXLAN network: VNI[peer ADDR,ADDR local ADDR port N]
+    #[arg(long, value_name = "VNI")]
+    vxlan: Option<String>,
+    /// Be the other end of QEMU's `-netdev stream` or, with `[local PATH]`, `dgram`: PATH or ADDR:PORT, and `[listen]`
+    /// if QEMU connects
+    #[arg(long, value_name = "ADDR")]
+    qemu: Option<String>,
+    /// Any of these as KIND:WHERE, as `port ls` shows them
+    #[arg(long, value_name = "LINK")]
+    link: Option<String>,
     #[command(flatten)]
     rules: Rules,
 }
 
-pub(super) fn set(target: &Target, runtime: &Runtime, age_s: u64) -> Result<(), Failure> {
-    request(target, runtime, "cannot change the switch", &Request::Set { age_s })
+/// `switch set`
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Changes {
+    /// Forget stations silent for so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    age: Option<u64>,
+    /// Who may use the switch: the mode of its socket file, in octal
+    #[arg(long, value_name = "MODE", value_parser = file_mode)]
+    mode: Option<u32>,
+    /// The group of its socket files, by name or number; empty: your own
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Serve the console of vde_switch at this path; empty: nowhere
+    #[arg(long, value_name = "PATH", value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from))]
+    mgmt: Option<PathBuf>,
+    /// Give the counters to Prometheus, over HTTP on a Unix socket or on loopback
+    #[arg(long, value_name = "unix:PATH|127.0.0.1:PORT|off")]
+    metrics: Option<String>,
+    #[command(flatten)]
+    vde: VdeOptions,
+    /// Let VDE's programs plug in no more; those that did stay
+    #[arg(long, conflicts_with = "vde")]
+    no_vde: bool,
+}
+
+impl Changes {
+    fn settings(self) -> Result<Settings, Failure> {
+        let Self { age, mode, group, mgmt, metrics, vde, no_vde } = self;
+        let place = |path: PathBuf| if path.as_os_str().is_empty() { Ok(path) } else { absolute(&path) };
+        let nowhere = no_vde.then_some(Vde { path: None, mode: vde.vde_mode, group: None });
+        // The switch has a folder of its own.
+        let metrics = metrics.map(|place| match place.strip_prefix("unix:") {
+            Some(path) => absolute(Path::new(path)).map(|path| format!("unix:{}", path.display())),
+            None => Ok(place),
+        });
+        Ok(Settings {
+            age_s: age,
+            mode,
+            group,
+            mgmt: mgmt.map(place).transpose()?,
+            metrics: metrics.transpose()?,
+            vde: vde.resolve()?.or(nowhere),
+        })
+    }
+}
+
+pub(super) fn set(
+    target: &Target,
+    runtime: &Runtime,
+    changes: Changes,
+    stp: &stp::Set,
+) -> Result<(), Failure> {
+    let what = "cannot change the switch";
+    let (settings, change) = (changes.settings()?, stp.change());
+    if settings == Settings::default() && change.is_none() {
+        return Err(Failure::new(what, "nothing to change was given")
+            .hint("`viewnet switch set --help` lists what can be given"));
+    }
+    if settings != Settings::default() {
+        request(target, runtime, what, &Request::Set(settings))?;
+    }
+    change.map_or(Ok(()), |change| {
+        request(target, runtime, "cannot change the spanning tree", &Request::StpSet(change))
+    })
 }
 
 pub(super) fn down(target: &Target, runtime: &Runtime) -> Result<(), Failure> {
@@ -44,19 +134,52 @@ pub(super) fn down(target: &Target, runtime: &Runtime) -> Result<(), Failure> {
 }
 
 pub(super) fn port_add(args: PortAdd, runtime: &Runtime) -> Result<(), Failure> {
+    let link = args.link()?;
     let mut client = args.target.connect(runtime)?;
-    let (kind, fd) = match (&args.tap, &args.nic) {
-        (Some(device), _) => (Kind::Tap, open_tap(device, args.plain)?),
-        (None, device) => (Kind::Packet, open_nic(device.as_deref().unwrap_or_default())?),
+    let vlans = args.rules.vlans();
+    let plug = Plug { switch: &args.target.name, port: &args.port, plain: args.plain, vlans };
+    let port = plug.open(&link, runtime)?;
+    client.add_port_of(&port.fds, &port.attach).map_err(|e| call_failed("cannot add the port", e))?;
+    Ok(())
+}
+
+/// Adds an interface of this network as a port that stays: a TAP if one is named, else a NIC.
+pub(crate) fn plug(
+    client: &mut Client,
+    port: &str,
+    tap: Option<&str>,
+    nic: Option<&str>,
+    plain: bool,
+    vlans: PortVlans,
+) -> Result<(), Failure> {
+    let (kind, fd) = match (tap, nic) {
+        (Some(device), _) => (Kind::Tap, open_tap(device, plain)?),
+        (None, device) => (Kind::Packet, open_nic(device.unwrap_or_default())?),
     };
-    let attach = Attach {
-        name: Some(args.port),
-        vlans: args.rules.vlans().unwrap_or_default(),
-        linger: true,
-        ..Attach::new(kind)
-    };
+    let attach = Attach { name: Some(port.to_owned()), vlans, linger: true, ..Attach::new(kind) };
     client.add_port(fd, &attach).map_err(|e| call_failed("cannot add the port", e))?;
     Ok(())
+}
+
+impl PortAdd {
+    /// The link that was typed, one way or the other.
+    fn link(&self) -> Result<Link, Failure> {
+        let typed = [
+            ("tap", &self.tap),
+            ("nic", &self.nic),
+            ("vde", &self.vde),
+            ("switch", &self.switch),
+            ("udp", &self.udp),
+            ("vxlan", &self.vxlan),
+            ("qemu", &self.qemu),
+        ];
+        let typed = typed.into_iter().find_map(|(kind, place)| Some(format!("{kind}:{}", place.as_ref()?)));
+        let text = typed.or_else(|| self.link.clone()).unwrap_or_default();
+        text.parse().map_err(|e| {
+            Failure::new("cannot add the port", e)
+                .hint("`viewnet switch port add --help` shows what a link may be")
+        })
+    }
 }
 
 pub(super) fn port_rm(target: &Target, runtime: &Runtime, port: String) -> Result<(), Failure> {
@@ -69,13 +192,32 @@ pub(super) fn port_set(
     port: String,
     rules: Rules,
     rename: Option<String>,
+    peers: Vec<SocketAddr>,
+    stp: stp::PortSet,
 ) -> Result<(), Failure> {
-    let vlans = rules.vlans();
-    if vlans.is_none() && rename.is_none() {
-        return Err(Failure::new("cannot change the port", "nothing to change was given")
-            .hint("give --access, --trunk or --rename"));
+    const WHAT: &str = "cannot change the port";
+    let (vlans, change) = (rules.vlans(), stp.change());
+    let peers = Some(peers).filter(|peers| !peers.is_empty());
+    let is_plain = vlans.is_some() || rename.is_some() || peers.is_some();
+    if !is_plain && change.is_none() {
+        return Err(Failure::new(WHAT, "nothing to change was given")
+            .hint("`viewnet switch port set --help` lists what can be given"));
     }
-    request(target, runtime, "cannot change the port", &Request::PortSet { port, vlans, rename })
+    // First, as the next request may change the name.
+    if let Some(change) = change {
+        let port = port.clone();
+        request(target, runtime, WHAT, &Request::StpPortSet { port, change })?;
+    }
+    if !is_plain {
+        return Ok(());
+    }
+    request(target, runtime, WHAT, &Request::PortSet { port, vlans, rename, peers })
+}
+
+/// A tunnel's peer, as typed.
+pub(super) fn peer(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, vxlan::PORT));
+    bare.or_else(|_| text.parse()).map_err(|_| "give an address, or ADDR:PORT".to_owned())
 }
 
 pub(super) fn vlan_add(target: &Target, runtime: &Runtime, vid: Vid, name: String) -> Result<(), Failure> {
@@ -94,39 +236,34 @@ pub(super) fn mac_flush(target: &Target, runtime: &Runtime, filter: Filter) -> R
     print(&format!("{count} forgotten\n"))
 }
 
-fn request(target: &Target, runtime: &Runtime, what: &str, request: &Request) -> Result<(), Failure> {
+pub(super) fn port_open(target: &Target, runtime: &Runtime, port: String, open: bool) -> Result<(), Failure> {
+    let what = if open { "cannot open the port" } else { "cannot shut the port" };
+    request(target, runtime, what, &Request::PortOpen(PortOpen { port, open }))
+}
+
+pub(super) fn vlan_set(
+    target: &Target,
+    runtime: &Runtime,
+    vid: Vid,
+    police: Option<Police>,
+) -> Result<(), Failure> {
+    request(target, runtime, "cannot change the VLAN", &Request::VlanSet(VlanSet { vid, police }))
+}
+
+pub(super) fn mac_add(target: &Target, runtime: &Runtime, add: MacAdd) -> Result<(), Failure> {
+    request(target, runtime, "cannot pin the station", &Request::MacAdd(add))
+}
+
+pub(super) fn mac_rm(target: &Target, runtime: &Runtime, rm: MacRm) -> Result<(), Failure> {
+    request(target, runtime, "cannot unpin the station", &Request::MacRm(rm))
+}
+
+/// Asks for one change.
+pub(super) fn request(
+    target: &Target,
+    runtime: &Runtime,
+    what: &str,
+    request: &Request,
+) -> Result<(), Failure> {
     target.connect(runtime)?.call(request).map_err(|e| call_failed(what, e))
 }
-
-fn open_tap(device: &str, plain: bool) -> Result<OwnedFd, Failure> {
-    let node = Path::new(tap::DEVICE);
-    let opened = if plain { tap::open_plain(node, device) } else { tap::open(node, device) };
-    let what = format!("cannot make the TAP `{device}`");
-    opened.map(|(fd, _)| fd).map_err(|e| match e.raw_os_error() {
-        // EACCES is the node's mode, EPERM the missing capability.
-        Some(libc::EACCES) => Failure::new(what, format!("{}: {e}", node.display()))
-            .hint("`viewnet doctor` says how to open the node; `--nic` over a veth pair needs none"),
-        Some(libc::ENOENT | libc::ENODEV) => Failure::new(what, format!("{}: {e}", node.display()))
-            .hint("load the driver: `sudo modprobe tun`"),
-        Some(libc::EPERM) => Failure::new(what, "not permitted in this network").hint(PRIVILEGE),
-        Some(libc::EBUSY) => Failure::new(what, "the interface is in use").hint("choose another name"),
-        Some(libc::EINVAL) => Failure::new(what, "the interface exists and is no TAP of this kind"),
-        _ if e.kind() == io::ErrorKind::InvalidInput => {
-            Failure::new(what, "the name is longer than 15 bytes")
-        }
-        _ => Failure::new(what, e),
-    })
-}
-
-fn open_nic(device: &str) -> Result<OwnedFd, Failure> {
-    let what = format!("cannot take the interface `{device}`");
-    let index = nix::net::if_::if_nametoindex(device)
-        .map_err(|e| Failure::new(&what, e.desc()).hint("`ip link` lists the interfaces of this network"))?;
-    packet::open(index).map_err(|e| match e.raw_os_error() {
-        Some(libc::EPERM) => Failure::new(what, "not permitted in this network").hint(PRIVILEGE),
-        _ => Failure::new(what, e),
-    })
-}
-
-const PRIVILEGE: &str =
-    "run it inside a view (`viewnet run -- viewnet switch port add …`), whose network is yours, or as root";

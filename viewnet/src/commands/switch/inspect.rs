@@ -4,9 +4,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use switch::client::{Client, MacFilter, PortInfo, Show, Station, VlanInfo};
+use switch::client::{Client, MacFilter, PortInfo, Show, Station, StpTree, VlanInfo};
 
-use super::{Filter, Target, connect};
+use super::qos::police_cell;
+use super::{Filter, Target, connect, stp};
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::tables::{print, print_json, table};
@@ -31,28 +32,45 @@ struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_s: Option<u64>,
     age_s: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mgmt: Option<PathBuf>,
     stations: usize,
     stations_refused: u64,
+    stations_learned: u64,
+    stations_moved: u64,
+    stations_aged: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<String>,
     connections: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stp: Option<StpTree>,
+    vde: Option<PathBuf>,
     ports: Vec<PortInfo>,
     vlans: Vec<VlanInfo>,
+}
+
+/// Every switch of the runtime folder that takes a connection, and its path; the sockets of dead ones are removed.
+pub(super) fn running(runtime: &Runtime) -> Vec<(PathBuf, Client)> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(runtime.switches()).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_socket = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
+        if is_socket && !msocket_proto::line::sweep(&path).unwrap_or(false) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths.into_iter().filter_map(|path| Client::connect(&path).ok().map(|client| (path, client))).collect()
 }
 
 /// Lists the switches of the runtime folder, and removes the sockets of dead ones on the way.
 pub(super) fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
     let folder = runtime.switches();
     let failed = |e: std::io::Error| Failure::new(format!("cannot list {}", folder.display()), e);
-    let mut listed = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let is_socket = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
-        if !is_socket || msocket_proto::line::sweep(&path).unwrap_or(false) {
-            continue;
-        }
-        // One that ends while we ask is not listed.
-        let shown = Client::connect(&path).ok().and_then(|mut client| client.show().ok());
-        listed.extend(shown.map(|show| Listed { show, path }));
-    }
+    std::fs::read_dir(&folder).map_err(failed)?;
+    // One that ends while we ask is not listed.
+    let show = |(path, mut client): (PathBuf, Client)| client.show().ok().map(|show| Listed { show, path });
+    let mut listed: Vec<Listed> = running(runtime).into_iter().filter_map(show).collect();
     listed.sort_by(|a, b| a.show.name.cmp(&b.show.name));
     if json {
         return print_json(&listed);
@@ -85,9 +103,17 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
         uptime_s: show.uptime_s,
         idle_s: show.idle_s,
         age_s: show.age_s,
+        mgmt: show.mgmt,
         stations: show.stations,
         stations_refused: show.stations_refused,
+        stations_learned: show.stations_learned,
+        stations_moved: show.stations_moved,
+        stations_aged: show.stations_aged,
+        metrics: show.metrics,
         connections: show.connections,
+        // A switch that runs since before there was one does not know the question.
+        stp: client.stp().ok(),
+        vde: show.vde,
         ports,
         vlans,
     };
@@ -96,9 +122,11 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
     }
     let idle = shown.idle_s.map_or_else(|| "never".to_owned(), |s| format!("when unused for {s} s"));
     print(&format!(
-        "name      {}\nsocket    {}\nprocess   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\n\n{}\n{}",
+        "name      {}\nsocket    {}\n{}{}process   {}, up {}\nends      {idle}\nstations  {}, forgotten after {} s{}\ntree      {}\n{}\n{}\n{}",
         shown.name,
         shown.path.display(),
+        shown.vde.as_ref().map_or_else(String::new, |folder| format!("VDE       {}\n", folder.display())),
+        shown.mgmt.as_ref().map_or_else(String::new, |path| format!("console   {}\n", path.display())),
         shown.pid,
         duration(shown.uptime_s),
         shown.stations,
@@ -107,6 +135,8 @@ pub(super) fn show(target: &Target, runtime: &Runtime, json: bool) -> Result<(),
             0 => String::new(),
             n => format!(", {n} not learned for want of room"),
         },
+        shown.stp.as_ref().map_or_else(|| "unknown".to_owned(), stp::in_short),
+        shown.metrics.as_ref().map_or_else(String::new, |place| format!("counters  {place}\n")),
         port_table(&shown.ports),
         vlan_table(&shown.vlans),
     ))
@@ -129,34 +159,29 @@ pub(super) fn macs(target: &Target, runtime: &Runtime, filter: Filter, json: boo
         return print_json(&stations);
     }
     let row = |s: &Station| {
-        [s.vid.to_string(), s.mac.to_string(), s.port.clone(), format!("{:.1} s", s.age_ms as f64 / 1000.0)]
+        let heard = if s.pinned { "pinned".to_owned() } else { format!("{:.1} s", s.age_ms as f64 / 1000.0) };
+        [s.vid.to_string(), s.mac.to_string(), s.port.clone(), heard]
     };
     print(&table(["VLAN", "ADDRESS", "PORT", "HEARD"], stations.iter().map(row)))
 }
 
 fn port_table(ports: &[PortInfo]) -> String {
     let row = |p: &PortInfo| {
-        let drops: Vec<String> = p
-            .drops
-            .iter()
-            .map(|(reason, n)| {
-                let reason = serde_json::to_value(reason).ok();
-                format!("{} {n}", reason.as_ref().and_then(|r| r.as_str()).unwrap_or_default())
-            })
-            .collect();
-        let kind = serde_json::to_value(p.kind).ok();
+        let drops: Vec<String> = p.drops.iter().map(|(reason, n)| format!("{} {n}", word(reason))).collect();
         [
             p.name.clone(),
-            kind.as_ref().and_then(|k| k.as_str()).unwrap_or_default().to_owned(),
-            p.vlans.to_string(),
+            word(p.kind),
+            if p.shut.is_some() { format!("{} (shut)", p.vlans) } else { p.vlans.to_string() },
+            p.stp.as_ref().map_or_else(|| "-".to_owned(), |s| format!("{} {}", word(s.role), word(s.state))),
             p.rx_frames.to_string(),
             p.rx_bytes.to_string(),
             p.tx_frames.to_string(),
             p.tx_bytes.to_string(),
             if drops.is_empty() { "-".to_owned() } else { drops.join(", ") },
+            if p.peer.is_empty() { "-".to_owned() } else { p.peer.clone() },
         ]
     };
-    let head = ["PORT", "KIND", "VLANS", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS"];
+    let head = ["PORT", "KIND", "VLANS", "TREE", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS", "PEER"];
     table(head, ports.iter().map(row))
 }
 
@@ -168,16 +193,30 @@ fn vlan_table(vlans: &[VlanInfo]) -> String {
             if v.name.is_empty() { "-".to_owned() } else { v.name.clone() },
             v.rx_frames.to_string(),
             v.rx_bytes.to_string(),
+            v.tx_frames.to_string(),
+            v.tx_bytes.to_string(),
             v.flooded.to_string(),
+            police_cell(v.police),
+            v.limited.to_string(),
             list(&v.untagged),
             list(&v.tagged),
         ]
     };
-    table(["VLAN", "NAME", "FRAMES", "BYTES", "FLOODED", "UNTAGGED", "TAGGED"], vlans.iter().map(row))
+    let heads = [
+        "VLAN", "NAME", "RX", "RX BYTES", "TX", "TX BYTES", "FLOODED", "RATE", "LIMITED", "UNTAGGED",
+        "TAGGED",
+    ];
+    table(heads, vlans.iter().map(row))
+}
+
+/// The word by which the control protocol calls something.
+pub(super) fn word(thing: impl Serialize) -> String {
+    let value = serde_json::to_value(thing).ok();
+    value.as_ref().and_then(|v| v.as_str()).unwrap_or_default().to_owned()
 }
 
 /// Seconds in the two largest units.
-fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),

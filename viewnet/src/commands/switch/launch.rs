@@ -22,15 +22,19 @@ use std::time::Duration;
 
 use msocket_proto::line::{Refusal, Reply, unusable};
 use nix::errno::Errno;
-use switch::client::{Client, is_gone};
+use switch::client::{Client, Request, is_gone};
+use switch::control::Vde;
 use switch::serve::{Options, Server};
 
-use super::{DEFAULT, Target, check_version, connect};
+use super::change::plug;
+use super::{DEFAULT, Target, VdeOptions, check_version, connect};
 use crate::background::start_eye;
 use crate::commands::options::file_mode;
+use crate::commands::up::read_text;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::eye::Eye;
 use crate::runtime::Runtime;
+use crate::topology::schema::{self as config, Age};
 
 /// After how long without ports and connections the default switch ends.
 const DEFAULT_IDLE: Duration = Duration::from_millis(500);
@@ -48,12 +52,23 @@ pub(super) struct Up {
     /// Stay in the foreground until Ctrl-C
     #[arg(long)]
     foreground: bool,
-    /// Forget stations silent for so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = age())]
-    age: u64,
-    /// Who may use the switch: the mode of its socket file, in octal
-    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = file_mode)]
-    socket_mode: u32,
+    /// Forget stations silent for so many seconds [default: 300]
+    #[arg(long, value_name = "SECONDS", value_parser = age())]
+    age: Option<u64>,
+    /// Who may use the switch: the mode of its socket file, in octal [default: 0600]
+    #[arg(long, visible_alias = "socket-mode", value_name = "MODE", value_parser = file_mode)]
+    mode: Option<u32>,
+    /// The group of its socket files, by name or number
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Serve the console of vde_switch at this path, for unixterm and vdecmd
+    #[arg(long, value_name = "PATH")]
+    mgmt: Option<PathBuf>,
+    /// Read settings, VLANs and ports from a TOML file, as in a topology's [switch.NAME]; options go first
+    #[arg(long, value_name = "FILE", conflicts_with = "foreground")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    vde: VdeOptions,
 }
 
 /// `switch serve`, which users do not type.
@@ -67,10 +82,17 @@ pub(super) struct Serve {
     #[arg(long, value_parser = age())]
     age: u64,
     #[arg(long, value_parser = file_mode)]
-    socket_mode: u32,
+    mode: u32,
+    #[arg(long)]
+    group: Option<String>,
+    #[arg(long)]
+    mgmt: Option<PathBuf>,
     /// Milliseconds
     #[arg(long)]
     idle: Option<u64>,
+    /// JSON
+    #[arg(long, value_parser = |text: &str| serde_json::from_str::<Vde>(text))]
+    vde: Option<Vde>,
 }
 
 fn age() -> clap::builder::RangedU64ValueParser {
@@ -79,26 +101,97 @@ fn age() -> clap::builder::RangedU64ValueParser {
 
 /// Starts a switch.
 pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
+    let file = up.config.as_deref().map(read_config).transpose()?.unwrap_or_default();
     let options = Options {
         name: display_name(&up.target.name),
         path: up.target.path(runtime)?,
-        mode: up.socket_mode,
-        age: Duration::from_secs(up.age),
+        mode: up.mode.or_else(|| file.mode.map(|mode| mode.0)).unwrap_or(0o600),
+        group: up.group.or_else(|| file.group.clone()),
+        mgmt: up.mgmt.or_else(|| file.mgmt.clone()).as_deref().map(absolute).transpose()?,
+        age: Duration::from_secs(
+            up.age.or_else(|| file.age.map(Age::seconds)).unwrap_or_else(|| Age::DEFAULT.seconds()),
+        ),
         idle: None,
+        vde: up.vde.resolve()?,
     };
     if up.foreground {
-        let (server, _eye) = set_up(&options)?;
-        return server.run().map_err(|e| Failure::io(format!("the switch `{}` failed", options.name), &e));
+        let (server, mut eye) = set_up(&options)?;
+        return run(server, &mut eye)
+            .map_err(|e| Failure::io(format!("the switch `{}` failed", options.name), &e));
     }
+    launch_patiently(&options)?;
+    furnish(&options, &file)
+}
+
+/// Reads the file of `--config`; paths in it are relative to it.
+fn read_config(path: &Path) -> Result<config::Switch, Failure> {
+    let (place, text) = read_text(path)?;
+    let what = || format!("cannot use {}", path.display());
+    let mut file = config::Switch::parse(&text).map_err(|problem| problem.failure(what()))?;
+    if file.external {
+        return Err(
+            Failure::new(what(), "`external` is for switches that are there already").hint("leave it out")
+        );
+    }
+    file.mgmt = file.mgmt.and_then(|mgmt| Some(place.parent()?.join(mgmt)));
+    Ok(file)
+}
+
+/// Gives a new switch its VLANs and ports; if one cannot be had, there is no switch either.
+fn furnish(options: &Options, file: &config::Switch) -> Result<(), Failure> {
+    let furnish = || {
+        let mut client = connect(&options.name, &options.path)?;
+        for (vid, name) in &file.vlan {
+            let request = Request::VlanAdd { vid: vid.0, name: name.clone() };
+            client.call::<()>(&request).map_err(|e| call_failed("cannot name the VLAN", e))?;
+        }
+        for (name, port) in &file.port {
+            let (tap, nic) = (port.tap.as_deref(), port.nic.as_deref());
+            plug(&mut client, name, tap, nic, port.plain, port.vlans())?;
+        }
+        Ok(())
+    };
+    furnish().inspect_err(|_| {
+        let _ = connect(&options.name, &options.path).map(|mut client| client.down());
+    })
+}
+
+/// How a switch is set up, beside its name.
+#[derive(Debug)]
+pub(crate) struct Definition {
+    /// After how long a silent station is forgotten.
+    pub(crate) age: Duration,
+    /// Mode of its socket's file.
+    pub(crate) mode: u32,
+    /// Group of its sockets' files.
+    pub(crate) group: Option<String>,
+    /// Where its console is.
+    pub(crate) mgmt: Option<PathBuf>,
+}
+
+/// Starts a switch in the background, under a name that is known to be good.
+pub(crate) fn start_switch(runtime: &Runtime, name: &str, definition: Definition) -> Result<(), Failure> {
+    let Definition { age, mode, group, mgmt } = definition;
+    let (name, path) = (name.to_owned(), runtime.switch(name));
+    launch_patiently(&Options { name, path, mode, group, mgmt, age, idle: None, vde: None })
+}
+
+/// Starts a switch; one that is just ending is waited for.
+fn launch_patiently(options: &Options) -> Result<(), Failure> {
     for _ in 1..ATTEMPTS {
-        match launch(&options) {
+        match launch(options) {
             Err(refusal) if refusal.errno == Some(libc::EADDRINUSE) && is_ending(&options.path) => {
                 std::thread::sleep(PAUSE);
             }
             other => return other.map_err(Failure::from),
         }
     }
-    launch(&options).map_err(Failure::from)
+    launch(options).map_err(Failure::from)
+}
+
+/// A path that means the same to a process in another folder.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|e| Failure::io(format!("cannot use {}", path.display()), &e))
 }
 
 /// Whether the switch at `path` takes connections but answers none: it is ending, or was killed and its
@@ -112,13 +205,7 @@ fn is_ending(path: &Path) -> bool {
 
 /// A connection to the user's default switch, started if need be. It keeps the switch alive.
 pub(crate) fn ensure_default(runtime: &Runtime) -> Result<Client, Failure> {
-    let options = Options {
-        name: DEFAULT.to_owned(),
-        path: runtime.switch(DEFAULT),
-        mode: 0o600,
-        age: switch::fdb::DEFAULT_AGE,
-        idle: Some(DEFAULT_IDLE),
-    };
+    let options = Options { idle: Some(DEFAULT_IDLE), ..Options::new(DEFAULT, &runtime.switch(DEFAULT)) };
     for _ in 0..ATTEMPTS {
         match Client::connect(&options.path) {
             Ok(mut client) => match client.hello() {
@@ -168,9 +255,18 @@ fn serve_command(options: &Options, detach: bool) -> Command {
     command.arg0("viewnet");
     command.args(["switch", "serve"]).arg(&options.path).args(["--name", &options.name]);
     command.args(["--age", &options.age.as_secs().to_string()]);
-    command.args(["--socket-mode", &format!("{:o}", options.mode)]);
+    command.args(["--mode", &format!("{:o}", options.mode)]);
+    if let Some(group) = &options.group {
+        command.args(["--group", group]);
+    }
+    if let Some(mgmt) = &options.mgmt {
+        command.arg("--mgmt").arg(mgmt);
+    }
     if let Some(idle) = options.idle {
         command.args(["--idle", &idle.as_millis().to_string()]);
+    }
+    if let Some(vde) = options.vde.as_ref().and_then(|vde| serde_json::to_string(vde).ok()) {
+        command.args(["--vde", &vde]);
     }
     if detach {
         command.arg("--detach");
@@ -184,9 +280,12 @@ pub(super) fn serve(args: Serve) -> Result<Exit, Failure> {
     let options = Options {
         name: args.name,
         path: args.path,
-        mode: args.socket_mode,
+        mode: args.mode,
+        group: args.group,
+        mgmt: args.mgmt,
         age: Duration::from_secs(args.age),
         idle: args.idle.map(Duration::from_millis),
+        vde: args.vde,
     };
     let failed = |e: io::Error| Failure::io(format!("cannot start the switch `{}`", options.name), &e);
     if args.detach {
@@ -197,14 +296,14 @@ pub(super) fn serve(args: Serve) -> Result<Exit, Failure> {
     }
     // Fails only for a leader of a process group, who needs no session to be on its own.
     let _ = nix::unistd::setsid();
-    let (server, _eye) = set_up(&options).inspect_err(say_why)?;
+    let (server, mut eye) = set_up(&options).inspect_err(say_why)?;
     say(&Reply::Ok(()));
     let null = std::fs::File::options().write(true).open("/dev/null").map_err(failed)?;
     nix::unistd::dup2_stdout(&null).map_err(|e| failed(e.into()))?;
     drop(null);
     // For top and ps, which would show `exe`.
     let _ = rustix::thread::set_name(c"viewnet-switch");
-    server.run().map_err(failed)?;
+    run(server, &mut eye).map_err(failed)?;
     Ok(Exit::Done)
 }
 
@@ -213,9 +312,24 @@ fn set_up(options: &Options) -> Result<(Server, Eye), Failure> {
     let internal = |e: Errno| Failure::io(format!("cannot start the switch `{}`", options.name), &e.into());
     // First: it shall inherit nothing of the switch.
     let mut eye = start_eye().map_err(internal)?;
-    let server = Server::new(options, Some(eye.as_fd())).map_err(|e| refuse(options, &e))?;
+    let mut server = Server::new(options, Some(eye.as_fd())).map_err(|e| refuse(options, &e))?;
     eye.keep(&options.path).map_err(internal)?;
+    if let Some(mgmt) = &options.mgmt {
+        eye.keep(mgmt).map_err(internal)?;
+    }
+    if let Some(vde) = &options.vde {
+        server.serve_vde(vde)?;
+        vde.path.iter().try_for_each(|folder| eye.keep(&folder.join("ctl"))).map_err(internal)?;
+    }
     Ok((server, eye))
+}
+
+/// Runs the switch, whose eye learns of the socket files that come later.
+fn run(server: Server, eye: &mut Eye) -> io::Result<()> {
+    // What it does not take is cleared by the next who wants the path.
+    server.run_with(&mut |path, is_there| {
+        let _ = if is_there { eye.keep(path) } else { eye.forget(path) };
+    })
 }
 
 fn say_why(failure: &Failure) {

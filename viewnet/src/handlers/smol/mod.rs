@@ -22,16 +22,12 @@ mod socketcall;
 
 pub(crate) use socketcall::{call_of_socketcall, unpack};
 
+pub(crate) use msocket_proto::proto::EXEMPT;
 use stacks::smol::call::SocketCall;
 
 use super::{Call, Cond, Row, SOCKETS, UNIX, connect, interface, namespace, socket};
 use crate::answer::{Answer, Reply, Stop};
 use crate::ask::{Ask, Give};
-
-/// The upper half of a first argument that the filter lets pass, on calls whose first argument is a
-/// descriptor. The kernel takes a descriptor as an int and does not see it, no compiler puts anything there, so it
-/// is how a library in the program says "this one is mine, let the kernel have it".
-pub(crate) const EXEMPT: u32 = 0x7669_6577;
 
 /// linux/sockios.h and asm/ioctls.h: SIOCOUTQ, which is TIOCOUTQ.
 pub(crate) const SIOCOUTQ: u32 = 0x5411;

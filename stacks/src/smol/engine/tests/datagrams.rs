@@ -95,7 +95,7 @@ fn a_connected_socket_hears_its_peer_only() {
     assert_eq!(world.receive(0, one).unwrap().data, b"friend");
     assert_eq!(world.receive(0, one), Err(Errno::EAGAIN));
     assert_eq!(world.error(0, three), None);
-    world.engines[0].send_datagram(world.now, one, b"hi").unwrap();
+    world.engines[0].send_datagram(world.now, one, None, b"hi").unwrap();
     assert_eq!(world.receive(0, two).unwrap().data, b"hi");
     world.call(0, one, SocketCall::Connect { address: unspecified() }).unwrap();
     world.send_to(0, three, Some("127.0.0.1:1000"), b"stranger").unwrap();

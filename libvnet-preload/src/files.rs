@@ -1,0 +1,95 @@
+//! The files about the network: which paths they are, and what the supervisor is asked for.
+//!
+//! # Theory of operation
+//! /proc/net follows the process that opens it, and a program in a view is in the machine's network namespace. So
+//! whoever opens such a path is given the descriptor of the view's file, which the supervisor opens; what it does
+//! not have (a folder of a smol stack), the program gets from the machine.
+
+use interpose::config;
+use interpose::ops::Answer;
+use interpose::sys::{self, Asked};
+
+/// Longest path that is looked at; longer ones are none of these.
+const MAX_PATH: usize = 128;
+
+/// Where the files are, as the supervisor knows it, by the paths of the folders.
+const PLACES: [(&[u8], &str); 4] = [
+    (b"/proc/net", "proc"),
+    (b"/proc/self/net", "proc"),
+    (b"/proc/thread-self/net", "proc"),
+    (b"/sys/class/net", "sys"),
+];
+
+/// The place and the path below it.
+fn place(path: &[u8]) -> Option<(&'static str, &[u8])> {
+    // Most paths are neither.
+    if !path.starts_with(b"/proc/") && !path.starts_with(b"/sys/class/net") || path.len() > MAX_PATH {
+        return None;
+    }
+    let (name, rest) = PLACES
+        .iter()
+        .find_map(|(folder, name)| Some((*name, path.strip_prefix(*folder)?)))
+        .or_else(|| Some(("proc", of_this_process(path)?)))?;
+    let below = match rest.split_first() {
+        None => rest,
+        Some((b'/', below)) => below,
+        Some(_) => return None,
+    };
+    // What needs no escape in JSON; no file of these has another letter.
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-:@".contains(byte);
+    below.iter().all(plain).then_some((name, below))
+}
+
+/// What is behind `/proc/PID/net`.
+fn of_this_process(path: &[u8]) -> Option<&[u8]> {
+    let rest = path.strip_prefix(b"/proc/")?;
+    let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    let pid = rest
+        .get(..digits)?
+        .iter()
+        .fold(0_u64, |pid, digit| pid.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
+    (pid == u64::from(sys::pid())).then_some(())?;
+    rest.get(digits..)?.strip_prefix(b"/net")
+}
+
+/// Whether a path is to be asked for.
+pub(crate) fn is_ours(path: &[u8]) -> bool {
+    config::is_view() && place(path).is_some()
+}
+
+/// open(2) for reading: the descriptor, close-on-exec.
+pub(crate) fn open(path: &[u8]) -> Answer {
+    let Some((name, below)) = place(path).filter(|_| config::is_view()) else { return Answer::Original };
+    let mut request = [0_u8; 2 * MAX_PATH];
+    let parts: [&[u8]; 5] =
+        [br#"{"op":"file","place":""#, name.as_bytes(), br#"","path":""#, below, b"\"}\n"];
+    let mut length = 0;
+    for part in parts {
+        let Some(room) = request.get_mut(length..length + part.len()) else { return Answer::Original };
+        room.copy_from_slice(part);
+        length += part.len();
+    }
+    match sys::ask(request.get(..length).unwrap_or_default()) {
+        Asked::File(file) => Answer::Value(file as isize),
+        Asked::Refused(errno) => Answer::Fail(errno),
+        Asked::Nothing => Answer::Original,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn paths_of_the_network_are_known() {
+        assert_eq!(place(b"/proc/net/tcp"), Some(("proc", &b"tcp"[..])));
+        assert_eq!(place(b"/proc/self/net/dev"), Some(("proc", &b"dev"[..])));
+        assert_eq!(place(b"/proc/net"), Some(("proc", &b""[..])));
+        assert_eq!(place(b"/sys/class/net/eth0/mtu"), Some(("sys", &b"eth0/mtu"[..])));
+        let own = format!("/proc/{}/net/udp", std::process::id());
+        assert_eq!(place(own.as_bytes()), Some(("proc", &b"udp"[..])));
+        for other in ["/proc/1/net/tcp", "/proc/netx", "/proc/net/a\"b", "/proc/self/status", "net/tcp", ""] {
+            assert_eq!(place(other.as_bytes()), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The files of /proc/net, for programs that read those (proc_net(5)).
+//!
+//! Read: net/ipv4/tcp_ipv4.c (tcp4_seq_show), net/ipv6/tcp_ipv6.c, net/ipv4/udp.c, net/core/net-procfs.c,
+//! net/ipv4/fib_trie.c (fib_route_seq_show), net/ipv6/addrconf.c (if6_seq_show), net/ipv4/arp.c. Numbers that
+//! are the kernel's own business (places in hash tables, addresses of objects) are 0, as it shows them to ordinary users.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+
+use super::{DiagSocket, World};
+use crate::smol::tables::{LinkKind, Nud, Route, RouteKind, TABLE_MAIN, Tables};
+use crate::smol::tcp::State;
+
+/// Width of a line in `tcp`, without its newline (TMPSZ less 1).
+const TCP_WIDTH: usize = 149;
+/// Width of a line in `udp` and `route`.
+const WIDTH: usize = 127;
+/// Clock ticks a second, as programs know them (USER_HZ).
+const TICKS: u128 = 100;
+
+/// What a file says; ENOENT if it is none of ours, EOPNOTSUPP if it is not about this network.
+pub(crate) fn file(path: &str, world: &dyn World) -> Result<String, Errno> {
+    let (inet, inet6) = (libc::AF_INET as u8, libc::AF_INET6 as u8);
+    let (tcp, udp) = (libc::IPPROTO_TCP as u8, libc::IPPROTO_UDP as u8);
+    Ok(match path {
+        "tcp" => self::tcp(&world.sockets(inet, tcp)),
+        "tcp6" => tcp6(&world.sockets(inet6, tcp)),
+        "udp" => datagrams(&world.sockets(inet, udp), false),
+        "udp6" => datagrams(&world.sockets(inet6, udp), true),
+        "udplite" => datagrams(&world.sockets(inet, libc::IPPROTO_UDPLITE as u8), false),
+        "udplite6" => datagrams(&world.sockets(inet6, libc::IPPROTO_UDPLITE as u8), true),
+        "raw" => datagrams(&world.sockets(inet, libc::IPPROTO_RAW as u8), false),
+        "raw6" => datagrams(&world.sockets(inet6, libc::IPPROTO_RAW as u8), true),
+        "dev" => dev(world.tables()),
+        "route" => route(world.tables()),
+        "if_inet6" => if_inet6(world.tables()),
+        "arp" => arp(world.tables()),
+        // Sockets of the machine, and the folder.
+        "unix" | "" => return Err(Errno::EOPNOTSUPP),
+        _ => return Err(Errno::ENOENT),
+    })
+}
+
+/// An end as these files print it: words of the machine's byte order, the port in host order.
+fn end(end: (IpAddr, u16)) -> String {
+    let words = |bytes: &[u8]| -> String {
+        bytes.chunks_exact(4).fold(String::new(), |mut text, word| {
+            let _ = write!(text, "{:08X}", u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+            text
+        })
+    };
+    let address = match end.0 {
+        IpAddr::V4(v4) => words(&v4.octets()),
+        IpAddr::V6(v6) => words(&v6.octets()),
+    };
+    format!("{address}:{:04X}", end.1)
+}
+
+fn stream(number: usize, socket: &DiagSocket) -> String {
+    let DiagSocket { state, uid, inode, timer, .. } = socket;
+    let ends = format!("{} {}", end(socket.local), end(socket.peer));
+    let left = timer.left.as_millis() * TICKS / 1000;
+    if *state == State::TimeWait as u8 {
+        return format!(
+            "{number:4}: {ends} 06 00000000:00000000 03:{left:08X} 00000000     0        0 0 3 {:016}",
+            0
+        );
+    }
+    let listens = *state == State::Listen as u8;
+    let (send, kind, left) = if listens { (0, 0, 0) } else { (socket.send_queue, timer.kind, left) };
+    let left = if kind == 0 { 0 } else { left };
+    let (rto, window, threshold) = match &socket.tcp {
+        Some((info, _)) if !listens => {
+            let mss = usize::from(info.send_mss).max(1);
+            let slow = info.ssthresh / mss;
+            let threshold = if slow >= 0x7fff { -1 } else { slow as i64 };
+            (info.rto.as_millis() * TICKS / 1000, info.cwnd / mss, threshold)
+        }
+        _ => (TICKS, 10, 0),
+    };
+    format!(
+        "{number:4}: {ends} {state:02X} {send:08X}:{:08X} {kind:02X}:{left:08X} {:08X} {uid:5} {:8} {inode} 1 \
+         {:016} {rto} 0 0 {window} {threshold}",
+        socket.receive_queue,
+        if listens { 0 } else { timer.retransmits },
+        0,
+        0
+    )
+}
+
+/// Listeners first, as the kernel has them in a table of their own.
+fn in_order(sockets: &[DiagSocket]) -> impl Iterator<Item = &DiagSocket> {
+    let listens = |socket: &&DiagSocket| socket.state == State::Listen as u8;
+    sockets.iter().filter(listens).chain(sockets.iter().filter(move |socket| !listens(socket)))
+}
+
+fn tcp(sockets: &[DiagSocket]) -> String {
+    let head =
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
+    let mut text = format!("{head:TCP_WIDTH$}\n");
+    for (number, socket) in in_order(sockets).enumerate() {
+        let _ = writeln!(text, "{:TCP_WIDTH$}", stream(number, socket));
+    }
+    text
+}
+
+fn tcp6(sockets: &[DiagSocket]) -> String {
+    let mut text =
+        "  sl  local_address                         remote_address                        st tx_queue \
+                    rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+            .to_owned();
+    for (number, socket) in in_order(sockets).enumerate() {
+        let _ = writeln!(text, "{}", stream(number, socket));
+    }
+    text
+}
+
+fn datagrams(sockets: &[DiagSocket], wide: bool) -> String {
+    let mut text = if wide {
+        "  sl  local_address                         remote_address                        st tx_queue rx_queue tr \
+         tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
+            .to_owned()
+    } else {
+        let head = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
+                    inode ref pointer drops";
+        format!("{head:WIDTH$}\n")
+    };
+    for (number, socket) in sockets.iter().enumerate() {
+        let DiagSocket { state, uid, inode, drops, .. } = socket;
+        let line = format!(
+            "{number:5}: {} {} {state:02X} {:08X}:{:08X} 00:00000000 00000000 {uid:5} {:8} {inode} 2 {:016} {drops}",
+            end(socket.local),
+            end(socket.peer),
+            socket.send_queue,
+            socket.receive_queue,
+            0,
+            0
+        );
+        let width = if wide { 0 } else { WIDTH };
+        let _ = writeln!(text, "{line:width$}");
+    }
+    text
+}
+
+fn dev(tables: &Tables) -> String {
+    let mut text = "Inter-|   Receive                                                |  Transmit\n \
+                    face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop \
+                    fifo colls carrier compressed\n"
+        .to_owned();
+    for link in tables.links.values() {
+        let c = &link.counters;
+        let _ = writeln!(
+            text,
+            "{:>6}: {:7} {:7} {:4} {:4} {:4} {:5} {:10} {:9} {:8} {:7} {:4} {:4} {:4} {:5} {:7} {:10}",
+            link.name,
+            c.rx_bytes,
+            c.rx_packets,
+            c.rx_errors,
+            c.rx_dropped,
+            0,
+            0,
+            0,
+            c.multicast,
+            c.tx_bytes,
+            c.tx_packets,
+            0,
+            c.tx_dropped,
+            0,
+            0,
+            0,
+            0
+        );
+    }
+    text
+}
+
+fn route(tables: &Tables) -> String {
+    let head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT";
+    let mut text = format!("{head:WIDTH$}\n");
+    let shown = |route: &&Route| {
+        route.table == TABLE_MAIN
+            && !matches!(route.kind, RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast)
+    };
+    let v4 = |route: &Route| match route.to {
+        IpNet::V4(to) => Some((to.network(), 32 - to.prefix_len(), route.metric)),
+        IpNet::V6(_) => None,
+    };
+    let mut routes: Vec<_> =
+        tables.routes.iter().filter(shown).filter_map(|route| Some((v4(route)?, route))).collect();
+    routes.sort_by_key(|(place, _)| *place);
+    for ((to, free, metric), route) in routes {
+        let word = |address: Ipv4Addr| u32::from_ne_bytes(address.octets());
+        let mask = Ipv4Addr::from(u32::MAX.checked_shl(free.into()).unwrap_or(0));
+        let gateway = match route.gateway {
+            Some(IpAddr::V4(gateway)) => gateway,
+            _ => Ipv4Addr::UNSPECIFIED,
+        };
+        // RTF_UP, RTF_GATEWAY, RTF_HOST, RTF_REJECT (linux/route.h).
+        let reject = matches!(route.kind, RouteKind::Unreachable | RouteKind::Prohibit);
+        let flags = [(true, 1), (!gateway.is_unspecified(), 2), (free == 0, 4), (reject, 0x200)];
+        let flags: u32 = flags.iter().map(|(is, flag)| if *is { *flag } else { 0 }).sum();
+        let name = route.link.and_then(|link| tables.link(link).ok()).map_or("*", |link| link.name.as_str());
+        let line = format!(
+            "{name}\t{:08X}\t{:08X}\t{flags:04X}\t0\t0\t{metric}\t{:08X}\t0\t0\t0",
+            word(to),
+            word(gateway),
+            word(mask)
+        );
+        let _ = writeln!(text, "{line:WIDTH$}");
+    }
+    text
+}
+
+/// IPV6_ADDR_LOOPBACK, IPV6_ADDR_LINKLOCAL, IPV6_ADDR_SITELOCAL (net/ipv6.h).
+fn scope(address: Ipv6Addr) -> u8 {
+    match address.segments()[0] {
+        _ if address.is_loopback() => 0x10,
+        first if first & 0xffc0 == 0xfe80 => 0x20,
+        first if first & 0xffc0 == 0xfec0 => 0x40,
+        _ => 0,
+    }
+}
+
+fn if_inet6(tables: &Tables) -> String {
+    let mut text = String::new();
+    for address in &tables.addresses {
+        let (IpNet::V6(net), Ok(link)) = (address.net, tables.link(address.link)) else { continue };
+        let digits = u128::from(net.addr());
+        let (index, length, scope, flags) =
+            (address.link.0, net.prefix_len(), scope(net.addr()), address.flags as u8);
+        let _ =
+            writeln!(text, "{digits:032x} {index:02x} {length:02x} {scope:02x} {flags:02x} {:>8}", link.name);
+    }
+    text
+}
+
+fn arp(tables: &Tables) -> String {
+    let mut text =
+        "IP address       HW type     Flags       HW address            Mask     Device\n".to_owned();
+    let mut entries: Vec<_> = tables.neighbours.iter().filter(|((_, ip), _)| ip.is_ipv4()).collect();
+    entries.sort_by_key(|(place, _)| **place);
+    for ((index, address), neighbour) in entries {
+        let Ok(link) = tables.link(*index) else { continue };
+        // ATF_COM, ATF_PERM (linux/if_arp.h).
+        let flags = match neighbour.state {
+            Nud::NoArp => continue,
+            Nud::Permanent => 6,
+            Nud::Incomplete | Nud::Failed => 0,
+            Nud::Reachable | Nud::Stale | Nud::Delay | Nud::Probe => 2,
+        };
+        let hardware = if link.kind == LinkKind::Loopback { 772 } else { 1 };
+        let mac = neighbour.mac.map_or_else(|| "00:00:00:00:00:00".to_owned(), |mac| mac.to_string());
+        let _ = writeln!(
+            text,
+            "{:<16} 0x{hardware:<10x}0x{flags:<10x}{mac:<17}     *        {}",
+            address.to_string(),
+            link.name
+        );
+    }
+    text
+}

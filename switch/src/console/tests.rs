@@ -1,0 +1,221 @@
+//! The console without a socket.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::port::Offloads;
+use crate::vlan::Vid;
+use std::time::Duration;
+
+/// Ports without descriptors.
+struct Bare;
+
+impl Ports for Bare {
+    fn kind(&self, _: PortId) -> &'static str {
+        "tap"
+    }
+
+    fn remove(&mut self, switch: &mut Switch, port: PortId) {
+        switch.remove_port(port);
+    }
+}
+
+struct Desk {
+    now: Instant,
+    switch: Switch,
+    reserved: Reserved,
+    identity: Identity,
+}
+
+impl Desk {
+    #[expect(clippy::disallowed_methods, reason = "a test's start of time")]
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut switch = Switch::new(Duration::from_secs(300));
+        for name in ["a", "b"] {
+            switch.add_port(name, PortVlans::default(), Offloads::NONE).unwrap();
+        }
+        let identity = Identity {
+            version: "0",
+            pid: 7,
+            started: now,
+            socket: "/s".into(),
+            mode: 0o600,
+            mgmt: "/m".into(),
+            mgmt_mode: 0o600,
+        };
+        Self { now, switch, reserved: Reserved::new(), identity }
+    }
+
+    fn run(&mut self, line: &str) -> (After, String) {
+        let Self { now, switch, reserved, identity } = self;
+        let mut out = String::new();
+        let mut context = Context { now: *now, switch, ports: &mut Bare, reserved, identity };
+        (run(&mut context, line, &mut out), out)
+    }
+
+    /// The last line of the answer.
+    fn code(&mut self, line: &str) -> String {
+        let (after, out) = self.run(line);
+        assert_eq!(after, After::Prompt);
+        out.lines().last().unwrap_or_default().to_owned()
+    }
+
+    fn rules(&self, port: u32) -> String {
+        self.switch.port(PortId::new(port - 1)).unwrap().vlans.to_string()
+    }
+}
+
+#[test]
+fn answers_have_vdes_form() {
+    let mut desk = Desk::new();
+    assert_eq!(
+        desk.run("port/showinfo").1,
+        "0000 DATA END WITH '.'\nNumports=8192\nHUB=false\ncounters=true\n.\n1000 Success\n"
+    );
+    assert_eq!(desk.run("bogus").1, "1038 Function not implemented\n");
+    assert_eq!(desk.run("port").1, "1038 Function not implemented\n");
+    assert_eq!(desk.run("  # remark"), (After::Prompt, String::new()));
+    assert_eq!(desk.run("logout"), (After::Logout, String::new()));
+    assert_eq!(desk.run("\tshutdown "), (After::Shutdown, String::new()));
+    assert_eq!(desk.run("load /etc/x "), (After::Load("/etc/x".into()), String::new()));
+    let text = desk.run("port/print 2").1;
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[1], "Port 0002 untagged_vlan=0000 ACTIVE - Unnamed Allocatable");
+    assert_eq!(lines[3], " IN:  pkts          0          bytes                    0");
+    assert_eq!(lines[5], "  -- endpoint ID 0002 module tap         : b");
+}
+
+#[test]
+fn vlans_follow_the_commands() {
+    let mut desk = Desk::new();
+    let table = [
+        ("port/setvlan 1 10", "1006 No such device or address"),
+        ("vlan/create 10", "1000 Success"),
+        ("vlan/create 10", "1017 File exists"),
+        ("vlan/create 1", "1022 Invalid argument"),
+        ("vlan/create 4095", "1022 Invalid argument"),
+        ("vlan/create 0x14", "1022 Invalid argument"),
+        ("vlan/create 20", "1000 Success"),
+        ("port/setvlan 1 10", "1000 Success"),
+        ("vlan/addport 20 1", "1000 Success"),
+        ("vlan/addport 0x14 02", "1000 Success"),
+        ("vlan/delport 10 1", "1098 Address already in use"),
+        ("vlan/remove 20", "1098 Address already in use"),
+        ("vlan/remove 0", "1098 Address already in use"),
+        ("port/setvlan 9999 10", "1022 Invalid argument"),
+        ("port/setvlan 3 10", "1006 No such device or address"),
+        ("port/setvlan 1", "1022 Invalid argument"),
+    ];
+    for (line, expected) in table {
+        assert_eq!(desk.code(line), expected, "{line}");
+    }
+    assert_eq!(
+        (desk.rules(1), desk.rules(2)),
+        ("trunk 10,20 native 10".into(), "trunk 1,20 native 1".into())
+    );
+    let text = desk.run("vlan/print").1;
+    let expected = "0000 DATA END WITH '.'\nVLAN 0000\n -- Port 0002 tagged=0 active=1 status=Forwarding\nVLAN 0010\n \
+                    -- Port 0001 tagged=0 active=1 status=Forwarding\nVLAN 0020\n -- Port 0001 tagged=1 active=1 \
+                    status=Forwarding\n -- Port 0002 tagged=1 active=1 status=Forwarding\n.\n1000 Success\n";
+    assert_eq!(text, expected);
+    assert_eq!(desk.code("vlan/delport 20 1"), "1000 Success");
+    assert_eq!(desk.code("vlan/delport 20 2"), "1000 Success");
+    assert_eq!((desk.rules(1), desk.rules(2)), ("access 10".into(), "access 1".into()));
+    assert_eq!(desk.code("vlan/remove 20"), "1000 Success");
+    assert_eq!(desk.switch.vlan_name(Vid::new(20).unwrap()), None);
+}
+
+#[test]
+fn ports_are_created_closed_and_counted() {
+    let mut desk = Desk::new();
+    let table = [
+        ("port/create 1", "1017 File exists"),
+        ("port/create 7", "1000 Success"),
+        ("port/create 7", "1017 File exists"),
+        ("port/create 0", "1022 Invalid argument"),
+        ("vlan/create 5", "1000 Success"),
+        ("port/setvlan 7 5", "1000 Success"),
+        ("vlan/addport 0 7", "1000 Success"),
+        ("port/print 7", "1006 No such device or address"),
+        ("port/allprint 7", "1000 Success"),
+        ("vlan/remove 5", "1098 Address already in use"),
+        ("port/setnumports 3", "1098 Address already in use"),
+        ("port/setnumports 32", "1000 Success"),
+        ("port/setuser 1 root", "1095 Operation not supported"),
+        ("port/sethub 0", "1000 Success"),
+        ("port/sethub 1", "1095 Operation not supported"),
+        ("port/remove 1", "1098 Address already in use"),
+        ("port/epclose 1 4", "1006 No such device or address"),
+        ("port/epclose 1 1", "1000 Success"),
+        ("port/resetcounter", "1000 Success"),
+        ("hash/setexpire 60", "1000 Success"),
+        ("hash/setexpire 0", "1022 Invalid argument"),
+        ("hash/find 02:00:00:00:00:01", "1019 No such device"),
+        ("hash/find 02:00", "1022 Invalid argument"),
+        ("fstp/setfstp 1", "1095 Operation not supported"),
+    ];
+    for (line, expected) in table {
+        assert_eq!(desk.code(line), expected, "{line}");
+    }
+    assert!(desk.run("vlan/allprint 5").1.contains(" -- Port 0007 tagged=0 active=0 status=Learning\n"));
+    assert!(
+        desk.run("port/allprint")
+            .1
+            .contains("Port 0007 untagged_vlan=0005 INACTIVE - NOT Unnamed Allocatable\n")
+    );
+    assert!(desk.run("port/createauto").1.contains("\nPort 0001\n"));
+    assert_eq!(desk.code("port/remove 7"), "1000 Success");
+    assert_eq!(desk.switch.port_count(), 1);
+    assert_eq!(desk.switch.fdb().age(), Duration::from_secs(60));
+}
+
+#[test]
+fn lines_are_bounded() {
+    let mut session = Session::default();
+    session.handle_input(b"one\r\ntwo\nthr");
+    assert_eq!(
+        [session.next(), session.next(), session.next()],
+        [Some("one".into()), Some("two".into()), None]
+    );
+    session.handle_input(&[b'x'; 5000]);
+    assert_eq!(session.next(), None);
+    assert_eq!(session.room(), MAX_INPUT);
+    session.handle_input(b"\nfour\n");
+    assert_eq!([session.next(), session.next()], [Some("\u{fffd}".into()), Some("four".into())]);
+    let lines: Vec<_> = script(Path::new("/rc"), "a\nb").collect();
+    assert_eq!(lines, [("vde[/rc]: a\n".to_owned(), "a"), ("vde[/rc]: b\n".to_owned(), "b")]);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_answered(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..20)) {
+        let (mut desk, mut session) = (Desk::new(), Session::default());
+        for piece in pieces {
+            session.handle_input(&piece);
+            while let Some(line) = session.next() {
+                let (_, out) = desk.run(&line);
+                prop_assert!(out.is_empty() || out.lines().last().unwrap().starts_with('1'));
+            }
+        }
+    }
+
+    #[test]
+    fn any_numbers_keep_the_switch_whole(lines in prop::collection::vec((0usize..9, -1i64..9, -1i64..9), 0..60)) {
+        let mut desk = Desk::new();
+        let commands = ["vlan/create", "vlan/remove", "vlan/addport", "vlan/delport", "port/setvlan", "port/create",
+            "port/remove", "port/epclose", "port/resetcounter"];
+        for (command, a, b) in lines {
+            let code = desk.code(&format!("{} {a} {b}", commands[command]));
+            prop_assert!(code.starts_with('1'));
+        }
+        let (_, all) = desk.run("vlan/allprint");
+        for (id, port) in desk.switch.ports() {
+            let vlan = port.vlans.pvid().map_or(0, Vid::number);
+            let line = format!("VLAN {:04}\n", if vlan == 1 { 0 } else { vlan });
+            prop_assert!(all.contains(&line), "port {} is in no VLAN of {all}", id.index() + 1);
+        }
+    }
+}
