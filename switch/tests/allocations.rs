@@ -195,7 +195,7 @@ fn no_frame_allocates() {
         ("a mirror", mirror),
         ("the spanning tree", span),
         ("a capture", capture),
-        ("loss and reordering", |world| impair(world, "duplicate 1%")),
+        ("a link that doubles frames", |world| impair(world, "duplicate 1%, reorder 1%")),
         ("delay", |world| impair(world, "delay 200us uniform 100us, duplicate 1%")),
     ];
     for (name, set_up) in features {
