@@ -24,9 +24,10 @@ pub mod policy;
 pub mod serve;
 mod services;
 mod streams;
+mod train;
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -99,6 +100,8 @@ pub struct Figures {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Port,
+    /// What whoever runs the gateway waits for.
+    Beside,
     Stream(usize),
     Datagrams(usize),
 }
@@ -107,6 +110,7 @@ impl Place {
     fn token(self) -> u64 {
         match self {
             Self::Port => 0,
+            Self::Beside => 1,
             Self::Stream(slot) => 1 << 32 | slot as u64,
             Self::Datagrams(slot) => 2 << 32 | slot as u64,
         }
@@ -117,6 +121,7 @@ impl Place {
         match token >> 32 {
             1 => Self::Stream(slot),
             2 => Self::Datagrams(slot),
+            _ if slot == 1 => Self::Beside,
             _ => Self::Port,
         }
     }
@@ -285,23 +290,33 @@ impl Gateway {
             .min()
     }
 
-    /// Takes events and moves what can be moved.
+    /// Something else that [`Gateway::turn`] is to wait for; a set of descriptors, as a rule.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn wait_for(&self, what: &impl AsFd) -> Result<(), Errno> {
+        self.hall.watch(what, Place::Beside, EpollFlags::EPOLLIN)
+    }
+
+    /// Waits until there is something to do, or for `most`, and does it. True if what [`Gateway::wait_for`] was told
+    /// of is ready.
     ///
     /// # Errors
     /// Those of epoll_wait(2).
-    pub fn turn(&mut self) -> Result<(), Errno> {
+    pub fn turn(&mut self, most: EpollTimeout) -> Result<bool, Errno> {
         let mut events = [EpollEvent::empty(); EVENTS];
-        let count = match self.hall.epoll.wait(&mut events, EpollTimeout::ZERO) {
+        let count = match self.hall.epoll.wait(&mut events, most) {
             Err(Errno::EINTR) => 0,
             other => other?,
         };
-        let now = clocks().0;
+        let (now, mut beside) = (clocks().0, false);
         for event in &events[..count] {
             match Place::of(event.data()) {
                 Place::Port => {
                     self.port.handle_ready(event.events());
                     self.port_ready = true;
                 }
+                Place::Beside => beside = true,
                 Place::Stream(slot) => {
                     self.streams.handle_event(now, slot, event.events(), &mut self.hall, &mut self.counts);
                 }
@@ -315,7 +330,7 @@ impl Gateway {
         self.datagrams.handle_timeout(now);
         self.services.handle_timeout(now, &mut self.hall);
         self.run(now);
-        Ok(())
+        Ok(beside)
     }
 
     /// Moves everything that can be moved.
@@ -324,6 +339,7 @@ impl Gateway {
         for round in 0..ROUNDS {
             let now = if round == 0 { now } else { clocks().0 };
             let mut more = self.receive(now);
+            self.datagrams.depart(now, &mut self.hall);
             while let Some(id) = self.hall.engine.poll_dirty() {
                 if id == self.hall.listener {
                     while let Some((id, _)) = self.hall.engine.accept(now, id) {
@@ -430,12 +446,5 @@ fn handle_packet(
         }
         libc::IPPROTO_IGMP => {}
         _ => hall.engine.refuse_protocol(now, packet),
-    }
-}
-
-impl AsFd for Gateway {
-    /// Readable when there is something to do.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.hall.epoll.0.as_fd()
     }
 }
