@@ -208,9 +208,8 @@ impl Doors {
             None => &any[..],
         };
         let Some(publication) = self.publications.get(&id) else { return Ok(()) };
-        let has = |ip: &&IpAddr| {
-            transport == Transport::Tcp || publication.inside.address(ip.is_ipv4()).is_some()
-        };
+        let has =
+            |ip: &&IpAddr| transport == Transport::Tcp || publication.inside.address(ip.is_ipv4()).is_some();
         let wanted: Vec<IpAddr> = all.iter().filter(has).copied().collect();
         let what = || format!("cannot publish port {port}/{transport}");
         if wanted.is_empty() {
@@ -242,8 +241,7 @@ impl Doors {
         let socket = host::door(listen, transport == Transport::Tcp)?;
         let slot = self.doors.iter().position(Option::is_none).unwrap_or(self.doors.len());
         hall.watch(&socket, Place::Door(slot), EpollFlags::EPOLLIN | EpollFlags::EPOLLET)?;
-        let door =
-            Door { publication, transport, listen, port, auto, socket, clients: 0, ready: false };
+        let door = Door { publication, transport, listen, port, auto, socket, clients: 0, ready: false };
         match self.doors.get_mut(slot) {
             Some(free) => *free = Some(door),
             None => self.doors.push(Some(door)),
@@ -268,11 +266,16 @@ impl Doors {
                     door.transport == transport && a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && ips
                 };
                 let ours = self.doors.iter().flatten().find(meets).and_then(|door| {
-                    self.publications.get(&door.publication).map(|it| format!("it is published for {}", it.inside.stack))
+                    self.publications
+                        .get(&door.publication)
+                        .map(|it| format!("it is published for {}", it.inside.stack))
                 });
                 let found = || if look { holder::of(transport, listen) } else { None };
                 let why = ours.or_else(|| found().map(|who| format!("{who} has it")));
-                (why.unwrap_or_else(|| "another program has it".into()), "take another port of the host".into())
+                (
+                    why.unwrap_or_else(|| "another program has it".into()),
+                    "take another port of the host".into(),
+                )
             }
             Errno::EACCES => (
                 "ports below 1024 are root's".into(),
@@ -533,8 +536,7 @@ impl Doors {
         }
         let Some((head, data)) = packet.payload.split_first_chunk::<HEADER>() else { return false };
         let port = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-        let key =
-            (SocketAddr::new(packet.source, port(0)), SocketAddr::new(packet.destination, port(2)));
+        let key = (SocketAddr::new(packet.source, port(0)), SocketAddr::new(packet.destination, port(2)));
         let Some(slot) = self.flows.find(&key) else { return false };
         let Some(Some(client)) = self.clients.get(slot) else { return false };
         let Some(Some(door)) = self.doors.get(client.door) else { return false };

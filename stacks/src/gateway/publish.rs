@@ -93,7 +93,9 @@ impl FromStr for Ports {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("`{text}` names no ports; write 8080:80, 127.0.0.1:8080:80, [::1]:53/udp or 8000-8010:9000-9010")
+            format!(
+                "`{text}` names no ports; write 8080:80, 127.0.0.1:8080:80, [::1]:53/udp or 8000-8010:9000-9010"
+            )
         };
         let (rest, transport) = match text.rsplit_once('/') {
             None | Some((_, "tcp")) => (text.strip_suffix("/tcp").unwrap_or(text), Transport::Tcp),
@@ -283,8 +285,20 @@ mod tests {
         assert!(ports.has(Transport::Udp, "192.0.2.1:65535".parse().unwrap()));
         assert!(!ports.has(Transport::Tcp, "192.0.2.1:65535".parse().unwrap()));
         for wrong in [
-            "", "0", "8080:", ":80", "80/sctp", "1-2:3", "2-1", "1-2000", "65536", "::1:80:80", "[::1]80",
-            "1.2.3:80", "auto/udp", "[1.2.3.4]:80",
+            "",
+            "0",
+            "8080:",
+            ":80",
+            "80/sctp",
+            "1-2:3",
+            "2-1",
+            "1-2000",
+            "65536",
+            "::1:80:80",
+            "[::1]80",
+            "1.2.3:80",
+            "auto/udp",
+            "[1.2.3.4]:80",
         ] {
             assert!(wrong.parse::<Publish>().is_err(), "{wrong}");
         }

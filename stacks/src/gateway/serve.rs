@@ -207,12 +207,7 @@ impl Server {
         }
     }
 
-    fn answer(
-        &mut self,
-        line: &mut Line,
-        request: Request,
-        life: Option<OwnedFd>,
-    ) -> Result<(), LineError> {
+    fn answer(&mut self, line: &mut Line, request: Request, life: Option<OwnedFd>) -> Result<(), LineError> {
         let may = may_change(line);
         let refused = || {
             Reply::<()>::Error(

@@ -67,7 +67,8 @@ impl Auto {
         if self.line.is_none() {
             // A stack that is not there yet is asked the next time.
             let line = UnixStream::connect(&inside.path).and_then(Line::server);
-            self.line = line.ok().filter(|line| hall.watch(line, Place::Auto(id), EpollFlags::EPOLLIN).is_ok());
+            self.line =
+                line.ok().filter(|line| hall.watch(line, Place::Auto(id), EpollFlags::EPOLLIN).is_ok());
         }
         self.found.clear();
         self.ask(0);
@@ -129,7 +130,9 @@ impl Doors {
         let (found, address) = (std::mem::take(&mut auto.found), auto.address);
         let mut open = BTreeSet::new();
         for slot in 0..self.doors.len() {
-            let Some(door) = self.doors[slot].as_ref().filter(|door| door.publication == id) else { continue };
+            let Some(door) = self.doors[slot].as_ref().filter(|door| door.publication == id) else {
+                continue;
+            };
             if door.auto && !found.contains(&door.port) {
                 self.close(slot);
             } else if door.transport == Transport::Tcp {

@@ -150,8 +150,7 @@ impl Engine {
 
     /// What is relayed was gathered by whoever wrote it.
     fn set_no_delay(&mut self, now: Instant, id: SocketId, caller: &Caller) -> Result<(), Errno> {
-        let (level, name, value) =
-            (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1i32.to_ne_bytes().to_vec());
+        let (level, name, value) = (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1i32.to_ne_bytes().to_vec());
         self.call(now, id, caller, &SocketCall::SetOption { level, name, value }).map(drop)
     }
 
