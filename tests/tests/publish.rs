@@ -11,16 +11,14 @@ const FAR: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const LINK: &str = "switch:lan,ip=10.0.2.2/24,ip=fd00:10:0:2::2/64,gw=10.0.2.1,gw=fd00:10:0:2::1";
 
 /// TCP and UDP servers on the ports of the arguments, of both families: each answers with its name and the address that
-/// it hears; `bulk` is echoed first. A line of its input ends a listener or begins one: `-81`, `+81`.
+/// it hears; `what begins with `bulk` is echoed first. A line of its input ends a listener or begins one: `-81`, `+81`.
 const SERVE: &str = r#"
 import socket, sys, threading
 name = sys.argv[1]; listeners = {}
 def ip(a): return a[0].replace('::ffff:', '')
 def stream(s, a):
-    d = s.recv(65536); n = len(d)
-    while d and d.startswith(b'bulk') or n > 65536:
-        s.sendall(d); d = s.recv(65536); n += len(d)
-        if not d: break
+    d = s.recv(65536); bulk = d.startswith(b'bulk')
+    while bulk and d: s.sendall(d); d = s.recv(65536)
     s.sendall(('%s %s %d' % (name, ip(a), a[1])).encode()); s.close()
 def accept(l):
     while True:
@@ -32,9 +30,11 @@ def listen(port):
     threading.Thread(target=accept, args=(l,), daemon=True).start()
 def datagrams(port):
     u = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); u.bind(('', port))
+    u.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     while True:
-        d, a = u.recvfrom(65536)
-        u.sendto(('%s %s %d ' % (name, ip(a), a[1])).encode() + d, a)
+        # From the address that was asked: the view has another one by SLAAC.
+        d, control, _, a = u.recvmsg(65536, 100)
+        u.sendmsg([('%s %s %d' % (name, ip(a), a[1])).encode() + d[1:]], control, 0, a)
 for port in map(int, sys.argv[2:]):
     listen(port); threading.Thread(target=datagrams, args=(port,), daemon=True).start()
 print('up', flush=True)
@@ -231,7 +231,7 @@ many = [socket.create_connection(('127.0.0.1', 8080)) for n in range(200)]
 for s in many: s.settimeout(20); s.send(b'x')
 for s in many: assert s.recv(99).startswith(b'web')
 many = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for n in range(200)]
-for n, s in enumerate(many): s.settimeout(20); s.connect(('127.0.0.1', 8080)); s.send(b'%d' % n)
+for n, s in enumerate(many): s.settimeout(20); s.connect(('127.0.0.1', 8080)); s.send(b'x %d' % n)
 for n, s in enumerate(many): assert s.recv(99).endswith(b' %d' % n)
 print('well')
 ";
