@@ -4,6 +4,7 @@
 //! ```text
 //!  switch ── ring ── engine ─┬─ streams ─── TCP sockets of the host
 //!                            ├─ datagrams ─ UDP and echo sockets of the host
+//!                            ├─ doors ───── published ports of the host
 //!                            └─ services ── DHCP, router advertisements, DNS
 //! ```
 //! A gateway is a smol stack that stands for everybody beyond its network ([`Engine::stand_for_others`]): to the
@@ -17,17 +18,20 @@
 pub mod advertise;
 mod datagrams;
 pub mod dhcp;
+pub mod doors;
 pub mod flows;
+mod holder;
 mod host;
 pub mod names;
 pub mod policy;
+pub mod publish;
 pub mod serve;
 mod services;
 mod streams;
 mod train;
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -46,7 +50,9 @@ use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
 use crate::smol::tables::{IfIndex, LOOPBACK};
 use datagrams::Datagrams;
+use doors::{Doors, Inside, Published};
 use policy::{Policy, Rules, Verdict};
+use publish::{Ports, Publish};
 use services::{DOMAIN, Outcome, Services};
 use streams::{Counts, Streams};
 
@@ -94,6 +100,9 @@ pub struct Figures {
     pub unsent: u64,
     /// Each inside address and its flows.
     pub inside: Vec<(IpAddr, usize)>,
+    /// Ports of the host that lead inside.
+    #[serde(default)]
+    pub published: Vec<Published>,
 }
 
 /// What an event is about.
@@ -104,6 +113,12 @@ enum Place {
     Beside,
     Stream(usize),
     Datagrams(usize),
+    /// A published port.
+    Door(usize),
+    /// The life of a publication.
+    Life(u32),
+    /// A stack that is asked who listens.
+    Auto(u32),
 }
 
 impl Place {
@@ -113,6 +128,9 @@ impl Place {
             Self::Beside => 1,
             Self::Stream(slot) => 1 << 32 | slot as u64,
             Self::Datagrams(slot) => 2 << 32 | slot as u64,
+            Self::Door(slot) => 3 << 32 | slot as u64,
+            Self::Life(id) => 4 << 32 | u64::from(id),
+            Self::Auto(id) => 5 << 32 | u64::from(id),
         }
     }
 
@@ -121,6 +139,9 @@ impl Place {
         match token >> 32 {
             1 => Self::Stream(slot),
             2 => Self::Datagrams(slot),
+            3 => Self::Door(slot),
+            4 => Self::Life(token as u32),
+            5 => Self::Auto(token as u32),
             _ if slot == 1 => Self::Beside,
             _ => Self::Port,
         }
@@ -177,6 +198,7 @@ pub struct Gateway {
     frame: Vec<u8>,
     streams: Streams,
     datagrams: Datagrams,
+    doors: Doors,
     services: Services,
     counts: Counts,
 }
@@ -237,6 +259,7 @@ impl Gateway {
             frame: vec![0; BUFFER_LEN],
             streams: Streams::new(),
             datagrams: Datagrams::new(),
+            doors: Doors::new(),
             services,
             counts: Counts::default(),
         })
@@ -251,6 +274,27 @@ impl Gateway {
     pub fn set_rules(&mut self, rules: Rules) {
         self.config.rules.clone_from(&rules);
         self.hall.policy.rules = rules;
+    }
+
+    /// Publishes ports until `life` hangs up.
+    ///
+    /// # Errors
+    /// A port cannot be had, or there is no such stack in the gateway's network: then none is published.
+    pub fn publish(&mut self, inside: Inside, what: &[Publish], life: OwnedFd) -> Result<(), Refusal> {
+        self.doors.publish(clocks().0, inside, what, life, &mut self.hall)
+    }
+
+    /// Publishes ports no more: those of a stack or of all, the named ones or all. How many it were.
+    pub fn unpublish(&mut self, stack: Option<&str>, ports: &[Ports]) -> usize {
+        self.doors.unpublish(stack, ports)
+    }
+
+    /// Has published ports lead to another stack, until `life` hangs up. How many it were.
+    ///
+    /// # Errors
+    /// There is no such stack in the gateway's network.
+    pub fn move_ports(&mut self, inside: Inside, ports: &[Ports], life: OwnedFd) -> Result<usize, Refusal> {
+        self.doors.move_to(inside, ports, life, &mut self.hall)
     }
 
     /// Is the switch still there?
@@ -274,6 +318,7 @@ impl Gateway {
             evicted: self.counts.evicted + self.datagrams.evicted,
             unsent: self.datagrams.unsent,
             inside: inside.into_iter().collect(),
+            published: self.doors.published(),
         }
     }
 
@@ -285,7 +330,7 @@ impl Gateway {
         let flows = [self.streams.flows.poll_timeout(), self.datagrams.flows.poll_timeout()];
         flows
             .into_iter()
-            .chain([self.hall.engine.poll_timeout(), self.services.poll_timeout()])
+            .chain([self.hall.engine.poll_timeout(), self.services.poll_timeout(), self.doors.poll_timeout()])
             .flatten()
             .min()
     }
@@ -321,6 +366,9 @@ impl Gateway {
                     self.streams.handle_event(now, slot, event.events(), &mut self.hall, &mut self.counts);
                 }
                 Place::Datagrams(slot) => self.datagrams.handle_event(slot),
+                Place::Door(slot) => self.doors.handle_event(slot),
+                Place::Life(id) => self.doors.handle_end(id),
+                Place::Auto(id) => self.doors.handle_answer(id, &mut self.hall),
             }
         }
         if self.hall.engine.poll_timeout().is_some_and(|at| at <= now) {
@@ -328,6 +376,7 @@ impl Gateway {
         }
         self.streams.handle_timeout(now, &mut self.hall);
         self.datagrams.handle_timeout(now);
+        self.doors.handle_timeout(now, &mut self.hall);
         self.services.handle_timeout(now, &mut self.hall);
         self.run(now);
         Ok(beside)
@@ -350,6 +399,7 @@ impl Gateway {
                 }
             }
             more |= self.datagrams.run(now, &mut self.hall);
+            more |= self.doors.run(now, &mut self.hall, &mut self.streams, &mut self.counts);
             if self.datagrams.take_unheard() {
                 self.services.next_nameserver(&mut self.hall);
             }
@@ -383,7 +433,10 @@ impl Gateway {
                     hall.engine.settle(now, &lent, frame, taken);
                 }
                 Arrived::Packet(packet) => {
-                    handle_packet(now, &packet, hall, &mut self.datagrams, &mut self.services);
+                    let udp = packet.protocol == libc::IPPROTO_UDP as u8;
+                    if !(udp && self.doors.answer(now, &packet)) {
+                        handle_packet(now, &packet, hall, &mut self.datagrams, &mut self.services);
+                    }
                 }
                 // What it says of our datagrams concerns nobody: the host has them already.
                 Arrived::Error(..) => {}

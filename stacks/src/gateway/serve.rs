@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +19,9 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde::{Deserialize, Serialize};
 
+use super::doors::Inside;
 use super::policy::{MAX_RULES, Rules};
+use super::publish::{Ports, Publish};
 use super::{Config, Figures, Gateway};
 use crate::serve::Shed;
 
@@ -44,6 +46,28 @@ pub enum Request {
     Set {
         /// The rules.
         rules: Rules,
+    },
+    /// Publish ports of a stack, until the descriptor that comes along, a socket, hangs up. Answer: a number.
+    Publish {
+        /// The stack.
+        inside: Inside,
+        /// What of it.
+        ports: Vec<Publish>,
+    },
+    /// Publish ports no more. Answer: how many it were.
+    Unpublish {
+        /// Only this stack's.
+        stack: Option<String>,
+        /// The ports of the host; none: all.
+        ports: Vec<Ports>,
+    },
+    /// Have published ports lead to another stack, until the descriptor that comes along hangs up. Answer: how many it
+    /// were.
+    Move {
+        /// The stack.
+        inside: Inside,
+        /// The ports of the host.
+        ports: Vec<Ports>,
     },
     /// End. Answer: null.
     Down,
@@ -175,7 +199,7 @@ impl Server {
     fn converse(&mut self, token: u64) {
         let Some(mut line) = self.connections.remove(&token) else { return };
         let sent = match line.receive::<Request>() {
-            Ok(Received::Message(request, _)) => self.answer(&mut line, request),
+            Ok(Received::Message(request, mut fds)) => self.answer(&mut line, request, fds.pop()),
             Ok(Received::Pending) => Ok(()),
             Ok(Received::Closed) => Err(LineError::Closed),
             Err(LineError::Malformed(why)) => {
@@ -189,7 +213,7 @@ impl Server {
         }
     }
 
-    fn answer(&mut self, line: &mut Line, request: Request) -> Result<(), LineError> {
+    fn answer(&mut self, line: &mut Line, request: Request, life: Option<OwnedFd>) -> Result<(), LineError> {
         let may = may_change(line);
         let refused = || {
             Reply::<()>::Error(
@@ -207,11 +231,30 @@ impl Server {
                 self.gateway.set_rules(rules);
                 line.send(&Reply::Ok(()), &[])
             }
+            Request::Publish { .. } | Request::Unpublish { .. } | Request::Move { .. } => {
+                match self.publish(request, life) {
+                    Ok(count) => line.send(&Reply::Ok(count), &[]),
+                    Err(refusal) => line.send(&Reply::<()>::Error(refusal), &[]),
+                }
+            }
             Request::Down => {
                 self.told_to_end = true;
                 self.file.remove();
                 line.send(&Reply::Ok(()), &[])
             }
+        }
+    }
+
+    /// What concerns published ports; how many it concerned.
+    fn publish(&mut self, request: Request, life: Option<OwnedFd>) -> Result<usize, Refusal> {
+        let life = || life.ok_or_else(|| Refusal::new("cannot publish ports", "no descriptor came along"));
+        match request {
+            Request::Publish { inside, ports } => {
+                self.gateway.publish(inside, &ports, life()?).map(|()| ports.len())
+            }
+            Request::Unpublish { stack, ports } => Ok(self.gateway.unpublish(stack.as_deref(), &ports)),
+            Request::Move { inside, ports } => self.gateway.move_ports(inside, &ports, life()?),
+            Request::Show | Request::Set { .. } | Request::Down => Ok(0),
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod launch;
 
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -164,8 +165,8 @@ fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lists the gateways of the runtime folder, and removes the sockets of dead ones on the way.
-fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
+/// The gateways of the runtime folder; the sockets of dead ones are removed on the way.
+pub(crate) fn all(runtime: &Runtime) -> Result<Vec<Description>, Failure> {
     let folder = runtime.gateways();
     let failed = |e: std::io::Error| Failure::new(format!("cannot list {}", folder.display()), e);
     let mut listed = Vec::new();
@@ -178,6 +179,11 @@ fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
         }
     }
     listed.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(listed)
+}
+
+fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
+    let listed = all(runtime)?;
     if json {
         return print_json(&listed);
     }
@@ -260,6 +266,15 @@ fn ask<A: serde::de::DeserializeOwned>(
 }
 
 fn call<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Result<A, Failure> {
+    call_with(path, request, &[])
+}
+
+/// Asks the gateway at `path`; descriptors go along.
+pub(crate) fn call_with<A: serde::de::DeserializeOwned>(
+    path: &Path,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+) -> Result<A, Failure> {
     use std::io::ErrorKind::{ConnectionRefused, NotFound};
     let what = "cannot reach the gateway";
     let mut line = Line::connect(path).map_err(|e| match e.kind() {
@@ -270,7 +285,7 @@ fn call<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Resul
     let patient =
         line.stream().set_read_timeout(timeout).and_then(|()| line.stream().set_write_timeout(timeout));
     patient.map_err(|e| Failure::io(what, &e))?;
-    let (answer, _) = line.call(request, &[]).map_err(|e| call_failed(what, e))?;
+    let (answer, _) = line.call(request, fds).map_err(|e| call_failed(what, e))?;
     Ok(answer)
 }
 
