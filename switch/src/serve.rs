@@ -395,8 +395,7 @@ impl Server {
         if self.connections.told_to_end {
             return true;
         }
-        let busy =
-            self.switch.port_count() > 0 || self.connections.count() > 0 || self.access.consoles.count() > 0;
+        let busy = self.access.consoles.count() > 0 || self.connections.keep(self.switch.port_count());
         self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };
         self.idle_since.zip(self.idle).is_some_and(|(since, idle)| now >= since + idle)
     }

@@ -119,7 +119,7 @@ for _ in range(30):
             server.recv(10)
 print('ok')
 ";
-    world.run(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
+    world.alone(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
 }
 
 /// A program without the library has the same sockets.
@@ -137,7 +137,7 @@ for environment in [{}, dict(os.environ)]:
     assert said.stdout == f'{who} {listener.getsockname()}\\n', said
 print('ok')
 ";
-    world.run(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
+    world.alone(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
 }
 
 /// What lists sockets, interfaces and routes from files lists the view's.

@@ -45,7 +45,7 @@ fn a_kept_stack_is_shared_and_listed() {
             .start();
         server.until("up");
         world.run(["--stack", "lab", "--", "python3", "-c", FETCH]).run().ok().says("hello");
-        world.run(["--", "python3", "-c", FETCH]).run().code(1);
+        world.alone(["--", "python3", "-c", FETCH]).run().code(1);
         let show = json(world.viewnet(["stack", "show", "lab", "--json"]).run());
         assert_eq!(show["name"], "lab");
         assert_eq!(show["kind"], kind);
@@ -522,7 +522,7 @@ for _ in range(30):
     for _ in range(150): client.send(b'x')
     for _ in range(150): server.recv(10)
 print('ok')";
-    world.run(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
+    world.alone(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
 }
 
 #[test]

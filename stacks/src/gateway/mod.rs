@@ -60,6 +60,8 @@ use streams::{Counts, Streams};
 const NAME: &str = "gateway";
 /// Its interface.
 const INTERFACE: &str = "eth0";
+/// The name of its switch's port.
+pub const PORT: &str = "gateway.eth0";
 /// Events taken at once.
 const EVENTS: usize = 256;
 /// Frames taken before the sockets have their turn.
@@ -77,6 +79,9 @@ pub struct Config {
     /// Who may go where.
     #[serde(default)]
     pub rules: Rules,
+    /// It keeps no switch that ends when unused, and so ends with the last of the others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guest: bool,
 }
 
 /// What a gateway has done, and does.
@@ -227,7 +232,8 @@ impl Gateway {
         }
         let (now, wall) = clocks();
         let mut cables = Cables::new();
-        let mut plugs = Plugs { stack: NAME, switches, cables: &mut cables, clocks: (now, wall) };
+        let mut plugs =
+            Plugs { stack: NAME, switches, guest: config.guest, cables: &mut cables, clocks: (now, wall) };
         let port = Port::open(&mut plugs, &interface)?
             .ok_or_else(|| Refusal::new(what, "it is plugged into nothing"))?;
         let stack = StackConfig { interfaces: vec![interface], ..StackConfig::default() };

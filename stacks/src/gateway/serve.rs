@@ -120,7 +120,8 @@ impl Server {
         let listener = listen(path, 0o600).map_err(|e| {
             let refusal = unusable(what, path, &e);
             let hint = "`viewnet gateway ls` shows which gateways there are";
-            if e.kind() == io::ErrorKind::AddrInUse { refusal.hint(hint) } else { refusal }
+            let in_use = |refusal: Refusal| refusal.hint(hint).errno(libc::EADDRINUSE);
+            if e.kind() == io::ErrorKind::AddrInUse { in_use(refusal) } else { refusal }
         })?;
         let file = SocketFile::at(path).map_err(|e| unusable(what, path, &e))?;
         let gateway = Gateway::new(config, switches, stacks).inspect_err(|_| file.remove())?;

@@ -48,6 +48,8 @@ pub(super) struct Connections {
     table: Vec<Option<Connection>>,
     free: Vec<u32>,
     count: usize,
+    /// How many of them are guests'.
+    guests: usize,
     runnable: Vec<u32>,
     /// Who has not read an answer yet, and since when; short, so that a round costs nothing per connection.
     waiting: Vec<(u32, Instant)>,
@@ -66,6 +68,8 @@ struct Connection {
     line: Line,
     uid: u32,
     ports: Vec<PortId>,
+    /// It and its ports keep no switch that ends when unused.
+    guest: bool,
     runnable: bool,
     /// It is over once what waits is sent.
     closing: bool,
@@ -98,6 +102,7 @@ impl Connections {
             table: Vec::new(),
             free: Vec::new(),
             count: 0,
+            guests: 0,
             runnable: Vec::new(),
             waiting: Vec::new(),
             told_to_end: false,
@@ -110,8 +115,12 @@ impl Connections {
         }
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.count
+    /// Is there anybody, or any of the switch's `ports`, that keeps it? Only where guests are alone they are counted.
+    pub(super) fn keep(&self, ports: usize) -> bool {
+        let theirs = || -> usize {
+            self.table.iter().flatten().map(|it| if it.guest { it.ports.len() } else { 0 }).sum()
+        };
+        self.count > self.guests || ports > theirs()
     }
 
     /// Takes in a connection, if there is room.
@@ -132,8 +141,8 @@ impl Connections {
         if self.table.len() <= index as usize {
             self.table.resize_with(index as usize + 1, || None);
         }
-        let (ports, runnable, closing) = (Vec::new(), false, false);
-        self.table[index as usize] = Some(Connection { line, uid, ports, runnable, closing });
+        let (ports, guest, runnable, closing) = (Vec::new(), false, false, false);
+        self.table[index as usize] = Some(Connection { line, uid, ports, guest, runnable, closing });
         self.count += 1;
     }
 
@@ -369,6 +378,9 @@ impl Connections {
         })?;
         if let Some(connection) = self.connection(index).filter(|_| !attach.linger) {
             connection.ports.push(id);
+            let joins = attach.guest && !connection.guest;
+            connection.guest |= joins;
+            self.guests += usize::from(joins);
         }
         Ok(PortAdded { name })
     }
@@ -420,6 +432,7 @@ impl Connections {
         }
         self.free.push(index);
         self.count -= 1;
+        self.guests -= usize::from(connection.guest);
     }
 
     fn connection(&mut self, index: u32) -> Option<&mut Connection> {
