@@ -59,6 +59,8 @@ pub const TAKES: u32 = 4;
 pub const TROUBLED: u32 = 8;
 /// Addresses with what was received come in the names of our ends.
 pub const LOOSE: u32 = 16;
+/// Ancillary data with what is received were asked for.
+pub const DESCRIBES: u32 = 32;
 
 /// An address: `struct sockaddr`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -126,7 +126,8 @@ impl Socket {
             | flag(board::CONNECTED, peer.is_some())
             | flag(board::TROUBLED, status.error.is_some())
             | flag(board::LOOSE, loose)
-            | flag(board::TAKES, takes);
+            | flag(board::TAKES, takes)
+            | flag(board::DESCRIBES, status.describes);
         let protocol = if stream { libc::IPPROTO_TCP } else { libc::IPPROTO_UDP };
         Some(Shown {
             flags,
