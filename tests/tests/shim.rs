@@ -148,6 +148,41 @@ for n in range(50):
     assert!(trapped <= 10, "{trapped} calls were trapped");
 }
 
+/// Options are read without a trap, and so is set what is so already; what changes is seen by whoever has the socket.
+#[test]
+fn options_are_not_trapped_but_to_be_changed() {
+    let world = World::new(User::Ordinary);
+    let script = "import os, socket
+from socket import IPPROTO_TCP, SO_KEEPALIVE, SO_RCVBUF, SO_BROADCAST, SOL_SOCKET, TCP_NODELAY, TCP_KEEPIDLE
+listener = socket.create_server(('127.0.0.1', 5300))
+listener.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, 33)
+client = socket.create_connection(listener.getsockname())
+client.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+server, _ = listener.accept()
+loose = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+loose.bind(('127.0.0.1', 5301))
+for n in range(100):
+    client.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    loose.setsockopt(SOL_SOCKET, SO_BROADCAST, 0)
+    assert client.getsockopt(IPPROTO_TCP, TCP_NODELAY) == 1 and server.getsockopt(IPPROTO_TCP, TCP_NODELAY) == 0
+    assert server.getsockopt(IPPROTO_TCP, TCP_KEEPIDLE) == 33 and client.getsockopt(IPPROTO_TCP, TCP_KEEPIDLE) == 7200
+    assert loose.getsockopt(SOL_SOCKET, SO_RCVBUF) == 212992 and loose.getsockopt(SOL_SOCKET, SO_BROADCAST) == 0
+for value in [1, 0, 1]:
+    server.setsockopt(SOL_SOCKET, SO_KEEPALIVE, value)
+    assert server.dup().getsockopt(SOL_SOCKET, SO_KEEPALIVE) == value
+    if os.fork() == 0:
+        server.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1 - server.getsockopt(SOL_SOCKET, SO_KEEPALIVE))
+        os._exit(0)
+    os.wait()
+    assert server.getsockopt(SOL_SOCKET, SO_KEEPALIVE) == 1 - value
+    assert server.getsockopt(SOL_SOCKET, SO_KEEPALIVE, 2) == bytes([1 - value, 0])
+print('ok')
+";
+    assert!(trapped(&world, &["--no-shim"], script, &["setsockopt", "getsockopt"]) >= 800);
+    let trapped = trapped(&world, &[], script, &["setsockopt", "getsockopt"]);
+    assert!(trapped <= 20, "{trapped} calls were trapped");
+}
+
 /// However many the program writes before the stack looks.
 #[test]
 fn a_burst_of_datagrams_arrives_whole() {

@@ -359,7 +359,7 @@ hooks! {
     setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: socklen_t) -> c_int, or (plain(libc::SYS_setsockopt, [fd as usize, level as usize, name as usize, value as usize, length as usize, 0])) {
         |original, fd, level, name, value, length| {
             let data = Data { base: value.cast_mut(), length: length as usize };
-            let answer = ops::set_option(fd).or(|| calls::set_option(fd, level, name, &data));
+            let answer = ops::set_option(fd, level, name, &data).or(|| calls::set_option(fd, level, name, &data));
             let args = [level as usize, name as usize, value as usize, length as usize, 0];
             act(answer, || native(libc::SYS_setsockopt, fd, args), original)
         }

@@ -7,11 +7,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use msocket_proto::board::{self, Address, Name, Shown};
+use msocket_proto::board::{self, Address, Name, Shown, Wanted, options};
 
 use crate::sys::datagram::{self, Received};
 use crate::sys::packet::{Header, Vector};
-use crate::sys::{self, Asked, Buffer, Message, Room, Which};
+use crate::sys::{self, Asked, Buffer, Data, Message, Room, Which};
 use crate::{boards, config};
 
 /// What becomes of a call.
@@ -36,8 +36,8 @@ impl Answer {
 
 /// Whose a descriptor is.
 enum Whose {
-    /// A stack's: what is shown of it, the name that says so, its number, whether it has sent to the destination.
-    Ours { shown: Shown, by: Which, socket: u64, allowed: bool },
+    /// A stack's: what is shown of it, the name that says so, its number, what was wanted beside that.
+    Ours { shown: Shown, by: Which, socket: u64, beside: Option<i32> },
     /// The machine's, or no socket of AF_UNIX at all.
     Machine,
     /// To be asked.
@@ -55,7 +55,7 @@ fn guess(fd: i32) -> Option<&'static AtomicBool> {
     usize::try_from(fd).ok().and_then(|fd| OWN_FIRST.get(fd))
 }
 
-fn identify(fd: i32, destination: Option<u64>) -> Whose {
+fn identify(fd: i32, wanted: Wanted) -> Whose {
     let own_first = guess(fd).is_some_and(|guess| guess.load(Ordering::Relaxed));
     let order = if own_first { [Which::Local, Which::Peer] } else { [Which::Peer, Which::Local] };
     let mut passive = None;
@@ -69,11 +69,11 @@ fn identify(fd: i32, destination: Option<u64>) -> Whose {
         let Some(name) = name else { return Whose::Machine };
         match parse(name, which) {
             Some(parsed) => {
-                let Some((shown, allowed)) = boards::look_up(&parsed, destination) else {
+                let Some((shown, beside)) = boards::look_up(&parsed, wanted) else {
                     return Whose::Unknown;
                 };
                 // What a listener accepts has inherited its name.
-                let ours = Whose::Ours { shown, by: which, socket: number(&parsed), allowed };
+                let ours = Whose::Ours { shown, by: which, socket: number(&parsed), beside };
                 if which == Which::Local && shown.flags & board::LISTENS != 0 && own_first {
                     passive = Some(ours);
                     continue;
@@ -196,7 +196,7 @@ pub(crate) fn name(fd: i32, which: Which, room: &Room) -> Answer {
         return Answer::Original;
     }
     let Some(length) = room.length() else { return Answer::Original };
-    match identify(fd, None) {
+    match identify(fd, Wanted::Nothing) {
         Whose::Ours { shown, .. } if shown.flags & board::TROUBLED != 0 => Answer::Original,
         Whose::Ours { shown, by, .. } => {
             let address = match which {
@@ -222,16 +222,21 @@ pub(crate) fn option(fd: i32, level: i32, name: i32, room: &Room) -> Answer {
         return Answer::Original;
     }
     let Some(length) = room.length() else { return Answer::Original };
-    match identify(fd, None) {
-        Whose::Ours { shown, by, .. } if shown.flags & board::TROUBLED == 0 && level == libc::SOL_SOCKET => {
-            let value = match name {
-                libc::SO_TYPE => i32::from(shown.kind),
-                libc::SO_DOMAIN => i32::from(shown.domain),
-                libc::SO_PROTOCOL => i32::from(shown.protocol),
-                libc::SO_ACCEPTCONN => i32::from(shown.flags & board::LISTENS != 0),
+    let option = options::Shown::of(level, name);
+    match identify(fd, option.map_or(Wanted::Nothing, Wanted::Option)) {
+        Whose::Ours { shown, by, beside, .. } if shown.flags & board::TROUBLED == 0 => {
+            let value = match (level, name) {
+                (libc::SOL_SOCKET, libc::SO_TYPE) => i32::from(shown.kind),
+                (libc::SOL_SOCKET, libc::SO_DOMAIN) => i32::from(shown.domain),
+                (libc::SOL_SOCKET, libc::SO_PROTOCOL) => i32::from(shown.protocol),
+                (libc::SOL_SOCKET, libc::SO_ACCEPTCONN) => i32::from(shown.flags & board::LISTENS != 0),
                 // A record is shown of connections that have none.
-                libc::SO_ERROR if shown.flags & board::CONNECTED != 0 => 0,
-                _ => return Answer::Original,
+                (libc::SOL_SOCKET, libc::SO_ERROR) if shown.flags & board::CONNECTED != 0 => 0,
+                // With less room some levels answer in another way than others.
+                _ => match beside.filter(|_| length >= 4) {
+                    Some(value) => value,
+                    None => return Answer::Original,
+                },
             };
             if !room.is_writable(fd, by) {
                 return Answer::Original;
@@ -245,10 +250,19 @@ pub(crate) fn option(fd: i32, level: i32, name: i32, room: &Room) -> Answer {
     }
 }
 
-/// setsockopt(2): the stack has to know.
-pub(crate) fn set_option(fd: i32) -> Answer {
-    match config::is_smol().then(|| identify(fd, None)) {
-        Some(Whose::Machine) => Answer::Native,
+/// setsockopt(2): of what changes the stack has to know, before anything else is done with the socket.
+pub(crate) fn set_option(fd: i32, level: i32, name: i32, value: &Data) -> Answer {
+    if !config::is_smol() {
+        return Answer::Original;
+    }
+    let option = options::Shown::of(level, name);
+    match (identify(fd, option.map_or(Wanted::Nothing, Wanted::Option)), option) {
+        (Whose::Machine, _) => Answer::Native,
+        (Whose::Ours { beside: Some(has), .. }, Some(option))
+            if value.length == 4 && value.int().is_some_and(|set| option.is_nothing(has, set)) =>
+        {
+            Answer::Value(0)
+        }
         _ => Answer::Original,
     }
 }
@@ -286,7 +300,7 @@ pub(crate) fn receive(fd: i32, vector: &Vector, flags: i32, room: &Room) -> Answ
         return Answer::Original;
     }
     let Some(length) = room.length() else { return Answer::Original };
-    let (shown, by) = match identify(fd, None) {
+    let (shown, by) = match identify(fd, Wanted::Nothing) {
         Whose::Ours { shown, by, .. } if tells(&shown) => (shown, by),
         _ => return Answer::Original,
     };
@@ -351,12 +365,14 @@ pub(crate) fn send(
     if flags & !SEND_FLAGS != 0 {
         return Err(None);
     }
-    let Whose::Ours { shown, by: Which::Local, socket, allowed } = identify(fd, Some(to.hash())) else {
+    let Whose::Ours { shown, by: Which::Local, socket, beside } =
+        identify(fd, Wanted::Destination(to.hash()))
+    else {
         return Err(None);
     };
     let errand = Errand::new(socket, to.hash());
     let ready = board::TAKES | board::LOOSE;
-    if !allowed || !errand.is_known() || shown.flags & (ready | board::TROUBLED) != ready {
+    if beside.is_none() || !errand.is_known() || shown.flags & (ready | board::TROUBLED) != ready {
         return Err(Some(errand));
     }
     // The inlet's name is the socket's own with a letter behind it.
@@ -375,7 +391,7 @@ pub(crate) fn send_header(fd: i32, header: &Header, flags: i32) -> Result<isize,
     if !header.name.is_none() {
         return send(fd, &header.vector, flags, sys::address_at(&header.name));
     }
-    match config::is_smol().then(|| identify(fd, None)) {
+    match config::is_smol().then(|| identify(fd, Wanted::Nothing)) {
         // Its end is full: the stack knows when it is not.
         Some(Whose::Ours { shown, .. }) if sends_plainly(&shown, &header.vector, flags) => {
             datagram::put(fd, &header.vector, flags).map_err(|_| None)
@@ -400,7 +416,7 @@ fn inlet(name: &[u8]) -> Option<(Buffer, usize)> {
 
 /// sendmsg(2). Of one with a name on a socket of the machine the rules of the view are asked.
 pub(crate) fn send_message(fd: i32, message: &Message, flags: i32) -> Answer {
-    match config::is_smol().then(|| identify(fd, None)) {
+    match config::is_smol().then(|| identify(fd, Wanted::Nothing)) {
         Some(Whose::Machine) if message.is_nameless() => Answer::Native,
         Some(Whose::Ours { shown, .. }) if is_plain(&shown, message, flags) => Answer::Native,
         _ => Answer::Original,
@@ -409,7 +425,7 @@ pub(crate) fn send_message(fd: i32, message: &Message, flags: i32) -> Answer {
 
 /// recvmsg(2)
 pub(crate) fn receive_message(fd: i32, message: &Message, flags: i32) -> Answer {
-    match config::is_smol().then(|| identify(fd, None)) {
+    match config::is_smol().then(|| identify(fd, Wanted::Nothing)) {
         Some(Whose::Machine) => Answer::Native,
         Some(Whose::Ours { shown, .. }) if is_bytes(&shown, flags) && message.is_plain() => Answer::Native,
         Some(Whose::Ours { shown, .. }) if describes_nothing(&shown, flags) => {
@@ -421,7 +437,7 @@ pub(crate) fn receive_message(fd: i32, message: &Message, flags: i32) -> Answer 
 
 /// recvmsg(2) of a header that was read; also its flags.
 pub(crate) fn receive_header(fd: i32, header: &Header, flags: i32) -> (Answer, i32) {
-    match config::is_smol().then(|| identify(fd, None)) {
+    match config::is_smol().then(|| identify(fd, Wanted::Nothing)) {
         Some(Whose::Ours { shown, .. }) if describes_nothing(&shown, flags) => {
             described(fd, &shown, header, flags)
         }

@@ -254,6 +254,13 @@ impl Data {
         Self { base: self.base, length: length.min(self.length) }
     }
 
+    /// The int in it, if there is one.
+    pub(crate) fn int(&self) -> Option<i32> {
+        let there = self.length >= 4 && !self.is_none() && can_read(self.base as usize, 4);
+        // SAFETY: it can be read.
+        there.then(|| unsafe { self.base.cast::<i32>().read_unaligned() })
+    }
+
     /// How much of it is surely there if its first byte is.
     pub fn to_page(&self) -> usize {
         PAGE - self.base as usize % PAGE
