@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ::switch::client::Client;
-use stacks::config::{ConfigError, Link, StackConfig};
+use stacks::config::{ConfigError, StackConfig};
 
 use crate::commands::switch;
 use crate::exit::Failure;
@@ -154,8 +154,8 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
 pub(crate) fn hold_switches(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
     let mut held = Vec::new();
     for interface in &config.interfaces {
-        if let Link::Switch { name, .. } = &interface.link {
-            held.push(switch::reach(runtime, name)?);
+        if let Some(plug) = interface.link.plug() {
+            held.push(switch::reach(runtime, plug.switch)?);
         }
     }
     stacks::autoconf::settle(config, &runtime.switches())?;

@@ -13,7 +13,7 @@ use switch::client::{Attach, Client, Kind};
 use switch::ports::ring::{CAPACITY, Ring};
 
 use crate::attach;
-use crate::config::PortVlan;
+use crate::config::Plug;
 
 /// Free bytes below which no frames are made: what an engine makes in a round, some super-segments.
 pub(super) const ROOM: u32 = 1 << 20;
@@ -26,22 +26,18 @@ pub struct Uplink {
 }
 
 impl Uplink {
-    /// Plugs `interface` of `stack` into the switch that the user calls `switch`.
+    /// Plugs `interface` of `stack` into a switch.
     ///
     /// # Errors
     /// No such switch, or its refusal.
-    pub fn plug(
-        stack: &str,
-        interface: &str,
-        switches: &Path,
-        switch: &str,
-        vlan: &PortVlan,
-    ) -> Result<Self, Refusal> {
+    pub fn plug(stack: &str, interface: &str, switches: &Path, plug: &Plug<'_>) -> Result<Self, Refusal> {
+        let switch = plug.switch;
         let mut client = attach::connect(interface, &attach::path(switches, switch), switch)?;
         let (ring, ends) = Ring::create(CAPACITY)
             .map_err(|e| Refusal::new(format!("cannot make a ring for {interface}"), e))?;
-        let wanted = Attach { vlans: attach::vlans(vlan)?, ..Attach::new(Kind::Ring) };
-        attach::add(stack, interface, switch, wanted, |attach| client.add_ring(&ends, attach))?;
+        let wanted = Attach { vlans: plug.vlans(), ..Attach::new(Kind::Ring) };
+        let added = attach::add(stack, interface, switch, wanted, |attach| client.add_ring(&ends, attach))?;
+        attach::impair(&mut client, &added.name, plug)?;
         Ok(Self { ring, client })
     }
 
