@@ -37,7 +37,7 @@ impl Plug {
     ) {
         let (mut frames, mut bytes, mut is_dead) = (0, 0, false);
         let Self { wire, offloads, .. } = self;
-        let cut = offload::emit(hdr, frame, transmit.edit, *offloads, |hdr, pieces| {
+        let cut = offload::emit(hdr, frame, transmit.edit(), *offloads, |hdr, pieces| {
             match wire.send(hdr, pieces) {
                 Sent::Bytes(n) => {
                     frames += 1;
