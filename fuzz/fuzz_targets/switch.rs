@@ -100,7 +100,7 @@ fuzz_target!(|steps: Vec<Step>| {
                         assert_ne!(transmit.port, from);
                         let port = switch.port(transmit.port).expect("a port that is there");
                         assert!(port.shut.is_none() && port.vlans.carries(egress.vid()));
-                        let (head, rest) = transmit.edit.apply(view);
+                        let (head, rest) = transmit.edit().apply(view);
                         assert!((60..=68).contains(&(head.as_ref().len() + rest.len())));
                     }
                 }

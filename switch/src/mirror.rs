@@ -124,13 +124,13 @@ impl Mirrors {
         for mirror in self.list.iter_mut().filter(|m| m.vlans.contains(vid)) {
             let before = list.len();
             if mirror.direction.has_in() && mirror.watches(from) {
-                list.push(Transmit { port: mirror.to, edit: TagEdit::Keep });
+                list.push(Transmit::new(mirror.to, TagEdit::Keep));
             }
             if mirror.direction.has_out() {
                 for at in 0..forwarded {
-                    let Transmit { port, edit } = list[at];
-                    if mirror.watches(port) {
-                        list.push(Transmit { port: mirror.to, edit });
+                    let copied = list[at];
+                    if mirror.watches(copied.port) {
+                        list.push(Transmit::new(mirror.to, copied.edit()));
                     }
                 }
             }

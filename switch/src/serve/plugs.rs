@@ -273,6 +273,7 @@ impl Plugs {
         // Lent, so that all else can be used meanwhile.
         let (arena, taken) = (std::mem::take(&mut self.arena), std::mem::take(&mut self.taken));
         let impaired = self.plug(id).is_some_and(|plug| plug.lines.is_some());
+        switch.foresee(id, taken.iter().map(|taken| &arena[taken.at.clone()]));
         for Taken { hdr, at } in &taken {
             let bytes = &arena[at.clone()];
             if !impaired || !self.impair_ingress(now, id, hdr, bytes, switch) {

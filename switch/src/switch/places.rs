@@ -13,10 +13,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Egress, PortError, Switch, Transmit};
+use super::{Egress, PortError, Switch, Transmit, Way};
 use crate::events::Event;
 use crate::forward::{self, Admitted};
-use crate::frame::{Frame, Priority, TagEdit};
+use crate::frame::{Priority, TagEdit};
 use crate::offload::VnetHdr;
 use crate::port::{Counters, DropReason, MAX_PORTS, Offloads, PortId};
 use crate::vlan::{PortVlans, Vid};
@@ -166,7 +166,7 @@ impl Switch {
     /// Makes the switch a hub, or one that learns again. A hub has no spanning tree; it must be off.
     pub fn set_hub(&mut self, hub: bool) {
         if std::mem::replace(&mut self.hub, hub) != hub {
-            self.fdb.retain(|_, _, entry| entry.pinned);
+            self.fdb.retain(|_, _, _, pinned| pinned);
             let value = if hub { "on" } else { "off" }.to_owned();
             self.events.push(Event::Setting { name: "hub".to_owned(), value });
         }
@@ -174,14 +174,14 @@ impl Switch {
 
     /// What a hub does with a frame.
     #[cold]
-    pub(super) fn repeat<'f>(
+    pub(super) fn repeat(
         &mut self,
         now: Instant,
         from: PortId,
         hdr: &VnetHdr,
-        bytes: &'f [u8],
+        bytes: &[u8],
         out: &mut Egress,
-    ) -> Result<Frame<'f>, DropReason> {
+    ) -> Result<Way, DropReason> {
         let frame = forward::check(hdr, bytes)?;
         let (vid, tag) = (Vid::DEFAULT, None);
         let ingress = self.ports[from.index()].as_mut();
@@ -189,11 +189,11 @@ impl Switch {
         (out.vid, out.priority) = (vid, judged.unwrap_or_else(|| Ok(Priority::default()))?);
         self.judge_flood(now, from, frame.destination())?;
         let others = self.ports().filter(|(id, port)| *id != from && port.is_open());
-        out.list.extend(others.map(|(port, _)| Transmit { port, edit: TagEdit::Keep }));
+        out.list.extend(others.map(|(port, _)| Transmit::new(port, TagEdit::Keep)));
         if !self.mirrors.is_empty() {
             self.mirrors.apply(from, vid, bytes.len(), &mut out.list);
         }
-        Ok(frame)
+        Ok(Way::Out(frame.kind()))
     }
 }
 

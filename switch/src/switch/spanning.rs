@@ -207,7 +207,7 @@ impl Switch {
             // Often all ports but one: the table is searched once.
             _ => {
                 flushed.sort_unstable();
-                self.fdb.retain(|_, _, entry| entry.pinned || flushed.binary_search(&entry.port).is_err());
+                self.fdb.retain(|_, _, at, pinned| pinned || flushed.binary_search(&at).is_err());
             }
         }
     }

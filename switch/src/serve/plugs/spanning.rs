@@ -26,7 +26,7 @@ impl Plugs {
             let Self { table, dead, unflushed, impaired, .. } = self;
             let Some(plug) = table.get_mut(port.index()).and_then(Option::as_mut) else { continue };
             let Some(frame) = Frame::new(&bytes) else { continue };
-            let transmit = Transmit { port, edit: TagEdit::Keep };
+            let transmit = Transmit::new(port, TagEdit::Keep);
             let hdr = VnetHdr::default();
             if plug.lines.is_some() && impaired.egress(now, plug, &hdr, frame, &transmit, switch) {
                 continue;
