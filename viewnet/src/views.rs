@@ -305,6 +305,22 @@ impl Views {
         self.choose(view, None, |rules| rules.decide(destination))
     }
 
+    /// The stack for a socket that is bound to a port; `None`: the one that has the address.
+    pub(crate) fn decide_bind(&self, mut view: u64, local: &Destination) -> Result<Option<At>, Errno> {
+        loop {
+            let here = self.views.get(&view).ok_or(Errno::ENETDOWN)?;
+            let inner = matches!(here.source, Source::Outer) && here.outer < view;
+            match here.rules.decide_bind(local) {
+                // What is the view's own is that of the one around it.
+                None | Some(To::Own) if inner => view = here.outer,
+                None => return Ok(None),
+                Some(To::Fail(errno)) => return Err(errno),
+                Some(To::Own) => return Ok(Some(At::own(view))),
+                Some(To::Stack(place)) => return Ok(Some(At::named(view, place))),
+            }
+        }
+    }
+
     /// All stacks that the sockets of a view can be on.
     pub(crate) fn places(&self, mut view: u64) -> Vec<At> {
         let mut places = Vec::new();
