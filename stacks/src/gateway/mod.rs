@@ -28,9 +28,10 @@ pub mod publish;
 pub mod serve;
 mod services;
 mod streams;
+mod train;
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -59,6 +60,8 @@ use streams::{Counts, Streams};
 const NAME: &str = "gateway";
 /// Its interface.
 const INTERFACE: &str = "eth0";
+/// The name of its switch's port.
+pub const PORT: &str = "gateway.eth0";
 /// Events taken at once.
 const EVENTS: usize = 256;
 /// Frames taken before the sockets have their turn.
@@ -76,6 +79,9 @@ pub struct Config {
     /// Who may go where.
     #[serde(default)]
     pub rules: Rules,
+    /// It keeps no switch that ends when unused, and so ends with the last of the others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guest: bool,
 }
 
 /// What a gateway has done, and does.
@@ -108,6 +114,8 @@ pub struct Figures {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Port,
+    /// What whoever runs the gateway waits for.
+    Beside,
     Stream(usize),
     Datagrams(usize),
     /// A published port.
@@ -122,6 +130,7 @@ impl Place {
     fn token(self) -> u64 {
         match self {
             Self::Port => 0,
+            Self::Beside => 1,
             Self::Stream(slot) => 1 << 32 | slot as u64,
             Self::Datagrams(slot) => 2 << 32 | slot as u64,
             Self::Door(slot) => 3 << 32 | slot as u64,
@@ -138,6 +147,7 @@ impl Place {
             3 => Self::Door(slot),
             4 => Self::Life(token as u32),
             5 => Self::Auto(token as u32),
+            _ if slot == 1 => Self::Beside,
             _ => Self::Port,
         }
     }
@@ -222,7 +232,8 @@ impl Gateway {
         }
         let (now, wall) = clocks();
         let mut cables = Cables::new();
-        let mut plugs = Plugs { stack: NAME, switches, cables: &mut cables, clocks: (now, wall) };
+        let mut plugs =
+            Plugs { stack: NAME, switches, guest: config.guest, cables: &mut cables, clocks: (now, wall) };
         let port = Port::open(&mut plugs, &interface)?
             .ok_or_else(|| Refusal::new(what, "it is plugged into nothing"))?;
         let stack = StackConfig { interfaces: vec![interface], ..StackConfig::default() };
@@ -330,23 +341,33 @@ impl Gateway {
             .min()
     }
 
-    /// Takes events and moves what can be moved.
+    /// Something else that [`Gateway::turn`] is to wait for; a set of descriptors, as a rule.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn wait_for(&self, what: &impl AsFd) -> Result<(), Errno> {
+        self.hall.watch(what, Place::Beside, EpollFlags::EPOLLIN)
+    }
+
+    /// Waits until there is something to do, or for `most`, and does it. True if what [`Gateway::wait_for`] was told
+    /// of is ready.
     ///
     /// # Errors
     /// Those of epoll_wait(2).
-    pub fn turn(&mut self) -> Result<(), Errno> {
+    pub fn turn(&mut self, most: EpollTimeout) -> Result<bool, Errno> {
         let mut events = [EpollEvent::empty(); EVENTS];
-        let count = match self.hall.epoll.wait(&mut events, EpollTimeout::ZERO) {
+        let count = match self.hall.epoll.wait(&mut events, most) {
             Err(Errno::EINTR) => 0,
             other => other?,
         };
-        let now = clocks().0;
+        let (now, mut beside) = (clocks().0, false);
         for event in &events[..count] {
             match Place::of(event.data()) {
                 Place::Port => {
                     self.port.handle_ready(event.events());
                     self.port_ready = true;
                 }
+                Place::Beside => beside = true,
                 Place::Stream(slot) => {
                     self.streams.handle_event(now, slot, event.events(), &mut self.hall, &mut self.counts);
                 }
@@ -364,7 +385,7 @@ impl Gateway {
         self.doors.handle_timeout(now, &mut self.hall);
         self.services.handle_timeout(now, &mut self.hall);
         self.run(now);
-        Ok(())
+        Ok(beside)
     }
 
     /// Moves everything that can be moved.
@@ -373,6 +394,7 @@ impl Gateway {
         for round in 0..ROUNDS {
             let now = if round == 0 { now } else { clocks().0 };
             let mut more = self.receive(now);
+            self.datagrams.depart(now, &mut self.hall);
             while let Some(id) = self.hall.engine.poll_dirty() {
                 if id == self.hall.listener {
                     while let Some((id, _)) = self.hall.engine.accept(now, id) {
@@ -483,12 +505,5 @@ fn handle_packet(
         }
         libc::IPPROTO_IGMP => {}
         _ => hall.engine.refuse_protocol(now, packet),
-    }
-}
-
-impl AsFd for Gateway {
-    /// Readable when there is something to do.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.hall.epoll.0.as_fd()
     }
 }

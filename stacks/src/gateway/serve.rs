@@ -1,8 +1,9 @@
 //! A gateway as a process: its loop, its control socket, its end.
 //!
 //! # Theory of operation
-//! One thread. The gateway's own epoll set is one source of this one; the others are the control socket, its
-//! connections, and a *watcher*, which hangs up when the process is gone that clears up behind this one. The
+//! One thread. It sleeps in the gateway's own epoll set, as nearly all that happens is there; one of its sources is the
+//! set of the control socket, its connections, and a *watcher*, which hangs up when the process is gone that clears up
+//! behind this one. The
 //! gateway ends when it is told to (`down`), when its switch ends, or with its watcher. Client and server take turns,
 //! a line of JSON each ([`msocket_proto::line`]). Whoever is neither the gateway's user nor root may look, no more.
 
@@ -31,9 +32,8 @@ const MAX_CONNECTIONS: usize = 64;
 /// Events taken at once.
 const EVENTS: usize = 16;
 
-const GATEWAY: u64 = 0;
-const LISTENER: u64 = 1;
-const WATCHER: u64 = 2;
+const LISTENER: u64 = 0;
+const WATCHER: u64 = 1;
 const CONNECTIONS: u64 = 16;
 
 /// What can be asked.
@@ -120,7 +120,8 @@ impl Server {
         let listener = listen(path, 0o600).map_err(|e| {
             let refusal = unusable(what, path, &e);
             let hint = "`viewnet gateway ls` shows which gateways there are";
-            if e.kind() == io::ErrorKind::AddrInUse { refusal.hint(hint) } else { refusal }
+            let in_use = |refusal: Refusal| refusal.hint(hint).errno(libc::EADDRINUSE);
+            if e.kind() == io::ErrorKind::AddrInUse { in_use(refusal) } else { refusal }
         })?;
         let file = SocketFile::at(path).map_err(|e| unusable(what, path, &e))?;
         let gateway = Gateway::new(config, switches, stacks).inspect_err(|_| file.remove())?;
@@ -128,9 +129,9 @@ impl Server {
         let watch = |fd: BorrowedFd<'_>, token| {
             epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(internal)
         };
-        watch(gateway.as_fd(), GATEWAY)?;
         watch(listener.as_fd(), LISTENER)?;
         watch(watcher, WATCHER)?;
+        gateway.wait_for(&epoll.0).map_err(internal)?;
         Ok(Self {
             epoll,
             gateway,
@@ -148,7 +149,6 @@ impl Server {
     /// # Errors
     /// Those of epoll_wait(2).
     pub fn run(mut self) -> Result<(), Errno> {
-        let mut events = [EpollEvent::empty(); EVENTS];
         while !self.told_to_end && self.gateway.is_alive() {
             // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
             let wait = self
@@ -157,19 +157,26 @@ impl Server {
                 .map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_micros(999) });
             let timeout =
                 wait.and_then(|wait| EpollTimeout::try_from(wait).ok()).unwrap_or(EpollTimeout::NONE);
-            let count = match self.epoll.wait(&mut events, timeout) {
-                Err(Errno::EINTR) => 0,
-                other => other?,
-            };
-            for event in &events[..count] {
-                match event.data() {
-                    GATEWAY => {}
-                    LISTENER => self.accept(),
-                    WATCHER => self.told_to_end = true,
-                    token => self.converse(token),
-                }
+            if self.gateway.turn(timeout)? {
+                self.handle_ready()?;
             }
-            self.gateway.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Somebody wants something of it, or its end.
+    fn handle_ready(&mut self) -> Result<(), Errno> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
+            Err(Errno::EINTR) => 0,
+            other => other?,
+        };
+        for event in &events[..count] {
+            match event.data() {
+                LISTENER => self.accept(),
+                WATCHER => self.told_to_end = true,
+                token => self.converse(token),
+            }
         }
         Ok(())
     }
