@@ -165,6 +165,9 @@ impl Doors {
             return Err(Refusal::new(what, format!("there are {MAX_PUBLICATIONS} publications already"))
                 .hint("`viewnet publish ls` shows them, `viewnet publish rm` ends some"));
         }
+        for address in &inside.addresses {
+            hall.engine.forget_neighbour(hall.link, *address);
+        }
         self.next = self.next.wrapping_add(1);
         let hung_up = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         hall.watch(&life, Place::Life(self.next), hung_up).map_err(|e| Refusal::system(what, e))?;
