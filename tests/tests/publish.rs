@@ -122,6 +122,14 @@ fn a_port_of_the_host_leads_into_the_view_and_clients_keep_their_names() {
                 assert_eq!(ask(world, &["tcp", far, "9000"]), "error 111");
             }
         }
+        // From another view of the same network, by the host's address: there and back.
+        let second = LINK.replace("2.2/24", "2.3/24").replace("::2/64", "::3/64");
+        for (transport, far) in [("tcp", FAR[0]), ("udp", FAR[0]), ("tcp", FAR[1]), ("udp", FAR[1])] {
+            if world.has_own_host() {
+                let run = world.run(["--kind", kind, "--link", &second, "--", "python3", "-c", ASK]);
+                run.args([transport, far, "8080"]).run().ok().says(&format!("web {far} "));
+            }
+        }
         for port in ["9000", "9001"] {
             assert_eq!(ask(world, &["tcp", "127.0.0.1", port]), "web 10.0.2.1 same");
         }
