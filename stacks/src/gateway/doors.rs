@@ -255,6 +255,7 @@ impl Doors {
                 self.close(slot);
             }
         }
+        self.end_empty();
         before - self.doors.iter().flatten().count()
     }
 
@@ -274,10 +275,15 @@ impl Doors {
                 moved += 1;
             }
         }
-        if moved == 0 {
-            self.end(id);
-        }
+        self.end_empty();
         Ok(moved)
+    }
+
+    /// Ends publications that have no door any more, and will get none.
+    fn end_empty(&mut self) {
+        let doors = &self.doors;
+        let has_door = |id: u32| doors.iter().flatten().any(|door| door.publication == id);
+        self.publications.retain(|id, it| it.auto.is_some() || has_door(*id));
     }
 
     /// Ends a publication.
@@ -291,7 +297,7 @@ impl Doors {
     }
 
     fn close(&mut self, slot: usize) {
-        self.doors[slot] = None;
+        let Some(Door { transport: Transport::Udp, .. }) = self.doors[slot].take() else { return };
         for client in 0..self.clients.len() {
             if self.clients[client].is_some_and(|client| client.door == slot) {
                 self.forget(client);
@@ -342,10 +348,10 @@ impl Doors {
         streams: &mut Streams,
         counts: &mut Counts,
     ) -> bool {
-        if self.turn.is_empty() || self.pause.is_some_and(|until| until > now) {
+        self.pause = self.pause.filter(|until| *until > now);
+        if self.turn.is_empty() || self.pause.is_some() {
             return false;
         }
-        self.pause = None;
         for _ in 0..self.turn.len() {
             let Some(slot) = self.turn.pop_front() else { break };
             let more = match self.doors.get(slot) {
