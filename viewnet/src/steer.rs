@@ -42,6 +42,7 @@ use crate::sys::seccomp::Notification;
 use crate::sys::socket as sys;
 use crate::target::Target;
 use crate::views::{At, Known, Source};
+pub(crate) use options::Fresh;
 
 /// Most sockets whose bind(2) is remembered; the oldest are forgotten first, and count as bound by the kernel.
 const MAX_BOUND: usize = 1 << 16;
@@ -319,9 +320,7 @@ impl Steer<'_, '_> {
             Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => ELSEWHERE,
             other => other,
         })?;
-        let fresh = self.made(old.at, spec)?;
-        options::copy(self, &old, &fresh, &new);
-        drop(fresh);
+        options::copy(self, &old, &new)?;
         sys::copy_flags(old.file.as_fd(), new.file.as_fd())?;
         if let Some((mut address, any_port)) = bound {
             match self.ask(&new, SocketCall::Bind { address: address.clone() }) {

@@ -24,7 +24,7 @@ use crate::eye::BELIEF;
 use crate::handlers::{Caller, is_of_the_machine};
 use crate::rules::{Destination, MAX_STACKS, Rules, Target as To};
 use crate::smol::{Hosts, SmolId, machine_socket};
-use crate::steer::{Bound, Chosen};
+use crate::steer::{Bound, Chosen, Fresh};
 use crate::target::Target;
 
 /// Most threads we remember; past that all are looked up again.
@@ -155,6 +155,8 @@ pub(crate) struct Views {
     pub(crate) joined: BTreeMap<u64, Source>,
     /// The namespaces of stacks that are the kernel's, as far as they were asked for (SO_NETNS_COOKIE).
     pub(crate) cookies: BTreeMap<At, Option<u64>>,
+    /// What fresh sockets are like, lately.
+    pub(crate) fresh: Fresh,
     /// Sockets that were bound by their programs.
     pub(crate) bound: Bound,
     /// Sockets that were made on a stack because of an msocket(), for as long as rules look at destinations.
