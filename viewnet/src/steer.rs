@@ -13,7 +13,7 @@
 //! inherited, is left alone.
 //!
 //! A socket stays where it is when it
-//! - is bound to an address that is not the wildcard, or to a device: that has chosen its stack;
+//! - is bound to an address that is not the wildcard, by a rule about binding, or to a device: that has chosen its stack;
 //! - is a stream that is connected, connecting or listening;
 //! - is a datagram socket that has sent or is connected, if it is to *send* elsewhere: [`ELSEWHERE`]. To connect(2) it anew
 //!   may move it.
@@ -42,6 +42,7 @@ use crate::sys::seccomp::Notification;
 use crate::sys::socket as sys;
 use crate::target::Target;
 use crate::views::{At, Known, Source};
+pub(crate) use options::Fresh;
 
 /// Most sockets whose bind(2) is remembered; the oldest are forgotten first, and count as bound by the kernel.
 const MAX_BOUND: usize = 1 << 16;
@@ -64,6 +65,8 @@ struct Binding {
     any_port: bool,
     /// It has sent to an address.
     sent: bool,
+    /// A rule about bind(2) chose its stack: it stays there.
+    placed: bool,
 }
 
 impl Bound {
@@ -164,7 +167,8 @@ impl Steer<'_, '_> {
         }
         let name = self.ask(&socket, SocketCall::LocalName)?;
         let Some((local, port)) = address(&name, false) else { return Ok(()) };
-        let chosen = binding.is_some() && !local.is_unspecified() || self.has_device(&socket);
+        let named = binding.is_some_and(|binding| binding.placed || !local.is_unspecified());
+        let chosen = named || self.has_device(&socket);
         if chosen || socket.is_stream() && self.is_busy(&socket) {
             return Ok(());
         }
@@ -184,13 +188,16 @@ impl Steer<'_, '_> {
         let Some((local, port)) = course.addresses.first().and_then(|bytes| address(bytes, true)) else {
             return Ok(());
         };
-        let binding = Binding { any_port: port == 0, sent: false };
-        let others = self.known.views.places(view).into_iter().filter(|at| *at != socket.at);
-        let wanted = &course.addresses[0];
-        let home = if local.is_unspecified() || self.has_address(socket.at, &socket.spec, wanted) {
-            Some(socket.at)
-        } else {
-            others.collect::<Vec<_>>().into_iter().find(|at| self.has_address(*at, &socket.spec, wanted))
+        let transport = socket.transport();
+        let name = Destination { address: local, port: Some(port), transport };
+        let placed = match port != 0 && transport.is_some() {
+            true => self.known.views.decide_bind(view, &name)?,
+            false => None,
+        };
+        let binding = Binding { any_port: port == 0, sent: false, placed: placed.is_some() };
+        let home = match placed {
+            Some(at) => Some(at),
+            None => self.home_of(view, &socket, local, &course.addresses[0])?,
         };
         let inode = match home {
             Some(at) if at != socket.at && !self.has_device(&socket) && self.is_fresh(&socket) => {
@@ -200,6 +207,24 @@ impl Steer<'_, '_> {
         };
         self.known.views.bound.insert(inode, binding);
         Ok(())
+    }
+
+    /// The stack that has the address that a socket is to be bound to, the one where the socket is before all others.
+    fn home_of(
+        &mut self,
+        view: u64,
+        socket: &Socket,
+        local: IpAddr,
+        wanted: &[u8],
+    ) -> Result<Option<At>, Errno> {
+        // One that was to have another port, which it could not, is as new.
+        let placed = self.known.views.bound.0.get(&socket.inode).is_some_and(|binding| binding.placed);
+        let here = if placed { self.known.views.default_of(view, socket.spec.domain)? } else { socket.at };
+        if local.is_unspecified() || self.has_address(here, &socket.spec, wanted) {
+            return Ok(Some(here));
+        }
+        let others = self.known.views.places(view).into_iter().filter(|at| *at != here);
+        Ok(others.collect::<Vec<_>>().into_iter().find(|at| self.has_address(*at, &socket.spec, wanted)))
     }
 
     /// What a socket is, if it is an internet socket of one of the view's stacks, and the program did not choose that.
@@ -295,9 +320,7 @@ impl Steer<'_, '_> {
             Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => ELSEWHERE,
             other => other,
         })?;
-        let fresh = self.made(old.at, spec)?;
-        options::copy(self, &old, &fresh, &new);
-        drop(fresh);
+        options::copy(self, &old, &new)?;
         sys::copy_flags(old.file.as_fd(), new.file.as_fd())?;
         if let Some((mut address, any_port)) = bound {
             match self.ask(&new, SocketCall::Bind { address: address.clone() }) {

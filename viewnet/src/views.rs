@@ -24,7 +24,7 @@ use crate::eye::BELIEF;
 use crate::handlers::{Caller, is_of_the_machine};
 use crate::rules::{Destination, MAX_STACKS, Rules, Target as To};
 use crate::smol::{Hosts, SmolId, machine_socket};
-use crate::steer::{Bound, Chosen};
+use crate::steer::{Bound, Chosen, Fresh};
 use crate::target::Target;
 
 /// Most threads we remember; past that all are looked up again.
@@ -155,6 +155,8 @@ pub(crate) struct Views {
     pub(crate) joined: BTreeMap<u64, Source>,
     /// The namespaces of stacks that are the kernel's, as far as they were asked for (SO_NETNS_COOKIE).
     pub(crate) cookies: BTreeMap<At, Option<u64>>,
+    /// What fresh sockets are like, lately.
+    pub(crate) fresh: Fresh,
     /// Sockets that were bound by their programs.
     pub(crate) bound: Bound,
     /// Sockets that were made on a stack because of an msocket(), for as long as rules look at destinations.
@@ -303,6 +305,22 @@ impl Views {
     /// The stack that answers a destination. Defaults of msocket() are those of new sockets only.
     pub(crate) fn decide(&self, view: u64, destination: &Destination) -> Result<At, Errno> {
         self.choose(view, None, |rules| rules.decide(destination))
+    }
+
+    /// The stack for a socket that is bound to a port; `None`: the one that has the address.
+    pub(crate) fn decide_bind(&self, mut view: u64, local: &Destination) -> Result<Option<At>, Errno> {
+        loop {
+            let here = self.views.get(&view).ok_or(Errno::ENETDOWN)?;
+            let inner = matches!(here.source, Source::Outer) && here.outer < view;
+            match here.rules.decide_bind(local) {
+                // What is the view's own is that of the one around it.
+                None | Some(To::Own) if inner => view = here.outer,
+                None => return Ok(None),
+                Some(To::Fail(errno)) => return Err(errno),
+                Some(To::Own) => return Ok(Some(At::own(view))),
+                Some(To::Stack(place)) => return Ok(Some(At::named(view, place))),
+            }
+        }
     }
 
     /// All stacks that the sockets of a view can be on.

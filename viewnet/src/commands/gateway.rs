@@ -275,11 +275,12 @@ fn show(runtime: &Runtime, target: &Target, json: bool) -> Result<(), Failure> {
         }
     }
     text += &format!(
-        "connections   {}, {} made, {} refused\nmappings      {}\nleases        {}\nprohibited    {}\nevicted       {}\n",
+        "connections   {}, {} made, {} refused\nmappings      {}\npublished     {}\nleases        {}\nprohibited    {}\nevicted       {}\n",
         figures.streams,
         figures.opened,
         figures.refused,
         figures.mappings,
+        figures.published.len(),
         figures.leases,
         figures.prohibited,
         figures.evicted,

@@ -118,8 +118,8 @@ impl StackOptions {
 pub(crate) struct RuleOptions {
     /// Let another stack answer some destinations: `to PREFIX[,…] port PORT[-PORT][,…] tcp|udp via STACK`, with
     /// any of the conditions, or `deny` or `unreachable` in place of `via STACK`; the first rule that matches
-    /// decides. `default [FAMILY…] via STACK` is for all others. STACK is a name or a path, `own` (the view's
-    /// stack without rules), `host` or `none`
+    /// decides. With `bind` among them it is about the port that a socket is bound to. `default [FAMILY…] via
+    /// STACK` is for all others. STACK is a name or a path, `own` (the view's stack without rules), `host` or `none`
     #[arg(long, value_name = "RULE")]
     pub(crate) rule: Vec<String>,
 }

@@ -46,11 +46,6 @@ impl Auto {
         Self { address, line: None, at: now, asked: None, found: BTreeSet::new(), failed: BTreeMap::new() }
     }
 
-    /// When to ask.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        Some(self.at)
-    }
-
     /// Ports that cannot be had, and why.
     pub(super) fn failures(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
         let address = self.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -113,10 +108,13 @@ impl Auto {
 impl Doors {
     /// Asks those whose time has come.
     pub(super) fn look(&mut self, now: Instant, hall: &Hall) {
+        self.look_at = None;
         for (id, publication) in &mut self.publications {
-            if let Some(auto) = publication.auto.as_mut().filter(|auto| auto.at <= now) {
+            let Some(auto) = &mut publication.auto else { continue };
+            if auto.at <= now {
                 auto.begin(now, *id, &publication.inside, hall);
             }
+            self.look_at = Some(self.look_at.map_or(auto.at, |at| at.min(auto.at)));
         }
     }
 
