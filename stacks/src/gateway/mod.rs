@@ -20,9 +20,11 @@ pub mod dhcp;
 pub mod flows;
 mod host;
 pub mod names;
+pub mod nat64;
 pub mod policy;
+mod questions;
 pub mod serve;
-mod services;
+pub(crate) mod services;
 mod streams;
 
 use std::net::{IpAddr, SocketAddr};
@@ -46,7 +48,9 @@ use crate::smol::port::{BUFFER_LEN, Plugs, Port};
 use crate::smol::tables::{IfIndex, LOOPBACK};
 use datagrams::Datagrams;
 use policy::{Policy, Rules, Verdict};
-use services::{DOMAIN, Outcome, Services};
+use questions::Questions;
+pub use services::Dns64;
+use services::{Outcome, Services};
 use streams::{Counts, Streams};
 
 /// The gateway's name where it is plugged in.
@@ -72,6 +76,9 @@ pub struct Config {
     /// Who may go where.
     #[serde(default)]
     pub rules: Rules,
+    /// When questions for IPv6 addresses are asked for IPv4 addresses.
+    #[serde(default)]
+    pub dns64: Dns64,
     /// It keeps no switch that ends when unused, and so ends with the last of the others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guest: bool,
@@ -106,6 +113,7 @@ enum Place {
     Port,
     Stream(usize),
     Datagrams(usize),
+    Question(usize),
 }
 
 impl Place {
@@ -114,6 +122,7 @@ impl Place {
             Self::Port => 0,
             Self::Stream(slot) => 1 << 32 | slot as u64,
             Self::Datagrams(slot) => 2 << 32 | slot as u64,
+            Self::Question(slot) => 3 << 32 | slot as u64,
         }
     }
 
@@ -122,6 +131,7 @@ impl Place {
         match token >> 32 {
             1 => Self::Stream(slot),
             2 => Self::Datagrams(slot),
+            3 => Self::Question(slot),
             _ => Self::Port,
         }
     }
@@ -141,6 +151,8 @@ struct Hall {
     listener: SocketId,
     /// The host's nameserver, where questions to the gateway go.
     nameserver: Option<SocketAddr>,
+    /// Questions for IPv6 addresses are asked for IPv4 addresses: the host has no IPv6.
+    dns64: bool,
     /// One datagram, or a train of them.
     scratch: Vec<u8>,
 }
@@ -151,12 +163,13 @@ impl Hall {
         self.nameserver.filter(|_| !self.policy.rules.isolate)
     }
 
-    /// What becomes of a connection to `to`.
-    fn judge(&self, to: SocketAddr) -> Verdict {
-        if to.port() == DOMAIN && self.policy.is_own(to.ip()) {
-            return self.names().map_or(Verdict::Own, Verdict::Host);
+    /// Where questions to a nameserver go, if it may be asked: those to the gateway to the host's.
+    fn server(&self, to: SocketAddr) -> Option<SocketAddr> {
+        match self.policy.judge(to) {
+            _ if self.policy.is_own(to.ip()) => self.names(),
+            Verdict::Host(to) => Some(to),
+            _ => None,
         }
-        self.policy.judge(to)
     }
 
     fn watch(&self, what: &impl AsFd, place: Place, flags: EpollFlags) -> Result<(), Errno> {
@@ -177,6 +190,7 @@ pub struct Gateway {
     frame: Vec<u8>,
     streams: Streams,
     datagrams: Datagrams,
+    questions: Questions,
     services: Services,
     counts: Counts,
 }
@@ -221,11 +235,12 @@ impl Gateway {
         let link = IfIndex(LOOPBACK.0 + 1);
         engine.plug(now, link, true);
         engine.hear_group(now, link, services::ALL_ROUTERS);
-        let services = Services::new(now, &config.ip, stacks);
+        let services = Services::new(now, &config.ip, config.dns64, stacks);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let policy = Policy::new(config.rules.clone(), config.ip.clone());
         let scratch = vec![0; host::LONGEST + 1];
-        let hall = Hall { engine, policy, epoll, link, caller, listener, nameserver: None, scratch };
+        let hall =
+            Hall { engine, policy, epoll, link, caller, listener, nameserver: None, dns64: false, scratch };
         for (fd, flags) in port.sources() {
             hall.watch(&fd, Place::Port, flags).map_err(failed)?;
         }
@@ -238,6 +253,7 @@ impl Gateway {
             frame: vec![0; BUFFER_LEN],
             streams: Streams::new(),
             datagrams: Datagrams::new(),
+            questions: Questions::new(),
             services,
             counts: Counts::default(),
         })
@@ -283,7 +299,11 @@ impl Gateway {
         if self.unfinished {
             return Some(clocks().0);
         }
-        let flows = [self.streams.flows.poll_timeout(), self.datagrams.flows.poll_timeout()];
+        let flows = [
+            self.streams.flows.poll_timeout(),
+            self.datagrams.flows.poll_timeout(),
+            self.questions.flows.poll_timeout(),
+        ];
         flows
             .into_iter()
             .chain([self.hall.engine.poll_timeout(), self.services.poll_timeout()])
@@ -312,6 +332,10 @@ impl Gateway {
                     self.streams.handle_event(now, slot, event.events(), &mut self.hall, &mut self.counts);
                 }
                 Place::Datagrams(slot) => self.datagrams.handle_event(slot),
+                Place::Question(slot) => {
+                    let (hall, services) = (&mut self.hall, &mut self.services);
+                    self.questions.handle_event(now, slot, event.events(), hall, services);
+                }
             }
         }
         if self.hall.engine.poll_timeout().is_some_and(|at| at <= now) {
@@ -319,6 +343,7 @@ impl Gateway {
         }
         self.streams.handle_timeout(now, &mut self.hall);
         self.datagrams.handle_timeout(now);
+        self.questions.handle_timeout(now, &mut self.hall);
         self.services.handle_timeout(now, &mut self.hall);
         self.run(now);
         Ok(())
@@ -333,10 +358,13 @@ impl Gateway {
             while let Some(id) = self.hall.engine.poll_dirty() {
                 if id == self.hall.listener {
                     while let Some((id, _)) = self.hall.engine.accept(now, id) {
-                        self.streams.accept(now, id, &mut self.hall);
+                        if !self.questions.accept(now, id, &mut self.hall, &mut self.services) {
+                            self.streams.accept(now, id, &mut self.hall);
+                        }
                     }
                 } else {
                     self.streams.handle_dirty(now, id, &mut self.hall);
+                    self.questions.handle_dirty(now, id, &mut self.hall, &mut self.services);
                 }
             }
             more |= self.datagrams.run(now, &mut self.hall);
@@ -380,7 +408,12 @@ impl Gateway {
             }
             while let Some(knocked) = hall.engine.poll_knock() {
                 self.services.refresh(now, hall);
-                self.streams.knock(now, knocked, hall, &mut self.counts);
+                match hall.engine.ends(knocked.1) {
+                    Some((inside, to)) if self.services.is_nameserver(to, hall) => {
+                        self.questions.knock(now, knocked, inside, hall.server(to), hall);
+                    }
+                    _ => self.streams.knock(now, knocked, hall, &mut self.counts),
+                }
             }
         }
         self.port_ready = true;

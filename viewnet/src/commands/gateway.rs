@@ -16,9 +16,9 @@ use clap::Subcommand;
 use ipnet::IpNet;
 use msocket_proto::line::{Line, sweep, unusable};
 use stacks::config::{Link, PortVlan};
-use stacks::gateway::Config;
 use stacks::gateway::policy::{Destinations, Rules};
 use stacks::gateway::serve::{Description, Request};
+use stacks::gateway::{Config, Dns64};
 
 use crate::commands::switch;
 use crate::exit::{Exit, Failure, call_failed};
@@ -92,6 +92,10 @@ struct Up {
     /// The switch's VLAN that it is in
     #[arg(long, value_name = "VID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     vlan: Option<u16>,
+    /// When names are looked up for IPv4 addresses, which stand as IPv6 ones in 64:ff9b::/96: `auto`, while the host
+    /// has IPv4 and no IPv6
+    #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = dns64)]
+    dns64: Dns64,
     #[command(flatten)]
     rules: RuleOptions,
 }
@@ -111,6 +115,15 @@ struct RuleOptions {
     /// Refuse these destinations
     #[arg(long, value_name = "DEST")]
     deny: Vec<Destinations>,
+}
+
+fn dns64(text: &str) -> Result<Dns64, String> {
+    match text {
+        "auto" => Ok(Dns64::Auto),
+        "always" => Ok(Dns64::Always),
+        "never" => Ok(Dns64::Never),
+        _ => Err("it is auto, always or never".into()),
+    }
 }
 
 impl RuleOptions {
@@ -160,7 +173,13 @@ fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
     // As long as this connection, the switch stays.
     let held = switch::reach(runtime, &args.target.name)?;
     let name = args.target.switch(runtime)?;
-    let config = Config { link: Link::Switch { name, vlan }, ip, rules: args.rules.rules(), guest: false };
+    let config = Config {
+        link: Link::Switch { name, vlan },
+        ip,
+        rules: args.rules.rules(),
+        dns64: args.dns64,
+        guest: false,
+    };
     launch::launch(&path, &config)?;
     drop(held);
     Ok(())
@@ -172,7 +191,7 @@ pub(crate) fn ensure_default(runtime: &Runtime, client: &mut Client) -> Result<(
     let what = "cannot start the default gateway";
     let path = runtime.gateways().join(switch::DEFAULT);
     let link = Link::Switch { name: switch::DEFAULT.into(), vlan: PortVlan::Default };
-    let config = Config { link, ip: addresses(), rules: Rules::default(), guest: true };
+    let config = Config { link, ip: addresses(), rules: Rules::default(), dns64: Dns64::Auto, guest: true };
     for _ in 0..ATTEMPTS {
         let ports = client.ports().map_err(|e| call_failed(what, e))?;
         if ports.iter().any(|port| port.name == stacks::gateway::PORT) {
