@@ -330,8 +330,8 @@ fn ipv6_views_reach_an_ipv4_host_by_address_and_by_name() {
             world.viewnet(["gateway", "up", "--switch", "lan"]).args(ip).run().ok();
             let _server = echo(&world, &FAR[..1]);
             let run = |args: &[&str]| {
-                let args = ["--kind", kind, "--link", "switch:lan,ip=auto", "--"].iter().chain(args);
-                world.run(args).limit(Duration::from_secs(30)).run().ok()
+                let view = world.run(["--kind", kind, "--link", "switch:lan,ip=auto", "--"]).args(args);
+                view.limit(Duration::from_secs(30)).run().ok()
             };
             let script = format!("{HELPERS}{REACH}");
             run(&["python3", "-c", &script, "64:ff9b::c000:201"]).says("well");
