@@ -42,6 +42,7 @@ use ipnet::IpNet;
 use msocket_proto::line::Refusal;
 use serde::{Deserialize, Serialize};
 
+use crate::stub::Nameserver;
 pub use limits::{CpuLimit, Limits, MemoryLimit, PacketLimit};
 pub use link::{Link, Pcap, Plug};
 pub use switch::link::DEFAULT_SWITCH;
@@ -63,6 +64,9 @@ pub struct StackConfig {
     /// Routes beside those of the interfaces' addresses and gateways.
     #[serde(default, rename = "route")]
     pub routes: Vec<RouteConfig>,
+    /// Nameservers on its own loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nameserver: Option<Nameserver>,
     /// What it may use.
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub limits: Limits,

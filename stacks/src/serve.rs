@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::KernelStack;
 use crate::smol::call::Caller;
-use crate::smol::host::{Host, StackKey};
+use crate::smol::host::{Host, StackKey, now};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 use smol::Smol;
 
@@ -212,6 +212,11 @@ impl Server {
             .map_err(|why| unusable(format!("cannot make stack {name}"), &path, &why))?;
         let id = self.token();
         self.watch(&listener, id, EpollFlags::EPOLLIN)?;
+        if let Backing::Kernel(stack) = &backing
+            && let Some(stub) = stack.stub()
+        {
+            self.watch(&stub, id, EpollFlags::EPOLLIN)?;
+        }
         self.stacks.insert(id, Served { name, path, kept, own, door: Some((file, listener)), backing });
         Ok(StackId(id))
     }
@@ -312,6 +317,9 @@ impl Server {
             }
             if self.stacks.contains_key(&token) {
                 self.accept(token);
+                if let Some(stack) = self.kernel(StackId(token)) {
+                    stack.turn(now());
+                }
             } else if self.connections.contains_key(&token)
                 && let Some(path) = self.converse(token, notifications)
             {

@@ -472,7 +472,7 @@ fn target(inside: &Inside, v4: bool) -> Option<IpAddr> {
 fn name(client: SocketAddr, to: IpAddr, hall: &Hall) -> Option<SocketAddr> {
     let own = || hall.policy.own(to.is_ipv4()).map(|own| SocketAddr::new(own, client.port()));
     let same = client.is_ipv4() == to.is_ipv4();
-    hall.policy.name(client).filter(|_| same).or_else(own)
+    hall.policy.name(client, client.is_ipv4()).filter(|_| same).or_else(own)
 }
 
 /// Connects to the inside in the name of a client.

@@ -102,7 +102,7 @@ impl Streams {
     /// The inside asks for a connection.
     pub(super) fn knock(&mut self, now: Instant, knocked: Knocked, hall: &mut Hall, counts: &mut Counts) {
         let Some((inside, to)) = hall.engine.ends(knocked.1) else { return };
-        let outcome = match hall.judge(to) {
+        let outcome = match hall.policy.judge(to) {
             Verdict::Host(to) => self.connect(now, inside, to, knocked.1, hall, counts),
             Verdict::Own => Err(Errno::ECONNREFUSED),
             Verdict::Prohibited => {

@@ -20,6 +20,7 @@ pub(crate) mod sys;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use msocket_proto::line::Refusal;
 use msocket_proto::proto::FilePlace;
@@ -28,6 +29,7 @@ use nix::errno::Errno;
 use crate::attach;
 use crate::config::{Link, StackConfig};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
+use crate::stub::kernel::KernelStub;
 use interfaces::Interfaces;
 use namespace::{NetNamespace, Step};
 use orphans::Unfinished;
@@ -67,6 +69,8 @@ pub struct KernelStack {
     links: HashMap<String, String>,
     /// Connections to switches; dropping one unplugs the interface.
     plugs: Vec<Plug>,
+    /// The nameserver on its loopback.
+    stub: Option<KernelStub>,
     /// Its view of /sys, once somebody has asked for it.
     sysfs: Option<OwnedFd>,
 }
@@ -87,7 +91,7 @@ impl KernelStack {
             .into());
         }
         let namespace = NetNamespace::create()?;
-        let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new(), sysfs: None };
+        let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new(), stub: None, sysfs: None };
         let mut interfaces = Interfaces::open()?;
         interfaces.up(interfaces::LOOPBACK)?;
         for interface in &config.interfaces {
@@ -120,6 +124,10 @@ impl KernelStack {
         for route in &config.routes {
             interfaces.add_route(route)?;
         }
+        if let Some(nameserver) = &config.nameserver {
+            let stub = KernelStub::new(nameserver);
+            stack.stub = Some(stub.map_err(|e| Refusal::system("cannot make the view's nameserver", e))?);
+        }
         Ok(stack)
     }
 
@@ -132,6 +140,7 @@ impl KernelStack {
             namespace: NetNamespace::from_fd(fd)?,
             links: HashMap::new(),
             plugs: Vec::new(),
+            stub: None,
             sysfs: None,
         })
     }
@@ -139,6 +148,18 @@ impl KernelStack {
     /// The namespace, to be joined by another maker of the same user.
     pub fn net_namespace(&self) -> &NetNamespace {
         &self.namespace
+    }
+
+    /// Readable when [`Self::turn`] has something to do.
+    pub fn stub(&self) -> Option<BorrowedFd<'_>> {
+        self.stub.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Does what the stack itself is for: answers questions for names.
+    pub fn turn(&mut self, now: Instant) {
+        if let Some(stub) = self.stub.as_mut().filter(|_| self.namespace.enter().is_ok()) {
+            stub.turn(now);
+        }
     }
 
     /// What its sockets without a program still have to do for peers beyond its plugs.
@@ -155,6 +176,7 @@ impl KernelStack {
     /// Why an interface stays up.
     pub fn shut(&mut self) -> Result<(), Refusal> {
         self.plugs.clear();
+        self.stub = None;
         self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
         let mut interfaces = Interfaces::open()?;
         interfaces.down(interfaces::LOOPBACK)?;

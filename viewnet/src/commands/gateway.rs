@@ -18,10 +18,10 @@ use clap::Subcommand;
 use ipnet::IpNet;
 use msocket_proto::line::{Line, sweep, unusable};
 use stacks::config::Link;
-use stacks::gateway::Config;
 use stacks::gateway::policy::{Destinations, Rules};
 use stacks::gateway::serve::Description;
 pub(crate) use stacks::gateway::serve::Request;
+use stacks::gateway::{Config, Dns64};
 
 use crate::commands::switch;
 use crate::exit::{Exit, Failure, call_failed};
@@ -96,6 +96,10 @@ struct Up {
     /// The switch's VLAN that it is in
     #[arg(long, value_name = "VID")]
     vlan: Option<Vid>,
+    /// When names are looked up for IPv4 addresses, which stand as IPv6 ones in 64:ff9b::/96: `auto`, while the host
+    /// has IPv4 and no IPv6
+    #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = dns64)]
+    dns64: Dns64,
     #[command(flatten)]
     rules: RuleOptions,
 }
@@ -115,6 +119,15 @@ struct RuleOptions {
     /// Refuse these destinations
     #[arg(long, value_name = "DEST")]
     deny: Vec<Destinations>,
+}
+
+fn dns64(text: &str) -> Result<Dns64, String> {
+    match text {
+        "auto" => Ok(Dns64::Auto),
+        "always" => Ok(Dns64::Always),
+        "never" => Ok(Dns64::Never),
+        _ => Err("it is auto, always or never".into()),
+    }
 }
 
 impl RuleOptions {
@@ -144,18 +157,26 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
-    let Up { target, ip, vlan, rules } = args;
-    start(runtime, &target.name, ip, vlan, rules.rules())
+    let Up { target, ip, vlan, dns64, rules } = args;
+    start(runtime, &target.name, Wanted { ip, vlan, dns64, rules: rules.rules() })
 }
 
-/// Starts the gateway of the switch that is called `name`; without addresses it has the usual ones.
-pub(crate) fn start(
-    runtime: &Runtime,
-    name: &str,
-    mut ip: Vec<IpNet>,
-    vlan: Option<Vid>,
-    rules: Rules,
-) -> Result<(), Failure> {
+/// What a gateway is to be like.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// Its addresses; none: the usual ones.
+    pub(crate) ip: Vec<IpNet>,
+    /// The switch's VLAN that it is in.
+    pub(crate) vlan: Option<Vid>,
+    /// When names are looked up for IPv4 addresses.
+    pub(crate) dns64: Dns64,
+    /// Who may go where.
+    pub(crate) rules: Rules,
+}
+
+/// Starts the gateway of the switch that is called `name`.
+pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(), Failure> {
+    let Wanted { mut ip, vlan, dns64, rules } = wanted;
     let target = Target { name: name.to_owned() };
     let path = target.path(runtime)?;
     if ip.is_empty() {
@@ -165,7 +186,7 @@ pub(crate) fn start(
     // As long as this connection, the switch stays.
     let held = switch::reach(runtime, name)?;
     let link = Link::switch(&target.switch(runtime)?, vlan.map(|vid| PortVlans::Access { vid }));
-    launch::launch(&path, &Config { link, ip, rules, guest: false })?;
+    launch::launch(&path, &Config { link, ip, rules, dns64, guest: false })?;
     drop(held);
     Ok(())
 }
@@ -203,7 +224,7 @@ pub(crate) fn ensure_default(runtime: &Runtime, client: &mut Client) -> Result<(
     let what = "cannot start the default gateway";
     let path = runtime.gateways().join(switch::DEFAULT);
     let link = Link::switch(switch::DEFAULT, None);
-    let config = Config { link, ip: addresses(), rules: Rules::default(), guest: true };
+    let config = Config { link, ip: addresses(), rules: Rules::default(), dns64: Dns64::Auto, guest: true };
     for _ in 0..ATTEMPTS {
         let ports = client.ports().map_err(|e| call_failed(what, e))?;
         if ports.iter().any(|port| port.name == stacks::gateway::PORT) {

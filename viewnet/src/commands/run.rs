@@ -140,8 +140,8 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
     failed.map(|never| match never {})
 }
 
-/// The switches of a new stack, `unsaid` if it is to be on the default network. Where that cannot be had a view starts
-/// nevertheless, with its loopback: its program may need no other.
+/// The switches of a new stack, `unsaid` if it is to be on the default network. Inside a view that network is there only
+/// if somebody outside has started it; else the inner view has a loopback and nothing more.
 fn hold(
     runtime: &Runtime,
     config: &mut StackConfig,
@@ -151,16 +151,16 @@ fn hold(
     if !unsaid {
         return hold_switches(runtime, config);
     }
-    hold_default(runtime, config).or_else(|why| {
-        // Inside a view there is one only if there is one outside.
-        if verbose || crate::nested::supervisor().is_none() {
-            eprintln!(
-                "viewnet: the view has nothing but a loopback: {}: {}",
-                why.refusal.what, why.refusal.why
-            );
+    match hold_default(runtime, config) {
+        Err(why) if crate::nested::supervisor().is_some() => {
+            if verbose {
+                let why = why.refusal;
+                eprintln!("viewnet: the view has nothing but a loopback: {}: {}", why.what, why.why);
+            }
+            Ok(Vec::new())
         }
-        Ok(Vec::new())
-    })
+        held => held,
+    }
 }
 
 /// The program in a view that the preloaded library makes.

@@ -227,7 +227,11 @@ impl Applier<'_> {
         self.state.gateways.insert(name.to_owned(), Made { id: None, config: wanted.clone() });
         self.save()?;
         let Gateway { ip, vlan, .. } = wanted.clone();
-        let started = gateway::start(self.runtime, name, ip, vlan, wanted.rules());
+        let started = gateway::start(
+            self.runtime,
+            name,
+            gateway::Wanted { ip, vlan, rules: wanted.rules(), ..Default::default() },
+        );
         match (&started, self.state.gateways.get_mut(name)) {
             (Ok(()), Some(made)) => made.id = Identity::of(&self.runtime.gateways().join(name)),
             _ => drop(self.state.gateways.remove(name)),

@@ -130,6 +130,7 @@ impl Stack {
             interfaces: self.interfaces.clone(),
             routes: self.routes.clone(),
             limits: self.limits,
+            nameserver: None,
             rules: Vec::new(),
         }
     }

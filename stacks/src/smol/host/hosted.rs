@@ -22,6 +22,8 @@ use super::bounds::Bounds;
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SOCK_PACKET, SocketSpec, TYPE_MASK};
+use crate::stub::Stub;
+use crate::stub::smol::Of;
 
 /// Frames taken from a port before the sockets have their turn.
 const FRAMES: usize = 64;
@@ -47,6 +49,8 @@ pub(super) struct Hosted {
     /// Something has happened since it was done that no event will tell of.
     untold: bool,
     ports: Vec<Plugged>,
+    /// The nameserver on its loopback.
+    stub: Option<Stub<SocketId>>,
     bounds: Bounds,
     /// Used and not yet judged: processor time, packets.
     used: (Duration, u64),
@@ -91,6 +95,11 @@ impl Hosted {
                 ports.push(Plugged { link, token, port, dead: false, ready: true });
             }
         }
+        let stub = config.nameserver.as_ref().map(|config| {
+            let seed = super::random()?.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+            Stub::new(&mut Of { engine: &mut engine, now }, config, seed)
+        });
+        let stub = stub.transpose().map_err(|e| Refusal::system("cannot make the view's nameserver", e))?;
         Ok(Self {
             key,
             state: Ok(engine),
@@ -101,6 +110,7 @@ impl Hosted {
             unfinished: true,
             untold: false,
             ports,
+            stub,
             bounds: Bounds::new(now, config.limits),
             used: (Duration::ZERO, 0),
         })
@@ -344,7 +354,7 @@ impl Hosted {
     fn service(&mut self, now: Instant, id: SocketId, shared: &mut Shared, woken: &mut Vec<Ticket>) -> bool {
         let key = self.key;
         let (engine, sockets) = self.parts();
-        let Some(socket) = sockets.get_mut(&id) else { return false };
+        let Some(socket) = sockets.get_mut(&id) else { return self.ask_names(now, id) };
         let mut found = socket.service(now, engine, shared);
         let listening = id;
         let caller = socket.caller;
@@ -380,6 +390,14 @@ impl Hosted {
             }
         }
         found.moved || found.gone
+    }
+
+    /// Something happened to a socket of no program's.
+    fn ask_names(&mut self, now: Instant, id: SocketId) -> bool {
+        let Some(stub) = self.stub.as_mut().filter(|stub| stub.owns(id)) else { return false };
+        let engine = self.state.as_mut().expect("a failed stack is not asked");
+        stub.turn(now, &mut Of { engine, now });
+        true
     }
 
     /// The program has no descriptor of it any more, and the engine knows.
