@@ -52,17 +52,48 @@ fn of_this_process(path: &[u8]) -> Option<&[u8]> {
     rest.get(digits..)?.strip_prefix(b"/net")
 }
 
-/// Whether a path is to be asked for.
-pub(crate) fn is_ours(path: &[u8]) -> bool {
-    config::is_view() && place(path).is_some()
+/// What a file is asked for, in words of `msocket_proto::proto::FileUse`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// To be read.
+    Reading,
+    /// To be looked at.
+    Looking,
+    /// To be looked at, and if it is a symbolic link, that.
+    Itself,
 }
 
-/// open(2) for reading: the descriptor, close-on-exec.
-pub(crate) fn open(path: &[u8]) -> Answer {
+impl For {
+    fn word(self) -> &'static [u8] {
+        match self {
+            Self::Reading => b"read",
+            Self::Looking => b"look",
+            Self::Itself => b"link",
+        }
+    }
+}
+
+/// open(2) for writing: what is the view's cannot be written so, and what is the machine's there shall not be.
+pub(crate) fn refuse(path: &[u8]) -> Answer {
+    match place(path).filter(|_| config::is_view()) {
+        Some(("sys", _)) => Answer::Fail(libc::EROFS),
+        _ => Answer::Original,
+    }
+}
+
+/// open(2): the descriptor, close-on-exec.
+pub(crate) fn open(path: &[u8], how: For) -> Answer {
     let Some((name, below)) = place(path).filter(|_| config::is_view()) else { return Answer::Original };
     let mut request = [0_u8; 2 * MAX_PATH];
-    let parts: [&[u8]; 5] =
-        [br#"{"op":"file","place":""#, name.as_bytes(), br#"","path":""#, below, b"\"}\n"];
+    let parts: [&[u8]; 7] = [
+        br#"{"op":"file","place":""#,
+        name.as_bytes(),
+        br#"","how":""#,
+        how.word(),
+        br#"","path":""#,
+        below,
+        b"\"}\n",
+    ];
     let mut length = 0;
     for part in parts {
         let Some(room) = request.get_mut(length..length + part.len()) else { return Answer::Original };

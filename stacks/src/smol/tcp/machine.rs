@@ -128,7 +128,9 @@ impl Tcp for Machine {
         out: &mut [u8],
         headroom: usize,
     ) -> Option<Segment> {
-        connection.poll(&mut self.tools, now, out, headroom.max(DRESS))
+        let before = connection.counts.retransmits;
+        let segment = connection.poll(&mut self.tools, now, out, headroom.max(DRESS))?;
+        Some(Segment { again: connection.counts.retransmits > before, ..segment })
     }
 
     fn poll_timeout(&mut self, now: Instant, connection: &Connection) -> Option<Instant> {
