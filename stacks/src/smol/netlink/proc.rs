@@ -117,18 +117,18 @@ pub(crate) fn file(path: &str, world: &dyn Stack) -> Result<String, Errno> {
     Ok(match path {
         "tcp" => self::tcp(&world.sockets(inet, tcp)),
         "tcp6" => tcp6(&world.sockets(inet6, tcp)),
-        "udp" => datagrams(&world.sockets(inet, udp), false),
-        "udp6" => datagrams(&world.sockets(inet6, udp), true),
-        "udplite" => datagrams(&world.sockets(inet, libc::IPPROTO_UDPLITE as u8), false),
-        "udplite6" => datagrams(&world.sockets(inet6, libc::IPPROTO_UDPLITE as u8), true),
-        "raw" => datagrams(&world.sockets(inet, libc::IPPROTO_RAW as u8), false),
-        "raw6" => datagrams(&world.sockets(inet6, libc::IPPROTO_RAW as u8), true),
+        "udp" => datagrams(&world.sockets(inet, udp), &UDP),
+        "udp6" => datagrams(&world.sockets(inet6, udp), &IPV6),
+        "udplite" => datagrams(&world.sockets(inet, libc::IPPROTO_UDPLITE as u8), &UDP),
+        "udplite6" => datagrams(&world.sockets(inet6, libc::IPPROTO_UDPLITE as u8), &IPV6),
+        "raw" => datagrams(&world.sockets(inet, libc::IPPROTO_RAW as u8), &RAW),
+        "raw6" => datagrams(&world.sockets(inet6, libc::IPPROTO_RAW as u8), &IPV6),
         "dev" => dev(world.tables()),
         "route" => route(world.tables()),
         "if_inet6" => if_inet6(world.tables()),
         "arp" => arp(world.tables()),
-        "icmp" => datagrams(&world.sockets(inet, libc::IPPROTO_ICMP as u8), false),
-        "icmp6" => datagrams(&world.sockets(inet6, libc::IPPROTO_ICMPV6 as u8), true),
+        "icmp" => datagrams(&world.sockets(inet, libc::IPPROTO_ICMP as u8), &PING),
+        "icmp6" => datagrams(&world.sockets(inet6, libc::IPPROTO_ICMPV6 as u8), &IPV6),
         "snmp" => mib::snmp(world),
         "snmp6" => mib::snmp6(world),
         "netstat" => mib::netstat(world),
@@ -225,20 +225,41 @@ fn tcp6(sockets: &[DiagSocket]) -> String {
     text
 }
 
-fn datagrams(sockets: &[DiagSocket], wide: bool) -> String {
-    let mut text = if wide {
-        "  sl  local_address                         remote_address                        st tx_queue rx_queue tr \
-         tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
-            .to_owned()
+/// How a list of sockets with datagrams looks.
+struct Looks {
+    /// Addresses of IPv6.
+    wide: bool,
+    /// Blanks before the head, and width of a line's number.
+    indent: usize,
+    number: usize,
+    /// Width of a line.
+    width: usize,
+}
+
+/// net/ipv4/udp.c (udp4_seq_show), net/ipv4/ping.c (ping_v4_seq_show), net/ipv4/raw.c (raw_seq_show), net/ipv6/datagram.c
+/// (__ip6_dgram_sock_seq_show).
+const UDP: Looks = Looks { wide: false, indent: 3, number: 5, width: WIDTH };
+const PING: Looks = Looks { wide: false, indent: 2, number: 5, width: WIDTH };
+const RAW: Looks = Looks { wide: false, indent: 2, number: 4, width: 0 };
+const IPV6: Looks = Looks { wide: true, indent: 2, number: 5, width: 0 };
+
+fn datagrams(sockets: &[DiagSocket], looks: &Looks) -> String {
+    let addresses = if looks.wide {
+        "local_address                         remote_address                       "
     } else {
-        let head = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
-                    inode ref pointer drops";
-        format!("{head:WIDTH$}\n")
+        "local_address rem_address  "
     };
+    let (indent, digits, width) = (looks.indent, looks.number, looks.width);
+    let head = format!(
+        "{:indent$}sl  {addresses} st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops",
+        ""
+    );
+    let mut text = format!("{head:width$}\n");
     for (number, socket) in sockets.iter().enumerate() {
         let DiagSocket { state, uid, inode, drops, .. } = socket;
         let line = format!(
-            "{number:5}: {} {} {state:02X} {:08X}:{:08X} 00:00000000 00000000 {uid:5} {:8} {inode} 2 {:016} {drops}",
+            "{number:digits$}: {} {} {state:02X} {:08X}:{:08X} 00:00000000 00000000 {uid:5} {:8} {inode} 2 {:016} \
+             {drops}",
             end(socket.local),
             end(socket.peer),
             socket.send_queue,
@@ -246,7 +267,6 @@ fn datagrams(sockets: &[DiagSocket], wide: bool) -> String {
             0,
             0
         );
-        let width = if wide { 0 } else { WIDTH };
         let _ = writeln!(text, "{line:width$}");
     }
     text

@@ -161,6 +161,7 @@ impl Engine {
         self.release_port(id, true);
         let Some(socket) = self.sockets.remove(id) else { return };
         let Body::Stream(stream) = &socket.body else { return };
+        self.net.mib.tcp.resets += u64::from(stream.open);
         if let Some(flow) = socket.flow() {
             self.streams.remove_flow(&flow, id);
         }

@@ -119,6 +119,8 @@ impl Engine {
         self.close_socket(now, id, false);
         for item in late {
             if let Some(packet) = packet_of(&item, protocol) {
+                let udp = self.net.mib.udp(protocol == LITE, packet.source.is_ipv4());
+                udp.received = udp.received.saturating_sub(1);
                 self.udp_packet(now, &packet);
             }
         }

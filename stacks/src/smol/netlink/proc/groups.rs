@@ -12,6 +12,9 @@ use crate::smol::tables::{IfIndex, Link, LinkKind, Tables};
 const LOADED: u32 = 4;
 const NO_REPORT: u32 = 8;
 
+/// IPV6_MIN_MTU
+const LEAST_MTU: u32 = 1280;
+
 /// A group that somebody is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Group {
@@ -42,7 +45,8 @@ fn all(stack: &dyn Stack, v4: bool) -> Vec<(&Link, Vec<Group>)> {
         own.sort_by_key(|group| group.group);
         let everybody: &[IpAddr] = match v4 {
             true if link.up => &[ALL_HOSTS],
-            false if link.configured6 || link.kind == LinkKind::Loopback && link.up => &ALL_NODES,
+            // From the moment that IPv6 can be spoken on it (ipv6_add_dev).
+            false if link.mtu >= LEAST_MTU => &ALL_NODES,
             _ => &[],
         };
         for group in everybody {

@@ -88,14 +88,13 @@ pub(super) fn netlink(stack: &dyn Stack) -> String {
 pub(super) fn ptype(stack: &dyn Stack) -> String {
     let mut text = "Type Device      Function\n".to_owned();
     let mut holders = stack.holders(libc::AF_PACKET);
-    holders.retain(|holder| holder.protocol != 0);
+    // Those of one interface are in a list of its own, which is not shown.
+    holders.retain(|holder| holder.protocol != 0 && holder.link == 0);
     holders.sort_by_key(|holder| holder.protocol != libc::ETH_P_ALL as u16);
-    for Holder { protocol, link, .. } in holders {
-        let device = stack.tables().links.values().find(|device| device.index.0 == link);
+    for Holder { protocol, .. } in holders {
         let kind =
             if i32::from(protocol) == libc::ETH_P_ALL { "ALL ".into() } else { format!("{protocol:04x}") };
-        let _ =
-            writeln!(text, "{kind} {:<8}    packet_rcv", device.map_or("", |device| device.name.as_str()));
+        let _ = writeln!(text, "{kind}          packet_rcv");
     }
     text + "0800          ip_rcv\n0806          arp_rcv\n86dd          ipv6_rcv\n"
 }
