@@ -238,6 +238,9 @@ impl Server {
 
     /// Gives up a stack's path, so that another may have it, and keeps the stack.
     pub fn retire(&mut self, id: StackId) {
+        if let Some(key) = self.smol(id) {
+            self.smol.set_folder(key, None);
+        }
         if let Some((file, listener)) = self.stacks.get_mut(&id.0).and_then(|served| served.door.take()) {
             file.remove();
             let _ = self.epoll.delete(&listener);
@@ -456,10 +459,10 @@ impl Server {
                 let spec = SocketSpec { domain, kind, protocol };
                 make_socket(&mut served.backing, self.smol.host(), spec, &caller)
             }
-            Request::File { place, path } => {
+            Request::File(file) => {
                 let file = match &mut served.backing {
-                    Backing::Kernel(stack) => files::of(stack, place, &path, owner),
-                    Backing::Smol(key) => self.smol.file(*key, place, &path),
+                    Backing::Kernel(stack) => files::of(stack, &file, owner),
+                    Backing::Smol(key) => self.smol.file(*key, &file),
                 };
                 file.map_or_else(no_file, |fd| Answer::Descriptor(serde_json::Value::Null, fd))
             }

@@ -7,7 +7,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use msocket_proto::line::Refusal;
-use msocket_proto::proto::FilePlace;
+use msocket_proto::proto::File;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -131,8 +131,8 @@ pub trait Stack: std::fmt::Debug {
     ///
     /// # Errors
     /// The errno that the program shall see; EOPNOTSUPP if such files cannot be had.
-    fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
-        let _ = (place, path);
+    fn file(&mut self, file: &File) -> Result<OwnedFd, Errno> {
+        let _ = file;
         Err(Errno::EOPNOTSUPP)
     }
 

@@ -238,13 +238,20 @@ impl Steer<'_, '_> {
         let at = if library {
             let ours = self.known.smol.as_deref()?.stack_of(inode)?;
             let is_it = |at: &At| matches!(self.known.views.source(*at), Some(Source::Smol { stack, .. }) if *stack == ours);
-            places.into_iter().find(is_it)?
+            places.iter().copied().find(is_it)
         } else {
-            let cookie = cookie(&file)?;
-            places.into_iter().find(|at| self.cookie_of(*at) == Some(cookie))?
+            None
         };
-        let mut socket =
-            Socket { file, inode, library, at, spec: SocketSpec { domain: 0, kind: 0, protocol: 0 } };
+        let spec = SocketSpec { domain: 0, kind: 0, protocol: 0 };
+        let mut socket = Socket { file, inode, library, at: At::own(view), spec };
+        socket.at = match at {
+            Some(at) => at,
+            // The stack may be one that we have joined twice: for an outer view, and for this one.
+            None => {
+                let cookie = self.cookie(&socket)?;
+                places.into_iter().find(|at| self.cookie_of(*at) == Some(cookie))?
+            }
+        };
         let mut number = |name| self.number(&socket, libc::SOL_SOCKET, name);
         let spec = SocketSpec {
             domain: number(libc::SO_DOMAIN)?,
@@ -255,20 +262,23 @@ impl Steer<'_, '_> {
         [libc::AF_INET, libc::AF_INET6].contains(&spec.domain).then_some(socket)
     }
 
-    /// The namespace of a stack that is the kernel's.
+    /// What names the network that a socket is in, among all (SO_NETNS_COOKIE).
+    fn cookie(&mut self, socket: &Socket) -> Option<u64> {
+        let call = SocketCall::GetOption { level: libc::SOL_SOCKET, name: NETNS_COOKIE, value: vec![0; 8] };
+        Some(u64::from_ne_bytes(self.ask(socket, call).ok()?.try_into().ok()?))
+    }
+
+    /// The same of a stack.
     fn cookie_of(&mut self, at: At) -> Option<u64> {
         if let Some(known) = self.known.views.cookies.get(&at) {
             return *known;
         }
-        if matches!(
-            self.known.views.source(at),
-            Some(Source::Smol { .. } | Source::Gone | Source::Outer) | None
-        ) {
+        if matches!(self.known.views.source(at), Some(Source::Gone | Source::Outer) | None) {
             return None;
         }
         let spec =
             SocketSpec { domain: libc::AF_INET, kind: libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol: 0 };
-        let found = self.known.make(at, spec, self.target).ok().and_then(|socket| cookie(&socket));
+        let found = self.made(at, spec).ok().and_then(|socket| self.cookie(&socket));
         self.known.views.cookies.insert(at, found);
         found
     }
@@ -401,12 +411,6 @@ fn ask_kernel(socket: std::os::fd::BorrowedFd<'_>, call: SocketCall) -> Result<V
         SocketCall::LocalName => sys::local_name(socket),
         _ => Err(Errno::EOPNOTSUPP),
     }
-}
-
-fn cookie(socket: &OwnedFd) -> Option<u64> {
-    let mut bytes = [0; 8];
-    let used = sys::option(socket.as_fd(), libc::SOL_SOCKET, NETNS_COOKIE, &mut bytes).ok()?;
-    (used == bytes.len()).then_some(u64::from_ne_bytes(bytes))
 }
 
 /// Address and port of a struct sockaddr_in or sockaddr_in6. AF_UNSPEC is AF_INET to bind(2) and sends, and for connect(2) no address.

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use msocket_proto::proto::FilePlace;
+use msocket_proto::proto::File;
 use nix::errno::Errno;
 use stacks::remote::RemoteStack;
 use stacks::serve::{Server, StackId};
@@ -418,25 +418,20 @@ impl Known<'_> {
     }
 
     /// A file about the network of the thread. EOPNOTSUPP: it has left for a network of its own, or has the host's.
-    pub(crate) fn file(
-        &mut self,
-        target: &mut dyn Target,
-        place: FilePlace,
-        path: &str,
-    ) -> Result<OwnedFd, Errno> {
+    pub(crate) fn file(&mut self, target: &mut dyn Target, file: &File) -> Result<OwnedFd, Errno> {
         let view = self.view(target)?.ok_or(Errno::EOPNOTSUPP)?;
         // As with what is asked of interfaces.
         let at = self.views.default_of(view, libc::AF_INET)?;
         match self.views.source(at) {
             Some(Source::Served(stack) | Source::Shared(stack)) => {
                 let stack = *stack;
-                self.server.kernel(stack).ok_or(Errno::ENETDOWN)?.file(place, path)
+                self.server.kernel(stack).ok_or(Errno::ENETDOWN)?.file(file)
             }
             Some(Source::Smol { stack, .. }) => {
                 let stack = *stack;
-                self.smol.as_mut().ok_or(Errno::ENETDOWN)?.file(stack, place, path)
+                self.smol.as_mut().ok_or(Errno::ENETDOWN)?.file(stack, file)
             }
-            Some(Source::Joined(stack, _)) => stack.file(place, path),
+            Some(Source::Joined(stack, _)) => stack.file(file),
             Some(Source::Host) => Err(Errno::EOPNOTSUPP),
             Some(Source::Gone | Source::Outer) | None => Err(Errno::ENETDOWN),
         }

@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use msocket_proto::line::Refusal;
-use msocket_proto::proto::FilePlace;
+use msocket_proto::proto::File;
 use nix::errno::Errno;
 
 use crate::attach;
@@ -206,9 +206,9 @@ impl Stack for KernelStack {
         Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())
     }
 
-    fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+    fn file(&mut self, file: &File) -> Result<OwnedFd, Errno> {
         self.namespace.enter()?;
-        files::open(place, path, &mut self.sysfs)
+        files::open(file, &mut self.sysfs)
     }
 
     fn namespace(&self) -> Option<BorrowedFd<'_>> {

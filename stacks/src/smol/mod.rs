@@ -19,6 +19,7 @@
 pub mod call;
 pub mod engine;
 pub mod host;
+pub(crate) mod mib;
 pub mod net;
 pub mod netlink;
 pub mod port;

@@ -19,6 +19,7 @@ use super::super::pump::{End, Facts, Place, Shared, Socket, unix};
 use super::super::tables::{IfIndex, LOOPBACK};
 use super::StackKey;
 use super::bounds::Bounds;
+use super::files::Files;
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SOCK_PACKET, SocketSpec, TYPE_MASK};
@@ -43,6 +44,8 @@ pub(super) struct Hosted {
     unwatched: VecDeque<SocketId>,
     /// Those whose frames go to a ring, which programs look at without a call.
     pub(super) rings: BTreeSet<SocketId>,
+    /// What programs read about its network.
+    pub(super) files: Files,
     deadline: Option<Instant>,
     /// There is more to do at once.
     unfinished: bool,
@@ -106,6 +109,7 @@ impl Hosted {
             sockets: FxHashMap::default(),
             unwatched: VecDeque::new(),
             rings: BTreeSet::new(),
+            files: Files::default(),
             deadline: None,
             unfinished: true,
             untold: false,
