@@ -74,6 +74,8 @@ pub struct Fdb {
     /// Entries per port, by index.
     shares: Vec<u32>,
     age: Duration,
+    /// So long a station that was heard on one port is not believed on another.
+    hold: Duration,
     swept: Option<Instant>,
     refused: u64,
     learned: u64,
@@ -88,6 +90,7 @@ impl Fdb {
             entries: FxHashMap::default(),
             shares: Vec::new(),
             age,
+            hold: Duration::ZERO,
             swept: None,
             refused: 0,
             learned: 0,
@@ -113,6 +116,9 @@ impl Fdb {
         }
         if entry.pinned {
             return Learned::Elsewhere;
+        }
+        if !self.hold.is_zero() && now.saturating_duration_since(entry.seen) <= self.hold {
+            return Learned::Known;
         }
         let room = *share(&mut self.shares, port) < limit;
         if !room && limit < MAX_ENTRIES_PER_PORT {
@@ -226,6 +232,16 @@ impl Fdb {
         if *share(&mut self.shares, port) > 0 {
             self.retain(|_, _, entry| entry.port != port || entry.pinned);
         }
+    }
+
+    /// A station stays where it was last heard until it was silent there for longer than this; zero: it moves at once.
+    pub fn set_hold(&mut self, hold: Duration) {
+        self.hold = hold;
+    }
+
+    /// How long a station stays where it was last heard.
+    pub fn hold(&self) -> Duration {
+        self.hold
     }
 
     /// The stations alive at `now`, in no order.

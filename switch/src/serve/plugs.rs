@@ -48,6 +48,7 @@ use crate::qos::queues::PortQueues;
 use crate::switch::{Egress, PortError, Switch};
 use crate::vlan::PortVlans;
 use endpoints::Endpoint;
+pub(super) use endpoints::FIRST;
 pub(super) use impaired::Impaired;
 use impaired::Lines;
 

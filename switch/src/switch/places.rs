@@ -201,3 +201,6 @@ impl Switch {
 pub fn number_name(id: PortId) -> String {
     format!("vde{}", id.index() + 1)
 }
+
+#[cfg(test)]
+mod tests;
