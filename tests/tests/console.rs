@@ -275,10 +275,10 @@ fn numbers_are_for_some() {
     keep(&["4", "--group", "9999"]);
     keep(&["5", "--user", "1234", "--allocatable", "true"]);
     let plug = |uid: &str, group: &str, number: &str| {
-        let args = ["--reuid", uid, "--regid", "65534", "--groups", group, "timeout", "0.3", "vde_plug"];
         // Who is let in stays until time is out.
-        world.cmd("setpriv").args(args).args([format!("folder[{number}]")]).keep_stdin().start().wait().status
-            == tests::Status::Exited(124)
+        let script = format!("sleep 0.5 | timeout 0.3 vde_plug 'folder[{number}]'");
+        let args = ["--reuid", uid, "--regid", "65534", "--groups", group, "sh", "-c", &script];
+        world.cmd("setpriv").args(args).run().status == tests::Status::Exited(124)
     };
     for (uid, group, number, expected) in [
         ("65534", "65534", "3", true),
