@@ -257,6 +257,42 @@ print(text.decode())
     desk.end();
 }
 
+/// Of a switch that is killed no socket is left behind: neither its own nor those of its programs.
+#[test]
+fn nothing_is_left_of_a_killed_switch() {
+    for &user in User::all() {
+        let world = World::new(user);
+        world.viewnet(["switch", "up", "lan", "--vde", "folder", "--mgmt", "console"]).run().ok();
+        let plug = || world.cmd("vde_plug").args(["folder[3]"]).keep_stdin().start();
+        let (mut one, mut two) = (plug(), plug());
+        let mut any = world.cmd("vde_plug").args(["folder"]).keep_stdin().start();
+        let files = || -> Vec<String> {
+            let files = std::fs::read_dir(world.home().join("folder")).unwrap();
+            let mut names: Vec<String> =
+                files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort_unstable();
+            names
+        };
+        let soon = |what: &str, is: &dyn Fn() -> bool| {
+            assert!(tests::wait_until(std::time::Duration::from_secs(5), is), "{what}: {:?}", files());
+        };
+        soon("three programs", &|| files() == ["001.0", "003.0", "003.1", "ctl"]);
+        two.close_stdin();
+        two.wait();
+        soon("one goes", &|| files().len() == 3);
+        let shown = world.viewnet(["switch", "show", "lan", "--json"]).run().ok().stdout;
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let pid = nix::unistd::Pid::from_raw(shown["pid"].as_i64().unwrap() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        soon("none is left", &|| files().is_empty());
+        assert!(!world.home().join("console").exists());
+        // The next takes the folder.
+        world.viewnet(["switch", "up", "lan", "--vde", "folder"]).run().ok();
+        world.viewnet(["switch", "down", "lan"]).run().ok();
+        [&mut one, &mut any].into_iter().for_each(tests::Running::close_stdin);
+    }
+}
+
 #[test]
 fn numbers_are_for_some() {
     if !User::all().contains(&User::Root) {

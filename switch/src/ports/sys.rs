@@ -339,20 +339,39 @@ pub(crate) fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
-/// recvmmsg without waiting: up to `count` datagrams, each into `slot` bytes of `room`, one behind the other.
-/// Gives each to `each`; returns how many there were.
+/// recv without waiting: one datagram. Returns its length, which is longer than `room` if it was cut off there.
+pub(crate) fn recv_one(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    // SAFETY: `room` has as many bytes as the kernel is told.
+    let rc = unsafe { libc::recv(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), flags) };
+    usize::try_from(rc).map_err(|_| io::Error::last_os_error())
+}
+
+/// send without waiting: one datagram to where the socket is connected to.
+pub(crate) fn send_one(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `bytes` has as many bytes as the kernel is told, and is only read.
+    let rc = unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(rc).map_err(|_| io::Error::last_os_error())
+}
+
+/// recvmmsg without waiting: up to `count` datagrams, each into `slot` bytes of `room`, one behind the other; with the
+/// addresses of those they are from, if they are wanted. Gives each to `each`; returns how many there were.
 pub(crate) fn recv_batch(
     fd: BorrowedFd<'_>,
     room: &mut [u8],
     slot: usize,
     count: usize,
+    named: bool,
     mut each: impl FnMut(Datagram, &[u8]),
 ) -> io::Result<usize> {
     let mut batch = Batch::new();
     for place in room.chunks_exact_mut(slot).take(count.min(DATAGRAMS)) {
         let (header, name) = batch.add(place.as_mut_ptr(), slot);
-        header.msg_namelen = size_of_val(name) as libc::socklen_t;
-        header.msg_name = (&raw mut *name).cast();
+        if named {
+            header.msg_namelen = size_of_val(name) as libc::socklen_t;
+            header.msg_name = (&raw mut *name).cast();
+        }
     }
     let (headers, used) = (batch.headers.as_mut_ptr().cast(), batch.used as c_uint);
     // SAFETY: the first `used` headers are set, and name distinct slots of `room` and addresses, which outlive the call.
