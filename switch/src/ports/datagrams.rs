@@ -17,8 +17,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::expect::Expectation;
 use super::outbox::{Emptied, Outbox};
 use super::{Sent, sys};
 use crate::frame::{HEADER_LEN, Mac};
@@ -36,21 +37,14 @@ const VDE_SLOT: usize = vde::MAX_FRAME.next_multiple_of(64);
 /// Buffer asked for in each direction, in bytes: some thousand frames. The kernel caps it at net.core.rmem_max.
 const BUFFER: i32 = 4 << 20;
 
-/// Datagrams asked for when there may be several.
-const FEW: usize = 4;
-/// What comes so soon after the last is part of a burst: less than the way to a program and back takes.
-const SOON: Duration = Duration::from_micros(20);
-
 /// A datagram socket that is a port.
 #[derive(Debug)]
 pub(super) struct Datagrams {
     fd: OwnedFd,
     outbox: Outbox,
     flavour: Flavour,
-    /// How many datagrams to ask for: some more than there were lately, as each costs a little whether it comes or not.
-    expected: usize,
-    /// When the last came.
-    received: Option<Instant>,
+    /// How many datagrams to ask for.
+    expected: Expectation,
     /// This moment, as far as the port was told.
     now: Option<Instant>,
 }
@@ -116,7 +110,7 @@ impl Datagrams {
         for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
             let _ = sys::set_option(fd.as_fd(), libc::SOL_SOCKET, option, BUFFER);
         }
-        Self { fd, outbox: Outbox::default(), flavour, expected: 1, received: None, now: None }
+        Self { fd, outbox: Outbox::default(), flavour, expected: Expectation::default(), now: None }
     }
 
     pub(super) fn into_fd(self) -> OwnedFd {
@@ -149,11 +143,11 @@ impl Datagrams {
         limit: usize,
         mut each: impl FnMut(Result<Range<usize>, DropReason>),
     ) -> io::Result<bool> {
-        if self.expected == 1 && !matches!(self.flavour, Flavour::Vxlan(_)) {
+        if self.expected.count() == 1 && !matches!(self.flavour, Flavour::Vxlan(_)) {
             return self.receive_one(now, room, each).map(|()| false);
         }
         let slot = self.slot();
-        let limit = limit.min(room.len() / slot).min(self.expected);
+        let limit = limit.min(room.len() / slot).min(self.expected.count());
         let flavour = &mut self.flavour;
         let named = matches!(flavour, Flavour::Vxlan(_));
         let taken = sys::recv_batch(self.fd.as_fd(), room, slot, limit, named, |datagram, bytes| {
@@ -167,14 +161,7 @@ impl Datagrams {
             });
         });
         let Some(count) = passing(taken)? else { return Ok(false) };
-        let full = count == limit;
-        let goes_on = self.received.replace(now) == Some(now);
-        self.expected = match count {
-            _ if full => (2 * self.expected).min(sys::DATAGRAMS),
-            0 | 1 if !goes_on => 1,
-            _ => (2 * count).clamp(FEW, sys::DATAGRAMS),
-        };
-        Ok(full)
+        Ok(self.expected.came(now, count, limit))
     }
 
     /// Takes one, where no more are expected: that is quicker. If there are others the next turn, which comes at once
@@ -188,10 +175,7 @@ impl Datagrams {
         let slot = self.slot().min(room.len());
         let taken = sys::recv_one(self.fd.as_fd(), &mut room[..slot]);
         let Some(len) = passing(taken)? else { return Ok(()) };
-        let before = self.received.replace(now);
-        if before.is_some_and(|before| now.saturating_duration_since(before) < SOON) {
-            self.expected = FEW;
-        }
+        self.expected.came(now, 1, 1);
         each(if len > slot { Err(DropReason::Long) } else { Ok(0..len) });
         Ok(())
     }
