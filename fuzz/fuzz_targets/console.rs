@@ -50,6 +50,7 @@ fuzz_target!(|pieces: Vec<&[u8]>| {
         started: now,
         socket: "/s".into(),
         mode: 0o600,
+        vde: None,
         mgmt: "/m".into(),
         mgmt_mode: 0o600,
     };

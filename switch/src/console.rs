@@ -55,6 +55,8 @@ pub struct Identity {
     pub socket: PathBuf,
     /// Mode of that file.
     pub mode: u32,
+    /// Where VDE's programs find the switch, and the mode of the sockets there.
+    pub vde: Option<(PathBuf, u32)>,
     /// The console's socket.
     pub mgmt: PathBuf,
     /// Mode of that file.

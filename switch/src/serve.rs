@@ -254,7 +254,7 @@ impl Server {
     /// # Errors
     /// What failed, why, and what to do.
     pub fn serve_vde(&mut self, vde: &control::Vde) -> Result<(), Refusal> {
-        vde::set(&mut self.vde, vde, &self.epoll)
+        vde::set(&mut self.vde, vde, &self.epoll).map(|()| self.access.vde_is_at(vde))
     }
 
     /// Runs until the end.

@@ -36,8 +36,12 @@ pub(super) fn banner(identity: &Identity) -> String {
 }
 
 pub(super) fn sockets(context: &mut Context<'_>, _: &str, out: &mut String) -> Done {
-    line(out, format_args!("ctl dir {}", context.identity.socket.display()));
-    line(out, format_args!("std mode 0{:03o}", context.identity.mode));
+    let identity = context.identity;
+    // Without a folder of VDE's, what others plug in by.
+    let (place, mode) =
+        identity.vde.as_ref().map_or((&identity.socket, identity.mode), |(folder, mode)| (folder, *mode));
+    line(out, format_args!("ctl dir {}", place.display()));
+    line(out, format_args!("std mode 0{mode:03o}"));
     Ok(())
 }
 

@@ -63,6 +63,7 @@ impl Desk {
             started: now,
             socket: "/s".into(),
             mode: 0o600,
+            vde: None,
             mgmt: "/m".into(),
             mgmt_mode: 0o600,
         };

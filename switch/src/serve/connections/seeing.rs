@@ -64,6 +64,7 @@ fn set(settings: Settings, hall: &mut Hall<'_>) -> Result<Answer, Refusal> {
     }
     if let Some(vde) = settings.vde {
         super::super::vde::set(hall.vde, &vde, hall.epoll)?;
+        hall.access.vde_is_at(&vde);
         vde.path.iter().for_each(|folder| (hall.on_file)(&folder.join("ctl"), true));
     }
     if let Some(place) = settings.metrics {

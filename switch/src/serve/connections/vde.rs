@@ -40,8 +40,9 @@ fn number(hall: &Hall<'_>, number: u32) -> Result<PortId, Refusal> {
 }
 
 fn change(hall: &mut Hall<'_>, id: PortId, keep: VdeKeep) -> Result<(), PortError> {
+    let was_kept = hall.switch.place(id).is_some();
     let place = hall.switch.keep_place(id)?;
-    place.allocatable = keep.allocatable.unwrap_or(place.allocatable);
+    place.allocatable = keep.allocatable.unwrap_or(place.allocatable && was_kept);
     place.user = keep.user.map_or(place.user, |user| user.id());
     place.group = keep.group.map_or(place.group, |group| group.id());
     if let Some(vlans) = keep.vlans {
