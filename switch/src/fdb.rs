@@ -144,6 +144,8 @@ pub struct Fdb {
     clock: Clock,
     age: Duration,
     age_ms: u32,
+    /// So long a station that was heard on one port is not believed on another.
+    hold: Duration,
     swept: Option<Instant>,
     refused: u64,
     learned: u64,
@@ -160,6 +162,7 @@ impl Fdb {
             clock: Clock::default(),
             age,
             age_ms: milliseconds(age),
+            hold: Duration::ZERO,
             swept: None,
             refused: 0,
             learned: 0,
@@ -185,6 +188,9 @@ impl Fdb {
         }
         if place.is_pinned() {
             return Learned::Elsewhere;
+        }
+        if !self.hold.is_zero() && place.silent(seen) <= milliseconds(self.hold) {
+            return Learned::Known;
         }
         let room = *share(&mut self.shares, port) < limit;
         if !room && limit < MAX_ENTRIES_PER_PORT {
@@ -316,6 +322,16 @@ impl Fdb {
         if *share(&mut self.shares, port) > 0 {
             self.retain(|_, _, at, pinned| at != port || pinned);
         }
+    }
+
+    /// A station stays where it was last heard until it was silent there for longer than this; zero: it moves at once.
+    pub fn set_hold(&mut self, hold: Duration) {
+        self.hold = hold;
+    }
+
+    /// How long a station stays where it was last heard.
+    pub fn hold(&self) -> Duration {
+        self.hold
     }
 
     /// The stations alive at `now`, in no order.

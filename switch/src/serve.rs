@@ -254,7 +254,7 @@ impl Server {
     /// # Errors
     /// What failed, why, and what to do.
     pub fn serve_vde(&mut self, vde: &control::Vde) -> Result<(), Refusal> {
-        vde::set(&mut self.vde, vde, &self.epoll)
+        vde::set(&mut self.vde, vde, &self.epoll).map(|()| self.access.vde_is_at(vde))
     }
 
     /// Runs until the end.
@@ -327,12 +327,13 @@ impl Server {
             self.vde.iter_mut().for_each(|vde| vde.handle_timeout(now, &self.epoll));
             let (connections, mut hall) = self.hall(on_file);
             connections.serve(now, &mut hall);
-            connections.publish(now, &mut hall);
             let text = hall.metrics.needs_text(now).then(|| connections.metrics_text(now, &hall));
             hall.metrics.serve(now, text, hall.epoll);
             self.access.consoles.serve(now, &mut self.switch, &mut self.plugs, &self.epoll);
             self.connections.told_to_end |= self.access.consoles.told_to_end;
             self.switch.handle_timeout(now);
+            let (connections, mut hall) = self.hall(on_file);
+            connections.publish(now, &mut hall);
             self.plugs.send_bpdus(now, &mut self.switch);
         }
     }

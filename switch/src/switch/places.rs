@@ -118,8 +118,12 @@ impl Switch {
     /// A bad name, a number that is taken or that there is not.
     pub fn add_port_at(&mut self, id: PortId, name: &str, offloads: Offloads) -> Result<(), PortError> {
         self.check_name(name)?;
-        if id.index() >= self.most_ports().min(self.places.limit as usize) {
-            return Err(PortError::NoSuchNumber(self.places.limit));
+        match id.index() {
+            index if index >= self.places.limit as usize => {
+                return Err(PortError::NoSuchNumber(self.places.limit));
+            }
+            index if index >= self.most_ports() => return Err(PortError::NoNumber),
+            _ => {}
         }
         if self.port(id).is_some() {
             return Err(PortError::NumberTaken(id.index() as u32 + 1));
@@ -201,3 +205,6 @@ impl Switch {
 pub fn number_name(id: PortId) -> String {
     format!("vde{}", id.index() + 1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ mod links;
 mod mirror;
 mod qos;
 mod stp;
+mod vde;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -110,6 +111,9 @@ enum Command {
     /// List, add and remove mirrors: copies of some ports' frames for another one
     #[command(subcommand)]
     Mirror(mirror::Mirror),
+    /// Ports' numbers, which VDE's programs ask for: list, keep and release them
+    #[command(subcommand)]
+    Vde(vde::Vde),
     #[command(hide = true)]
     Serve(launch::Serve),
 }
@@ -412,6 +416,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Qos(command) => qos::run_qos(command, &runtime)?,
         Command::Reserve(command) => qos::run_reserve(command, &runtime)?,
         Command::Guard(command) => guard::run(command, &runtime)?,
+        Command::Vde(command) => vde::run(command, &runtime)?,
     }
     Ok(Exit::Done)
 }

@@ -55,8 +55,16 @@ fn set(settings: Settings, hall: &mut Hall<'_>) -> Result<Answer, Refusal> {
     if let Some(mgmt) = settings.mgmt.as_ref().filter(|path| !path.as_os_str().is_empty()) {
         (hall.on_file)(mgmt, true);
     }
+    if let Some(hub) = settings.hub {
+        if hub && hall.switch.stp().is_some() {
+            return Err(Refusal::new("cannot make a hub of the switch", "it has a spanning tree")
+                .hint("turn that off: `viewnet switch set NAME --stp off`"));
+        }
+        hall.switch.set_hub(hub);
+    }
     if let Some(vde) = settings.vde {
         super::super::vde::set(hall.vde, &vde, hall.epoll)?;
+        hall.access.vde_is_at(&vde);
         vde.path.iter().for_each(|folder| (hall.on_file)(&folder.join("ctl"), true));
     }
     if let Some(place) = settings.metrics {

@@ -81,6 +81,9 @@ pub(super) struct Changes {
     /// Give the counters to Prometheus, over HTTP on a Unix socket or on loopback
     #[arg(long, value_name = "unix:PATH|127.0.0.1:PORT|off")]
     metrics: Option<String>,
+    /// Give every frame to every port, as a hub does: nothing is learned, and VLANs are not looked at
+    #[arg(long, value_name = "ON|OFF")]
+    hub: Option<stp::Toggle>,
     #[command(flatten)]
     vde: VdeOptions,
     /// Let VDE's programs plug in no more; those that did stay
@@ -90,7 +93,7 @@ pub(super) struct Changes {
 
 impl Changes {
     fn settings(self) -> Result<Settings, Failure> {
-        let Self { age, mode, group, mgmt, metrics, vde, no_vde } = self;
+        let Self { age, mode, group, mgmt, metrics, hub, vde, no_vde } = self;
         let place = |path: PathBuf| if path.as_os_str().is_empty() { Ok(path) } else { absolute(&path) };
         let nowhere = no_vde.then_some(Vde { path: None, mode: vde.vde_mode, group: None });
         // The switch has a folder of its own.
@@ -105,6 +108,7 @@ impl Changes {
             mgmt: mgmt.map(place).transpose()?,
             metrics: metrics.transpose()?,
             vde: vde.resolve()?.or(nowhere),
+            hub: hub.map(bool::from),
         })
     }
 }
