@@ -94,7 +94,9 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
             return error.map(|never| match never {});
         }
         Choice::Spec(mut spec) => {
-            let switches = spec.config_mut().map(|config| hold_switches(&runtime, config)).transpose()?;
+            let is_smol = matches!(spec, StackSpec::Smol(_));
+            let hold = |config| hold_switches(&runtime, is_smol, config);
+            let switches = spec.config_mut().map(hold).transpose()?;
             (spec, switches)
         }
         Choice::Named(name) => (stack_named(&runtime, &name)?, None),
