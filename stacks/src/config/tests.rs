@@ -124,7 +124,7 @@ fn links_and_recordings_print_as_they_read() {
         "switch:lan[tunnel 7]",
         "switch:lan[service 10,20 native 30]",
         "udp:[fd00::1]:5000",
-        "impair:{switch:lan[vlan 10]}[in delay 20ms, loss 1% | out rate 10M | seed 7]",
+        "impair:{switch:lan[vlan 10]}[in delay 20ms, loss 1% | out rate 10000000 | seed 7]",
         "tap:tap0",
         "fd:3",
         "pair:blue",
