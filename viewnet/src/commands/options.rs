@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ::switch::client::Client;
 use stacks::config::{ConfigError, StackConfig};
 
-use crate::commands::switch;
+use crate::commands::{gateway, switch};
 use crate::exit::Failure;
 use crate::launch::{Ruled, StackSpec};
 use crate::rules::{RuleError, Rules};
@@ -24,7 +24,8 @@ pub(crate) struct StackOptions {
     /// Add an interface: `[NAME=]LINK[,ip=ADDR/LEN][,gw=ADDR][,mtu=N][,mac=MAC][,route=…]`, where LINK is
     /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]` or `[trunk 10,20-29 native 1]`, `vde:PATH`, `udp:ADDR:PORT`,
     /// `vxlan:VNI[peer ADDR]`, `qemu:PATH`, `tap:NAME`, `nic:NAME`, one of these in `impair:{LINK}[delay 20ms, loss 1%]`,
-    /// or `none`; on smol stacks also `fd:N`, `pair:NAME`, and `,pcap=FILE` to record
+    /// or `none`; on smol stacks also `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no
+    /// interface but the loopback
     #[arg(long, value_name = "LINK")]
     pub(crate) link: Vec<String>,
 
@@ -74,6 +75,18 @@ impl StackOptions {
         self.config.is_some() || lists.iter().any(|list| !list.is_empty())
     }
 
+    /// Whether nothing but the loopback was asked for.
+    fn alone(&self) -> bool {
+        self.link == ["lo"]
+    }
+
+    /// The stack of a view. True: nobody said what it is plugged into, so it is to be on the default network.
+    pub(crate) fn view(&self) -> Result<(StackConfig, bool), Failure> {
+        let config = self.stack()?;
+        let unsaid = self.config.is_none() && !self.alone() && config.interfaces.is_empty();
+        Ok((config, unsaid))
+    }
+
     /// The stack they describe.
     pub(crate) fn stack(&self) -> Result<StackConfig, Failure> {
         let wrong = |e: ConfigError| Failure::from(e.refusal("cannot use the configuration"));
@@ -89,7 +102,9 @@ impl StackOptions {
                     .map_err(|why| Failure::from(why.refusal(format!("cannot use {name}"))))?
             }
         };
-        self.link.iter().try_for_each(|text| config.add_line(text)).map_err(wrong)?;
+        if !self.alone() {
+            self.link.iter().try_for_each(|text| config.add_line(text)).map_err(wrong)?;
+        }
         self.ip.iter().try_for_each(|text| config.add_ip(text)).map_err(wrong)?;
         self.gw.iter().try_for_each(|text| config.add_gw(text)).map_err(wrong)?;
         self.route.iter().try_for_each(|text| config.add_route(text)).map_err(wrong)?;
@@ -150,6 +165,23 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
     mode.ok_or_else(|| "a mode is octal, as 0600 or 0660".to_owned())
 }
 
+/// Plugs a stack into the default network, a gateway's on the default switch, and holds that as [`hold_switches`]
+/// does; without interfaces it stays what it was.
+///
+/// # Errors
+/// Why that cannot be; then the stack is as it was.
+pub(crate) fn hold_default(
+    runtime: &Runtime,
+    is_smol: bool,
+    config: &mut StackConfig,
+) -> Result<Vec<Client>, Failure> {
+    let mut plugged = config.clone();
+    plugged.add_ip("auto").map_err(|e| Failure::from(e.refusal("cannot use the default network")))?;
+    let held = hold_switches(runtime, is_smol, &mut plugged)?;
+    *config = plugged;
+    Ok(held)
+}
+
 /// Makes relative paths in links mean the same to whoever makes the stack, in whatever folder.
 fn root_links(config: &mut StackConfig) -> Result<(), Failure> {
     let here = std::env::current_dir().map_err(|e| Failure::io("cannot use this folder", &e))?;
@@ -169,7 +201,11 @@ pub(crate) fn hold_switches(
     let mut held = switch::lay(runtime, is_smol, config)?;
     for interface in &config.interfaces {
         if let Some(plug) = interface.link.plug() {
-            held.push(switch::reach(runtime, plug.switch)?);
+            let mut client = switch::reach(runtime, plug.switch)?;
+            if interface.auto.is_some() && plug.switch == switch::DEFAULT && plug.vlans.is_none() {
+                gateway::ensure_default(runtime, &mut client)?;
+            }
+            held.push(client);
         }
     }
     stacks::autoconf::settle(config, &runtime.switches())?;

@@ -77,6 +77,8 @@ pub struct Plugs<'a> {
     pub stack: &'a str,
     /// The folder of the switches' sockets.
     pub switches: &'a Path,
+    /// Whether its ports keep a switch that ends when unused.
+    pub guest: bool,
     /// The cables of this process.
     pub cables: &'a mut Cables,
     /// This moment by two clocks, for recordings.
@@ -111,7 +113,8 @@ impl Port {
         let name = &interface.name;
         match (link, interface.link.plug()) {
             (_, Some(plug)) => {
-                Ok(End::Uplink(Box::new(Uplink::plug(plugs.stack, name, plugs.switches, &plug)?)))
+                let uplink = Uplink::plug((plugs.stack, name), plugs.switches, &plug, plugs.guest)?;
+                Ok(End::Uplink(Box::new(uplink)))
             }
             (VdeLink { path, port }, None) => {
                 let description = format!("{}.{name}", plugs.stack);

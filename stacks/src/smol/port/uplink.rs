@@ -26,16 +26,21 @@ pub struct Uplink {
 }
 
 impl Uplink {
-    /// Plugs `interface` of `stack` into a switch.
+    /// Plugs `interface` of `stack` into a switch; a `guest` does not keep it.
     ///
     /// # Errors
     /// No such switch, or its refusal.
-    pub fn plug(stack: &str, interface: &str, switches: &Path, plug: &Plug<'_>) -> Result<Self, Refusal> {
+    pub fn plug(
+        (stack, interface): (&str, &str),
+        switches: &Path,
+        plug: &Plug<'_>,
+        guest: bool,
+    ) -> Result<Self, Refusal> {
         let switch = plug.switch;
         let mut client = attach::connect(interface, &attach::path(switches, switch), switch)?;
         let (ring, ends) = Ring::create(CAPACITY)
             .map_err(|e| Refusal::new(format!("cannot make a ring for {interface}"), e))?;
-        let wanted = Attach { vlans: plug.vlans(), ..Attach::new(Kind::Ring) };
+        let wanted = Attach { vlans: plug.vlans(), guest, ..Attach::new(Kind::Ring) };
         let added = attach::add(stack, interface, switch, wanted, |attach| client.add_ring(&ends, attach))?;
         attach::impair(&mut client, &added.name, plug)?;
         Ok(Self { ring, client })
