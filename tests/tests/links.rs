@@ -37,6 +37,13 @@ fn talk(world: &World, kind: &str, their_link: &str, our_kind: &str, our_link: &
     let asked = world.run(["--kind", our_kind, "--link", &link, "--", "python3", "-c", client]).run().ok();
     assert_eq!(asked.stdout, "hello\n", "{kind} {their_link}, {our_kind} {our_link}: {}", asked.stderr);
     server.wait();
+    // What crossed is counted where it came out.
+    let metrics = world.viewnet(["metrics"]).run().ok().stdout;
+    for (way, least) in [("receive_packets", 1), ("receive_bytes", 1405), ("transmit_packets", 1), ("transmit_bytes", 1405)] {
+        let name = format!("viewnet_interface_{way}_total{{stack=\"there\",interface=\"eth0\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        assert!(line.is_some_and(|count| count.parse::<u64>().unwrap() >= least), "{kind} {name}{line:?}");
+    }
     world.viewnet(["stack", "down", "there", "--force"]).run().ok();
 }
 
@@ -107,6 +114,33 @@ fn links_misbehave_as_they_are_told() {
             world.viewnet(["stack", "down", "deaf"]).run().ok();
         }
         world.viewnet(["switch", "down", "lan"]).run().ok();
+        no_wires(&world);
+    });
+}
+
+#[test]
+fn what_crosses_a_wire_is_seen_and_changed_there() {
+    each_user(|world| {
+        let link = "udp:127.0.0.1:45097[local 127.0.0.1:45096],ip=10.3.0.1/24";
+        world.viewnet(["stack", "up", "near", "--kind", "kernel", "--link", link]).run().ok();
+        let stacks = json(world.viewnet(["top", "--json", "-i", "0.1"]).run());
+        assert_eq!(stacks["stacks"][0]["name"], "near", "{stacks}");
+        assert!(stacks["stacks"][0]["rx_bits_per_s"].is_number(), "{stacks}");
+        let switches = json(world.viewnet(["switch", "ls", "--json"]).run());
+        let wire = switches[0]["name"].as_str().unwrap().to_owned();
+        world.viewnet(["switch", "port", "impair", &wire, "link", "--in", "loss 1%"]).run().ok();
+        let ports = json(world.viewnet(["switch", "port", "ls", &wire, "--json"]).run());
+        let peers: Vec<&str> = ports.as_array().unwrap().iter().filter_map(|port| port["peer"].as_str()).collect();
+        assert_eq!(peers, ["udp:127.0.0.1:45097[local 127.0.0.1:45096]"], "{ports}");
+        let mut seen = world.viewnet(["capture", &wire, "-c", "1", "arp"]).start();
+        let shout = "import socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+                     for _ in range(50): s.sendto(b'x', ('10.3.0.2', 9)); time.sleep(0.1)";
+        let shouter = world.run(["--stack", "near", "--", "python3", "-c", shout]).start();
+        seen.until("10.3.0.2");
+        seen.wait().ok();
+        shouter.kill_group();
+        shouter.wait();
+        world.viewnet(["stack", "down", "near", "--force"]).run().ok();
         no_wires(&world);
     });
 }
