@@ -36,6 +36,7 @@ mod link;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -165,7 +166,8 @@ impl ConfigError {
 
     fn of_link(error: &switch::link::BadLink) -> Self {
         let (input, why) = error.parts();
-        Self::new(input, why)
+        let more = if why.contains("known are") { "; of stacks also none, fd:N and pair:NAME" } else { "" };
+        Self::new(input, format!("{why}{more}"))
     }
 
     /// For the person who wrote it, and tried `what`.
@@ -179,6 +181,14 @@ impl InterfaceConfig {
     pub fn new(name: &str, link: Link) -> Self {
         let (name, ip, gw) = (name.into(), Vec::new(), Vec::new());
         Self { name, link, ip, auto: None, gw, mtu: None, mac: None, pcap: None }
+    }
+
+    /// Makes relative paths in its link, and of its recording, ones in `folder`.
+    pub fn root(&mut self, folder: &Path) {
+        self.link = std::mem::take(&mut self.link).rooted(folder);
+        if let Some(pcap) = &mut self.pcap {
+            pcap.file = folder.join(&pcap.file);
+        }
     }
 
     /// `ip=`: an address, or who gives one.

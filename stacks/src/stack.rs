@@ -108,6 +108,31 @@ pub struct InterfaceInfo {
     pub link: String,
     /// Addresses with prefix lengths.
     pub addresses: Vec<String>,
+    /// What it counted.
+    #[serde(default)]
+    pub counters: InterfaceCounters,
+}
+
+/// What an interface counted, as in `ip -s link` (rtnetlink(7), IFLA_STATS64).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InterfaceCounters {
+    /// Frames in.
+    pub rx_packets: u64,
+    /// Bytes in.
+    pub rx_bytes: u64,
+    /// Frames in that made no sense.
+    pub rx_errors: u64,
+    /// Frames in for which there was no room, or that nobody wanted.
+    pub rx_dropped: u64,
+    /// Frames out.
+    pub tx_packets: u64,
+    /// Bytes out.
+    pub tx_bytes: u64,
+    /// Frames out that could not be sent.
+    pub tx_errors: u64,
+    /// Frames out for which there was no room.
+    pub tx_dropped: u64,
 }
 
 /// A protocol engine that makes sockets.

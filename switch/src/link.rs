@@ -250,6 +250,10 @@ fn impaired(place: &str, words: &str) -> Result<Link, BadLink> {
     if inner.trim_start().starts_with("impair:") {
         return Err(bad(inner, "it is impaired already; say everything in one place"));
     }
+    let nothing = || bad(place, "nothing is said about what happens there; add [delay 10ms]");
+    if words.trim().is_empty() {
+        return Err(nothing());
+    }
     let mut found = Impaired { link: inner.parse()?, ingress: None, egress: None, seed: None };
     let spec = |text: &str| text.parse::<Spec>().map_err(|why| bad(text, why.to_string()));
     for part in words.split('|').map(str::trim) {
@@ -269,7 +273,7 @@ fn impaired(place: &str, words: &str) -> Result<Link, BadLink> {
         }
     }
     if found.ingress.is_none() && found.egress.is_none() {
-        return Err(bad(place, "nothing is said about what happens there; add [delay 10ms]"));
+        return Err(nothing());
     }
     Ok(Link::Impaired(Box::new(found)))
 }
@@ -532,7 +536,7 @@ mod tests {
             ("switch:[][]", "no brackets"),
             ("switch:", "nothing after the colon"),
             ("impair:switch:x[loss 1%]", "a link in braces"),
-            ("impair:{switch:x}", "no SPEC"),
+            ("impair:{switch:x}", "nothing is said"),
             ("impair:{switch:x}[seed 7]", "nothing is said"),
             ("impair:{switch:x}[loss 1% | in loss 2%]", "there twice"),
             ("impair:{switch:x}[loss 200%]", "200"),

@@ -511,6 +511,7 @@ impl Switch {
     fn plug_in(&mut self, id: PortId, name: &str, vlans: PortVlans, offloads: Offloads) {
         self.join(id, &vlans);
         self.names.insert(name.to_owned(), id);
+        self.mirrors.add_port(id, name);
         self.events.push(Event::PortAdded { port: name.to_owned(), vlans: vlans.clone() });
         self.ports[id.index()] = Some(Port::new(name, vlans, offloads));
         self.enter_tree(id);
@@ -555,6 +556,7 @@ impl Switch {
         let port = port.ok_or_else(|| PortError::Unknown(name.to_owned()))?;
         self.names.remove(&port.name);
         let was = std::mem::replace(&mut port.name, name.to_owned());
+        self.mirrors.rename_port(id, &was, name);
         self.events.push(Event::PortRenamed { port: name.to_owned(), was });
         self.names.insert(name.to_owned(), id);
         Ok(())

@@ -1,7 +1,7 @@
 //! What an interface is plugged into, and where its frames are recorded, as text.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,14 @@ impl Link {
                 Some(Plug { switch: name, vlans: vlans.as_ref(), impaired: link.impaired() })
             }
             _ => None,
+        }
+    }
+
+    /// The same link, with relative paths in it made ones in `folder`.
+    pub fn rooted(self, folder: &Path) -> Self {
+        match self {
+            Self::To(link) => Self::To(link.rooted(folder)),
+            other => other,
         }
     }
 

@@ -278,7 +278,10 @@ impl Connections {
                     switch.rename(id, &name).map_err(|e| refuse_port(&e))?;
                     hall.plugs.captures.port_named(id, &name);
                 }
-                vlans.into_iter().for_each(|vlans| switch.set_vlans(id, vlans));
+                if let Some(vlans) = vlans {
+                    switch.set_vlans(id, vlans);
+                    hall.release_idle(now, id);
+                }
                 Answer::Done(())
             }
             Request::VlanLs => Answer::Vlans(hall.vlans()),
@@ -291,7 +294,10 @@ impl Connections {
             }
             Request::VlanRm { vid } => {
                 let removed = switch.remove_vlan(vid);
-                Answer::Done(removed.map_err(|id| self.refuse_vlan_rm(vid, id, switch.port(id)))?)
+                removed.map_err(|id| self.refuse_vlan_rm(vid, id, switch.port(id)))?;
+                let ids: Vec<PortId> = switch.ports().map(|(id, _)| id).collect();
+                ids.into_iter().for_each(|id| hall.release_idle(now, id));
+                Answer::Done(())
             }
             Request::MacLs(filter) => {
                 let port = select(switch, &filter)?;

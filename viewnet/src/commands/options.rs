@@ -22,8 +22,9 @@ pub(crate) struct StackOptions {
     pub(crate) kind: Option<KindName>,
 
     /// Add an interface: `[NAME=]LINK[,ip=ADDR/LEN][,gw=ADDR][,mtu=N][,mac=MAC][,route=…]`, where LINK is
-    /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]`, `switch:NAME[trunk 10,20-29 native 1]` or `none`; on smol
-    /// stacks also `vde:PATH`, `tap:NAME`, `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no
+    /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]` or `[trunk 10,20-29 native 1]`, `vde:PATH`, `udp:ADDR:PORT`,
+    /// `vxlan:VNI[peer ADDR]`, `qemu:PATH`, `tap:NAME`, `nic:NAME`, one of these in `impair:{LINK}[delay 20ms, loss 1%]`,
+    /// or `none`; on smol stacks also `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no
     /// interface but the loopback
     #[arg(long, value_name = "LINK")]
     pub(crate) link: Vec<String>,
@@ -169,18 +170,35 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
 ///
 /// # Errors
 /// Why that cannot be; then the stack is as it was.
-pub(crate) fn hold_default(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
+pub(crate) fn hold_default(
+    runtime: &Runtime,
+    is_smol: bool,
+    config: &mut StackConfig,
+) -> Result<Vec<Client>, Failure> {
     let mut plugged = config.clone();
     plugged.add_ip("auto").map_err(|e| Failure::from(e.refusal("cannot use the default network")))?;
-    let held = hold_switches(runtime, &mut plugged)?;
+    let held = hold_switches(runtime, is_smol, &mut plugged)?;
     *config = plugged;
     Ok(held)
 }
 
-/// Makes sure that the switches a stack is plugged into are there; they stay while the value lives. Interfaces that
+/// Makes relative paths in links mean the same to whoever makes the stack, in whatever folder.
+fn root_links(config: &mut StackConfig) -> Result<(), Failure> {
+    let here = std::env::current_dir().map_err(|e| Failure::io("cannot use this folder", &e))?;
+    config.interfaces.iter_mut().for_each(|interface| interface.root(&here));
+    Ok(())
+}
+
+/// Makes sure that the switches a stack is plugged into are there; they stay while the value lives. Links that a stack
+/// of its kind cannot have by itself get a switch of their own. Interfaces that
 /// are to be told their addresses by their networks are.
-pub(crate) fn hold_switches(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
-    let mut held = Vec::new();
+pub(crate) fn hold_switches(
+    runtime: &Runtime,
+    is_smol: bool,
+    config: &mut StackConfig,
+) -> Result<Vec<Client>, Failure> {
+    root_links(config)?;
+    let mut held = switch::lay(runtime, is_smol, config)?;
     for interface in &config.interfaces {
         if let Some(plug) = interface.link.plug() {
             let mut client = switch::reach(runtime, plug.switch)?;

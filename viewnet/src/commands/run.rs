@@ -109,7 +109,8 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
             return error.map(|never| match never {});
         }
         Choice::Spec(mut spec, unsaid) => {
-            let hold = |config| hold(&runtime, config, unsaid, args.verbose);
+            let is_smol = matches!(spec, StackSpec::Smol(_));
+            let hold = |config| hold(&runtime, is_smol, config, unsaid, args.verbose);
             let switches = spec.config_mut().map(hold).transpose()?;
             (spec, switches)
         }
@@ -144,14 +145,15 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
 /// if somebody outside has started it; else the inner view has a loopback and nothing more.
 fn hold(
     runtime: &Runtime,
+    is_smol: bool,
     config: &mut StackConfig,
     unsaid: bool,
     verbose: bool,
 ) -> Result<Vec<Client>, Failure> {
     if !unsaid {
-        return hold_switches(runtime, config);
+        return hold_switches(runtime, is_smol, config);
     }
-    match hold_default(runtime, config) {
+    match hold_default(runtime, is_smol, config) {
         Err(why) if crate::nested::supervisor().is_some() => {
             if verbose {
                 let why = why.refusal;

@@ -3,7 +3,7 @@
 //! # Theory of operation
 //! A switch is a process of its own that answers on a socket file; every command here but `up` is one
 //! connection to it, a request or two, and the answer as a table or as JSON. NAME is a name, whose socket
-//! lives in the runtime folder, or a path (with a `/`). [`launch`] starts switches, [`ensure_default`] for those
+//! lives in the runtime folder, or a path (with a `/`). [`launch`] starts switches, [`wire`] those that carry a stack's link, [`ensure_default`] for those
 //! who need one and do not care which; [`inspect`] asks, [`change`] changes, [`qos`] and [`guard`] do both, [`crate::tables`] prints.
 
 mod change;
@@ -16,6 +16,7 @@ mod mirror;
 mod qos;
 mod stp;
 mod vde;
+mod wire;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ pub(crate) use self::change::plug;
 pub(crate) use self::inspect::duration;
 use self::launch::ensure_default;
 pub(crate) use self::launch::{Definition, start_switch};
+pub(crate) use self::wire::lay;
 use crate::commands::options::file_mode;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;

@@ -65,6 +65,10 @@ impl Graph {
     pub(crate) fn of(topology: &Topology) -> Self {
         let mut graph = Self::default();
         topology.switches.iter().for_each(|(name, switch)| graph.add_switch(name, switch));
+        // Ports lead from switch to switch, so those are there by now.
+        for (name, switch) in &topology.switches {
+            switch.port.iter().for_each(|(port_name, port)| graph.add_port(name, port_name, port));
+        }
         topology.gateways.iter().for_each(|(name, gateway)| graph.add_gateway(name, gateway));
         topology.stacks.iter().for_each(|(name, stack)| graph.add_stack(name, stack, topology));
         topology.programs.iter().for_each(|(name, program)| graph.add_program(name, program));
@@ -102,14 +106,12 @@ impl Graph {
                     .map_or_else(|| "spanning tree".into(), |n| format!("spanning tree, priority {n}")),
             );
         }
-        let id = self.node(Rank::Switch, name, more);
-        for (port_name, port) in &switch.port {
-            self.add_port(&id, name, port_name, port);
-        }
+        self.node(Rank::Switch, name, more);
     }
 
     /// Draws what a port leads to; that of a stack is drawn with the stack.
-    fn add_port(&mut self, switch_id: &str, switch: &str, name: &str, port: &Port) {
+    fn add_port(&mut self, switch: &str, name: &str, port: &Port) {
+        let switch_id = &self.node(Rank::Switch, switch, vec![]);
         let words = words(&port.settings());
         let Some(link) = port.leads_to() else { return };
         let label = [port.vlans().to_string()].into_iter().chain(words).collect::<Vec<_>>().join(", ");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ArgGroup;
 use clap::builder::TypedValueParser;
 use switch::client::traffic::{MacAdd, MacRm, PortOpen, VlanSet};
-use switch::client::{Impair, MacFilter, Request, Settings};
+use switch::client::{Client, Impair, MacFilter, Request, Settings};
 use switch::control::Vde;
 use switch::guard::Police;
 use switch::link::{Impaired, Link};
@@ -14,7 +14,7 @@ use switch::vlan::Vid;
 use switch::vxlan;
 
 use super::launch::absolute;
-use super::links::Plug;
+use super::links::{Opened, Plug};
 use super::{Filter, Rules, Target, VdeOptions, stp};
 use crate::commands::options::file_mode;
 use crate::exit::{Failure, call_failed};
@@ -156,7 +156,12 @@ pub(crate) fn plug(
 
 fn add(runtime: &Runtime, link: &Link, plug: Plug<'_>) -> Result<(), Failure> {
     let mut client = super::connect(plug.switch, &super::socket_of(plug.switch, runtime)?)?;
-    let port = plug.open(link.plain(), runtime)?;
+    let port = plug.open(link, runtime)?;
+    put(&mut client, link, &port)
+}
+
+/// Gives a switch what was opened.
+pub(super) fn put(client: &mut Client, link: &Link, port: &Opened) -> Result<(), Failure> {
     let added =
         client.add_port_of(&port.fds, &port.attach).map_err(|e| call_failed("cannot add the port", e))?;
     let Some(impaired) = link.impaired() else { return Ok(()) };

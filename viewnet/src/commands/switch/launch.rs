@@ -39,6 +39,8 @@ use crate::topology::settings;
 
 /// After how long without ports and connections the default switch ends.
 const DEFAULT_IDLE: Duration = Duration::from_millis(500);
+/// After how long the switch of a link ends that nobody uses: a smol stack that failed is made anew by then.
+const WIRE_IDLE: Duration = Duration::from_millis(100);
 /// Attempts to reach or start the default switch, and the pause between two: two seconds in all.
 const ATTEMPTS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -91,6 +93,8 @@ pub(super) struct Serve {
     /// Milliseconds
     #[arg(long)]
     idle: Option<u64>,
+    #[arg(long)]
+    wire: bool,
     /// JSON
     #[arg(long, value_parser = |text: &str| serde_json::from_str::<Vde>(text))]
     vde: Option<Vde>,
@@ -113,6 +117,7 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
             up.age.or_else(|| file.age.map(Age::seconds)).unwrap_or_else(|| Age::DEFAULT.seconds()),
         ),
         idle: None,
+        is_wire: false,
         vde: match up.vde.resolve()? {
             None => file.vde.as_ref().map(config::VdeFolder::told).transpose()?,
             given => given,
@@ -184,7 +189,24 @@ pub(crate) struct Definition {
 pub(crate) fn start_switch(runtime: &Runtime, name: &str, definition: Definition) -> Result<(), Failure> {
     let Definition { age, mode, group, mgmt, vde } = definition;
     let (name, path) = (name.to_owned(), runtime.switch(name));
-    launch_patiently(&Options { name, path, mode, group, mgmt, age, idle: None, vde })
+    let options = Options::new(&name, &path);
+    launch_patiently(&Options { mode, group, mgmt, age, vde, ..options })
+}
+
+/// Starts a switch that only carries links of stacks ([`Options::is_wire`]), under a name that nobody has.
+pub(super) fn start_wire(runtime: &Runtime) -> Result<(String, Client), Failure> {
+    let pid = std::process::id();
+    for number in 0..ATTEMPTS {
+        let name = format!("wire-{pid}-{number}");
+        let options = Options::new(&name, &runtime.switch(&name));
+        match launch(&Options { idle: Some(WIRE_IDLE), is_wire: true, ..options }) {
+            Ok(()) => return connect(&name, &runtime.switch(&name)).map(|client| (name, client)),
+            Err(refusal) if refusal.errno == Some(libc::EADDRINUSE) => {}
+            Err(refusal) => return Err(refusal.into()),
+        }
+    }
+    Err(Failure::new("cannot start a switch for a link", "no name was free")
+        .hint("`viewnet switch ls` lists who has them"))
 }
 
 /// Starts a switch; one that is just ending is waited for.
@@ -276,6 +298,9 @@ fn serve_command(options: &Options, detach: bool) -> Command {
     if let Some(idle) = options.idle {
         command.args(["--idle", &idle.as_millis().to_string()]);
     }
+    if options.is_wire {
+        command.arg("--wire");
+    }
     if let Some(vde) = options.vde.as_ref().and_then(|vde| serde_json::to_string(vde).ok()) {
         command.args(["--vde", &vde]);
     }
@@ -296,6 +321,7 @@ pub(super) fn serve(args: Serve) -> Result<Exit, Failure> {
         mgmt: args.mgmt,
         age: Duration::from_secs(args.age),
         idle: args.idle.map(Duration::from_millis),
+        is_wire: args.wire,
         vde: args.vde,
     };
     let failed = |e: io::Error| Failure::io(format!("cannot start the switch `{}`", options.name), &e);

@@ -139,9 +139,15 @@ impl Plug<'_> {
     }
 }
 
+fn in_use(what: &str, why: String) -> Failure {
+    let mut failure = Failure::new(what, why);
+    failure.refusal.errno = Some(libc::EADDRINUSE);
+    failure
+}
+
 fn bind_udp(what: &str, local: SocketAddr) -> Result<UdpSocket, Failure> {
     UdpSocket::bind(local).map_err(|e| match e.kind() {
-        io::ErrorKind::AddrInUse => Failure::new(what, format!("something else receives at {local}"))
+        io::ErrorKind::AddrInUse => in_use(what, format!("something else receives at {local}"))
             .hint("choose another `local` address or port; `ss -lun` lists who does"),
         io::ErrorKind::AddrNotAvailable => {
             Failure::new(what, format!("{} is no address of this network", local.ip()))
@@ -179,9 +185,7 @@ fn open_stream(what: &str, at: &Address, listen: bool) -> Result<OwnedFd, Failur
             Failure::new(what, format!("nobody listens at {at}"))
                 .hint("start QEMU with `server=on` first, or add `[listen]` and start it with `server=off`")
         }
-        io::ErrorKind::AddrInUse => {
-            Failure::new(what, format!("{at} is in use")).hint("choose another address")
-        }
+        io::ErrorKind::AddrInUse => in_use(what, format!("{at} is in use")).hint("choose another address"),
         _ => Failure::io(what, &e),
     })
 }
@@ -197,7 +201,7 @@ fn open_dgram(what: &str, remote: &Path, local: &Path) -> Result<OwnedFd, Failur
     let local = absolute(local).map_err(|e| Failure::io(what, &e))?;
     let socket = bind(&local).map_err(|e| match e.kind() {
         io::ErrorKind::AddrInUse => {
-            Failure::new(what, format!("{} is in use", local.display())).hint("choose another `local` path")
+            in_use(what, format!("{} is in use", local.display())).hint("choose another `local` path")
         }
         _ => Failure::io(what, &e),
     })?;

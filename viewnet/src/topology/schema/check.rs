@@ -108,10 +108,10 @@ impl Topology {
             }
             None => {}
         }
-        let behind = self.behind(switch, name).and_then(|(_, interface)| interface.link.plug());
-        let vlans = behind.map_or_else(|| port.vlans(), |plug| plug.vlans());
-        let path = ["switch", switch, "port", name];
-        PortAt { text, path: &path, port }.check_pins(&vlans)?;
+        if let Some(plug) = self.behind(switch, name).and_then(|(_, interface)| interface.link.plug()) {
+            let path = ["switch", switch, "port", name];
+            PortAt { text, path: &path, port }.check_pins(&plug.vlans())?;
+        }
         let watched = port.mirror.iter().flat_map(|mirror| mirror.from.iter().flatten());
         let ports = &self.switches[switch].port;
         for from in watched {

@@ -31,7 +31,7 @@ impl Typed for Rate {
     }
 
     fn write(&self) -> String {
-        scaled(self.bps(), &[(1_000_000_000_000, "T"), (1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")])
+        self.exact()
     }
 }
 
@@ -42,7 +42,9 @@ impl Typed for u32 {
     }
 
     fn write(&self) -> String {
-        scaled(u64::from(*self), &[(1 << 20, "M"), (1 << 10, "K")])
+        let fits = |(unit, _): &(u32, &str)| *self > 0 && self.is_multiple_of(*unit);
+        let unit = [(1 << 20, "M"), (1 << 10, "K")].into_iter().find(fits);
+        unit.map_or_else(|| self.to_string(), |(unit, name)| format!("{}{name}", self / unit))
     }
 }
 
@@ -54,15 +56,6 @@ impl Typed for Class {
     fn write(&self) -> String {
         self.to_string()
     }
-}
-
-/// With the largest unit of which it is a multiple.
-fn scaled(number: u64, units: &[(u64, &str)]) -> String {
-    let fits = |(unit, _): &&(u64, &str)| number > 0 && number.is_multiple_of(*unit);
-    units
-        .iter()
-        .find(fits)
-        .map_or_else(|| number.to_string(), |(unit, name)| format!("{}{name}", number / unit))
 }
 
 impl<T: Typed> Serialize for Word<T> {
@@ -174,7 +167,7 @@ mod tests {
             assert_eq!((number.write().as_str(), u32::read(text)), (text, Ok(number)));
         }
         let read = |text: &str| serde_json::from_str::<Word<Class>>(text).map(|word| word.0);
-        assert_eq!((read("2").unwrap(), read("\"strict\"").unwrap()), (Class::Weight(2), Class::Strict));
+        assert_eq!((read("2").unwrap(), read("\"strict\"").unwrap()), (Class::weight(2), Class::STRICT));
         assert!(read("0").is_err() && read("[]").is_err());
     }
 }

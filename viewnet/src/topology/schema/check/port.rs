@@ -41,6 +41,9 @@ impl PortAt<'_> {
         self.check_vlans()?;
         self.check_qos()?;
         self.check_limits()?;
+        if self.port.leads_to().is_some() {
+            self.check_pins(&self.port.vlans())?;
+        }
         self.check_rest()
     }
 
