@@ -54,6 +54,7 @@ fn settings(now: &Switch, wanted: &Switch) -> Result<Settings, Failure> {
     let nowhere = Vde { path: None, mode: 0o600, group: None };
     Ok(Settings {
         age_s: (is != shall).then_some(shall.seconds()),
+        hub: None,
         metrics: (now.metrics != wanted.metrics)
             .then(|| wanted.metrics.clone().unwrap_or_else(|| "off".into())),
         vde: match &wanted.vde {

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use msocket_proto::line::{Line, Received, Reply};
-use msocket_proto::proto::{FilePlace, Request};
+use msocket_proto::proto::{File, FilePlace, FileUse, Request};
 use nix::sys::epoll::EpollFlags;
 
 use super::{Doors, Inside};
@@ -71,7 +71,8 @@ impl Auto {
 
     fn ask(&mut self, list: usize) {
         let Some(line) = &mut self.line else { return };
-        let request = Request::File { place: FilePlace::Proc, path: LISTS[list].into() };
+        let request =
+            Request::File(File { place: FilePlace::Proc, path: LISTS[list].into(), how: FileUse::Read });
         self.asked = Some(list);
         if line.send(&request, &[]).is_err() {
             (self.line, self.asked) = (None, None);
