@@ -285,13 +285,7 @@ impl Connections {
                 Answer::Done(())
             }
             Request::VlanLs => Answer::Vlans(hall.vlans()),
-            Request::VlanAdd { vid, name } => {
-                if name.len() > MAX_NAME || name.chars().any(char::is_control) {
-                    return Err(Refusal::new("cannot name the VLAN", "a name is up to 64 printable bytes"));
-                }
-                switch.name_vlan(vid, &name);
-                Answer::Done(())
-            }
+            Request::VlanAdd { vid, name } => Answer::Done(name_vlan(switch, vid, &name)?),
             Request::VlanRm { vid } => {
                 let removed = switch.remove_vlan(vid);
                 removed.map_err(|id| self.refuse_vlan_rm(vid, id, switch.port(id)))?;
@@ -533,6 +527,14 @@ impl Hall<'_> {
         stations.sort_unstable_by_key(|s| (s.vid, s.mac));
         stations
     }
+}
+
+fn name_vlan(switch: &mut Switch, vid: Vid, name: &str) -> Result<(), Refusal> {
+    if name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        return Err(Refusal::new("cannot name the VLAN", "a name is up to 64 printable bytes"));
+    }
+    switch.name_vlan(vid, name);
+    Ok(())
 }
 
 pub(super) fn refuse_port(error: &PortError) -> Refusal {
