@@ -39,7 +39,9 @@ fn talk(world: &World, kind: &str, their_link: &str, our_kind: &str, our_link: &
     server.wait();
     // What crossed is counted where it came out.
     let metrics = world.viewnet(["metrics"]).run().ok().stdout;
-    for (way, least) in [("receive_packets", 1), ("receive_bytes", 1405), ("transmit_packets", 1), ("transmit_bytes", 1405)] {
+    for (way, least) in
+        [("receive_packets", 1), ("receive_bytes", 1405), ("transmit_packets", 1), ("transmit_bytes", 1405)]
+    {
         let name = format!("viewnet_interface_{way}_total{{stack=\"there\",interface=\"eth0\"}} ");
         let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
         assert!(line.is_some_and(|count| count.parse::<u64>().unwrap() >= least), "{kind} {name}{line:?}");
@@ -130,7 +132,8 @@ fn what_crosses_a_wire_is_seen_and_changed_there() {
         let wire = switches[0]["name"].as_str().unwrap().to_owned();
         world.viewnet(["switch", "port", "impair", &wire, "link", "--in", "loss 1%"]).run().ok();
         let ports = json(world.viewnet(["switch", "port", "ls", &wire, "--json"]).run());
-        let peers: Vec<&str> = ports.as_array().unwrap().iter().filter_map(|port| port["peer"].as_str()).collect();
+        let peers: Vec<&str> =
+            ports.as_array().unwrap().iter().filter_map(|port| port["peer"].as_str()).collect();
         assert_eq!(peers, ["udp:127.0.0.1:45097[local 127.0.0.1:45096]"], "{ports}");
         let mut seen = world.viewnet(["capture", &wire, "-c", "1", "arp"]).start();
         let shout = "import socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
