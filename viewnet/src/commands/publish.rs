@@ -162,7 +162,7 @@ fn find(
                 return Ok((it.path.clone(), Inside { stack, path, addresses }));
             }
         }
-        switch = switch.or(Some((name, gateways.iter().any(|it| of_it(&it)))));
+        switch = switch.or_else(|| Some((name, gateways.iter().any(|it| of_it(&it)))));
     }
     Err(match switch {
         None => Failure::new(what, "it is plugged into no switch")
