@@ -321,12 +321,9 @@ impl Fdb {
     /// The stations alive at `now`, in no order.
     pub fn iter(&self, now: Instant) -> impl Iterator<Item = (Vid, Mac, Entry)> {
         let (now_ms, age) = (self.clock.look(now), self.age_ms);
-        self.entries
-            .iter()
-            .filter(move |(_, place)| place.is_alive(now_ms, age))
-            .filter_map(move |(&key, place)| {
-                unkey(key).map(|(vid, mac)| (vid, mac, place.entry(now, now_ms)))
-            })
+        self.entries.iter().filter(move |(_, place)| place.is_alive(now_ms, age)).filter_map(
+            move |(&key, place)| unkey(key).map(|(vid, mac)| (vid, mac, place.entry(now, now_ms))),
+        )
     }
 
     /// How many entries the table holds, dead ones not yet swept included.
@@ -481,7 +478,8 @@ mod tests {
         fdb.learn(before, Vid::DEFAULT, mac(2), PortId::new(2));
         let soon = before + DEFAULT_AGE - Duration::from_millis(1);
         assert_eq!(fdb.lookup(soon, Vid::DEFAULT, mac(2)), Some(PortId::new(2)));
-        let seen: Vec<_> = fdb.iter(soon).filter(|(_, it, _)| *it == mac(2)).map(|(_, _, e)| e.seen).collect();
+        let seen: Vec<_> =
+            fdb.iter(soon).filter(|(_, it, _)| *it == mac(2)).map(|(_, _, e)| e.seen).collect();
         assert_eq!(seen, [before]);
         let late = before + DEFAULT_AGE;
         assert_eq!(fdb.lookup(late, Vid::DEFAULT, mac(2)), None);
