@@ -233,9 +233,9 @@ l2m() { # l2m NAME SIZE WIN
 pss_now() { for _p in $*; do cat /proc/$_p/smaps_rollup; done | awk '/^Pss:/{n+=$2}END{printf "%d",n}'; } # KiB
 flowm() { # what FLOWS connections at once take
     m0=$(pss_now $GWPIDS)
-    $NBC hold "$ADDR" $PORT 30 $FLOWS >"$S/flows" 2>&1 &
+    $NBC hold "$ADDR" $PORT 90 $FLOWS >"$S/flows" 2>&1 &
     _h=$!
-    until_ok 300 grep -q ready "$S/flows" || { echo "$PEER: $1: $(cat "$S/flows")" >&2; kill $_h; wait $_h; return 1; }
+    until_ok 900 grep -q ready "$S/flows" || { echo "$PEER: $1: $(cat "$S/flows")" >&2; kill $_h; wait $_h; return 1; }
     sleep 1
     m1=$(pss_now $GWPIDS)
     OUT=$(cat "$S/flows")
