@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use stacks::autoconf::Asker;
 use stacks::config::Auto;
-use stacks::gateway::dhcp::Leases;
+use stacks::gateway::dhcp::{Fixed, Leases, Said};
 use stacks::gateway::policy::Destinations;
 use stacks::gateway::{advertise, names};
 
 fuzz_target!(|messages: Vec<Vec<u8>>| {
     let mut now = Instant::now();
-    let mut leases = Leases::new("10.0.2.1/26".parse().expect("constant"));
-    let mut asker = Asker::new(now, [2, 0, 0, 0, 0, 1], 0, Auto::All);
+    let mut leases = Leases::new("10.0.2.1/26".parse().expect("constant"), Said::default());
+    let mut asker = Asker::new(now, [2, 0, 0, 0, 0, 1], 0, Auto::All, "web");
     for message in &messages {
         now += Duration::from_secs(message.len() as u64);
         if let Some(answer) = leases.handle(now, message) {

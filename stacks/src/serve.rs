@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::KernelStack;
 use crate::smol::call::Caller;
-use crate::smol::host::{Host, StackKey, now};
+use crate::smol::host::{Host, StackKey};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 use smol::Smol;
 
@@ -213,9 +213,9 @@ impl Server {
         let id = self.token();
         self.watch(&listener, id, EpollFlags::EPOLLIN)?;
         if let Backing::Kernel(stack) = &backing
-            && let Some(stub) = stack.stub()
+            && let Some(steward) = stack.steward()
         {
-            self.watch(&stub, id, EpollFlags::EPOLLIN)?;
+            self.watch(&steward, id, EpollFlags::EPOLLIN)?;
         }
         self.stacks.insert(id, Served { name, path, kept, own, door: Some((file, listener)), backing });
         Ok(StackId(id))
@@ -318,7 +318,7 @@ impl Server {
             if self.stacks.contains_key(&token) {
                 self.accept(token);
                 if let Some(stack) = self.kernel(StackId(token)) {
-                    stack.turn(now());
+                    stack.turn();
                 }
             } else if self.connections.contains_key(&token)
                 && let Some(path) = self.converse(token, notifications)

@@ -169,28 +169,36 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
 ///
 /// # Errors
 /// Why that cannot be; then the stack is as it was.
-pub(crate) fn hold_default(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
+pub(crate) fn hold_default(
+    runtime: &Runtime,
+    name: &str,
+    config: &mut StackConfig,
+) -> Result<Vec<Client>, Failure> {
     let mut plugged = config.clone();
     plugged.add_ip("auto").map_err(|e| Failure::from(e.refusal("cannot use the default network")))?;
-    let held = hold_switches(runtime, &mut plugged)?;
+    let held = hold_switches(runtime, name, &mut plugged)?;
     *config = plugged;
     Ok(held)
 }
 
-/// Makes sure that the switches a stack is plugged into are there; they stay while the value lives. Interfaces that
+/// Makes sure that the switches the stack `name` is plugged into are there; they stay while the value lives. Interfaces that
 /// are to be told their addresses by their networks are.
-pub(crate) fn hold_switches(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
+pub(crate) fn hold_switches(
+    runtime: &Runtime,
+    name: &str,
+    config: &mut StackConfig,
+) -> Result<Vec<Client>, Failure> {
     let mut held = Vec::new();
     for interface in &config.interfaces {
-        if let Link::Switch { name, vlan } = &interface.link {
-            let mut client = switch::reach(runtime, name)?;
-            if interface.auto.is_some() && name == switch::DEFAULT && *vlan == PortVlan::Default {
+        if let Link::Switch { name: switch, vlan } = &interface.link {
+            let mut client = switch::reach(runtime, switch)?;
+            if interface.auto.is_some() && switch == switch::DEFAULT && *vlan == PortVlan::Default {
                 gateway::ensure_default(runtime, &mut client)?;
             }
             held.push(client);
         }
     }
-    stacks::autoconf::settle(config, &runtime.switches())?;
+    stacks::autoconf::settle(config, name, &runtime.switches())?;
     Ok(held)
 }
 

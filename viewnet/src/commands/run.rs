@@ -99,7 +99,7 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
             return error.map(|never| match never {});
         }
         Choice::Spec(mut spec, unsaid) => {
-            let hold = |config| hold(&runtime, config, unsaid, args.verbose);
+            let hold = |config| hold((&runtime, &name), config, unsaid, args.verbose);
             let switches = spec.config_mut().map(hold).transpose()?;
             (spec, switches)
         }
@@ -131,15 +131,15 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
 /// The switches of a new stack, `unsaid` if it is to be on the default network. Inside a view that network is there only
 /// if somebody outside has started it; else the inner view has a loopback and nothing more.
 fn hold(
-    runtime: &Runtime,
+    (runtime, name): (&Runtime, &str),
     config: &mut StackConfig,
     unsaid: bool,
     verbose: bool,
 ) -> Result<Vec<Client>, Failure> {
     if !unsaid {
-        return hold_switches(runtime, config);
+        return hold_switches(runtime, name, config);
     }
-    match hold_default(runtime, config) {
+    match hold_default(runtime, name, config) {
         Err(why) if crate::nested::supervisor().is_some() => {
             if verbose {
                 let why = why.refusal;
