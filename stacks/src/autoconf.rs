@@ -24,7 +24,7 @@ use smoltcp::wire::{
 };
 use switch::offload::VnetHdr;
 
-use crate::config::{Auto, InterfaceConfig, Link, Mac, StackConfig};
+use crate::config::{Auto, InterfaceConfig, Mac, Plug, StackConfig};
 use crate::gateway::services::nameservers;
 use crate::gateway::{advertise, dhcp};
 use crate::smol::port::cable::Cables;
@@ -258,13 +258,11 @@ pub fn settle(config: &mut StackConfig, name: &str, switches: &Path) -> Result<(
             apply(interface, &learned);
             named = named.or(learned.nameserver);
             if learned == Learned::default() {
-                let hint = match &interface.link {
-                    Link::Switch { name, .. } => {
-                        format!(
-                            "`viewnet gateway up --switch {name}` starts a router there; or give it an address"
-                        )
-                    }
-                    _ => "give it an address".into(),
+                let hint = match interface.link.plug() {
+                    Some(Plug { switch, .. }) => format!(
+                        "`viewnet gateway up --switch {switch}` starts a router there; or give it an address"
+                    ),
+                    None => "give it an address".into(),
                 };
                 return Err(Refusal::new(what, "nobody there gives addresses").hint(hint));
             }

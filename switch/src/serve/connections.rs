@@ -29,7 +29,7 @@ use crate::control::{
 };
 use crate::metrics::Snapshot;
 use crate::port::{MAX_NAME, MAX_PORTS, Port, PortId};
-use crate::switch::{PortError, Switch};
+use crate::switch::{PortError, Switch, number_name};
 use crate::vlan::{Egress, PortVlans, Vid};
 
 /// Connections at most: one for each port, and some to look around.
@@ -290,7 +290,7 @@ impl Connections {
             }
             Request::VlanRm { vid } => {
                 let removed = switch.remove_vlan(vid);
-                Answer::Done(removed.map_err(|id| self.refuse_vlan_rm(vid, switch.port(id)))?)
+                Answer::Done(removed.map_err(|id| self.refuse_vlan_rm(vid, id, switch.port(id)))?)
             }
             Request::MacLs(filter) => {
                 let port = select(switch, &filter)?;
@@ -313,8 +313,9 @@ impl Connections {
         })
     }
 
-    fn refuse_vlan_rm(&self, vid: Vid, port: Option<&Port>) -> Refusal {
-        let port = port.map(|p| p.name.as_str()).unwrap_or_default();
+    fn refuse_vlan_rm(&self, vid: Vid, id: PortId, port: Option<&Port>) -> Refusal {
+        let kept = number_name(id);
+        let port = port.map_or(kept.as_str(), |p| p.name.as_str());
         let why = format!("port {port} is in it without tags");
         Refusal::new(format!("cannot remove VLAN {vid}"), why).hint(format!(
             "move it first: viewnet switch port set {} {port} --access VID",
@@ -361,6 +362,7 @@ impl Connections {
         const WHAT: &str = "cannot add the port";
         let trusted = self.may_change_by(index);
         let (wire, file) = super::attach::wire(&attach, fds, trusted)?;
+        let path = file.as_ref().map(|file| file.path().to_owned());
         let name = attach.name.unwrap_or_else(|| hall.switch.free_name());
         let new = NewPlug {
             name: &name,
@@ -371,6 +373,8 @@ impl Connections {
             owner: (!attach.linger).then_some(index),
             peer: super::attach::printable(&attach.peer),
             file,
+            at: None,
+            user: None,
         };
         let id = hall.plugs.add(now, new, hall.switch, hall.epoll).map_err(|e| match e {
             PlugError::Port(e) => refuse_port(&e),
@@ -382,6 +386,7 @@ impl Connections {
             connection.guest |= joins;
             self.guests += usize::from(joins);
         }
+        path.iter().for_each(|path| (hall.on_file)(path, true));
         Ok(PortAdded { name })
     }
 
@@ -522,6 +527,9 @@ pub(super) fn refuse_port(error: &PortError) -> Refusal {
     let (what, errno, hint) = match error {
         PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST, "choose another"),
         PortError::BadName => ("cannot use the name", libc::EINVAL, "choose another"),
+        PortError::NumberTaken(_) | PortError::NoSuchNumber(_) => {
+            ("cannot use the number", libc::EINVAL, "choose another")
+        }
         PortError::Full => ("cannot add the port", libc::ENOSPC, "remove one, or plug into another switch"),
         PortError::NoNumber => {
             ("cannot add the port", libc::ENOSPC, "turn it off: `viewnet switch set NAME --stp off`")

@@ -8,18 +8,21 @@
 mod launch;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::switch::client::Client;
+use ::switch::vlan::{PortVlans, Vid};
 use clap::Subcommand;
 use ipnet::IpNet;
 use msocket_proto::line::{Line, sweep, unusable};
-use stacks::config::{Link, PortVlan};
+use stacks::config::Link;
 use stacks::gateway::dhcp::{Fixed, MAX_FIXED, MAX_NAME, MAX_NTP, Said};
 use stacks::gateway::policy::{Destinations, Rules};
-use stacks::gateway::serve::{Description, Request};
+use stacks::gateway::serve::Description;
+pub(crate) use stacks::gateway::serve::Request;
 use stacks::gateway::{Config, Dns64};
 
 use crate::commands::switch;
@@ -27,6 +30,7 @@ use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::tables::{print, print_json, table};
 
+const START: &str = "cannot start the gateway";
 /// The gateway's address, if none is said, and its network's length.
 const ADDRESSES: [&str; 2] = ["10.0.2.1/24", "fd00:10:0:2::1/64"];
 
@@ -92,8 +96,8 @@ struct Up {
     #[arg(long, value_name = "ADDR/LEN")]
     ip: Vec<IpNet>,
     /// The switch's VLAN that it is in
-    #[arg(long, value_name = "VID", value_parser = clap::value_parser!(u16).range(1..=4094))]
-    vlan: Option<u16>,
+    #[arg(long, value_name = "VID")]
+    vlan: Option<Vid>,
     /// When names are looked up for IPv4 addresses, which stand as IPv6 ones in 64:ff9b::/96: `auto`, while the host
     /// has IPv4 and no IPv6
     #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = dns64)]
@@ -204,37 +208,61 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
-    let path = args.target.path(runtime)?;
-    let what = "cannot start the gateway";
-    let ip = if args.ip.is_empty() { addresses() } else { args.ip };
+    let Up { target, mut ip, vlan, dns64, dhcp, rules } = args;
+    if ip.is_empty() {
+        ip = addresses();
+    }
+    let dhcp = dhcp.said(&ip)?;
+    start(runtime, &target.name, ip, vlan, rules.rules(), (dhcp, dns64))
+}
+
+/// Starts the gateway of the switch that is called `name`; without addresses it has the usual ones.
+pub(crate) fn start(
+    runtime: &Runtime,
+    name: &str,
+    mut ip: Vec<IpNet>,
+    vlan: Option<Vid>,
+    rules: Rules,
+    (dhcp, dns64): (Said, Dns64),
+) -> Result<(), Failure> {
+    let target = Target { name: name.to_owned() };
+    let path = target.path(runtime)?;
+    if ip.is_empty() {
+        ip = addresses();
+    }
+    check_addresses(&ip)?;
+    // As long as this connection, the switch stays.
+    let held = switch::reach(runtime, name)?;
+    let link = Link::switch(&target.switch(runtime)?, vlan.map(|vid| PortVlans::Access { vid }));
+    launch::launch(&path, &Config { link, ip, rules, dhcp, dns64, guest: false })?;
+    drop(held);
+    Ok(())
+}
+
+/// Asks the gateway of the switch that is called `name`.
+pub(crate) fn ask_of<A: serde::de::DeserializeOwned>(
+    runtime: &Runtime,
+    name: &str,
+    request: &Request,
+) -> Result<A, Failure> {
+    ask(runtime, &Target { name: name.to_owned() }, request)
+}
+
+/// Whether a gateway can have these addresses.
+pub(crate) fn check_addresses(ip: &[IpNet]) -> Result<(), Failure> {
     for v4 in [true, false] {
         if ip.iter().filter(|net: &&IpNet| net.addr().is_ipv4() == v4).count() > 1 {
             return Err(
-                Failure::new(what, "it has two addresses of one family").hint("give one --ip of each")
+                Failure::new(START, "it has two addresses of one family").hint("give one --ip of each")
             );
         }
     }
     if let Some(net) =
         ip.iter().find(|net| net.addr() == net.network() || net.max_prefix_len() - net.prefix_len() < 2)
     {
-        return Err(Failure::new(what, format!("{net} is no address in a network with others"))
+        return Err(Failure::new(START, format!("{net} is no address in a network with others"))
             .hint("write it with the length of its network's prefix: 10.0.2.1/24"));
     }
-    let dhcp = args.dhcp.said(&ip)?;
-    let vlan = args.vlan.map_or(PortVlan::Default, PortVlan::Access);
-    // As long as this connection, the switch stays.
-    let held = switch::reach(runtime, &args.target.name)?;
-    let name = args.target.switch(runtime)?;
-    let config = Config {
-        link: Link::Switch { name, vlan },
-        ip,
-        rules: args.rules.rules(),
-        dhcp,
-        dns64: args.dns64,
-        guest: false,
-    };
-    launch::launch(&path, &config)?;
-    drop(held);
     Ok(())
 }
 
@@ -243,7 +271,7 @@ fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
 pub(crate) fn ensure_default(runtime: &Runtime, client: &mut Client) -> Result<(), Failure> {
     let what = "cannot start the default gateway";
     let path = runtime.gateways().join(switch::DEFAULT);
-    let link = Link::Switch { name: switch::DEFAULT.into(), vlan: PortVlan::Default };
+    let link = Link::switch(switch::DEFAULT, None);
     let config = Config {
         link,
         ip: addresses(),
@@ -270,8 +298,8 @@ fn addresses() -> Vec<IpNet> {
     ADDRESSES.iter().map(|text| text.parse().expect("constant")).collect()
 }
 
-/// Lists the gateways of the runtime folder, and removes the sockets of dead ones on the way.
-fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
+/// The gateways of the runtime folder; the sockets of dead ones are removed on the way.
+pub(crate) fn all(runtime: &Runtime) -> Result<Vec<Description>, Failure> {
     let folder = runtime.gateways();
     let failed = |e: std::io::Error| Failure::new(format!("cannot list {}", folder.display()), e);
     let mut listed = Vec::new();
@@ -284,6 +312,11 @@ fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
         }
     }
     listed.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(listed)
+}
+
+fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
+    let listed = all(runtime)?;
     if json {
         return print_json(&listed);
     }
@@ -366,6 +399,15 @@ fn ask<A: serde::de::DeserializeOwned>(
 }
 
 fn call<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Result<A, Failure> {
+    call_with(path, request, &[])
+}
+
+/// Asks the gateway at `path`; descriptors go along.
+pub(crate) fn call_with<A: serde::de::DeserializeOwned>(
+    path: &Path,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+) -> Result<A, Failure> {
     use std::io::ErrorKind::{ConnectionRefused, NotFound};
     let what = "cannot reach the gateway";
     let mut line = Line::connect(path).map_err(|e| match e.kind() {
@@ -376,7 +418,7 @@ fn call<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Resul
     let patient =
         line.stream().set_read_timeout(timeout).and_then(|()| line.stream().set_write_timeout(timeout));
     patient.map_err(|e| Failure::io(what, &e))?;
-    let (answer, _) = line.call(request, &[]).map_err(|e| call_failed(what, e))?;
+    let (answer, _) = line.call(request, fds).map_err(|e| call_failed(what, e))?;
     Ok(answer)
 }
 

@@ -4,9 +4,12 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use stacks::gateway::publish::Publish;
+
 use crate::commands::options::{
     KindName, RuleOptions, StackOptions, hold_default, hold_switches, resolve, stack_named,
 };
+use crate::commands::publish;
 use crate::exit::{Exit, Failure};
 use crate::launch::{self, Plan, StackSpec};
 use crate::runtime::{Runtime, check_name};
@@ -30,6 +33,7 @@ use stacks::config::StackConfig;
   viewnet run --ip 10.0.0.2/24 -- curl http://10.0.0.1/
   viewnet run --link 'eth0=switch:lan[vlan 10],ip=10.0.0.2/24,gw=10.0.0.1' -- ssh host
   viewnet run --stack smol --ip 10.0.0.3/24 -- curl http://10.0.0.1/
+  viewnet run --link switch,ip=auto --publish 8080:80 -- nginx
   viewnet run --stack none -- make test
   viewnet run --stack host --rule 'to 10.8.0.0/16 via office' --rule 'port 25 deny' -- firefox")]
 pub(crate) struct Args {
@@ -46,6 +50,11 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     rules: RuleOptions,
+
+    /// Let ports of the host lead to ports of the view, by the gateway of its network: `8080:80`,
+    /// `[ADDR:]PORT[-PORT][:PORT[-PORT]][/udp]`; `auto`: every TCP port that a program of the view listens on. See `viewnet publish`
+    #[arg(long, value_name = "PORTS", conflicts_with = "preload_only")]
+    publish: Vec<Publish>,
 
     /// Print a line on standard error for each call that viewnet answers
     #[arg(long)]
@@ -95,6 +104,7 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
                 return Err(Failure::new("cannot use the host's network", "this is already inside a view")
                     .hint("run it outside of the view"));
             }
+            publish::of_a_view(&runtime, &name, &StackSpec::Host, args.publish)?;
             let error = launch::execute(&args.command, None);
             return error.map(|never| match never {});
         }
@@ -108,6 +118,7 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
     if args.preload_only {
         return preload_only(&stack, &args.command).map(|never| match never {});
     }
+    let life = publish::of_a_view(&runtime, &name, &stack, args.publish)?;
     warn_of_lost_privileges(&args.command[0]);
     if args.verbose {
         let what = match &stack {
@@ -122,7 +133,8 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
         ruled.rules.texts().iter().for_each(|rule| eprintln!("viewnet: rule: {rule}"));
     }
     let Args { command, trace, verbose, parent, no_shim, .. } = args;
-    let plan = Plan { runtime, name, stack, ruled, pid, command, trace, verbose, parent, shim: !no_shim };
+    let plan =
+        Plan { runtime, name, stack, ruled, pid, command, trace, verbose, parent, shim: !no_shim, life };
     let failed = launch::launch(&plan);
     drop(switches);
     failed.map(|never| match never {})
