@@ -476,7 +476,7 @@ while True:
     let most = |script: &str| {
         format!("import resource; resource.setrlimit(7, (resource.getrlimit(7)[1],) * 2)\n{script}")
     };
-    let mut server = world.cmd("python3").args(["-c", &most(SERVE)]).limit(Duration::from_secs(120)).start();
+    let mut server = world.cmd("python3").args(["-c", &most(SERVE)]).limit(Duration::from_secs(300)).start();
     server.until("up");
     let script = most(&format!(
         "{HELPERS}\nall = [tcp('192.0.2.1', 7010) for n in range({MANY})]\n\
@@ -484,8 +484,9 @@ while True:
          print('well', flush=True); sys.stdin.read()"
     ));
     let mut view =
-        world.run(["--", "python3", "-c", &script]).keep_stdin().limit(Duration::from_secs(120)).start();
-    view.until("well");
+        world.run(["--", "python3", "-c", &script]).keep_stdin().limit(Duration::from_secs(300)).start();
+    // A loaded machine takes its time.
+    assert!(wait_until(Duration::from_secs(240), || view.stdout().contains("well")), "{}", view.stderr());
     let shown = json(world.viewnet(["gateway", "show", "--json"]).run());
     assert_eq!(shown["streams"], MANY, "{shown}");
     let status = std::fs::read_to_string(format!("/proc/{}/status", shown["pid"])).unwrap();

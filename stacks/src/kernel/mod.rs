@@ -70,7 +70,7 @@ pub struct KernelStack {
     /// Connections to switches; dropping one unplugs the interface.
     plugs: Vec<Plug>,
     /// Who keeps its leases, and the nameserver on its loopback.
-    steward: Option<KernelSteward>,
+    steward: Option<Box<KernelSteward>>,
     /// Its view of /sys, once somebody has asked for it.
     sysfs: Option<OwnedFd>,
 }
@@ -126,7 +126,8 @@ impl KernelStack {
             interfaces.add_route(route)?;
         }
         let steward = KernelSteward::new(now(), config);
-        stack.steward = steward.map_err(|e| Refusal::system("cannot make the view's steward", e))?;
+        let steward = steward.map_err(|e| Refusal::system("cannot make the view's steward", e))?;
+        stack.steward = steward.map(Box::new);
         Ok(stack)
     }
 
@@ -151,7 +152,7 @@ impl KernelStack {
 
     /// Readable when [`Self::turn`] has something to do.
     pub fn steward(&self) -> Option<BorrowedFd<'_>> {
-        self.steward.as_ref().map(AsFd::as_fd)
+        self.steward.as_ref().map(|steward| steward.as_fd())
     }
 
     /// Does what is to be done for the stack itself.

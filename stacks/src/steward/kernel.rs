@@ -121,7 +121,7 @@ impl Sockets for Kernel {
         let socket = new(like, SocketType::DGRAM)?;
         let any: IpAddr =
             if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        rustix::net::bind(&socket, &at.unwrap_or(SocketAddr::new(any, 0))).map_err(errno)?;
+        rustix::net::bind(&socket, &at.unwrap_or_else(|| SocketAddr::new(any, 0))).map_err(errno)?;
         self.keep(socket)
     }
 

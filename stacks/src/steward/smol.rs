@@ -25,7 +25,7 @@ pub(crate) struct Of<'e> {
 const CALLER: Caller = Caller { pid: 0, uid: 0, fd: -1, rights: true };
 
 impl Of<'_> {
-    fn new(&mut self, like: SocketAddr, kind: i32) -> Result<SocketId, Errno> {
+    fn socket(&mut self, like: SocketAddr, kind: i32) -> Result<SocketId, Errno> {
         let spec = SocketSpec { domain: domain(like).family(), kind, protocol: 0 };
         self.engine.socket(self.now, spec, &CALLER)
     }
@@ -36,7 +36,7 @@ impl Of<'_> {
 
     /// A new socket, on which calls are made; it goes if one of them fails.
     fn make(&mut self, like: SocketAddr, kind: i32, calls: &[SocketCall]) -> Result<SocketId, Errno> {
-        let id = self.new(like, kind)?;
+        let id = self.socket(like, kind)?;
         for call in calls {
             match self.call(id, call) {
                 Ok(()) | Err(Errno::EINPROGRESS) => {}
