@@ -43,7 +43,8 @@ use ipnet::IpNet;
 use msocket_proto::line::Refusal;
 use serde::{Deserialize, Serialize};
 
-use crate::stub::Nameserver;
+use crate::steward::nameserver::Nameserver;
+use crate::steward::renewal::Lease;
 pub use limits::{CpuLimit, Limits, MemoryLimit, PacketLimit};
 pub use link::{Link, Pcap, Plug};
 pub use switch::link::DEFAULT_SWITCH;
@@ -91,6 +92,9 @@ pub struct InterfaceConfig {
     /// Who else says addresses and gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto: Option<Auto>,
+    /// The one of its addresses that DHCP gave, to be renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
     /// Default gateways, at most one per family.
     #[serde(default)]
     pub gw: Vec<IpAddr>,
@@ -180,7 +184,7 @@ impl InterfaceConfig {
     /// An interface that has a name and a link, and nothing else yet.
     pub fn new(name: &str, link: Link) -> Self {
         let (name, ip, gw) = (name.into(), Vec::new(), Vec::new());
-        Self { name, link, ip, auto: None, gw, mtu: None, mac: None, pcap: None }
+        Self { name, link, ip, auto: None, lease: None, gw, mtu: None, mac: None, pcap: None }
     }
 
     /// Makes relative paths in its link, and of its recording, ones in `folder`.

@@ -83,6 +83,9 @@ pub struct Config {
     /// Who may go where.
     #[serde(default)]
     pub rules: Rules,
+    /// What DHCP says beside addresses.
+    #[serde(default)]
+    pub dhcp: dhcp::Said,
     /// When questions for IPv6 addresses are asked for IPv4 addresses.
     #[serde(default)]
     pub dns64: Dns64,
@@ -262,7 +265,7 @@ impl Gateway {
         let link = IfIndex(LOOPBACK.0 + 1);
         engine.plug(now, link, true);
         engine.hear_group(now, link, services::ALL_ROUTERS);
-        let services = Services::new(now, &config.ip, config.dns64, stacks);
+        let services = Services::new(now, &config, stacks);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let policy = Policy::new(config.rules.clone(), config.ip.clone());
         let scratch = vec![0; host::LONGEST + 1];

@@ -11,7 +11,7 @@
 //! with the [`KernelStack`]: its connection to the switch closes, and the switch lets go of the port.
 
 mod files;
-mod interfaces;
+pub(crate) mod interfaces;
 pub mod namespace;
 pub mod netlink;
 pub mod orphans;
@@ -20,7 +20,6 @@ pub(crate) mod sys;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
 
 use msocket_proto::line::Refusal;
 use msocket_proto::proto::File;
@@ -28,8 +27,9 @@ use nix::errno::Errno;
 
 use crate::attach;
 use crate::config::{Link, StackConfig};
+use crate::smol::host::now;
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
-use crate::stub::kernel::KernelStub;
+use crate::steward::kernel::KernelSteward;
 use interfaces::Interfaces;
 use namespace::{NetNamespace, Step};
 use orphans::Unfinished;
@@ -69,8 +69,8 @@ pub struct KernelStack {
     links: HashMap<String, String>,
     /// Connections to switches; dropping one unplugs the interface.
     plugs: Vec<Plug>,
-    /// The nameserver on its loopback.
-    stub: Option<KernelStub>,
+    /// Who keeps its leases, and the nameserver on its loopback.
+    steward: Option<Box<KernelSteward>>,
     /// Its view of /sys, once somebody has asked for it.
     sysfs: Option<OwnedFd>,
 }
@@ -91,7 +91,8 @@ impl KernelStack {
             .into());
         }
         let namespace = NetNamespace::create()?;
-        let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new(), stub: None, sysfs: None };
+        let mut stack =
+            Self { namespace, links: HashMap::new(), plugs: Vec::new(), steward: None, sysfs: None };
         let mut interfaces = Interfaces::open()?;
         interfaces.up(interfaces::LOOPBACK)?;
         for interface in &config.interfaces {
@@ -124,10 +125,9 @@ impl KernelStack {
         for route in &config.routes {
             interfaces.add_route(route)?;
         }
-        if let Some(nameserver) = &config.nameserver {
-            let stub = KernelStub::new(nameserver);
-            stack.stub = Some(stub.map_err(|e| Refusal::system("cannot make the view's nameserver", e))?);
-        }
+        let steward = KernelSteward::new(now(), config);
+        let steward = steward.map_err(|e| Refusal::system("cannot make the view's steward", e))?;
+        stack.steward = steward.map(Box::new);
         Ok(stack)
     }
 
@@ -140,7 +140,7 @@ impl KernelStack {
             namespace: NetNamespace::from_fd(fd)?,
             links: HashMap::new(),
             plugs: Vec::new(),
-            stub: None,
+            steward: None,
             sysfs: None,
         })
     }
@@ -151,14 +151,14 @@ impl KernelStack {
     }
 
     /// Readable when [`Self::turn`] has something to do.
-    pub fn stub(&self) -> Option<BorrowedFd<'_>> {
-        self.stub.as_ref().map(AsFd::as_fd)
+    pub fn steward(&self) -> Option<BorrowedFd<'_>> {
+        self.steward.as_ref().map(|steward| steward.as_fd())
     }
 
-    /// Does what the stack itself is for: answers questions for names.
-    pub fn turn(&mut self, now: Instant) {
-        if let Some(stub) = self.stub.as_mut().filter(|_| self.namespace.enter().is_ok()) {
-            stub.turn(now);
+    /// Does what is to be done for the stack itself.
+    pub fn turn(&mut self) {
+        if let Some(steward) = self.steward.as_mut().filter(|_| self.namespace.enter().is_ok()) {
+            steward.turn(now());
         }
     }
 
@@ -176,7 +176,7 @@ impl KernelStack {
     /// Why an interface stays up.
     pub fn shut(&mut self) -> Result<(), Refusal> {
         self.plugs.clear();
-        self.stub = None;
+        self.steward = None;
         self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
         let mut interfaces = Interfaces::open()?;
         interfaces.down(interfaces::LOOPBACK)?;
@@ -203,7 +203,11 @@ impl Stack for KernelStack {
     fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal> {
         self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
         let links = &self.links;
-        Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())
+        let mut listed = Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())?;
+        for interface in &mut listed {
+            interface.lease_s = self.steward.as_ref().and_then(|it| it.left(now(), &interface.name));
+        }
+        Ok(listed)
     }
 
     fn file(&mut self, file: &File) -> Result<OwnedFd, Errno> {

@@ -7,6 +7,7 @@
 
 mod launch;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use clap::Subcommand;
 use ipnet::IpNet;
 use msocket_proto::line::{Line, sweep, unusable};
 use stacks::config::Link;
+use stacks::gateway::dhcp::{Fixed, MAX_FIXED, MAX_NAME, MAX_NTP, Said};
 use stacks::gateway::policy::{Destinations, Rules};
 use stacks::gateway::serve::Description;
 pub(crate) use stacks::gateway::serve::Request;
@@ -101,7 +103,56 @@ struct Up {
     #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = dns64)]
     dns64: Dns64,
     #[command(flatten)]
+    dhcp: DhcpOptions,
+    #[command(flatten)]
     rules: RuleOptions,
+}
+
+/// What DHCP says.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "DHCP")]
+struct DhcpOptions {
+    /// Keep an address for one client, by its hardware address or by the name that it says (of a view: its own)
+    #[arg(long = "static", value_name = "MAC|NAME=IP")]
+    fixed: Vec<Fixed>,
+    /// For how many seconds addresses are given
+    #[arg(long, value_name = "SECONDS", default_value_t = Said::default().lease_s, value_parser = clap::value_parser!(u32).range(8..))]
+    lease: u32,
+    /// The domain in which names are looked up
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
+    /// The network's MTU
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
+    mtu: Option<u16>,
+    /// A server of NTP
+    #[arg(long, value_name = "ADDR")]
+    ntp: Vec<Ipv4Addr>,
+}
+
+impl DhcpOptions {
+    /// For a network with these addresses of the gateway.
+    fn said(self, own: &[IpNet]) -> Result<Said, Failure> {
+        let Self { fixed, lease, domain, mtu, ntp } = self;
+        let cannot = |why: String, hint| Failure::new("cannot start the gateway", why).hint(hint);
+        if fixed.len() > MAX_FIXED || ntp.len() > MAX_NTP {
+            let why = format!("more than {MAX_FIXED} static entries, or {MAX_NTP} servers of NTP");
+            return Err(cannot(why, "leave some out"));
+        }
+        let inside = |it: &Fixed| {
+            let address = IpAddr::V4(it.address);
+            own.iter().any(|net| {
+                net.contains(&address) && ![net.addr(), net.network(), net.broadcast()].contains(&address)
+            })
+        };
+        if let Some(outside) = fixed.iter().find(|it| !inside(it)) {
+            let why = format!("{outside} is no address that a client could have here");
+            return Err(cannot(why, "give one of the gateway's IPv4 network, and not the gateway's own"));
+        }
+        if domain.as_ref().is_some_and(|name| !(1..=MAX_NAME).contains(&name.len())) {
+            return Err(cannot("the domain is no name".into(), "write it as lan.example"));
+        }
+        Ok(Said { lease_s: lease, fixed, domain, mtu, ntp })
+    }
 }
 
 /// Who may go where.
@@ -157,8 +208,12 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
-    let Up { target, ip, vlan, dns64, rules } = args;
-    start(runtime, &target.name, Wanted { ip, vlan, dns64, rules: rules.rules() })
+    let Up { target, mut ip, vlan, dns64, dhcp, rules } = args;
+    if ip.is_empty() {
+        ip = addresses();
+    }
+    let dhcp = dhcp.said(&ip)?;
+    start(runtime, &target.name, Wanted { ip, vlan, dns64, dhcp, rules: rules.rules() })
 }
 
 /// What a gateway is to be like.
@@ -170,13 +225,15 @@ pub(crate) struct Wanted {
     pub(crate) vlan: Option<Vid>,
     /// When names are looked up for IPv4 addresses.
     pub(crate) dns64: Dns64,
+    /// What its DHCP server says.
+    pub(crate) dhcp: Said,
     /// Who may go where.
     pub(crate) rules: Rules,
 }
 
 /// Starts the gateway of the switch that is called `name`.
 pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(), Failure> {
-    let Wanted { mut ip, vlan, dns64, rules } = wanted;
+    let Wanted { mut ip, vlan, dns64, dhcp, rules } = wanted;
     let target = Target { name: name.to_owned() };
     let path = target.path(runtime)?;
     if ip.is_empty() {
@@ -186,7 +243,7 @@ pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(),
     // As long as this connection, the switch stays.
     let held = switch::reach(runtime, name)?;
     let link = Link::switch(&target.switch(runtime)?, vlan.map(|vid| PortVlans::Access { vid }));
-    launch::launch(&path, &Config { link, ip, rules, dns64, guest: false })?;
+    launch::launch(&path, &Config { link, ip, rules, dhcp, dns64, guest: false })?;
     drop(held);
     Ok(())
 }
@@ -224,7 +281,14 @@ pub(crate) fn ensure_default(runtime: &Runtime, client: &mut Client) -> Result<(
     let what = "cannot start the default gateway";
     let path = runtime.gateways().join(switch::DEFAULT);
     let link = Link::switch(switch::DEFAULT, None);
-    let config = Config { link, ip: addresses(), rules: Rules::default(), dns64: Dns64::Auto, guest: true };
+    let config = Config {
+        link,
+        ip: addresses(),
+        rules: Rules::default(),
+        dhcp: Said::default(),
+        dns64: Dns64::Auto,
+        guest: true,
+    };
     for _ in 0..ATTEMPTS {
         let ports = client.ports().map_err(|e| call_failed(what, e))?;
         if ports.iter().any(|port| port.name == stacks::gateway::PORT) {

@@ -172,12 +172,13 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
 /// Why that cannot be; then the stack is as it was.
 pub(crate) fn hold_default(
     runtime: &Runtime,
+    name: &str,
     is_smol: bool,
     config: &mut StackConfig,
 ) -> Result<Vec<Client>, Failure> {
     let mut plugged = config.clone();
     plugged.add_ip("auto").map_err(|e| Failure::from(e.refusal("cannot use the default network")))?;
-    let held = hold_switches(runtime, is_smol, &mut plugged)?;
+    let held = hold_switches(runtime, name, is_smol, &mut plugged)?;
     *config = plugged;
     Ok(held)
 }
@@ -189,11 +190,12 @@ fn root_links(config: &mut StackConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes sure that the switches a stack is plugged into are there; they stay while the value lives. Links that a stack
+/// Makes sure that the switches the stack `name` is plugged into are there; they stay while the value lives. Links that a stack
 /// of its kind cannot have by itself get a switch of their own. Interfaces that
 /// are to be told their addresses by their networks are.
 pub(crate) fn hold_switches(
     runtime: &Runtime,
+    name: &str,
     is_smol: bool,
     config: &mut StackConfig,
 ) -> Result<Vec<Client>, Failure> {
@@ -208,7 +210,7 @@ pub(crate) fn hold_switches(
             held.push(client);
         }
     }
-    stacks::autoconf::settle(config, &runtime.switches())?;
+    stacks::autoconf::settle(config, name, &runtime.switches())?;
     Ok(held)
 }
 

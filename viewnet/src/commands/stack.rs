@@ -105,7 +105,7 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
         return Err(Failure::new(format!("cannot give rules to stack {name}"), "rules are a view's")
             .hint("leave `rules` out of the file, and use --rule with `viewnet run`"));
     }
-    let switches = hold_switches(runtime, args.options.kind == Some(KindName::Smol), &mut config)?;
+    let switches = hold_switches(runtime, &name, args.options.kind == Some(KindName::Smol), &mut config)?;
     let kind = if args.options.kind == Some(KindName::Smol) { Kind::Smol } else { Kind::Kernel };
     if kind == Kind::Kernel && args.restart != Restart::Never {
         return Err(Failure::new(format!("cannot restart stack {name}"), "a kernel stack does not fail")
@@ -175,6 +175,9 @@ fn show(runtime: &Runtime, stack: &str, json: bool) -> Result<(), Failure> {
         println!("{}: {state} mtu {}{mac}{link}", interface.name, interface.mtu);
         for address in &interface.addresses {
             println!("    {address}");
+        }
+        if let Some(left) = interface.lease_s {
+            println!("    leased for {left} s, and renewed");
         }
     }
     for user in &stack.users {

@@ -6,6 +6,7 @@ use msocket_proto::line::Refusal;
 
 use super::Engine;
 use crate::config::{Mac, StackConfig};
+use crate::steward::renewal::Change;
 
 impl Engine {
     /// Makes what the configuration says.
@@ -19,6 +20,13 @@ impl Engine {
         self.net.tables.apply(config, &mut random_mac)?;
         self.settle_tables(now);
         Ok(())
+    }
+
+    /// Puts another lease in the place of one: addresses, and the default route.
+    pub(crate) fn change_lease(&mut self, now: Instant, name: &str, change: &Change) -> Result<(), Refusal> {
+        let done = self.net.tables.change_lease(name, change);
+        self.settle_tables(now);
+        done
     }
 
     /// Tells the network layer and the programs that listen what changed in the tables.

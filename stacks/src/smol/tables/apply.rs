@@ -7,10 +7,11 @@ use msocket_proto::line::Refusal;
 use nix::errno::Errno;
 
 use super::{
-    Address, IfIndex, LOOPBACK, LinkKind, Mode, PROTOCOL_STATIC, Refused, Route, RouteKind, SCOPE_LINK,
-    SCOPE_UNIVERSE, TABLE_MAIN, Tables, ifa_flags,
+    Address, IfIndex, LOOPBACK, LinkKind, Mode, PROTOCOL_STATIC, Refused, Route, RouteKind, RouteMatch,
+    SCOPE_LINK, SCOPE_UNIVERSE, TABLE_MAIN, Tables, ifa_flags,
 };
 use crate::config::{InterfaceConfig, Mac, RouteConfig, StackConfig};
+use crate::steward::renewal::Change;
 
 impl Tables {
     /// Sets the loopback up and makes what `config` says: interfaces with the indices 2, 3 … in its order, up
@@ -49,6 +50,38 @@ impl Tables {
             self.configure_route(&RouteConfig { to, via: Some(*gw), dev: Some(name.into()), metric: None })?;
         }
         Ok(())
+    }
+
+    /// Puts another lease in the place of one: addresses, and the default route.
+    ///
+    /// # Errors
+    /// What cannot be.
+    pub fn change_lease(&mut self, name: &str, change: &Change) -> Result<(), Refusal> {
+        let index = self.link_by_name(name).map(|link| link.index);
+        let index = index.ok_or_else(|| refused(name, "find", Errno::ENODEV.into()))?;
+        let (old, new) = match change {
+            Change::Lost(old) => (Some(old), None),
+            Change::Got(old, new) => (old.as_ref(), Some(new)),
+        };
+        let to: IpNet = "0.0.0.0/0".parse().expect("constant");
+        if let Some(old) = old {
+            // The program may have taken them away itself.
+            if let Some(router) = old.router {
+                let gateway = Some(router.into());
+                let _ = self.remove_route(&RouteMatch { link: Some(index), gateway, ..RouteMatch::new(to) });
+            }
+            if new.is_none_or(|new| new.ip != old.ip) {
+                let _ = self.remove_address(index, IpNet::V4(old.ip));
+            }
+        }
+        let Some(new) = new else { return Ok(()) };
+        match self.configure_address(index, IpNet::V4(new.ip)) {
+            Err(why) if why.errno != Errno::EEXIST => return Err(refused(&new.ip.to_string(), "add", why)),
+            _ => {}
+        }
+        let Some(router) = new.router else { return Ok(()) };
+        let via = Some(router.into());
+        self.configure_route(&RouteConfig { to, via, dev: Some(name.into()), metric: None })
     }
 
     fn configure_address(&mut self, index: IfIndex, net: IpNet) -> Result<(), Refused> {
