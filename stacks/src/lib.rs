@@ -12,6 +12,7 @@
 pub mod attach;
 pub mod autoconf;
 pub mod config;
+pub mod filter;
 pub mod gateway;
 pub mod kernel;
 pub mod none;

@@ -472,6 +472,16 @@ impl Server {
                 Ok(description) => Answer::of(&description),
                 Err(refusal) => Answer::Refused(refusal),
             },
+            Request::Filter { change: Some(_) } if !owner => {
+                Answer::Refused(not_owner("change its filter"))
+            }
+            Request::Filter { change } => {
+                let listing = match &mut served.backing {
+                    Backing::Kernel(stack) => stack.filter(change.as_ref()),
+                    Backing::Smol(key) => self.smol.filter(*key, change.as_ref()),
+                };
+                listing.map_or_else(Answer::Refused, |listing| Answer::of(&listing))
+            }
             Request::Down { .. } if !owner => Answer::Refused(not_owner("end it")),
             Request::Down { .. } if !served.kept => Answer::Refused(
                 Refusal::new(format!("cannot end stack {}", served.name), "it belongs to a running view")

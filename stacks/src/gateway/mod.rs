@@ -32,11 +32,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilterChange;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{InterfaceConfig, Link, StackConfig};
+use crate::filter::{Listing, Ruleset};
 use crate::smol::call::Caller;
 use crate::smol::engine::transparent::Arrived;
 use crate::smol::engine::{Engine, SocketId};
@@ -70,6 +72,9 @@ pub struct Config {
     /// Who may go where.
     #[serde(default)]
     pub rules: Rules,
+    /// Rules of its packet filter, which sees what is inside.
+    #[serde(default, skip_serializing_if = "Ruleset::is_empty")]
+    pub filter: Ruleset,
 }
 
 /// What a gateway has done, and does.
@@ -203,7 +208,8 @@ impl Gateway {
         let mut plugs = Plugs { stack: NAME, switches, cables: &mut cables, clocks: (now, wall) };
         let port = Port::open(&mut plugs, &interface)?
             .ok_or_else(|| Refusal::new(what, "it is plugged into nothing"))?;
-        let stack = StackConfig { interfaces: vec![interface], ..StackConfig::default() };
+        let filter = config.filter.clone();
+        let stack = StackConfig { interfaces: vec![interface], filter, ..StackConfig::default() };
         let mut engine = Engine::new(&stack, seed, now)?;
         let caller = Caller {
             pid: std::process::id() as i32,
@@ -246,6 +252,14 @@ impl Gateway {
     pub fn set_rules(&mut self, rules: Rules) {
         self.config.rules.clone_from(&rules);
         self.hall.policy.rules = rules;
+    }
+
+    /// Changes the packet filter, if so said, and shows it.
+    ///
+    /// # Errors
+    /// The change makes no sense.
+    pub fn filter(&mut self, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
+        self.hall.engine.packet_filter(change)
     }
 
     /// Is the switch still there?

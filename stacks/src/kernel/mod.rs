@@ -14,6 +14,7 @@ mod files;
 mod interfaces;
 pub mod namespace;
 pub mod netlink;
+mod nftables;
 pub mod orphans;
 mod plug;
 pub(crate) mod sys;
@@ -22,14 +23,16 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use msocket_proto::line::Refusal;
-use msocket_proto::proto::FilePlace;
+use msocket_proto::proto::{FilePlace, FilterChange};
 use nix::errno::Errno;
 
 use crate::attach;
 use crate::config::{Link, StackConfig};
+use crate::filter::Listing;
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 use interfaces::Interfaces;
 use namespace::{NetNamespace, Step};
+use nftables::Nftables;
 use orphans::Unfinished;
 use plug::Plug;
 
@@ -69,6 +72,7 @@ pub struct KernelStack {
     plugs: Vec<Plug>,
     /// Its view of /sys, once somebody has asked for it.
     sysfs: Option<OwnedFd>,
+    filter: Nftables,
 }
 
 impl KernelStack {
@@ -87,7 +91,11 @@ impl KernelStack {
             .into());
         }
         let namespace = NetNamespace::create()?;
-        let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new(), sysfs: None };
+        let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new(), sysfs: None, filter: Nftables::default() };
+        if !config.filter.is_empty() {
+            // Before anything can come in.
+            stack.filter.set(&config.filter)?;
+        }
         let mut interfaces = Interfaces::open()?;
         interfaces.up(interfaces::LOOPBACK)?;
         for interface in &config.interfaces {
@@ -134,12 +142,22 @@ impl KernelStack {
             links: HashMap::new(),
             plugs: Vec::new(),
             sysfs: None,
+            filter: Nftables::default(),
         })
     }
 
     /// The namespace, to be joined by another maker of the same user.
     pub fn net_namespace(&self) -> &NetNamespace {
         &self.namespace
+    }
+
+    /// Changes the packet filter, if so said, and shows it.
+    ///
+    /// # Errors
+    /// The change makes no sense, or the kernel does not do it.
+    pub fn filter(&mut self, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
+        self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
+        self.filter.ask(change)
     }
 
     /// What its sockets without a program still have to do for peers beyond its plugs.

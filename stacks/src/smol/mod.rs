@@ -24,7 +24,7 @@ pub mod netlink;
 pub mod port;
 mod pump;
 pub mod relay;
-mod sockets;
+pub(crate) mod sockets;
 pub mod tables;
 mod tally;
 pub mod tcp;

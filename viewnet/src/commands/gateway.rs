@@ -14,10 +14,12 @@ use clap::Subcommand;
 use ipnet::IpNet;
 use msocket_proto::line::{Line, sweep, unusable};
 use stacks::config::{Link, PortVlan};
+use stacks::filter::Ruleset;
 use stacks::gateway::Config;
 use stacks::gateway::policy::{Destinations, Rules};
 use stacks::gateway::serve::{Description, Request};
 
+use crate::commands::options::filter_text;
 use crate::commands::switch;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
@@ -88,6 +90,9 @@ struct Up {
     vlan: Option<u16>,
     #[command(flatten)]
     rules: RuleOptions,
+    /// Add to its packet filter: a rule, such as `input: proto udp drop`, or a file of rules
+    #[arg(long, value_name = "RULE|FILE")]
+    filter: Vec<String>,
 }
 
 /// Who may go where.
@@ -158,7 +163,12 @@ fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
     // As long as this connection, the switch stays.
     let held = switch::reach(runtime, &args.target.name)?;
     let name = args.target.switch(runtime)?;
-    let config = Config { link: Link::Switch { name, vlan }, ip, rules: args.rules.rules() };
+    let mut filter = Ruleset::default();
+    for given in &args.filter {
+        let (text, what) = filter_text(given)?;
+        filter.extend(&text).map_err(|why| Failure::from(why.refusal(what)))?;
+    }
+    let config = Config { link: Link::Switch { name, vlan }, ip, rules: args.rules.rules(), filter };
     launch::launch(&path, &config)?;
     drop(held);
     Ok(())
@@ -246,6 +256,15 @@ impl Target {
         }
         switch::socket_of(&self.name, runtime).map(|path| path.display().to_string())
     }
+}
+
+/// Asks the gateway of a switch.
+pub(crate) fn ask_of<A: serde::de::DeserializeOwned>(
+    runtime: &Runtime,
+    switch: &str,
+    request: &Request,
+) -> Result<A, Failure> {
+    ask(runtime, &Target { name: switch.to_owned() }, request)
 }
 
 fn ask<A: serde::de::DeserializeOwned>(

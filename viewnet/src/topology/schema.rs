@@ -36,6 +36,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use stacks::config::{InterfaceConfig, Limits, RouteConfig, StackConfig};
+use stacks::filter::Ruleset;
 use switch::vlan::{PortVlans, Vid, VidSet};
 
 use super::place::Problem;
@@ -273,6 +274,9 @@ pub(crate) struct Stack {
     /// What it may use.
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub(crate) limits: Limits,
+    /// Rules of its packet filter, as `--filter` takes them.
+    #[serde(default, skip_serializing_if = "Ruleset::is_empty")]
+    pub(crate) filter: Ruleset,
 }
 
 /// Kinds of a kept stack.
@@ -301,6 +305,7 @@ impl Stack {
             interfaces: self.interfaces.clone(),
             routes: self.routes.clone(),
             limits: self.limits,
+            filter: self.filter.clone(),
             rules: Vec::new(),
         }
     }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilterChange;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use rustc_hash::FxHashMap;
@@ -20,6 +21,7 @@ use super::super::tables::{IfIndex, LOOPBACK};
 use super::StackKey;
 use super::bounds::Bounds;
 use crate::config::StackConfig;
+use crate::filter::Listing;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SOCK_PACKET, SocketSpec, TYPE_MASK};
 
@@ -114,6 +116,11 @@ impl Hosted {
     /// For `stack show`.
     pub(super) fn interfaces(&self) -> Vec<InterfaceInfo> {
         self.state.as_ref().map(Engine::interfaces).unwrap_or_default()
+    }
+
+    /// Changes the packet filter, if so said, and shows it.
+    pub(super) fn filter(&mut self, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
+        self.engine().packet_filter(change)
     }
 
     /// The engine; [`super::Host::guarded`] calls us only while there is one.

@@ -18,7 +18,7 @@ use super::ipv4::Header4;
 use super::ipv6::Header6;
 use super::neighbours::{Origin, Waiting};
 use super::output::Way;
-use super::{Net, NetError, Packet, Path, Wish};
+use super::{Net, NetError, Packet, Path, Wish, hooks};
 use crate::smol::tables::{IfIndex, RouteKind};
 
 /// Datagrams of ours that found no neighbour and whose senders were not told yet, at most.
@@ -85,7 +85,8 @@ impl Net {
             hops: header.hops,
             tos: header.class,
             head: super::output::V6_HEADER,
-            dont_fragment: true,
+            // Who puts fragments together may cut them again.
+            dont_fragment: !arrival.reassembled,
             buffer,
         };
         if header.source.is_unicast_link_local() {
@@ -125,6 +126,13 @@ impl Net {
             self.tell(now, &passing.packet(), Trouble::TooBig { mtu });
             return;
         }
+        let mut rewrite = None;
+        if self.filter.is_some() {
+            match self.filtered_forward(now, passing.arrival, &passing.packet(), passing.buffer.pieces(), &path) {
+                Some(other) => rewrite = other,
+                None => return,
+            }
+        }
         if path.link == passing.arrival.link {
             self.send_redirect(now, &passing.packet(), &path);
         }
@@ -135,6 +143,9 @@ impl Net {
         let at = self.arena.write(&passing.buffer.pieces());
         let bytes = self.arena.at(at.clone());
         lose_hop(bytes);
+        if let Some(rewrite) = rewrite {
+            hooks::rewrite(&rewrite, bytes, &header);
+        }
         let way = Way { link: path.link, next_hop: path.next_hop, group: false };
         let origin = Origin::Forwarded(passing.arrival.link);
         let _ = if too_long {
@@ -147,7 +158,8 @@ impl Net {
                 bytes[start + field..start + field + 2].copy_from_slice(&value.to_be_bytes());
             }
             let packet = bytes.to_vec();
-            self.send_fragments(now, way, &packet, mtu as usize, 0, origin)
+            let ident = self.random.next() as u32;
+            self.send_fragments(now, way, &packet, mtu as usize, ident, origin)
         } else {
             self.send_packet(now, way, at, header, origin)
         };

@@ -71,7 +71,7 @@ impl Header4 {
         })
     }
 
-    fn is_fragment(&self) -> bool {
+    pub(super) fn is_fragment(&self) -> bool {
         self.more_fragments || self.offset != 0
     }
 }
@@ -84,7 +84,7 @@ impl Net {
         mut buffer: Buffer<'f>,
     ) -> Delivery<'f> {
         let len = buffer.len();
-        let Some(mut header) = Header4::parse(buffer.front(), len) else { return self.bad(arrival.link) };
+        let Some(header) = Header4::parse(buffer.front(), len) else { return self.bad(arrival.link) };
         if !arrival.is_looped() && fold(sum(&buffer.front()[..header.len])) != 0xFFFF {
             return self.bad(arrival.link);
         }
@@ -92,13 +92,30 @@ impl Net {
         if !self.options_allow(&buffer.front()[V4_HEADER..header.len]) {
             return self.unwanted(arrival.link);
         }
+        if self.filter.is_some() {
+            return self.ipv4_filtered(now, arrival, header, buffer);
+        }
+        self.ipv4_routed(now, arrival, header, buffer)
+    }
+
+    /// To whoever it is for.
+    pub(super) fn ipv4_routed<'f>(
+        &mut self,
+        now: Instant,
+        arrival: &Arrival,
+        mut header: Header4,
+        buffer: Buffer<'f>,
+    ) -> Delivery<'f> {
         match self.whose_v4(arrival, &header) {
             Whose::Ours | Whose::Everybodys => {}
             Whose::Strangers => {
                 self.forward_v4(now, arrival, &header, buffer);
                 return Delivery::None;
             }
-            Whose::Nobodys => return self.unwanted(arrival.link),
+            Whose::Nobodys => {
+                self.forget_tracked(arrival);
+                return self.unwanted(arrival.link);
+            }
         }
         if header.is_fragment() {
             let Some(whole) = self.reassemble_v4(now, arrival, &header, &buffer) else {
@@ -135,7 +152,10 @@ impl Net {
             group_frame: arrival.group_frame,
             mac: arrival.mac,
         };
-        self.upper_input(now, packet)
+        match self.filter {
+            None => self.upper_input(now, packet),
+            Some(_) => self.filtered_input(now, arrival, packet),
+        }
     }
 
     /// ip_route_input_slow.

@@ -120,10 +120,14 @@ impl Net {
         let ident = self.write_header(&plan, datagram, packet.clone());
         let partial = plan.fragment.is_none() && matches!(datagram.protocol, TCP | UDP);
         let header = self.write_checksum(&plan, datagram, payload, partial)?;
+        let (mut path, mut tracked) = (*path, None);
+        if self.filter.is_some() {
+            (path, tracked) = self.filtered_output(now, &path, packet.clone(), plan.head, &header)?;
+        }
         if path.local || path.looped {
             let link = path.link;
             let copy = self.arena_copy(packet.clone(), plan.head);
-            self.loop_back(link, copy, header.gso_size, path.group)?;
+            self.loop_back(link, copy, header.gso_size, path.group, tracked)?;
             if path.local {
                 return Ok(());
             }
@@ -175,9 +179,13 @@ impl Net {
             IpAddr::V6(_) => return Err(Errno::EINVAL),
         };
         self.arm_trim(now);
+        let (mut path, mut tracked) = (*path, None);
+        if self.filter.is_some() {
+            (path, tracked) = self.filtered_output(now, &path, at.clone(), head, &VnetHdr::default())?;
+        }
         if path.local || path.looped {
             let copy = self.arena_copy(at.clone(), head);
-            self.loop_back(path.link, copy, 0, path.group)?;
+            self.loop_back(path.link, copy, 0, path.group, tracked)?;
             if path.local {
                 return Ok(());
             }
@@ -218,6 +226,7 @@ impl Net {
                 Buffer::Owned(packet),
                 header.gso_size,
                 parsed.destination().is_group(),
+                None,
             );
         }
         if self.arena.is_full() {
