@@ -472,9 +472,7 @@ impl Server {
                 Ok(description) => Answer::of(&description),
                 Err(refusal) => Answer::Refused(refusal),
             },
-            Request::Filter { change: Some(_) } if !owner => {
-                Answer::Refused(not_owner("change its filter"))
-            }
+            Request::Filter { change: Some(_) } if !owner => Answer::Refused(not_owner("change its filter")),
             Request::Filter { change } => {
                 let listing = match &mut served.backing {
                     Backing::Kernel(stack) => stack.filter(change.as_ref()),

@@ -275,7 +275,8 @@ impl Filter {
     ) -> Option<Target> {
         let lines = &mut self.lines;
         let entries = &mut self.chains[hook as usize].translating;
-        let entry = entries.iter_mut().find_map(|entry| entry.takes(now, view, ends, of.state).then_some(entry))?;
+        let entry =
+            entries.iter_mut().find_map(|entry| entry.takes(now, view, ends, of.state).then_some(entry))?;
         entry.counts.add(view.len);
         if let Some(prefix) = &entry.rule.log {
             lines.add(now, || Line::text(prefix, hook, ends, view));
@@ -336,7 +337,8 @@ impl Filter {
             _ => 1024..=u16::MAX,
         });
         let start = self.secret.draw() as u32;
-        let mut tried = (0..PORTS_TRIED).map(|n| Tuple { sport: pick(&ports, start.wrapping_add(n)), ..wished });
+        let mut tried =
+            (0..PORTS_TRIED).map(|n| Tuple { sport: pick(&ports, start.wrapping_add(n)), ..wished });
         tried.find(|tuple| self.table.is_free(of, &tuple.inverse()))
     }
 }

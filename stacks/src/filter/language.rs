@@ -219,7 +219,10 @@ impl<'t> Words<'t> {
             at += piece.len() + 1;
         }
         if any.len() > MAX_VALUES {
-            return Err(wrong("there are too many values", format!("{MAX_VALUES} are the most; use two rules")));
+            return Err(wrong(
+                "there are too many values",
+                format!("{MAX_VALUES} are the most; use two rules"),
+            ));
         }
         Ok(List { not, any })
     }
@@ -259,7 +262,10 @@ fn read(rules: &mut Ruleset, words: &mut Words<'_>) -> Result<(), Wrong> {
         decided = condition(&mut rule, words)?;
     }
     if !decided && rule.log.is_none() {
-        return Err(wrong("the rule does nothing", "end it with accept, drop, reject, count, log, snat or dnat"));
+        return Err(wrong(
+            "the rule does nothing",
+            "end it with accept, drop, reject, count, log, snat or dnat",
+        ));
     }
     check(&rule)?;
     rules.rules.push(rule);
@@ -343,7 +349,10 @@ fn name(text: &str) -> Result<String, Wrong> {
     if text.len() <= MAX_INTERFACE_NAME && text.chars().all(plain) {
         return Ok(text.to_owned());
     }
-    Err(wrong(format!("`{}` is no name of an interface", text.escape_debug()), "write one as `ip link` shows it"))
+    Err(wrong(
+        format!("`{}` is no name of an interface", text.escape_debug()),
+        "write one as `ip link` shows it",
+    ))
 }
 
 const TCP: u8 = 6;
@@ -471,10 +480,16 @@ fn target(words: &mut Words<'_>) -> Result<Target, Wrong> {
 fn check(rule: &Rule) -> Result<(), Wrong> {
     let hook = rule.hook;
     if rule.arrives.is_some() && !hook.has_in() {
-        return Err(wrong("nobody knows there where a packet came in", "use `in` with prerouting, input and forward"));
+        return Err(wrong(
+            "nobody knows there where a packet came in",
+            "use `in` with prerouting, input and forward",
+        ));
     }
     if rule.leaves.is_some() && !hook.has_out() {
-        return Err(wrong("nobody knows there where a packet leaves", "use `out` with forward, output and postrouting"));
+        return Err(wrong(
+            "nobody knows there where a packet leaves",
+            "use `out` with forward, output and postrouting",
+        ));
     }
     let nets = [&rule.from, &rule.to].into_iter().flatten().flat_map(|list| &list.any);
     let families = nets.map(|net| net.addr().is_ipv4()).chain(rule.v4);
@@ -488,10 +503,15 @@ fn check(rule: &Rule) -> Result<(), Wrong> {
         return Err(wrong("it has addresses of both families", "write a rule for each"));
     }
     let only = |known: &[u8]| {
-        rule.protocols.as_ref().is_some_and(|list| !list.not && list.any.iter().all(|one| known.contains(one)))
+        rule.protocols
+            .as_ref()
+            .is_some_and(|list| !list.not && list.any.iter().all(|one| known.contains(one)))
     };
     if (rule.sport.is_some() || rule.dport.is_some()) && !only(&PORTED) {
-        return Err(wrong("not all packets have ports", "put `proto tcp`, `proto udp` or `proto tcp,udp` before them"));
+        return Err(wrong(
+            "not all packets have ports",
+            "put `proto tcp`, `proto udp` or `proto tcp,udp` before them",
+        ));
     }
     if rule.types.is_some() && !(only(&[ICMP]) || only(&[ICMPV6])) {
         return Err(wrong("only ICMP has types", "put `proto icmp` or `proto icmpv6` before `type`"));

@@ -150,7 +150,9 @@ impl<'a> View<'a> {
         match (self.protocol, kind) {
             (ICMP, 3 | 4 | 5 | 11 | 12) | (ICMPV6, 1..=4) => Message::Error,
             (ICMPV6, 130..=136 | 143) => Message::Local,
-            (of, _) if QUESTIONS.iter().any(|(at, ask, _)| (*at, *ask) == (of, as_asked)) => Message::Question,
+            (of, _) if QUESTIONS.iter().any(|(at, ask, _)| (*at, *ask) == (of, as_asked)) => {
+                Message::Question
+            }
             (of, _) if QUESTIONS.iter().any(|(at, _, say)| (*at, *say) == (of, as_asked)) => Message::Answer,
             _ => Message::Other,
         }
@@ -281,8 +283,12 @@ impl Fields {
             // The sender made none (RFC 768).
             (UDP, _) if upper.get(6..8) == Some(&[0, 0]) => Self { checksum: None, ..ports(6) },
             (UDP | UDP_LITE, _) => ports(6),
-            (ICMP | ICMPV6, Message::Question) => Self { source: there(4), destination: None, checksum: there(2) },
-            (ICMP | ICMPV6, Message::Answer) => Self { source: None, destination: there(4), checksum: there(2) },
+            (ICMP | ICMPV6, Message::Question) => {
+                Self { source: there(4), destination: None, checksum: there(2) }
+            }
+            (ICMP | ICMPV6, Message::Answer) => {
+                Self { source: None, destination: there(4), checksum: there(2) }
+            }
             // Summed as a whole when the quoted packet has changed.
             (ICMP | ICMPV6, Message::Error) => Self::default(),
             (ICMPV6, _) => Self { checksum: there(2), ..Self::default() },

@@ -92,8 +92,7 @@ pub enum State {
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::New, Self::Established, Self::Related, Self::Invalid, Self::Untracked];
+    pub const ALL: [Self; 5] = [Self::New, Self::Established, Self::Related, Self::Invalid, Self::Untracked];
 
     /// The word for it.
     pub fn name(self) -> &'static str {

@@ -91,10 +91,25 @@ impl KernelStack {
             .into());
         }
         let namespace = NetNamespace::create()?;
-        let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new(), sysfs: None, filter: Nftables::default() };
+        let mut stack = Self {
+            namespace,
+            links: HashMap::new(),
+            plugs: Vec::new(),
+            sysfs: None,
+            filter: Nftables::default(),
+        };
         if !config.filter.is_empty() {
             // Before anything can come in.
             stack.filter.set(&config.filter)?;
+        }
+        if config.forward {
+            for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+                match namespace::sysctl(name, "1") {
+                    // A machine without IPv6.
+                    Err(Errno::ENOENT) => {}
+                    other => other.map_err(|e| Refusal::system(format!("cannot set {name}"), e))?,
+                }
+            }
         }
         let mut interfaces = Interfaces::open()?;
         interfaces.up(interfaces::LOOPBACK)?;

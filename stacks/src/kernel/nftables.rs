@@ -238,9 +238,8 @@ fn change(batch: Batch) -> Result<(), Refusal> {
     let failed = |e| {
         let refusal = Refusal::system("cannot make the packet filter", e);
         match e {
-            Errno::EOPNOTSUPP | Errno::ENOENT | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT => {
-                refusal.hint("this kernel lacks nf_tables or a part of it (CONFIG_NF_TABLES_INET); use --kind smol")
-            }
+            Errno::EOPNOTSUPP | Errno::ENOENT | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT => refusal
+                .hint("this kernel lacks nf_tables or a part of it (CONFIG_NF_TABLES_INET); use --kind smol"),
             _ => refusal,
         }
     };
@@ -316,7 +315,8 @@ fn logged(packet: &[u8]) -> Option<String> {
     let payload = attribute(packet, PAYLOAD)?;
     let mut view = View::new([payload, &[]])?;
     // It is cut; what the header says is how long it was.
-    let field = |at: usize| payload.get(at..at + 2).map_or(0, |b| usize::from(u16::from_be_bytes([b[0], b[1]])));
+    let field =
+        |at: usize| payload.get(at..at + 2).map_or(0, |b| usize::from(u16::from_be_bytes([b[0], b[1]])));
     view.len = if view.source.is_ipv4() { field(2) } else { 40 + field(4) };
     let ends = Ends { arrives: &arrives, leaves: &leaves };
     Some(filter::log::Line::text(&prefix, *Hook::ALL.get(hook)?, ends, &view))

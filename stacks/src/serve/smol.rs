@@ -248,7 +248,11 @@ impl Smol {
         self.host.as_ref().map(|host| host.interfaces(key)).unwrap_or_default()
     }
 
-    pub(super) fn filter(&mut self, key: StackKey, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
+    pub(super) fn filter(
+        &mut self,
+        key: StackKey,
+        change: Option<&FilterChange>,
+    ) -> Result<Listing, Refusal> {
         match &mut self.host {
             Some(host) => host.filter(key, change),
             None => Err(Refusal::new("cannot reach the filter", "the stack is gone")),

@@ -101,7 +101,8 @@ fn ask(runtime: &Runtime, whose: &str, change: Option<FilterChange>) -> Result<L
     }
     remote::ask(&runtime.stack(whose), &Request::Filter { change }).map_err(|refusal| {
         let hint = refusal.hint.clone();
-        Failure::from(refusal).hint(hint.unwrap_or_else(|| "`viewnet stack ls` lists the stacks there are".into()))
+        Failure::from(refusal)
+            .hint(hint.unwrap_or_else(|| "`viewnet stack ls` lists the stacks there are".into()))
     })
 }
 
@@ -133,7 +134,8 @@ fn log(listing: &Listing, json: bool) -> Result<(), Failure> {
         return print_json(&Logged { lines: &listing.lines });
     }
     let line = |line: &stacks::filter::log::Line| {
-        let skipped = if line.skipped > 0 { format!("({} were too many)\n", line.skipped) } else { String::new() };
+        let skipped =
+            if line.skipped > 0 { format!("({} were too many)\n", line.skipped) } else { String::new() };
         format!("{skipped}{} {}\n", line.number, line.text)
     };
     print(&listing.lines.iter().map(line).collect::<String>())

@@ -45,6 +45,10 @@ pub(crate) struct StackOptions {
     #[arg(long, value_name = "LIMIT")]
     pub(crate) limit: Vec<String>,
 
+    /// Pass on packets of others from one interface to another, as a router does
+    #[arg(long)]
+    pub(crate) forward: bool,
+
     /// Add to its packet filter: a rule, such as `input: proto tcp dport 22 from 10.0.0.0/8 accept` or
     /// `default input drop`, or a file of such lines
     #[arg(long, value_name = "RULE|FILE")]
@@ -75,7 +79,7 @@ impl StackOptions {
     /// Whether interfaces, routes, limits or a filter were asked for.
     pub(crate) fn describes_a_network(&self) -> bool {
         let lists = [&self.link, &self.ip, &self.gw, &self.route, &self.limit, &self.filter];
-        self.config.is_some() || lists.iter().any(|list| !list.is_empty())
+        self.config.is_some() || self.forward || lists.iter().any(|list| !list.is_empty())
     }
 
     /// The stack they describe.
@@ -98,6 +102,7 @@ impl StackOptions {
         self.gw.iter().try_for_each(|text| config.add_gw(text)).map_err(wrong)?;
         self.route.iter().try_for_each(|text| config.add_route(text)).map_err(wrong)?;
         self.limit.iter().try_for_each(|text| config.add_limit(text)).map_err(wrong)?;
+        config.forward |= self.forward;
         for text in &self.filter {
             let (text, what) = filter_text(text)?;
             config.add_filter(&text).map_err(|why| Failure::from(why.refusal(what)))?;

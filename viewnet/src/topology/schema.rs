@@ -274,6 +274,9 @@ pub(crate) struct Stack {
     /// What it may use.
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub(crate) limits: Limits,
+    /// It is a router.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) forward: bool,
     /// Rules of its packet filter, as `--filter` takes them.
     #[serde(default, skip_serializing_if = "Ruleset::is_empty")]
     pub(crate) filter: Ruleset,
@@ -305,6 +308,7 @@ impl Stack {
             interfaces: self.interfaces.clone(),
             routes: self.routes.clone(),
             limits: self.limits,
+            forward: self.forward,
             filter: self.filter.clone(),
             rules: Vec::new(),
         }

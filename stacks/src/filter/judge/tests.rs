@@ -24,7 +24,13 @@ fn filter(text: &str) -> Filter {
 }
 
 /// An IP packet with its checksums.
-fn packet(source: IpAddr, destination: IpAddr, protocol: u8, upper: &[u8], checksum: Option<usize>) -> Vec<u8> {
+fn packet(
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    upper: &[u8],
+    checksum: Option<usize>,
+) -> Vec<u8> {
     let mut upper = upper.to_vec();
     let (mut head, addresses) = match (source, destination) {
         (IpAddr::V4(a), IpAddr::V4(b)) => {
@@ -210,7 +216,9 @@ fn a_client_behind_a_closed_door_hears_answers_and_errors_only() {
     assert!(pass(&mut filter, now, &IN, &tcp(SERVER, CLIENT, SYN_ACK)).is_some());
     assert!(pass(&mut filter, now, &OUT, &tcp(CLIENT, SERVER, ACK)).is_some());
     assert!(pass(&mut filter, now, &IN, &exceeded("198.51.100.9", "10.0.0.2", &question)).is_some());
-    assert!(pass(&mut filter, now, &IN, &exceeded("198.51.100.9", "10.0.0.2", &udp(CLIENT, SERVER))).is_none());
+    assert!(
+        pass(&mut filter, now, &IN, &exceeded("198.51.100.9", "10.0.0.2", &udp(CLIENT, SERVER))).is_none()
+    );
     assert!(pass(&mut filter, now, &OUT, &echo("10.0.0.2", "192.0.2.1", 8, 7)).is_some());
     assert!(pass(&mut filter, now, &IN, &echo("192.0.2.1", "10.0.0.2", 0, 8)).is_none());
     assert!(pass(&mut filter, now, &IN, &echo("192.0.2.1", "10.0.0.2", 0, 7)).is_some());
@@ -280,7 +288,8 @@ fn a_router_lends_its_address() {
 
 #[test]
 fn a_router_stands_for_a_server() {
-    let mut filter = filter("prerouting: tcp dport 8080 dnat to 10.0.0.9:80\noutput: to 192.0.2.7 dnat to 10.0.0.9");
+    let mut filter =
+        filter("prerouting: tcp dport 8080 dnat to 10.0.0.9:80\noutput: to 192.0.2.7 dnat to 10.0.0.9");
     let now = start();
     let ask = pass(&mut filter, now, &THROUGH, &tcp("192.0.2.1:5000", "198.51.100.1:8080", SYN)).unwrap();
     assert_eq!(ends(&ask).1, "10.0.0.9:80");
@@ -341,7 +350,11 @@ fn log_lines_are_rationed_and_the_last_are_kept() {
 }
 
 fn address(n: u32, v4: bool) -> IpAddr {
-    if v4 { IpAddr::V4(Ipv4Addr::from(0x0A00_0000 | n)) } else { IpAddr::V6((0xfd00_u128 << 112 | u128::from(n)).into()) }
+    if v4 {
+        IpAddr::V4(Ipv4Addr::from(0x0A00_0000 | n))
+    } else {
+        IpAddr::V6((0xfd00_u128 << 112 | u128::from(n)).into())
+    }
 }
 
 proptest! {

@@ -15,16 +15,28 @@ fn fails(text: &str) -> FilterError {
 fn rules_print_in_one_form() {
     for (written, printed) in [
         ("input: accept", "input: accept"),
-        ("input:tcp dport 22 from 10.1.2.3/8 accept # ssh", "input: proto tcp from 10.0.0.0/8 dport 22 accept"),
-        ("output: to 10.1.0.0/16 state new limit 10/s accept", "output: to 10.1.0.0/16 state new limit 10/s accept"),
+        (
+            "input:tcp dport 22 from 10.1.2.3/8 accept # ssh",
+            "input: proto tcp from 10.0.0.0/8 dport 22 accept",
+        ),
+        (
+            "output: to 10.1.0.0/16 state new limit 10/s accept",
+            "output: to 10.1.0.0/16 state new limit 10/s accept",
+        ),
         ("forward: in eth0 out not eth1,eth2 drop", "forward: in eth0 out not eth1,eth2 drop"),
         ("postrouting: out eth0 snat to 10.0.0.1", "postrouting: out eth0 snat to 10.0.0.1"),
         (
             "prerouting: in eth0 udp dport 53,100-200 dnat to [fd00::1]:53",
             "prerouting: in eth0 proto udp dport 53,100-200 dnat to [fd00::1]:53",
         ),
-        ("input: icmp type echo-request limit 1/m burst 9 drop", "input: proto icmp type 8 limit 1/m burst 9 drop"),
-        ("input: proto icmpv6 type echo-request log \"a b\" reject", "input: proto icmpv6 type 128 log \"a b\" reject"),
+        (
+            "input: icmp type echo-request limit 1/m burst 9 drop",
+            "input: proto icmp type 8 limit 1/m burst 9 drop",
+        ),
+        (
+            "input: proto icmpv6 type echo-request log \"a b\" reject",
+            "input: proto icmpv6 type 128 log \"a b\" reject",
+        ),
         ("input: ipv6 log", "input: ipv6 log count"),
         ("input: from fd00::1 proto 47 count", "input: proto 47 from fd00::1 count"),
     ] {
@@ -35,7 +47,8 @@ fn rules_print_in_one_form() {
 
 #[test]
 fn defaults_and_comments() {
-    let text = "# a host\ndefault input drop\n\ninput: state established,related accept\ndefault output accept\n";
+    let text =
+        "# a host\ndefault input drop\n\ninput: state established,related accept\ndefault output accept\n";
     let rules = Ruleset::parse(text).unwrap();
     assert_eq!(rules.otherwise(Hook::Input), Otherwise::Drop);
     assert_eq!(rules.to_string(), "default input drop\ninput: state established,related accept\n");
@@ -107,8 +120,18 @@ fn text() -> impl Strategy<Value = String> {
         Just("not".to_owned()),
         Just("\n".to_owned()),
         prop::sample::select(&WORDS[..]).prop_map(str::to_owned),
-        prop::sample::select(vec!["22", "80-90,8", "10.0.0.0/8", "fd00::1", "10/s", "burst", "new", "eth0", "\"a\""])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            "22",
+            "80-90,8",
+            "10.0.0.0/8",
+            "fd00::1",
+            "10/s",
+            "burst",
+            "new",
+            "eth0",
+            "\"a\""
+        ])
+        .prop_map(str::to_owned),
         "\\PC{0,6}",
     ];
     prop::collection::vec(word, 0..14).prop_map(|words| words.join(" "))

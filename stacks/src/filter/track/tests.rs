@@ -43,7 +43,11 @@ fn who_opens_flows_without_end_displaces_its_own() {
         assert!(table.len() <= 100);
     }
     for port in 0..5 {
-        assert_eq!(track(&mut table, now, &udp((1, port), (9, 53))).unwrap().state, State::Established, "{port}");
+        assert_eq!(
+            track(&mut table, now, &udp((1, port), (9, 53))).unwrap().state,
+            State::Established,
+            "{port}"
+        );
     }
 }
 

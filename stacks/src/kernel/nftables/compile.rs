@@ -242,11 +242,21 @@ impl Expressions<'_> {
         }
         for (names, key) in [(&rule.arrives, META_IIFNAME), (&rule.leaves, META_OIFNAME)] {
             if let Some(list) = names {
-                self.any(meta(key), NAME, list.any.iter().map(|name| point(&padded(name))).collect(), list.not);
+                self.any(
+                    meta(key),
+                    NAME,
+                    list.any.iter().map(|name| point(&padded(name))).collect(),
+                    list.not,
+                );
             }
         }
         if let Some(list) = &rule.protocols {
-            self.any(meta(META_L4PROTO), PROTOCOL, list.any.iter().map(|one| point(&[*one])).collect(), list.not);
+            self.any(
+                meta(META_L4PROTO),
+                PROTOCOL,
+                list.any.iter().map(|one| point(&[*one])).collect(),
+                list.not,
+            );
         }
         for (list, source) in [(&rule.from, true), (&rule.to, false)] {
             if let Some(list) = list {
@@ -260,7 +270,12 @@ impl Expressions<'_> {
             }
         }
         if let Some(List { not, any }) = &rule.types {
-            self.any(payload(TRANSPORT, 0, 1), ICMP_TYPE, any.iter().map(|one| point(&[*one])).collect(), *not);
+            self.any(
+                payload(TRANSPORT, 0, 1),
+                ICMP_TYPE,
+                any.iter().map(|one| point(&[*one])).collect(),
+                *not,
+            );
         }
         if let Some(List { not, any }) = &rule.states {
             let mask = any.iter().fold(0, |mask, state| mask | state_bit(*state));
@@ -426,7 +441,14 @@ mod tests {
     #[test]
     fn ranges_that_meet_are_one() {
         let range = |first: u8, last: u8| (vec![first], vec![last]);
-        let all = merged(vec![range(9, 12), range(1, 3), range(4, 4), range(2, 5), range(250, 255), range(254, 254)]);
+        let all = merged(vec![
+            range(9, 12),
+            range(1, 3),
+            range(4, 4),
+            range(2, 5),
+            range(250, 255),
+            range(254, 254),
+        ]);
         assert_eq!(all, [range(1, 5), range(9, 12), range(250, 255)]);
         assert_eq!(successor(&[1, 255]), Some(vec![2, 0]));
         assert_eq!(successor(&[255, 255]), None);

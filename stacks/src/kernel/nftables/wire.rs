@@ -123,7 +123,13 @@ impl Batch {
 }
 
 /// One message that is no change.
-pub(super) fn question(subsystem: u16, message_kind: u16, flags: u16, head: (u8, u16), of: &Attributes) -> Vec<u8> {
+pub(super) fn question(
+    subsystem: u16,
+    message_kind: u16,
+    flags: u16,
+    head: (u8, u16),
+    of: &Attributes,
+) -> Vec<u8> {
     let mut bytes = Vec::new();
     let kind = subsystem << 8 | message_kind;
     message(&mut bytes, (kind, NLM_F_REQUEST | flags, 1), head.0, head.1, &of.0);
@@ -178,7 +184,8 @@ pub(super) fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
         Some(match kind {
             ERROR => {
-                let code = whole.get(16..20).and_then(<[u8]>::first_chunk).map_or(0, |c| i32::from_ne_bytes(*c));
+                let code =
+                    whole.get(16..20).and_then(<[u8]>::first_chunk).map_or(0, |c| i32::from_ne_bytes(*c));
                 Answer::Result(sequence, if code == 0 { Ok(()) } else { Err(Errno::from_raw(-code)) })
             }
             DONE => Answer::Done,

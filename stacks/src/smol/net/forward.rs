@@ -128,7 +128,13 @@ impl Net {
         }
         let mut rewrite = None;
         if self.filter.is_some() {
-            match self.filtered_forward(now, passing.arrival, &passing.packet(), passing.buffer.pieces(), &path) {
+            match self.filtered_forward(
+                now,
+                passing.arrival,
+                &passing.packet(),
+                passing.buffer.pieces(),
+                &path,
+            ) {
                 Some(other) => rewrite = other,
                 None => return,
             }
