@@ -28,20 +28,20 @@ for v in LO:
             d, who = u.recvfrom(70000); u.sendto(b'%d from %s' % (len(d), who[0].encode()), who)
     threading.Thread(target=answer, daemon=True).start()
 def tcp(v, port, at=None):
-    s = socket.socket(F[v]); s.settimeout(1.5)
+    s = socket.socket(F[v]); s.settimeout(1)
     try:
         s.connect((at or LO[v], port)); return s.recv(100).decode()
     except OSError as e: return name(e)
 def udp(v, port, data=b'x', at=None):
-    s = socket.socket(F[v], socket.SOCK_DGRAM); s.settimeout(1.5)
+    s = socket.socket(F[v], socket.SOCK_DGRAM); s.settimeout(1)
     try:
-        s.connect((at or LO[v], port)); s.send(data); return s.recv(100).decode()
+        s.sendto(data, (at or LO[v], port)); return s.recv(100).decode()
     except OSError as e: return name(e)
 def ping(v):
     p = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}[v]
-    s = socket.socket(F[v], socket.SOCK_DGRAM, p); s.settimeout(1.5)
+    s = socket.socket(F[v], socket.SOCK_DGRAM, p); s.settimeout(1)
     try:
-        s.connect((LO[v], 0)); s.send(struct.pack('!BBHHH', {4: 8, 6: 128}[v], 0, 0, 0, 1) + b'hello')
+        s.sendto(struct.pack('!BBHHH', {4: 8, 6: 128}[v], 0, 0, 0, 1) + b'hello', (LO[v], 0))
         return 'pong' if s.recv(100) else 'nothing'
     except OSError as e: return name(e)
 "#;
@@ -152,12 +152,16 @@ fn rules_do_what_nftables_do() {
                 let table = format!("table inet referee {{\n{}\n}}\n", case.nft);
                 let nft = world.write("referee.nft", &table);
                 let make = "ip link set lo up; sysctl -qw net.ipv4.ping_group_range='0 0'; PATH=$PATH:/usr/sbin nft -f \"$1\" && exec python3 -c \"$2\"";
-                let native =
-                    world.cmd("unshare").args(["-Urn", "sh", "-c", make, "sh"]).arg(&nft).arg(&script);
+                let native = world
+                    .cmd("unshare")
+                    .args(["-Urn", "sh", "-c", make, "sh"])
+                    .args([nft.to_str().unwrap(), &script]);
                 outcomes.push(("nft", native.limit(Duration::from_secs(60)).run().ok().stdout));
             }
             for kind in ["kernel", "smol"] {
-                let view = world.run(["--kind", kind, "--link", "none", "--filter"]).arg(&rules);
+                // A sender hears what its datagram met only if the call is answered, not written.
+                let view =
+                    world.run(["--no-shim", "--kind", kind, "--link", "none", "--filter"]).args([&rules]);
                 let view = view.args(["--", "python3", "-c", &script]).limit(Duration::from_secs(60));
                 outcomes.push((kind, view.run().ok().stdout));
             }
@@ -179,7 +183,7 @@ fn rules_are_counted_logged_and_changed_while_they_are_at_work() {
                 let script = format!(
                     "import socket\nu = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nr = socket.socket(socket.AF_INET, \
                      socket.SOCK_DGRAM); r.bind(('127.0.0.1', {port})); r.settimeout(0.5); n = 0\n\
-                     for i in range({count}): u.sendto(b'x' * 72, ('127.0.0.1', {port}))\n\
+                     for i in range({count}):\n  try: u.sendto(b'x' * 72, ('127.0.0.1', {port}))\n  except PermissionError: pass\n\
                      try:\n  while True: r.recv(100); n += 1\nexcept OSError: print(n)"
                 );
                 let view = world.run(["--stack", "s", "--", "python3", "-c", &script]);
@@ -198,12 +202,8 @@ fn rules_are_counted_logged_and_changed_while_they_are_at_work() {
             add("input: udp dport 9 log \"nine\" count").ok();
             add("output: udp dport 9 limit 1/h burst 4 accept").ok();
             add("output: udp dport 9 drop").ok();
-            // Of ten the limit lets four through; the other six are EPERM, which ends the program.
-            let refused = world.run([
-                "--stack", "s", "--", "python3", "-c",
-                "import socket, errno\nu = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); e = 0\nfor i in range(10):\n  try: u.sendto(b'x' * 72, ('127.0.0.1', 9))\n  except PermissionError: e += 1\nprint(e)",
-            ]);
-            assert_eq!(refused.run().ok().stdout.trim(), "6");
+            // Of ten the limit lets four through.
+            assert_eq!(send(10, 9), 4);
             let listing = rules();
             assert_eq!(listing["rules"][0]["rule"], "input: proto udp dport 9 log \"nine\" count");
             assert_eq!(
@@ -316,7 +316,7 @@ fn a_router_lends_its_address_and_stands_for_servers() {
             ];
             let router =
                 world.viewnet(router).args(["--link", "switch:b,ip=10.2.0.1/16,ip=fd02::1/64", "--filter"]);
-            router.arg(&rules).run().ok();
+            router.args([&rules]).run().ok();
             // Without a route back: who is not translated is not answered.
             let server = [
                 "--kind",
@@ -354,18 +354,18 @@ fn a_gateway_filters_what_goes_out() {
             return;
         }
         world.administer(&["ip", "addr", "add", "192.0.2.1/32", "dev", "lo"]);
-        let serve = "import socket,sys\nfor p in (80, 81): \n  l = socket.socket(); l.bind(('192.0.2.1', p)); l.listen(); globals()[p] = l\nprint('up', flush=True); sys.stdin.read()";
+        let serve = "import socket,sys\nfor p in (8080, 8081): \n  l = socket.socket(); l.bind(('192.0.2.1', p)); l.listen(); globals()[p] = l\nprint('up', flush=True); sys.stdin.read()";
         let mut server = world.cmd("python3").args(["-c", serve]).keep_stdin().start();
         server.until("up");
         world.viewnet(["switch", "up", "lan"]).run().ok();
-        let up = ["gateway", "up", "--switch", "lan", "--filter", "input: proto tcp dport 81 reject"];
+        let up = ["gateway", "up", "--switch", "lan", "--filter", "input: proto tcp dport 8081 reject"];
         world.viewnet(up).run().ok();
         let script = "import socket, errno
 def tcp(port):
     s = socket.socket(); s.settimeout(2)
     try: s.connect(('192.0.2.1', port)); return 'ok'
     except OSError as e: return errno.errorcode.get(e.errno, 'timeout') if e.errno else 'timeout'
-print(tcp(80), tcp(81))";
+print(tcp(8080), tcp(8081))";
         let ask = || {
             let link = "switch:lan,ip=10.0.2.2/24,gw=10.0.2.1";
             world.run(["--kind", "smol", "--link", link, "--", "python3", "-c", script]).run().ok().stdout
@@ -373,7 +373,7 @@ print(tcp(80), tcp(81))";
         assert_eq!(ask(), "ok ECONNREFUSED\n");
         let listing = json(world.viewnet(["filter", "ls", "gateway:lan", "--json"]).run());
         assert_eq!(listing["rules"][0]["packets"], 1);
-        world.viewnet(["filter", "add", "gateway:lan", "prerouting: proto tcp dport 80 drop"]).run().ok();
+        world.viewnet(["filter", "add", "gateway:lan", "prerouting: proto tcp dport 8080 drop"]).run().ok();
         world.viewnet(["filter", "rm", "gateway:lan", "1"]).run().ok();
         assert_eq!(ask(), "timeout ok\n");
         world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
