@@ -9,6 +9,7 @@
 //! one connection too many. A user is a connection that has joined: it counts until it closes.
 
 mod files;
+mod filter;
 mod smol;
 
 use std::collections::{BTreeMap, HashMap};
@@ -472,13 +473,8 @@ impl Server {
                 Ok(description) => Answer::of(&description),
                 Err(refusal) => Answer::Refused(refusal),
             },
-            Request::Filter { change: Some(_) } if !owner => Answer::Refused(not_owner("change its filter")),
             Request::Filter { change } => {
-                let listing = match &mut served.backing {
-                    Backing::Kernel(stack) => stack.filter(change.as_ref()),
-                    Backing::Smol(key) => self.smol.filter(*key, change.as_ref()),
-                };
-                listing.map_or_else(Answer::Refused, |listing| Answer::of(&listing))
+                filter::answer(&mut served.backing, &mut self.smol, owner, change.as_ref())
             }
             Request::Down { .. } if !owner => Answer::Refused(not_owner("end it")),
             Request::Down { .. } if !served.kept => Answer::Refused(

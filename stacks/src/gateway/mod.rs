@@ -293,7 +293,11 @@ impl Gateway {
     /// # Errors
     /// The change makes no sense.
     pub fn filter(&mut self, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
-        self.hall.engine.packet_filter(change)
+        let listing = self.hall.engine.packet_filter(change)?;
+        if change.is_some() {
+            self.config.filter = self.hall.engine.filter_rules().0;
+        }
+        Ok(listing)
     }
 
     /// Publishes ports until `life` hangs up.

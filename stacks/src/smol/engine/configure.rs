@@ -37,16 +37,18 @@ impl Engine {
         }
     }
 
+    /// The rules of the packet filter, and their numbers.
+    pub fn filter_rules(&self) -> (Ruleset, &[u64]) {
+        self.net.filter.as_ref().map_or_else(|| (Ruleset::default(), [].as_slice()), |filter| filter.rules())
+    }
+
     /// Changes the packet filter, if so said, and shows it.
     ///
     /// # Errors
     /// The change makes no sense; nothing was changed.
     pub fn packet_filter(&mut self, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
         if let Some(change) = change {
-            let (rules, handles) = match &self.net.filter {
-                Some(filter) => filter.rules(),
-                None => (Ruleset::default(), [].as_slice()),
-            };
+            let (rules, handles) = self.filter_rules();
             let rules = filter::changed(&rules, handles, change)?;
             self.set_filter(&rules);
         }

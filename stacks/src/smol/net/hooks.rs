@@ -218,6 +218,10 @@ impl Net {
                     if let Some((address, _)) = change.destination.filter(|(address, _)| *address != before) {
                         let wish = Wish { source: Some(path.source), ..Wish::default() };
                         path = self.route(address, &wish)?;
+                        // It was cut for another way.
+                        if header.gso_size == 0 && !path.local && at.len() > path.mtu as usize {
+                            return Err(Errno::EMSGSIZE);
+                        }
                     }
                 }
                 Verdict::Drop => return Err(Errno::EPERM),
