@@ -147,7 +147,8 @@ fn rules_do_what_nftables_do() {
         for case in CASES {
             let script = format!("{PROBE}\nprint({})", case.look);
             let rules = world.write("rules", case.rules);
-            let mut outcomes = Vec::new();
+            // All at once: most of the time is spent waiting for what does not come.
+            let mut running = Vec::new();
             if has_nft() {
                 let table = format!("table inet referee {{\n{}\n}}\n", case.nft);
                 let nft = world.write("referee.nft", &table);
@@ -156,15 +157,17 @@ fn rules_do_what_nftables_do() {
                     .cmd("unshare")
                     .args(["-Urn", "sh", "-c", make, "sh"])
                     .args([nft.to_str().unwrap(), &script]);
-                outcomes.push(("nft", native.limit(Duration::from_secs(60)).run().ok().stdout));
+                running.push(("nft", native.limit(Duration::from_secs(60)).start()));
             }
             for kind in ["kernel", "smol"] {
                 // A sender hears what its datagram met only if the call is answered, not written.
                 let view =
                     world.run(["--no-shim", "--kind", kind, "--link", "none", "--filter"]).args([&rules]);
                 let view = view.args(["--", "python3", "-c", &script]).limit(Duration::from_secs(60));
-                outcomes.push((kind, view.run().ok().stdout));
+                running.push((kind, view.start()));
             }
+            let ended = running.into_iter().map(|(kind, view)| (kind, view.wait().ok().stdout));
+            let outcomes: Vec<(&str, String)> = ended.collect();
             eprintln!("{}{}", case.rules, outcomes[0].1);
             for (kind, outcome) in &outcomes[1..] {
                 assert_eq!(outcome, &outcomes[0].1, "{kind}, not as {}, with\n{}", outcomes[0].0, case.rules);

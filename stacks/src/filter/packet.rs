@@ -178,8 +178,8 @@ impl<'a> View<'a> {
     }
 
     /// The packet that an ICMP error quotes.
-    pub(super) fn quoted(&self) -> Option<View<'a>> {
-        View::new([self.upper.get(ICMP_HEADER..)?, &[]])
+    pub(super) fn quoted(&self) -> Option<Self> {
+        Self::new([self.upper.get(ICMP_HEADER..)?, &[]])
     }
 }
 

@@ -264,7 +264,7 @@ fn a_router_lends_its_address() {
     let name = ends(&other).0;
     assert!(name.starts_with("198.51.100.1:") && name != "198.51.100.1:1000", "{name}");
     let port: u16 = name.rsplit(':').next().unwrap().parse().unwrap();
-    assert!(port < 1024 && port >= 512, "a port of the same kind: {port}");
+    assert!((512..1024).contains(&port), "a port of the same kind: {port}");
     let answer = pass(&mut filter, now, &THROUGH, &tcp(SERVER, &name, SYN_ACK)).unwrap();
     assert_eq!(ends(&answer), (SERVER.into(), "10.0.0.3:1000".into()));
     // Errors find their way, and what they quote is what was sent.

@@ -8,8 +8,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-use switch::offload::GSO_UDP_L4;
 use switch::offload::checksum::{fold, sum};
+use switch::offload::{GSO_UDP_L4, VnetHdr};
 
 use super::buffer::Buffer;
 use super::icmp_error::Trouble;
@@ -155,13 +155,8 @@ impl Net {
         let way = Way { link: path.link, next_hop: path.next_hop, group: false };
         let origin = Origin::Forwarded(passing.arrival.link);
         let _ = if too_long {
-            if header.needs_csum() {
-                let (start, field) = (usize::from(header.csum_start), usize::from(header.csum_offset));
-                if start + field + 2 > bytes.len() {
-                    return;
-                }
-                let value = !fold(sum(&bytes[start..]));
-                bytes[start + field..start + field + 2].copy_from_slice(&value.to_be_bytes());
+            if header.needs_csum() && !complete(bytes, &header) {
+                return;
             }
             let packet = bytes.to_vec();
             let ident = self.random.next() as u32;
@@ -256,6 +251,17 @@ impl Passing<'_> {
             mac: self.arrival.mac,
         }
     }
+}
+
+/// Makes a checksum whole; false if there is no place for it.
+fn complete(packet: &mut [u8], header: &VnetHdr) -> bool {
+    let (start, field) = (usize::from(header.csum_start), usize::from(header.csum_offset));
+    if start + field + 2 > packet.len() {
+        return false;
+    }
+    let value = !fold(sum(&packet[start..]));
+    packet[start + field..start + field + 2].copy_from_slice(&value.to_be_bytes());
+    true
 }
 
 /// 169.254/16 is not forwarded (RFC 3927 clause 7).
