@@ -24,7 +24,7 @@ use smoltcp::wire::{
 };
 use switch::offload::VnetHdr;
 
-use crate::config::{Auto, InterfaceConfig, Link, Mac, StackConfig};
+use crate::config::{Auto, InterfaceConfig, Mac, Plug, StackConfig};
 use crate::gateway::{advertise, dhcp};
 use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
@@ -246,13 +246,11 @@ pub fn settle(config: &mut StackConfig, switches: &Path) -> Result<(), Refusal> 
             let learned = ask(interface, wanted, switches, &what)?;
             apply(interface, &learned);
             if learned == Learned::default() {
-                let hint = match &interface.link {
-                    Link::Switch { name, .. } => {
-                        format!(
-                            "`viewnet gateway up --switch {name}` starts a router there; or give it an address"
-                        )
-                    }
-                    _ => "give it an address".into(),
+                let hint = match interface.link.plug() {
+                    Some(Plug { switch, .. }) => format!(
+                        "`viewnet gateway up --switch {switch}` starts a router there; or give it an address"
+                    ),
+                    None => "give it an address".into(),
                 };
                 return Err(Refusal::new(what, "nobody there gives addresses").hint(hint));
             }

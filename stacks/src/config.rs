@@ -3,12 +3,11 @@
 //! # One line
 //! `eth0=switch:lan[vlan 10],ip=10.0.0.2/24,ip=fd00::2/64,gw=10.0.0.1,mtu=1500,mac=02:00:00:00:00:01`
 //! — an interface, what it is plugged into, and its settings. The name may be left out (`switch:lan`): the
-//! first free `ethN` is taken. A link is `switch:NAME`, or `switch` for the user's default switch, with in
-//! brackets how the switch sees the port: `[vlan 10]` or `[trunk 10,20-29 native 1]`; or `none`, an
-//! interface that is plugged into nothing. Smol stacks can also be plugged into a vde_switch, `vde:PATH`; into
-//! a TAP of their host by name, `tap:NAME`, or one that is open already as descriptor N, `fd:N`; and into each
-//! other, if one process has them, as the two that name the same `pair:NAME`. They record frames: `pcap=FILE`,
-//! whole or, with `FILE[cut snap 128]`, as a wire would have them and only their first bytes.
+//! first free `ethN` is taken. Links are those of switches ([`switch::link`]): `switch`, `switch:lan[vlan 10]`,
+//! `vde:PATH`, `udp:ADDR:PORT` and so on, and these that only stacks have: `none`, plugged into nothing; and on smol
+//! stacks `fd:N`, a TAP of their host that is open already as descriptor N, and `pair:NAME`, into each other, if one
+//! process has the two that name the same. Smol stacks record frames: `pcap=FILE`, whole or, with
+//! `FILE[cut snap 128]`, as a wire would have them and only their first bytes.
 //!
 //! # TOML
 //! ```toml
@@ -48,10 +47,9 @@ use serde::{Deserialize, Serialize};
 use crate::filter::{FilterError, Ruleset};
 
 pub use limits::{CpuLimit, Limits, MemoryLimit, PacketLimit};
-pub use link::{Link, Pcap, PortVlan};
+pub use link::{Link, Pcap, Plug};
+pub use switch::link::DEFAULT_SWITCH;
 
-/// The user's switch that starts by itself.
-pub const DEFAULT_SWITCH: &str = "default";
 /// Longest interface name, in bytes (IFNAMSIZ less the final NUL).
 pub const MAX_INTERFACE_NAME: usize = 15;
 /// What the kernel takes as an MTU: IPv4's least, and a frame of 64 KiB less its header, in bytes.
@@ -171,6 +169,11 @@ impl ConfigError {
         Self { input: input.to_owned(), why: why.to_string() }
     }
 
+    fn of_link(error: &switch::link::BadLink) -> Self {
+        let (input, why) = error.parts();
+        Self::new(input, why)
+    }
+
     /// For the person who wrote it, and tried `what`.
     pub fn refusal(&self, what: impl Into<String>) -> Refusal {
         Refusal::new(what, self).hint("`viewnet run --help` shows how a stack is described")
@@ -227,7 +230,7 @@ impl StackConfig {
     /// default switch if there is none.
     fn last_interface(&mut self) -> &mut InterfaceConfig {
         if self.interfaces.is_empty() {
-            let link = Link::Switch { name: DEFAULT_SWITCH.into(), vlan: PortVlan::Default };
+            let link = Link::switch(DEFAULT_SWITCH, None);
             self.interfaces.push(InterfaceConfig::new("eth0", link));
         }
         self.interfaces.last_mut().expect("an interface was just added")
@@ -313,8 +316,8 @@ impl StackConfig {
                     "given twice; each interface needs its own name",
                 ));
             }
-            if interface.auto.is_some() && !matches!(interface.link, Link::Switch { .. }) {
-                let why = "ip=dhcp and ip=auto are for interfaces that are plugged into a switch";
+            if interface.auto.is_some() && !matches!(interface.link, Link::To(_)) {
+                let why = "ip=dhcp and ip=auto are for interfaces that are plugged into a network";
                 return Err(ConfigError::new(&interface.name, why));
             }
             if let Some(mtu) = interface.mtu.filter(|mtu| !MTU.contains(mtu)) {
@@ -342,10 +345,7 @@ impl StackConfig {
 fn parse_line(line: &str, free_name: &str) -> Result<(InterfaceConfig, Vec<RouteConfig>), ConfigError> {
     let mut parts = split_outside_brackets(line);
     let head = parts.remove(0);
-    let (name, link) = match head.split_once('=') {
-        Some((name, link)) => (name, link),
-        None => (free_name, head),
-    };
+    let (name, link) = head.split_once('=').unwrap_or((free_name, head));
     check_name(name)?;
     let mut interface = InterfaceConfig::new(name, link.parse()?);
     let mut routes = Vec::new();
@@ -377,8 +377,8 @@ fn split_outside_brackets(line: &str) -> Vec<&str> {
     let mut depth = 0u32;
     line.split(|c: char| {
         match c {
-            '[' => depth += 1,
-            ']' => depth = depth.saturating_sub(1),
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
             _ => {}
         }
         c == ',' && depth == 0

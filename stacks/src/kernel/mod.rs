@@ -122,16 +122,15 @@ impl KernelStack {
                 .hint("run `tcpdump -w FILE` in the view, or use a smol stack")
                 .into());
             }
-            match &interface.link {
-                Link::None => plug::unplugged(&stack.namespace, &interface.name)?,
-                Link::Switch { name: switch, vlan } => {
-                    let path = attach::path(switches, switch);
-                    let plug = plug::plug(&stack.namespace, name, &interface.name, &path, switch, vlan)?;
-                    stack.plugs.push(plug);
+            match (&interface.link, interface.link.plug()) {
+                (Link::None, _) => plug::unplugged(&stack.namespace, &interface.name)?,
+                (_, Some(to)) => {
+                    let path = attach::path(switches, to.switch);
+                    stack.plugs.push(plug::plug(&stack.namespace, name, &interface.name, &path, &to)?);
                 }
-                Link::Vde { .. } | Link::Tap { .. } | Link::Fd { .. } | Link::Pair { .. } => {
+                (link, None) => {
                     return Err(Refusal::new(
-                        format!("cannot plug {} into {}", interface.name, interface.link),
+                        format!("cannot plug {} into {link}", interface.name),
                         "a kernel stack plugs into viewnet's switches only",
                     )
                     .hint("use a smol stack, or a switch in between: `viewnet switch port add`")

@@ -13,14 +13,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::switch::client::Client;
+use ::switch::vlan::{PortVlans, Vid};
 use clap::Subcommand;
 use ipnet::IpNet;
 use msocket_proto::line::{Line, sweep, unusable};
-use stacks::config::{Link, PortVlan};
+use stacks::config::Link;
 use stacks::filter::Ruleset;
 use stacks::gateway::Config;
 use stacks::gateway::policy::{Destinations, Rules};
-use stacks::gateway::serve::{Description, Request};
+use stacks::gateway::serve::Description;
+pub(crate) use stacks::gateway::serve::Request;
 
 use crate::commands::options::filter_text;
 use crate::commands::switch;
@@ -28,6 +30,7 @@ use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::tables::{print, print_json, table};
 
+const START: &str = "cannot start the gateway";
 /// The gateway's address, if none is said, and its network's length.
 const ADDRESSES: [&str; 2] = ["10.0.2.1/24", "fd00:10:0:2::1/64"];
 
@@ -93,8 +96,8 @@ struct Up {
     #[arg(long, value_name = "ADDR/LEN")]
     ip: Vec<IpNet>,
     /// The switch's VLAN that it is in
-    #[arg(long, value_name = "VID", value_parser = clap::value_parser!(u16).range(1..=4094))]
-    vlan: Option<u16>,
+    #[arg(long, value_name = "VID")]
+    vlan: Option<Vid>,
     #[command(flatten)]
     rules: RuleOptions,
     /// Add to its packet filter: a rule, such as `input: proto udp drop`, or a file of rules
@@ -146,35 +149,61 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
-    let path = args.target.path(runtime)?;
-    let what = "cannot start the gateway";
-    let ip = if args.ip.is_empty() { addresses() } else { args.ip };
+    let Up { target, ip, vlan, rules, filter: given } = args;
+    let mut filter = Ruleset::default();
+    for given in &given {
+        let (text, what) = filter_text(given)?;
+        filter.extend(&text).map_err(|why| Failure::from(why.refusal(what)))?;
+    }
+    start(runtime, &target.name, ip, vlan, (rules.rules(), filter))
+}
+
+/// Starts the gateway of the switch that is called `name`; without addresses it has the usual ones.
+pub(crate) fn start(
+    runtime: &Runtime,
+    name: &str,
+    mut ip: Vec<IpNet>,
+    vlan: Option<Vid>,
+    (rules, filter): (Rules, Ruleset),
+) -> Result<(), Failure> {
+    let target = Target { name: name.to_owned() };
+    let path = target.path(runtime)?;
+    if ip.is_empty() {
+        ip = addresses();
+    }
+    check_addresses(&ip)?;
+    // As long as this connection, the switch stays.
+    let held = switch::reach(runtime, name)?;
+    let link = Link::switch(&target.switch(runtime)?, vlan.map(|vid| PortVlans::Access { vid }));
+    launch::launch(&path, &Config { link, ip, rules, filter, guest: false })?;
+    drop(held);
+    Ok(())
+}
+
+/// Asks the gateway of the switch that is called `name`.
+pub(crate) fn ask_of<A: serde::de::DeserializeOwned>(
+    runtime: &Runtime,
+    name: &str,
+    request: &Request,
+) -> Result<A, Failure> {
+    ask(runtime, &Target { name: name.to_owned() }, request)
+}
+
+/// Whether a gateway can have these addresses.
+pub(crate) fn check_addresses(ip: &[IpNet]) -> Result<(), Failure> {
     for v4 in [true, false] {
         if ip.iter().filter(|net: &&IpNet| net.addr().is_ipv4() == v4).count() > 1 {
             return Err(
-                Failure::new(what, "it has two addresses of one family").hint("give one --ip of each")
+                Failure::new(START, "it has two addresses of one family").hint("give one --ip of each")
             );
         }
     }
     if let Some(net) =
         ip.iter().find(|net| net.addr() == net.network() || net.max_prefix_len() - net.prefix_len() < 2)
     {
-        return Err(Failure::new(what, format!("{net} is no address in a network with others"))
+        return Err(Failure::new(START, format!("{net} is no address in a network with others"))
             .hint("write it with the length of its network's prefix: 10.0.2.1/24"));
     }
-    let vlan = args.vlan.map_or(PortVlan::Default, PortVlan::Access);
-    // As long as this connection, the switch stays.
-    let held = switch::reach(runtime, &args.target.name)?;
-    let name = args.target.switch(runtime)?;
-    let mut filter = Ruleset::default();
-    for given in &args.filter {
-        let (text, what) = filter_text(given)?;
-        filter.extend(&text).map_err(|why| Failure::from(why.refusal(what)))?;
-    }
-    let rules = args.rules.rules();
-    let config = Config { link: Link::Switch { name, vlan }, ip, rules, filter, guest: false };
-    launch::launch(&path, &config)?;
-    drop(held);
     Ok(())
 }
 
@@ -183,7 +212,7 @@ fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
 pub(crate) fn ensure_default(runtime: &Runtime, client: &mut Client) -> Result<(), Failure> {
     let what = "cannot start the default gateway";
     let path = runtime.gateways().join(switch::DEFAULT);
-    let link = Link::Switch { name: switch::DEFAULT.into(), vlan: PortVlan::Default };
+    let link = Link::switch(switch::DEFAULT, None);
     let (rules, filter) = (Rules::default(), Ruleset::default());
     let config = Config { link, ip: addresses(), rules, filter, guest: true };
     for _ in 0..ATTEMPTS {
@@ -291,15 +320,6 @@ impl Target {
         }
         switch::socket_of(&self.name, runtime).map(|path| path.display().to_string())
     }
-}
-
-/// Asks the gateway of a switch.
-pub(crate) fn ask_of<A: serde::de::DeserializeOwned>(
-    runtime: &Runtime,
-    switch: &str,
-    request: &Request,
-) -> Result<A, Failure> {
-    ask(runtime, &Target { name: switch.to_owned() }, request)
 }
 
 fn ask<A: serde::de::DeserializeOwned>(

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ::switch::client::Client;
-use stacks::config::{ConfigError, Link, PortVlan, StackConfig};
+use stacks::config::{ConfigError, StackConfig};
 
 use crate::commands::{gateway, switch};
 use crate::exit::Failure;
@@ -208,9 +208,9 @@ pub(crate) fn hold_default(runtime: &Runtime, config: &mut StackConfig) -> Resul
 pub(crate) fn hold_switches(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
     let mut held = Vec::new();
     for interface in &config.interfaces {
-        if let Link::Switch { name, vlan } = &interface.link {
-            let mut client = switch::reach(runtime, name)?;
-            if interface.auto.is_some() && name == switch::DEFAULT && *vlan == PortVlan::Default {
+        if let Some(plug) = interface.link.plug() {
+            let mut client = switch::reach(runtime, plug.switch)?;
+            if interface.auto.is_some() && plug.switch == switch::DEFAULT && plug.vlans.is_none() {
                 gateway::ensure_default(runtime, &mut client)?;
             }
             held.push(client);

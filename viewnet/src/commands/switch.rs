@@ -303,7 +303,7 @@ impl VdeOptions {
 }
 
 /// The number of a group, which may be given as such.
-fn group_id(name: &str) -> Result<u32, Failure> {
+pub(crate) fn group_id(name: &str) -> Result<u32, Failure> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }

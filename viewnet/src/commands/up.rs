@@ -97,10 +97,7 @@ pub(crate) fn read(file: &Path) -> Result<(PathBuf, String, Topology), Failure> 
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
     let wrong = |problem: Problem| problem.failure(format!("cannot use {}", file.display()));
     let (name, mut topology) = Topology::parse(&text, &stem).map_err(wrong)?;
-    for switch in topology.switches.values_mut() {
-        // Relative to the file.
-        switch.mgmt = switch.mgmt.take().and_then(|mgmt| Some(path.parent()?.join(mgmt)));
-    }
+    path.parent().into_iter().for_each(|folder| topology.root(folder));
     Ok((path, name, topology))
 }
 

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use clap::ArgGroup;
 use clap::builder::TypedValueParser;
 use switch::client::traffic::{MacAdd, MacRm, PortOpen, VlanSet};
-use switch::client::{Attach, Client, Kind, MacFilter, Request, Settings};
+use switch::client::{Impair, MacFilter, Request, Settings};
 use switch::control::Vde;
 use switch::guard::Police;
-use switch::link::Link;
-use switch::vlan::{PortVlans, Vid};
+use switch::link::{Impaired, Link};
+use switch::vlan::Vid;
 use switch::vxlan;
 
 use super::launch::absolute;
-use super::links::{Plug, open_nic, open_tap};
+use super::links::Plug;
 use super::{Filter, Rules, Target, VdeOptions, stp};
 use crate::commands::options::file_mode;
 use crate::exit::{Failure, call_failed};
@@ -135,30 +135,30 @@ pub(super) fn down(target: &Target, runtime: &Runtime) -> Result<(), Failure> {
 
 pub(super) fn port_add(args: PortAdd, runtime: &Runtime) -> Result<(), Failure> {
     let link = args.link()?;
-    let mut client = args.target.connect(runtime)?;
-    let vlans = args.rules.vlans();
-    let plug = Plug { switch: &args.target.name, port: &args.port, plain: args.plain, vlans };
-    let port = plug.open(&link, runtime)?;
-    client.add_port_of(&port.fds, &port.attach).map_err(|e| call_failed("cannot add the port", e))?;
-    Ok(())
+    let (switch, port) = (args.target.name.as_str(), args.port.as_str());
+    add(runtime, &link, Plug { switch, port, plain: args.plain, vlans: args.rules.vlans() })
 }
 
-/// Adds an interface of this network as a port that stays: a TAP if one is named, else a NIC.
+/// Adds a port that stays, and leads where a topology says.
 pub(crate) fn plug(
-    client: &mut Client,
-    port: &str,
-    tap: Option<&str>,
-    nic: Option<&str>,
-    plain: bool,
-    vlans: PortVlans,
+    runtime: &Runtime,
+    switch: &str,
+    name: &str,
+    port: &crate::topology::schema::Port,
 ) -> Result<(), Failure> {
-    let (kind, fd) = match (tap, nic) {
-        (Some(device), _) => (Kind::Tap, open_tap(device, plain)?),
-        (None, device) => (Kind::Packet, open_nic(device.unwrap_or_default())?),
-    };
-    let attach = Attach { name: Some(port.to_owned()), vlans, linger: true, ..Attach::new(kind) };
-    client.add_port(fd, &attach).map_err(|e| call_failed("cannot add the port", e))?;
-    Ok(())
+    let Some(link) = port.leads_to() else { return Ok(()) };
+    add(runtime, &link, Plug { switch, port: name, plain: port.plain, vlans: port.given_vlans() })
+}
+
+fn add(runtime: &Runtime, link: &Link, plug: Plug<'_>) -> Result<(), Failure> {
+    let mut client = super::connect(plug.switch, &super::socket_of(plug.switch, runtime)?)?;
+    let port = plug.open(link.plain(), runtime)?;
+    let added =
+        client.add_port_of(&port.fds, &port.attach).map_err(|e| call_failed("cannot add the port", e))?;
+    let Some(impaired) = link.impaired() else { return Ok(()) };
+    let Impaired { ingress, egress, seed, .. } = impaired.clone();
+    let change = Request::Impair(Impair { port: added.name, ingress, egress, seed });
+    client.call(&change).map_err(|e| call_failed("cannot impair the port", e))
 }
 
 impl PortAdd {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use msocket_proto::line::{Refusal, Reply, unusable};
 use nix::errno::Errno;
-use switch::client::{Client, Request, is_gone};
+use switch::client::{Client, is_gone};
 use switch::control::Vde;
 use switch::serve::{Options, Server};
 
@@ -35,6 +35,7 @@ use crate::exit::{Exit, Failure, call_failed};
 use crate::eye::Eye;
 use crate::runtime::Runtime;
 use crate::topology::schema::{self as config, Age};
+use crate::topology::settings;
 
 /// After how long without ports and connections the default switch ends.
 const DEFAULT_IDLE: Duration = Duration::from_millis(500);
@@ -112,7 +113,10 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
             up.age.or_else(|| file.age.map(Age::seconds)).unwrap_or_else(|| Age::DEFAULT.seconds()),
         ),
         idle: None,
-        vde: up.vde.resolve()?,
+        vde: match up.vde.resolve()? {
+            None => file.vde.as_ref().map(config::VdeFolder::told).transpose()?,
+            given => given,
+        },
     };
     if up.foreground {
         let (server, mut eye) = set_up(&options)?;
@@ -120,7 +124,7 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
             .map_err(|e| Failure::io(format!("the switch `{}` failed", options.name), &e));
     }
     launch_patiently(&options)?;
-    furnish(&options, &file)
+    furnish(runtime, &up.target.name, &options, &file)
 }
 
 /// Reads the file of `--config`; paths in it are relative to it.
@@ -133,21 +137,26 @@ fn read_config(path: &Path) -> Result<config::Switch, Failure> {
             Failure::new(what(), "`external` is for switches that are there already").hint("leave it out")
         );
     }
-    file.mgmt = file.mgmt.and_then(|mgmt| Some(place.parent()?.join(mgmt)));
+    place.parent().into_iter().for_each(|folder| file.root(folder));
     Ok(file)
 }
 
 /// Gives a new switch its VLANs and ports; if one cannot be had, there is no switch either.
-fn furnish(options: &Options, file: &config::Switch) -> Result<(), Failure> {
+fn furnish(runtime: &Runtime, name: &str, options: &Options, file: &config::Switch) -> Result<(), Failure> {
     let furnish = || {
         let mut client = connect(&options.name, &options.path)?;
-        for (vid, name) in &file.vlan {
-            let request = Request::VlanAdd { vid: vid.0, name: name.clone() };
-            client.call::<()>(&request).map_err(|e| call_failed("cannot name the VLAN", e))?;
+        // It was started with the rest.
+        let begun = config::Switch { stp: None, metrics: None, vlan: Default::default(), ..file.clone() };
+        settings::change_switch(&mut client, &options.name, &begun, file)?;
+        for (port_name, port) in &file.port {
+            plug(runtime, name, port_name, port)?;
         }
-        for (name, port) in &file.port {
-            let (tap, nic) = (port.tap.as_deref(), port.nic.as_deref());
-            plug(&mut client, name, tap, nic, port.plain, port.vlans())?;
+        // Mirrors name other ports.
+        let mut ports: Vec<_> = file.port.iter().collect();
+        ports.sort_by_key(|(_, port)| port.mirror.is_some());
+        for (port_name, port) in ports {
+            let plain = port.with_settings(config::PortSettings::default());
+            settings::change_port(&mut client, port_name, &plain, port)?;
         }
         Ok(())
     };
@@ -167,13 +176,15 @@ pub(crate) struct Definition {
     pub(crate) group: Option<String>,
     /// Where its console is.
     pub(crate) mgmt: Option<PathBuf>,
+    /// Where VDE's programs plug in.
+    pub(crate) vde: Option<Vde>,
 }
 
 /// Starts a switch in the background, under a name that is known to be good.
 pub(crate) fn start_switch(runtime: &Runtime, name: &str, definition: Definition) -> Result<(), Failure> {
-    let Definition { age, mode, group, mgmt } = definition;
+    let Definition { age, mode, group, mgmt, vde } = definition;
     let (name, path) = (name.to_owned(), runtime.switch(name));
-    launch_patiently(&Options { name, path, mode, group, mgmt, age, idle: None, vde: None })
+    launch_patiently(&Options { name, path, mode, group, mgmt, age, idle: None, vde })
 }
 
 /// Starts a switch; one that is just ending is waited for.
