@@ -12,6 +12,8 @@
 //! # TOML
 //! ```toml
 //! rules = ["to 10.8.0.0/16 via office", "port 25 deny"]
+//! forward = true
+//! filter = ["default input drop", "input: state established,related accept"]
 //!
 //! [[interface]]
 //! name = "eth0"
@@ -43,8 +45,10 @@ use ipnet::IpNet;
 use msocket_proto::line::Refusal;
 use serde::{Deserialize, Serialize};
 
+use crate::filter::{FilterError, Ruleset};
 use crate::steward::nameserver::Nameserver;
 use crate::steward::renewal::Lease;
+
 pub use limits::{CpuLimit, Limits, MemoryLimit, PacketLimit};
 pub use link::{Link, Pcap, Plug};
 pub use switch::link::DEFAULT_SWITCH;
@@ -72,6 +76,12 @@ pub struct StackConfig {
     /// What it may use.
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub limits: Limits,
+    /// It passes on packets of others from one interface to another, as a router.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forward: bool,
+    /// Rules of its packet filter ([`crate::filter`]).
+    #[serde(default, skip_serializing_if = "Ruleset::is_empty")]
+    pub filter: Ruleset,
     /// Rules of the view that is run with this configuration; a stack has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<String>,
@@ -299,6 +309,14 @@ impl StackConfig {
     /// What is wrong with the limit.
     pub fn add_limit(&mut self, text: &str) -> Result<(), ConfigError> {
         self.limits.add(text)
+    }
+
+    /// `--filter 'input: proto tcp dport 22 drop'`, or the text of a file of such lines
+    ///
+    /// # Errors
+    /// The line that is wrong, and what would be right.
+    pub fn add_filter(&mut self, text: &str) -> Result<(), FilterError> {
+        self.filter.extend(text)
     }
 
     /// The configuration, once everything has been added.

@@ -13,6 +13,7 @@
 pub mod attach;
 pub mod autoconf;
 pub mod config;
+pub mod filter;
 pub mod gateway;
 pub mod kernel;
 pub mod none;

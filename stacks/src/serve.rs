@@ -9,6 +9,7 @@
 //! one connection too many. A user is a connection that has joined: it counts until it closes.
 
 mod files;
+mod filter;
 mod shed;
 mod smol;
 
@@ -467,6 +468,9 @@ impl Server {
                 Ok(description) => Answer::of(&description),
                 Err(refusal) => Answer::Refused(refusal),
             },
+            Request::Filter { change } => {
+                filter::answer(&mut served.backing, &mut self.smol, owner, change.as_ref())
+            }
             Request::Down { .. } if !owner => Answer::Refused(not_owner("end it")),
             Request::Down { .. } if !served.kept => Answer::Refused(
                 Refusal::new(format!("cannot end stack {}", served.name), "it belongs to a running view")

@@ -39,11 +39,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilterChange;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{InterfaceConfig, Link, StackConfig};
+use crate::filter::{Listing, Ruleset};
 use crate::smol::call::Caller;
 use crate::smol::engine::transparent::Arrived;
 use crate::smol::engine::{Engine, SocketId};
@@ -89,6 +91,9 @@ pub struct Config {
     /// When questions for IPv6 addresses are asked for IPv4 addresses.
     #[serde(default)]
     pub dns64: Dns64,
+    /// Rules of its packet filter, which sees what is inside.
+    #[serde(default, skip_serializing_if = "Ruleset::is_empty")]
+    pub filter: Ruleset,
     /// It keeps no switch that ends when unused, and so ends with the last of the others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guest: bool,
@@ -253,7 +258,8 @@ impl Gateway {
             Plugs { stack: NAME, switches, guest: config.guest, cables: &mut cables, clocks: (now, wall) };
         let port = Port::open(&mut plugs, &interface)?
             .ok_or_else(|| Refusal::new(what, "it is plugged into nothing"))?;
-        let stack = StackConfig { interfaces: vec![interface], ..StackConfig::default() };
+        let filter = config.filter.clone();
+        let stack = StackConfig { interfaces: vec![interface], filter, ..StackConfig::default() };
         let mut engine = Engine::new(&stack, seed, now)?;
         let caller = Caller {
             pid: std::process::id() as i32,
@@ -299,6 +305,18 @@ impl Gateway {
     pub fn set_rules(&mut self, rules: Rules) {
         self.config.rules.clone_from(&rules);
         self.hall.policy.rules = rules;
+    }
+
+    /// Changes the packet filter, if so said, and shows it.
+    ///
+    /// # Errors
+    /// The change makes no sense.
+    pub fn filter(&mut self, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
+        let listing = self.hall.engine.packet_filter(change)?;
+        if change.is_some() {
+            self.config.filter = self.hall.engine.filter_rules().0;
+        }
+        Ok(listing)
     }
 
     /// Publishes ports until `life` hangs up.

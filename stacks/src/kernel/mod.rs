@@ -14,6 +14,7 @@ mod files;
 pub(crate) mod interfaces;
 pub mod namespace;
 pub mod netlink;
+mod nftables;
 pub mod orphans;
 mod plug;
 pub(crate) mod sys;
@@ -22,16 +23,18 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use msocket_proto::line::Refusal;
-use msocket_proto::proto::File;
+use msocket_proto::proto::{File, FilterChange};
 use nix::errno::Errno;
 
 use crate::attach;
 use crate::config::{Link, StackConfig};
+use crate::filter::Listing;
 use crate::smol::host::now;
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 use crate::steward::kernel::KernelSteward;
 use interfaces::Interfaces;
 use namespace::{NetNamespace, Step};
+use nftables::Nftables;
 use orphans::Unfinished;
 use plug::Plug;
 
@@ -73,6 +76,7 @@ pub struct KernelStack {
     steward: Option<Box<KernelSteward>>,
     /// Its view of /sys, once somebody has asked for it.
     sysfs: Option<OwnedFd>,
+    filter: Nftables,
 }
 
 impl KernelStack {
@@ -91,8 +95,27 @@ impl KernelStack {
             .into());
         }
         let namespace = NetNamespace::create()?;
-        let mut stack =
-            Self { namespace, links: HashMap::new(), plugs: Vec::new(), steward: None, sysfs: None };
+        let mut stack = Self {
+            namespace,
+            links: HashMap::new(),
+            plugs: Vec::new(),
+            steward: None,
+            sysfs: None,
+            filter: Nftables::default(),
+        };
+        if !config.filter.is_empty() {
+            // Before anything can come in.
+            stack.filter.set(&config.filter)?;
+        }
+        if config.forward {
+            for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+                match namespace::sysctl(name, "1") {
+                    // A machine without IPv6.
+                    Err(Errno::ENOENT) => {}
+                    other => other.map_err(|e| Refusal::system(format!("cannot set {name}"), e))?,
+                }
+            }
+        }
         let mut interfaces = Interfaces::open()?;
         interfaces.up(interfaces::LOOPBACK)?;
         for interface in &config.interfaces {
@@ -142,6 +165,7 @@ impl KernelStack {
             plugs: Vec::new(),
             steward: None,
             sysfs: None,
+            filter: Nftables::default(),
         })
     }
 
@@ -160,6 +184,15 @@ impl KernelStack {
         if let Some(steward) = self.steward.as_mut().filter(|_| self.namespace.enter().is_ok()) {
             steward.turn(now());
         }
+    }
+
+    /// Changes the packet filter, if so said, and shows it.
+    ///
+    /// # Errors
+    /// The change makes no sense, or the kernel does not do it.
+    pub fn filter(&mut self, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
+        self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
+        self.filter.ask(change)
     }
 
     /// What its sockets without a program still have to do for peers beyond its plugs.

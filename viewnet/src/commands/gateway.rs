@@ -19,12 +19,14 @@ use clap::Subcommand;
 use ipnet::IpNet;
 use msocket_proto::line::{Line, sweep, unusable};
 use stacks::config::Link;
+use stacks::filter::Ruleset;
 use stacks::gateway::dhcp::{Fixed, MAX_FIXED, MAX_NAME, MAX_NTP, Said};
 use stacks::gateway::policy::{Destinations, Rules};
 use stacks::gateway::serve::Description;
 pub(crate) use stacks::gateway::serve::Request;
 use stacks::gateway::{Config, Dns64};
 
+use crate::commands::options::filter_text;
 use crate::commands::switch;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
@@ -106,6 +108,9 @@ struct Up {
     dhcp: DhcpOptions,
     #[command(flatten)]
     rules: RuleOptions,
+    /// Add to its packet filter: a rule, such as `input: proto udp drop`, or a file of rules
+    #[arg(long, value_name = "RULE|FILE")]
+    filter: Vec<String>,
 }
 
 /// What DHCP says.
@@ -208,12 +213,17 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
-    let Up { target, mut ip, vlan, dns64, dhcp, rules } = args;
+    let Up { target, mut ip, vlan, dns64, dhcp, rules, filter: given } = args;
+    let mut filter = Ruleset::default();
+    for given in &given {
+        let (text, what) = filter_text(given)?;
+        filter.extend(&text).map_err(|why| Failure::from(why.refusal(what)))?;
+    }
     if ip.is_empty() {
         ip = addresses();
     }
     let dhcp = dhcp.said(&ip)?;
-    start(runtime, &target.name, Wanted { ip, vlan, dns64, dhcp, rules: rules.rules() })
+    start(runtime, &target.name, Wanted { ip, vlan, dns64, dhcp, rules: rules.rules(), filter })
 }
 
 /// What a gateway is to be like.
@@ -229,11 +239,13 @@ pub(crate) struct Wanted {
     pub(crate) dhcp: Said,
     /// Who may go where.
     pub(crate) rules: Rules,
+    /// Its packet filter.
+    pub(crate) filter: Ruleset,
 }
 
 /// Starts the gateway of the switch that is called `name`.
 pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(), Failure> {
-    let Wanted { mut ip, vlan, dns64, dhcp, rules } = wanted;
+    let Wanted { mut ip, vlan, dns64, dhcp, rules, filter } = wanted;
     let target = Target { name: name.to_owned() };
     let path = target.path(runtime)?;
     if ip.is_empty() {
@@ -243,7 +255,7 @@ pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(),
     // As long as this connection, the switch stays.
     let held = switch::reach(runtime, name)?;
     let link = Link::switch(&target.switch(runtime)?, vlan.map(|vid| PortVlans::Access { vid }));
-    launch::launch(&path, &Config { link, ip, rules, dhcp, dns64, guest: false })?;
+    launch::launch(&path, &Config { link, ip, rules, filter, dhcp, dns64, guest: false })?;
     drop(held);
     Ok(())
 }
@@ -285,6 +297,7 @@ pub(crate) fn ensure_default(runtime: &Runtime, client: &mut Client) -> Result<(
         link,
         ip: addresses(),
         rules: Rules::default(),
+        filter: Ruleset::default(),
         dhcp: Said::default(),
         dns64: Dns64::Auto,
         guest: true,

@@ -47,6 +47,15 @@ pub(crate) struct StackOptions {
     #[arg(long, value_name = "LIMIT")]
     pub(crate) limit: Vec<String>,
 
+    /// Pass on packets of others from one interface to another, as a router does
+    #[arg(long)]
+    pub(crate) forward: bool,
+
+    /// Add to its packet filter: a rule, such as `input: proto tcp dport 22 from 10.0.0.0/8 accept` or
+    /// `default input drop`, or a file of such lines
+    #[arg(long, value_name = "RULE|FILE")]
+    pub(crate) filter: Vec<String>,
+
     /// Read interfaces and routes from a TOML file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -69,10 +78,10 @@ impl StackOptions {
         self.kind.is_some() || self.describes_a_network()
     }
 
-    /// Whether interfaces, routes or limits were asked for.
+    /// Whether interfaces, routes, limits or a filter were asked for.
     pub(crate) fn describes_a_network(&self) -> bool {
-        let lists = [&self.link, &self.ip, &self.gw, &self.route, &self.limit];
-        self.config.is_some() || lists.iter().any(|list| !list.is_empty())
+        let lists = [&self.link, &self.ip, &self.gw, &self.route, &self.limit, &self.filter];
+        self.config.is_some() || self.forward || lists.iter().any(|list| !list.is_empty())
     }
 
     /// Whether nothing but the loopback was asked for.
@@ -109,8 +118,25 @@ impl StackOptions {
         self.gw.iter().try_for_each(|text| config.add_gw(text)).map_err(wrong)?;
         self.route.iter().try_for_each(|text| config.add_route(text)).map_err(wrong)?;
         self.limit.iter().try_for_each(|text| config.add_limit(text)).map_err(wrong)?;
+        config.forward |= self.forward;
+        for text in &self.filter {
+            let (text, what) = filter_text(text)?;
+            config.add_filter(&text).map_err(|why| Failure::from(why.refusal(what)))?;
+        }
         config.checked().map_err(wrong)
     }
+}
+
+/// Rules of a packet filter that were given as such, or as the name of their file; and what to say if they are wrong.
+pub(crate) fn filter_text(given: &str) -> Result<(String, String), Failure> {
+    if given.trim_start().starts_with("default ") || given.contains(": ") || given.contains('\n') {
+        return Ok((given.to_owned(), format!("cannot use the filter `{}`", given.trim().escape_debug())));
+    }
+    let text = std::fs::read_to_string(given).map_err(|why| {
+        Failure::new(format!("cannot read {given}"), why)
+            .hint("--filter takes a rule, such as `input: proto tcp drop`, or the path of a file of rules")
+    })?;
+    Ok((text, format!("cannot use {given}")))
 }
 
 /// Which stack of a view answers which destination.

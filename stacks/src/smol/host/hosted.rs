@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilterChange;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use rustc_hash::FxHashMap;
@@ -21,6 +22,7 @@ use super::StackKey;
 use super::bounds::Bounds;
 use super::files::Files;
 use crate::config::StackConfig;
+use crate::filter::Listing;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SOCK_PACKET, SocketSpec, TYPE_MASK};
 use crate::steward::Steward;
@@ -131,6 +133,11 @@ impl Hosted {
             interface.lease_s = self.steward.as_ref().and_then(|it| it.left(super::now(), &interface.name));
         }
         listed
+    }
+
+    /// Changes the packet filter, if so said, and shows it.
+    pub(super) fn filter(&mut self, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
+        self.engine().packet_filter(change)
     }
 
     /// The engine; [`super::Host::guarded`] calls us only while there is one.
