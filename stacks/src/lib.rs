@@ -19,3 +19,4 @@ pub mod remote;
 pub mod serve;
 pub mod smol;
 pub mod stack;
+pub mod wg;

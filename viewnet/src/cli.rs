@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Switch(commands::switch::Args),
     /// Let a switch's network out over sockets of the host
     Gateway(commands::gateway::Args),
+    /// Keep WireGuard tunnels that programs can use beside each other
+    Vpn(commands::vpn::Args),
     /// Show or record the frames of a switch, a port or a stack
     Capture(commands::capture::Args),
     /// Print what happens in switches, as it happens

@@ -40,6 +40,11 @@ pub enum Link {
         /// The descriptor's number.
         number: u16,
     },
+    /// A WireGuard tunnel.
+    Wg {
+        /// A file of wg-quick(8), or the control socket of the tunnel that was made of it.
+        path: String,
+    },
     /// The other end of a cable with two ends, both in stacks of one process.
     Pair {
         /// The cable's name.
@@ -89,6 +94,7 @@ impl FromStr for Link {
             Some(("vde", path)) => {
                 Ok(Self::Vde { path: named(path, "give the folder of the vde_switch's socket")? })
             }
+            Some(("wg", path)) => Ok(Self::Wg { path: named(path, "give a file of wg-quick(8)")? }),
             Some(("pair", name)) => Ok(Self::Pair { name: named(name, "give the cable's name")? }),
             Some(("tap", name)) => {
                 check_name(name)?;
@@ -118,7 +124,7 @@ fn switch_link(text: &str) -> Result<Link, ConfigError> {
         ("switch", name) => Ok(Link::Switch { name: name.into(), vlan }),
         _ => Err(ConfigError::new(
             text,
-            "unknown link; known are switch, switch:NAME, vde:PATH, tap:NAME, fd:N, pair:NAME and none",
+            "unknown link; known are switch, switch:NAME, wg:FILE, vde:PATH, tap:NAME, fd:N, pair:NAME and none",
         )),
     }
 }
@@ -161,6 +167,7 @@ impl fmt::Display for Link {
             Self::Vde { path } => write!(f, "vde:{path}"),
             Self::Tap { name } => write!(f, "tap:{name}"),
             Self::Fd { number } => write!(f, "fd:{number}"),
+            Self::Wg { path } => write!(f, "wg:{path}"),
             Self::Pair { name } => write!(f, "pair:{name}"),
         }
     }

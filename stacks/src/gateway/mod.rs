@@ -18,7 +18,7 @@ pub mod advertise;
 mod datagrams;
 pub mod dhcp;
 pub mod flows;
-mod host;
+pub(crate) mod host;
 pub mod names;
 pub mod policy;
 pub mod serve;

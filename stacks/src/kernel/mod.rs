@@ -26,7 +26,7 @@ use msocket_proto::proto::FilePlace;
 use nix::errno::Errno;
 
 use crate::attach;
-use crate::config::{Link, StackConfig};
+use crate::config::{Link, PortVlan, StackConfig};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 use interfaces::Interfaces;
 use namespace::{NetNamespace, Step};
@@ -106,10 +106,15 @@ impl KernelStack {
                     let plug = plug::plug(&stack.namespace, name, &interface.name, &path, switch, vlan)?;
                     stack.plugs.push(plug);
                 }
+                Link::Wg { path } => {
+                    let (at, vlan) = (std::path::Path::new(path), PortVlan::Default);
+                    stack.plugs.push(plug::plug(&stack.namespace, name, &interface.name, at, path, &vlan)?);
+                    interfaces.become_tunnel(&interface.name)?;
+                }
                 Link::Vde { .. } | Link::Tap { .. } | Link::Fd { .. } | Link::Pair { .. } => {
                     return Err(Refusal::new(
                         format!("cannot plug {} into {}", interface.name, interface.link),
-                        "a kernel stack plugs into viewnet's switches only",
+                        "a kernel stack plugs into viewnet's switches and tunnels only",
                     )
                     .hint("use a smol stack, or a switch in between: `viewnet switch port add`")
                     .into());

@@ -16,6 +16,7 @@ pub(crate) mod stack;
 pub(crate) mod switch;
 pub(crate) mod top;
 pub(crate) mod up;
+pub(crate) mod vpn;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};
@@ -29,6 +30,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Stack(args) => stack::run(args),
         Command::Switch(args) => switch::run(args),
         Command::Gateway(args) => gateway::run(args),
+        Command::Vpn(args) => vpn::run(args),
         Command::Capture(args) => capture::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Metrics(args) => metrics::run(&args),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ::switch::client::Client;
 use stacks::config::{ConfigError, Link, StackConfig};
 
-use crate::commands::switch;
+use crate::commands::{switch, vpn};
 use crate::exit::Failure;
 use crate::launch::{Ruled, StackSpec};
 use crate::rules::{RuleError, Rules};
@@ -22,10 +22,15 @@ pub(crate) struct StackOptions {
     pub(crate) kind: Option<KindName>,
 
     /// Add an interface: `[NAME=]LINK[,ip=ADDR/LEN][,gw=ADDR][,mtu=N][,mac=MAC][,route=…]`, where LINK is
-    /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]`, `switch:NAME[trunk 10,20-29 native 1]` or `none`; on smol
-    /// stacks also `vde:PATH`, `tap:NAME`, `fd:N`, `pair:NAME`, and `,pcap=FILE` to record
+    /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]`, `switch:NAME[trunk 10,20-29 native 1]`, `wg:FILE`
+    /// (a WireGuard tunnel as wg-quick(8) describes it, which says the addresses) or `none`; on smol stacks also `vde:PATH`, `tap:NAME`, `fd:N`, `pair:NAME`, and `,pcap=FILE` to record
     #[arg(long, value_name = "LINK")]
     pub(crate) link: Vec<String>,
+
+    /// Go through a WireGuard tunnel, and nowhere else: an interface as a file of wg-quick(8) describes it, its routes,
+    /// and its nameservers in place of the machine's. The same as --link wg:FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vpn: Vec<String>,
 
     /// Give the last interface an address, or let its network do so: `dhcp` (IPv4), `auto` (IPv6, too); without any
     /// interface, eth0 on the default switch is made
@@ -69,7 +74,7 @@ impl StackOptions {
 
     /// Whether interfaces, routes or limits were asked for.
     pub(crate) fn describes_a_network(&self) -> bool {
-        let lists = [&self.link, &self.ip, &self.gw, &self.route, &self.limit];
+        let lists = [&self.link, &self.vpn, &self.ip, &self.gw, &self.route, &self.limit];
         self.config.is_some() || lists.iter().any(|list| !list.is_empty())
     }
 
@@ -89,6 +94,7 @@ impl StackOptions {
             }
         };
         self.link.iter().try_for_each(|text| config.add_line(text)).map_err(wrong)?;
+        self.vpn.iter().for_each(|file| config.add_tunnel(file));
         self.ip.iter().try_for_each(|text| config.add_ip(text)).map_err(wrong)?;
         self.gw.iter().try_for_each(|text| config.add_gw(text)).map_err(wrong)?;
         self.route.iter().try_for_each(|text| config.add_route(text)).map_err(wrong)?;
@@ -149,7 +155,7 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
     mode.ok_or_else(|| "a mode is octal, as 0600 or 0660".to_owned())
 }
 
-/// Makes sure that the switches a stack is plugged into are there; they stay while the value lives. Interfaces that
+/// Makes sure that the switches and tunnels a stack is plugged into are there; they stay while the value lives. Interfaces that
 /// are to be told their addresses by their networks are.
 pub(crate) fn hold_switches(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
     let mut held = Vec::new();
@@ -158,6 +164,7 @@ pub(crate) fn hold_switches(runtime: &Runtime, config: &mut StackConfig) -> Resu
             held.push(switch::reach(runtime, name)?);
         }
     }
+    held.extend(vpn::hold(runtime, config)?);
     stacks::autoconf::settle(config, &runtime.switches())?;
     Ok(held)
 }

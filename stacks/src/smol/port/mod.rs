@@ -94,6 +94,7 @@ impl Port {
             Link::Switch { name: switch, vlan } => {
                 End::Uplink(Box::new(Uplink::plug(plugs.stack, name, plugs.switches, switch, vlan)?))
             }
+            Link::Wg { path } => End::Uplink(Box::new(Uplink::tunnel(plugs.stack, name, path)?)),
             Link::Vde { path } => End::Vde(Vde::plug(name, path, &format!("{}.{name}", plugs.stack))?),
             Link::Pair { name: cable } => End::Cable(Box::new(plugs.cables.plug(name, cable)?)),
             Link::Tap { name: tap } => wire(open_tap(name, tap)?, name, &interface.link)?,

@@ -37,7 +37,26 @@ impl Uplink {
         switch: &str,
         vlan: &PortVlan,
     ) -> Result<Self, Refusal> {
-        let mut client = attach::connect(interface, &attach::path(switches, switch), switch)?;
+        let client = attach::connect(interface, &attach::path(switches, switch), switch)?;
+        Self::over(client, stack, interface, switch, vlan)
+    }
+
+    /// Plugs `interface` of `stack` into the tunnel whose control socket is at `path`.
+    ///
+    /// # Errors
+    /// No such tunnel, or its refusal.
+    pub fn tunnel(stack: &str, interface: &str, path: &str) -> Result<Self, Refusal> {
+        let client = attach::connect(interface, Path::new(path), path)?;
+        Self::over(client, stack, interface, path, &PortVlan::Default)
+    }
+
+    fn over(
+        mut client: Client,
+        stack: &str,
+        interface: &str,
+        switch: &str,
+        vlan: &PortVlan,
+    ) -> Result<Self, Refusal> {
         let (ring, ends) = Ring::create(CAPACITY)
             .map_err(|e| Refusal::new(format!("cannot make a ring for {interface}"), e))?;
         let wanted = Attach { vlans: attach::vlans(vlan)?, ..Attach::new(Kind::Ring) };
