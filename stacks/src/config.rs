@@ -13,6 +13,7 @@
 //! # TOML
 //! ```toml
 //! rules = ["to 10.8.0.0/16 via office", "port 25 deny"]
+//! forward = true
 //!
 //! [[interface]]
 //! name = "eth0"
@@ -68,6 +69,9 @@ pub struct StackConfig {
     /// What it may use.
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub limits: Limits,
+    /// It passes on packets of others from one interface to another, as a router.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forward: bool,
     /// Rules of the view that is run with this configuration; a stack has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<String>,

@@ -88,6 +88,15 @@ impl KernelStack {
         }
         let namespace = NetNamespace::create()?;
         let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new(), sysfs: None };
+        if config.forward {
+            for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+                match namespace::sysctl(name, "1") {
+                    // A machine without IPv6.
+                    Err(Errno::ENOENT) => {}
+                    other => other.map_err(|e| Refusal::system(format!("cannot set {name}"), e))?,
+                }
+            }
+        }
         let mut interfaces = Interfaces::open()?;
         interfaces.up(interfaces::LOOPBACK)?;
         for interface in &config.interfaces {

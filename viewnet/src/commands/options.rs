@@ -50,6 +50,10 @@ pub(crate) struct StackOptions {
     #[arg(long, value_name = "LIMIT")]
     pub(crate) limit: Vec<String>,
 
+    /// Pass on packets of others from one interface to another, as a router does
+    #[arg(long)]
+    pub(crate) forward: bool,
+
     /// Read interfaces and routes from a TOML file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -75,7 +79,7 @@ impl StackOptions {
     /// Whether interfaces, routes or limits were asked for.
     pub(crate) fn describes_a_network(&self) -> bool {
         let lists = [&self.link, &self.vpn, &self.ip, &self.gw, &self.route, &self.limit];
-        self.config.is_some() || lists.iter().any(|list| !list.is_empty())
+        self.config.is_some() || self.forward || lists.iter().any(|list| !list.is_empty())
     }
 
     /// The stack they describe.
@@ -99,6 +103,7 @@ impl StackOptions {
         self.gw.iter().try_for_each(|text| config.add_gw(text)).map_err(wrong)?;
         self.route.iter().try_for_each(|text| config.add_route(text)).map_err(wrong)?;
         self.limit.iter().try_for_each(|text| config.add_limit(text)).map_err(wrong)?;
+        config.forward |= self.forward;
         config.checked().map_err(wrong)
     }
 }

@@ -273,6 +273,9 @@ pub(crate) struct Stack {
     /// What it may use.
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub(crate) limits: Limits,
+    /// It is a router.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) forward: bool,
 }
 
 /// Kinds of a kept stack.
@@ -301,6 +304,7 @@ impl Stack {
             interfaces: self.interfaces.clone(),
             routes: self.routes.clone(),
             limits: self.limits,
+            forward: self.forward,
             rules: Vec::new(),
         }
     }

@@ -17,6 +17,7 @@ impl Engine {
             Mac([0x02, a, b, c, d, e])
         };
         self.net.tables.apply(config, &mut random_mac)?;
+        self.net.tables.set_forwarding(config.forward);
         self.settle_tables(now);
         Ok(())
     }

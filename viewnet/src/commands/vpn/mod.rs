@@ -92,6 +92,9 @@ struct UpArgs {
     /// A further interface of the stack, as `viewnet run` takes it: with one on a switch it can be a router
     #[arg(long, value_name = "LINK")]
     link: Vec<String>,
+    /// Make the stack a router between its interfaces
+    #[arg(long)]
+    forward: bool,
 }
 
 /// Runs the subcommand.
@@ -144,6 +147,7 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
     let mut config = StackConfig::default();
     config.add_tunnel(&args.file.to_string_lossy());
     args.link.iter().try_for_each(|line| config.add_line(line)).map_err(wrong)?;
+    config.forward = args.forward;
     let mut config = config.checked().map_err(wrong)?;
     let path = std::path::absolute(runtime.stack(&name)).map_err(|e| Failure::io("cannot use the path", &e))?;
     if remote::describe(&path).is_ok() {
