@@ -10,6 +10,9 @@
 #                    TCPTOOL=nb (its `stream` mode instead of iperf3)
 #                  a layer-2 peer sets L2A and L2B (endpoints of src/l2.c) and
 #                  METRICS=$L2_METRICS
+#                  a peer that shows what one core of a switch is worth sets besides SWPIDS (the
+#                  switch's processes, kept on CPU 0 while everybody else is on CPU 1), perhaps
+#                  L2TOOL (speaks as l2), and METRICS=$SW_METRICS
 #                  a startup peer sets METRICS=$SU_METRICS and defines
 #                    su_cold: run `spawn COUNT CMD`, su_keep N: run `spawn -k N CMD`
 #     peer_stop    remove what `stop` does not remove by itself
@@ -35,6 +38,7 @@ T=${T:-3}
 D=${D:-1}
 DEFAULT_METRICS="tcp1 tcp4 tcp1r tcprr udprr udp64f udp64w udp1400f udp1400w cc1 crr1 crr8"
 L2_METRICS="l2_64w l2_64f l2_1514w l2_1514f l2_rr"
+SW_METRICS="sw_64w sw_64f sw_1514w sw_1514f"
 SU_METRICS="start mem10 mem100"
 PAYLOAD='echo >$SPAWN_READY; exec sleep 1000' # payload of the startup peers, for spawn -w
 METRICS=$DEFAULT_METRICS
@@ -105,6 +109,16 @@ beyond() {
     HOST="ip netns exec $(ns host)"; SRV="ip netns exec $(ns up)"; ADDR=10.77.0.1
     save HOST
 }
+# Open vSwitch of our own in namespace sw, all its files in our state folder
+ovs_up() {
+    OVS="ip netns exec $(ns sw) env OVS_RUNDIR=$S OVS_LOGDIR=$S OVS_DBDIR=$S OVS_SYSCONFDIR=$S"
+    $OVS ovsdb-tool create "$S/conf.db" /usr/share/openvswitch/vswitch.ovsschema >/dev/null || return 1
+    bg ovsdb $OVS ovsdb-server "$S/conf.db" --remote=punix:"$S/db.sock" --unixctl="$S/ovsdb.ctl"
+    until_ok 50 test -S "$S/db.sock"
+    $OVS ovs-vsctl --db=unix:"$S/db.sock" --no-wait init
+    bg vswitchd $OVS ovs-vswitchd unix:"$S/db.sock" --unixctl="$S/vswitchd.ctl"
+}
+ovs_vsctl() { timeout 20 $OVS ovs-vsctl --db=unix:"$S/db.sock" -- "$@"; }
 # --- viewnet ------------------------------------------------------------------
 # VN: prefix that runs viewnet's commands as BENCH_UID, its sockets in our state folder.
 # $1: mode of its /dev/net/tun (0666; 0600 closes it). VN0: the same as it is, without mount namespace
@@ -116,6 +130,8 @@ viewnet_user() {
     VN0="setpriv --reuid $BENCH_UID --regid $BENCH_UID --clear-groups env -i PATH=$PATH XDG_RUNTIME_DIR=$S/run $VIEWNET"
     save VN VN0
 }
+# pid of the switch `bench`
+viewnet_switch_pid() { $VN0 switch show bench --json | awk '/"pid"/{gsub(/[^0-9]/,"",$2);print $2}'; }
 # two views on one switch; sets SRV, CLI, ADDR. $1: options of their stacks; $2: their MTU
 viewnet_pair() {
     $VN switch up bench || return 1
@@ -232,6 +248,24 @@ l2m() { # l2m NAME SIZE WIN
     emit $1.cpu "$(awk -v c=$CPU -v r="$(key rx_pps)" -v d="$D" 'BEGIN{printf "%.2f",(r>0?c/1e3/(r*d):0)}')" cpu-us/frame
     quality $1
 }
+threads_now() { # ns that the threads of processes $* have run
+    for _p in $*; do cat /proc/$_p/task/*/schedstat; done 2>/dev/null | awk '{n+=$1}END{printf "%.0f",n}'
+}
+# swm NAME SIZE WIN: frames through one core. Its CPU time is the switch's processes' own; what the kernel does
+# for them on the senders' time is not in it.
+swm() {
+    confine 1
+    for _p in $SWPIDS; do taskset -acp 0 $_p >/dev/null; done
+    p0=$(threads_now $SWPIDS)
+    measure $1 ${L2TOOL:-$HERE/l2} rate $L2A $L2B "$D" $2 $3 $L2BATCH; _rc=$?
+    p1=$(threads_now $SWPIDS)
+    confine 0-$(($(nproc) - 1))
+    [ $_rc = 0 ] || return
+    emit $1 "$(key rx_pps)" frame/s
+    emit $1.loss "$(key loss)" %
+    emit $1.switch "$(awk -v c=$((p1 - p0)) -v r="$(key rx_pps)" -v d="$D" 'BEGIN{printf "%.0f",(r>0?c/(r*d):0)}')" cpu-ns/frame
+    quality $1
+}
 metric_as() { # metric $1, its lines renamed to $1$2
     metric $1 | awk -v o=$1 -v n=$1$2 'BEGIN{FS=OFS="\t"}{if($2==o||index($2,o".")==1)$2=n substr($2,length(o)+1);print}'
 }
@@ -255,6 +289,10 @@ metric() {
     l2_64f) l2m l2_64f 64 0 ;;
     l2_1514w) l2m l2_1514w 1514 64 ;;
     l2_1514f) l2m l2_1514f 1514 0 ;;
+    sw_64w) swm sw_64w 64 64 ;;
+    sw_64f) swm sw_64f 64 0 ;;
+    sw_1514w) swm sw_1514w 1514 64 ;;
+    sw_1514f) swm sw_1514f 1514 0 ;;
     l2_rr)
         measure l2_rr $HERE/l2 rr $L2A $L2B "$D" 64 || return
         emit l2_rr.mean "$(key mean)" us; emit l2_rr.p50 "$(key p50)" us; emit l2_rr.p99 "$(key p99)" us
@@ -285,10 +323,10 @@ main() {
     start)
         [ -e "$S" ] && "$0" stop
         mkdir -p "$S"; chmod 755 "$STATE" "$S"
-        CLI= SRV= ADDR= NBC= NBS= TCPTOOL=iperf3 L2A= L2B= L2BATCH=1
+        CLI= SRV= ADDR= NBC= NBS= TCPTOOL=iperf3 L2A= L2B= L2BATCH=1 L2TOOL= SWPIDS=
         peer_start || { "$0" stop; die "cannot start"; }
         [ -z "$ADDR" ] || { NBC=${NBC:-$CLI $NB}; NBS=${NBS:-$SRV $NB}; }
-        save SRV CLI ADDR NBC NBS TCPTOOL L2A L2B L2BATCH
+        save SRV CLI ADDR NBC NBS TCPTOOL L2A L2B L2BATCH L2TOOL SWPIDS
         start_servers || { [ -n "${KEEP:-}" ] || "$0" stop; exit 1; } ;;
     run)
         load

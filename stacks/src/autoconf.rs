@@ -298,7 +298,8 @@ fn ask(
     let mac = interface.mac.get_or_insert(Mac([0x02, a, b, c, d, e])).0;
     let (mut now, wall) = clocks();
     let mut cables = Cables::new();
-    let mut plugs = Plugs { stack: "asking", switches, cables: &mut cables, clocks: (now, wall) };
+    let mut plugs =
+        Plugs { stack: "asking", switches, guest: false, cables: &mut cables, clocks: (now, wall) };
     let plain = InterfaceConfig { pcap: None, ..interface.clone() };
     let Some(mut port) = Port::open(&mut plugs, &plain)? else {
         return Err(Refusal::new(what, "it is plugged into nothing").hint("give it an address"));

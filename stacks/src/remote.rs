@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use msocket_proto::line::{CallError, Line, LineError, Received, Refusal, Reply, unusable};
 use msocket_proto::proto::{FilePlace, Joined, Request};
@@ -23,6 +23,10 @@ use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack, TYPE_MASK};
 
 /// How long a server may take to answer before it counts as gone.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a view may take to leave its stack once its program has ended.
+const LEAVE: Duration = Duration::from_secs(3);
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(5);
 /// Sockets that are asked for ahead: as many as are made while the server wakes up; each is a descriptor.
 const AHEAD: usize = 8;
 
@@ -94,6 +98,26 @@ pub fn join(path: &Path, user: &User) -> Result<Membership, Refusal> {
 /// Nobody serves the path, or its server refuses.
 pub fn describe(path: &Path) -> Result<Description, Refusal> {
     ask(path, &Request::Show)
+}
+
+/// Ends the kept stack at `path`, which views may use only if `force`. Views whose programs have ended count as
+/// users until their supervisors have heard of it: these get the time they need.
+///
+/// # Errors
+/// Nobody serves the path, or its server refuses.
+#[expect(clippy::disallowed_methods, reason = "whoever waits looks at the clock")]
+pub fn end(path: &Path, force: bool) -> Result<(), Refusal> {
+    let start = Instant::now();
+    let are_leaving = |users: &[User]| !users.is_empty() && !users.iter().any(|user| is_running(user.pid));
+    while !force && start.elapsed() < LEAVE && describe(path).is_ok_and(|shown| are_leaving(&shown.users)) {
+        std::thread::sleep(LOOK);
+    }
+    ask(path, &Request::Down { force })
+}
+
+fn is_running(pid: i32) -> bool {
+    use rustix::process::{Pid, test_kill_process};
+    Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 /// Sends one request to the stack at `path`.

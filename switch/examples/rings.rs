@@ -1,6 +1,10 @@
 //! What frames cost from ring to ring through a switch: prints frames per second and CPU per frame.
 //!
 //!     cargo run --release -p switch --example rings [SECONDS [FILTER]]
+//!     rings rate SWITCH SWITCH SECONDS SIZE [WINDOW]
+//!
+//! The second form goes through a switch that runs already, whose socket is SWITCH, and prints what `bench/src/l2.c`
+//! prints: for the bench, which compares switches. SIZE is as on the wire there, so 64 are 60 and the FCS.
 //!
 //! Three threads, as three processes would: a sender, the switch, a receiver. At most [`WINDOW`] bytes or
 //! [`BURST`] frames are under way, as TCP between neighbours would have it. A row per frame length, and
@@ -25,6 +29,8 @@ use switch::serve;
 const WINDOW: u64 = 2 << 20;
 /// Frames under way at most.
 const BURST: u64 = 1024;
+/// Bytes behind a frame on the wire (IEEE 802.3 clause 3.2.9), which no switch in software sees.
+const FCS: usize = 4;
 /// Frames put before the switch is told.
 const BATCH: u64 = 32;
 
@@ -73,16 +79,24 @@ fn frame(to: u8, from: u8, len: usize) -> Vec<u8> {
     frame
 }
 
-/// One way, as fast as it goes.
-fn stream(path: &std::path::Path, len: usize, time: Duration) {
+/// What came of frames that went one way. CPU times are in microseconds.
+struct Flow {
+    sent: u64,
+    taken: u64,
+    sender: i64,
+    receiver: i64,
+    all: i64,
+}
+
+/// One way, as fast as it goes with at most `window` frames under way.
+fn flow(path: &std::path::Path, len: usize, time: Duration, window: u64) -> Flow {
     let taken = Arc::new(AtomicU64::new(0));
-    let end = now() + time;
     let (mut sender, mut receiver) = (Station::new(path), Station::new(path));
-    let window = (WINDOW / len as u64).clamp(1, BURST);
     receiver.ring.send(&VnetHdr::default(), &[&frame(1, 2, 60)]);
     receiver.ring.flush();
     std::thread::sleep(Duration::from_millis(20));
-    let before = (getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| cpu(&usage)), now());
+    let before = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| cpu(&usage));
+    let end = now() + time;
     let count = Arc::clone(&taken);
     let receiving = std::thread::Builder::new().spawn(move || {
         let mut buffer = vec![0; BUFFER_LEN];
@@ -122,19 +136,33 @@ fn stream(path: &std::path::Path, len: usize, time: Duration) {
     }
     let mine = thread_cpu() - sender_before;
     let theirs = receiving.expect("a thread").join().expect("no panic");
-    let all = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| cpu(&usage)) - before.0;
-    let taken = taken.load(Ordering::Relaxed);
+    let all = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| cpu(&usage)) - before;
+    Flow { sent, taken: taken.load(Ordering::Relaxed), sender: mine, receiver: theirs, all }
+}
+
+/// A row of the table.
+fn stream(path: &std::path::Path, len: usize, time: Duration) {
+    let flow = flow(path, len, time, (WINDOW / len as u64).clamp(1, BURST));
     let seconds = time.as_secs_f64();
-    let each = |cpu: i64| cpu as f64 * 1000.0 / taken.max(1) as f64;
+    let each = |cpu: i64| cpu as f64 * 1000.0 / flow.taken.max(1) as f64;
     println!(
         "{len:>6} B  {:>9.0} frames/s {:>6.2} Gbit/s  CPU ns/frame: switch {:>6.0} sender {:>6.0} receiver {:>6.0}  lost {}",
-        taken as f64 / seconds,
-        taken as f64 * len as f64 * 8.0 / seconds / 1e9,
-        each(all - mine - theirs),
-        each(mine),
-        each(theirs),
-        sent - taken,
+        flow.taken as f64 / seconds,
+        flow.taken as f64 * len as f64 * 8.0 / seconds / 1e9,
+        each(flow.all - flow.sender - flow.receiver),
+        each(flow.sender),
+        each(flow.receiver),
+        flow.sent - flow.taken,
     );
+}
+
+/// Through a switch that somebody else runs.
+fn rate(path: &std::path::Path, seconds: f64, size: usize, window: u64) {
+    let len = if size == 64 { size - FCS } else { size };
+    let flow = flow(path, len, Duration::from_secs_f64(seconds), window);
+    println!("rx_pps {:.0}", flow.taken as f64 / seconds);
+    println!("tx_pps {:.0}", flow.sent as f64 / seconds);
+    println!("loss {:.3}", 100.0 * (flow.sent - flow.taken) as f64 / flow.sent.max(1) as f64);
 }
 
 /// Back and forth.
@@ -173,6 +201,15 @@ fn ping(path: &std::path::Path, len: usize, time: Duration) {
 }
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, from, _, seconds, size, window @ ..] = &arguments[..]
+        && mode == "rate"
+    {
+        let number = |text: &String| text.parse().expect("a number");
+        let window = window.first().map(number).filter(|&window| window > 0).unwrap_or(BURST).min(BURST);
+        let (seconds, size) = (seconds.parse().expect("seconds"), size.parse().expect("a size"));
+        return rate(std::path::Path::new(from), seconds, size, window);
+    }
     let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(2);
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("lan");

@@ -233,6 +233,9 @@ pub struct Attach {
     /// The TAP's namespace dies with this port: it need not be taken apart, which takes 30 ms.
     #[serde(default)]
     pub dying: bool,
+    /// It serves the others: this port and its connection do not keep a switch that ends when unused.
+    #[serde(default)]
+    pub guest: bool,
     /// What is at the other end, for people to read: at most 128 printable characters.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub peer: String,
@@ -254,6 +257,7 @@ impl Attach {
             offloads: None,
             linger: false,
             dying: false,
+            guest: false,
             peer: String::new(),
             mirrored: false,
             vxlan: None,

@@ -52,6 +52,19 @@ pub fn admit<'a>(vlans: &PortVlans, hdr: &VnetHdr, bytes: &'a [u8]) -> Result<Ad
     Ok(Admitted { frame, vid, tag })
 }
 
+/// Judges a frame that a hub repeats: it need only be one.
+///
+/// # Errors
+/// The reason it is dropped for.
+pub fn check<'a>(hdr: &VnetHdr, bytes: &'a [u8]) -> Result<Frame<'a>, DropReason> {
+    let frame = Frame::new(bytes).ok_or(DropReason::Short)?;
+    match hdr.fits(bytes.len(), frame.header_len()) {
+        _ if bytes.len() > MAX_FRAME => Err(DropReason::Long),
+        true => Ok(frame),
+        false => Err(DropReason::BadOffload),
+    }
+}
+
 /// What happens to the tag of a frame of `vid` that came with `tag`, leaves as `egress` says and with `priority`,
 /// if there is a tag to tell it.
 #[inline]

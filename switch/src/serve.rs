@@ -143,6 +143,10 @@ enum Source {
     Console,
     /// Somebody at the console.
     Session(u32),
+    /// One of several programs on a port.
+    Endpoint(u32),
+    /// Its second descriptor.
+    EndpointEnd(u32),
 }
 
 impl Source {
@@ -159,6 +163,8 @@ impl Source {
             Self::Connection(index) => 2 << 32 | u64::from(index),
             Self::Lifeline(id) => 3 << 32 | id.index() as u64,
             Self::VdeClient(index) => 4 << 32 | u64::from(index),
+            Self::Endpoint(slot) => 7 << 32 | u64::from(slot),
+            Self::EndpointEnd(slot) => 8 << 32 | u64::from(slot),
             Self::Metrics(index) => 5 << 32 | u64::from(index),
         }
     }
@@ -171,6 +177,8 @@ impl Source {
             (4, index) => Self::VdeClient(index),
             (5, index) => Self::Metrics(index),
             (6, index) => Self::Session(index),
+            (7, slot) => Self::Endpoint(slot),
+            (8, slot) => Self::EndpointEnd(slot),
             (_, 0) => Self::Listener,
             (_, 1) => Self::Signal,
             (_, 3) => Self::Timer,
@@ -287,6 +295,14 @@ impl Server {
                     Source::Lifeline(id) => {
                         self.plugs.handle_lifeline(now, id, &mut self.switch, &self.epoll);
                     }
+                    Source::Endpoint(slot) => {
+                        let Self { plugs, switch, epoll, .. } = &mut *self;
+                        plugs.handle_endpoint(now, slot, Some(event.events()), switch, epoll);
+                    }
+                    Source::EndpointEnd(slot) => {
+                        let Self { plugs, switch, epoll, .. } = &mut *self;
+                        plugs.handle_endpoint(now, slot, None, switch, epoll);
+                    }
                     Source::VdeClient(index) => vde::handle_client(now, index, &mut self.hall(on_file).1),
                     Source::VdeListener => {
                         self.vde.iter_mut().for_each(|vde| vde.accept(now, &self.epoll));
@@ -307,6 +323,7 @@ impl Server {
             self.plugs.run(now, &mut self.switch);
             self.plugs.handle_timeout(now, &mut self.switch);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
+            self.plugs.take_gone_files().iter().for_each(|path| on_file(path, false));
             self.vde.iter_mut().for_each(|vde| vde.handle_timeout(now, &self.epoll));
             let (connections, mut hall) = self.hall(on_file);
             connections.serve(now, &mut hall);
@@ -395,8 +412,7 @@ impl Server {
         if self.connections.told_to_end {
             return true;
         }
-        let busy =
-            self.switch.port_count() > 0 || self.connections.count() > 0 || self.access.consoles.count() > 0;
+        let busy = self.access.consoles.count() > 0 || self.connections.keep(self.switch.port_count());
         self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };
         self.idle_since.zip(self.idle).is_some_and(|(since, idle)| now >= since + idle)
     }
@@ -489,6 +505,8 @@ mod tests {
             Source::Metrics(metrics::LISTENER),
             Source::Console,
             Source::Session(3),
+            Source::Endpoint(2),
+            Source::EndpointEnd(2),
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

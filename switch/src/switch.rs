@@ -16,6 +16,7 @@
 //!
 //! Read: IEEE 802.1Q-2018 clause 8.6 (the forwarding process).
 
+mod places;
 mod spanning;
 
 use std::time::{Duration, Instant};
@@ -26,15 +27,17 @@ use crate::events::{Event, EventLog};
 use crate::fdb::{Entry, Fdb, Learned, MAX_ENTRIES_PER_PORT};
 use crate::forward::{self, Admitted};
 use crate::frame::{Frame, Mac, Priority, TagEdit};
-use crate::guard::{Flood, Policer, Shut, Violation};
+use crate::guard::{Policer, Shut, Violation};
 use crate::mirror::Mirrors;
 use crate::offload::VnetHdr;
 use crate::port::{self, Counters, DropReason, MAX_PORTS, Offloads, Port, PortId};
 use crate::qos::priority::PcpMap;
 use crate::stp::{self, config::State};
 use crate::vlan::{self, PortVlans, Vid};
+use places::Places;
 use spanning::Spanning;
 
+pub use places::{Place, number_name};
 pub use spanning::StpError;
 
 /// Size of a table with a place for every 12-bit VLAN number.
@@ -123,6 +126,12 @@ pub enum PortError {
     /// The spanning tree has no number for it.
     #[error("the spanning tree has numbers for {} ports only", stp::MAX_PORTS)]
     NoNumber,
+    /// Another port has the number.
+    #[error("there is a port with the number {0} already")]
+    NumberTaken(u32),
+    /// No port can have the number.
+    #[error("ports' numbers are 1 to {0}")]
+    NoSuchNumber(u32),
     /// No such port.
     #[error("there is no port `{0}`")]
     Unknown(String),
@@ -155,6 +164,9 @@ pub struct Switch {
     vlan_names: FxHashMap<Vid, String>,
     spanning: Spanning,
     mirrors: Mirrors,
+    places: Places,
+    /// Every frame goes to every port.
+    hub: bool,
     events: EventLog,
 }
 
@@ -194,6 +206,8 @@ impl Switch {
             vlan_names: FxHashMap::default(),
             spanning: Spanning::default(),
             mirrors: Mirrors::default(),
+            places: Places::default(),
+            hub: false,
             events: EventLog::default(),
         }
     }
@@ -244,6 +258,9 @@ impl Switch {
         bytes: &'f [u8],
         out: &mut Egress,
     ) -> Result<Option<Frame<'f>>, DropReason> {
+        if self.hub {
+            return self.repeat(now, port, hdr, bytes, out).map(Some);
+        }
         let Some(ingress) = self.ports[port.index()].as_mut() else { return Ok(None) };
         let admitted = match forward::admit(&ingress.vlans, hdr, bytes) {
             Err(DropReason::LinkLocal) if self.spanning.wants(bytes) && !ingress.is_deaf() => {
@@ -319,15 +336,7 @@ impl Switch {
         out: &mut Egress,
     ) -> Result<(), DropReason> {
         let &Admitted { vid, tag, frame } = admitted;
-        let destination = frame.destination();
-        if let Some(guard) = self.ports[from.index()].as_mut().and_then(|port| port.guard.as_mut()) {
-            let flood = match destination.is_group() {
-                false => Flood::Unknown,
-                true if destination == Mac::BROADCAST => Flood::Broadcast,
-                true => Flood::Multicast,
-            };
-            guard.judge_flood(now, flood)?;
-        }
+        self.judge_flood(now, from, frame.destination())?;
         self.vlan_counters[vid.index()].flooded += 1;
         let edit = |egress| forward::tag_edit(tag, vid, egress, out.priority);
         let edits = [vlan::Egress::Untagged, vlan::Egress::Tagged, vlan::Egress::Service].map(edit);
@@ -435,24 +444,42 @@ impl Switch {
         offloads: Offloads,
     ) -> Result<PortId, PortError> {
         self.check_name(name)?;
-        let most = if self.stp().is_some() { stp::MAX_PORTS } else { MAX_PORTS };
-        let free = self.free.iter().rposition(|&index| (index as usize) < most);
+        let most = self.most_ports();
+        let fit = |index: u32| (index as usize) < most && !self.places.is_kept(PortId::new(index));
+        let free = self.free.iter().rposition(|&index| fit(index));
         let id = match free.map(|at| self.free.swap_remove(at)) {
             Some(index) => PortId::new(index),
-            None if self.ports.len() >= MAX_PORTS => return Err(PortError::Full),
-            None if self.ports.len() >= most => return Err(PortError::NoNumber),
             None => {
-                let index = self.ports.len() as u32;
-                self.ports.push(None);
-                PortId::new(index)
+                while self.places.is_kept(PortId::new(self.ports.len() as u32)) {
+                    self.free.push(self.ports.len() as u32);
+                    self.ports.push(None);
+                }
+                match self.ports.len() {
+                    MAX_PORTS.. => return Err(PortError::Full),
+                    index if index >= most => return Err(PortError::NoNumber),
+                    index => PortId::new(index as u32),
+                }
             }
         };
+        if self.ports.len() <= id.index() {
+            self.ports.push(None);
+        }
+        self.plug_in(id, name, vlans, offloads);
+        Ok(id)
+    }
+
+    /// How many ports there may be at the moment.
+    fn most_ports(&self) -> usize {
+        if self.stp().is_some() { stp::MAX_PORTS } else { MAX_PORTS }
+    }
+
+    /// Puts a port where none is.
+    fn plug_in(&mut self, id: PortId, name: &str, vlans: PortVlans, offloads: Offloads) {
         self.join(id, &vlans);
         self.names.insert(name.to_owned(), id);
         self.events.push(Event::PortAdded { port: name.to_owned(), vlans: vlans.clone() });
         self.ports[id.index()] = Some(Port::new(name, vlans, offloads));
         self.enter_tree(id);
-        Ok(id)
     }
 
     /// A name no port has: `p1`, `p2` …
@@ -472,6 +499,7 @@ impl Switch {
         self.names.remove(&port.name);
         self.fdb.forget_port(id);
         self.leave_tree(id);
+        self.leave_place(id, &port.vlans, port.counters);
         if port.mirror_target {
             self.events.push(Event::MirrorRemoved { to: port.name.clone() });
         }

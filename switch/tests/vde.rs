@@ -4,9 +4,11 @@ mod common;
 
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use common::{Namespace, Served, access, any_port, eventually, has_tap, isolated, transfer};
 use nix::sys::signal::{Signal, killpg};
@@ -47,6 +49,13 @@ impl Drop for Running {
         let _ = killpg(Pid::from_raw(self.0.id() as i32), Signal::SIGKILL);
         let _ = self.0.wait();
     }
+}
+
+/// Debian's vde_switch at this folder.
+fn debians(folder: &Path) -> Running {
+    let running = Running::start(Command::new("vde_switch").arg("-s").arg(folder));
+    eventually("the vde_switch", || folder.join("ctl").exists());
+    running
 }
 
 /// A served switch with its folder for VDE's programs.
@@ -135,8 +144,8 @@ fn dpipe_and_wirefilter_between_two_ports() {
         ] {
             let running = Running::within(&a, program, &args);
             eventually("both ends", || names(&served).len() == 4);
-            move_to(&served, "vde1", 10);
-            move_to(&served, "vde2", 20);
+            move_to(&served, "vde3", 10);
+            move_to(&served, "vde4", 20);
             assert!(a.ping("10.0.0.2"), "{program} {args:?}");
             a.sh("ip neigh flush dev eth0");
             drop(running);
@@ -157,7 +166,7 @@ fn vdens_is_a_station() {
         let script = "ip addr add 10.0.0.2/24 dev vde0 && ip link set vde0 up && exec sleep 60";
         let url = format!("vde://{}", folder.display());
         let _vdens = Running::within(&a, "vdens", &[&url, "sh", "-c", script]);
-        eventually("its port", || names(&served).contains(&"vde1".into()));
+        eventually("its port", || names(&served).contains(&"vde2".into()));
         eventually("an answer", || a.ping("10.0.0.2"));
     });
 }
@@ -189,15 +198,103 @@ fn qemu_plugs_in() {
     });
 }
 
+/// A frame between two stations, by their last octets; 0xFF is everybody.
+fn frame(to: u8, from: u8) -> Vec<u8> {
+    let to = if to == 0xFF { [0xFF; 6] } else { [2, 0, 0, 0, 0, to] };
+    [&to[..], &[2, 0, 0, 0, 0, from], &[0x88, 0xB5], &[from; 50]].concat()
+}
+
+/// A program's end of a plug, that waits for frames.
+struct Station(UnixDatagram, #[expect(dead_code, reason = "the port lives as long")] std::os::fd::OwnedFd);
+
+impl Station {
+    fn at(folder: &Path, wanted: Wanted) -> std::io::Result<Self> {
+        let [data, control] = plug(folder, wanted, "station")?;
+        let data = UnixDatagram::from(data);
+        data.set_nonblocking(false)?;
+        Ok(Self(data, control))
+    }
+
+    fn say(&self, frame: &[u8]) {
+        self.0.send(frame).unwrap();
+    }
+
+    /// Who sent the next frame, if one comes in time.
+    fn hears(&self, patience_ms: u64) -> Option<u8> {
+        self.0.set_read_timeout(Some(Duration::from_millis(patience_ms))).unwrap();
+        let mut bytes = [0; 2000];
+        self.0.recv(&mut bytes).ok().map(|_| bytes[11])
+    }
+}
+
+/// Several programs on port 3, and one elsewhere: what a vde_switch does, and we.
+fn share_a_port(folder: &Path) {
+    const SOON: u64 = 5000;
+    const NEVER: u64 = 100;
+    let at = |wanted| Station::at(folder, wanted).unwrap();
+    let (one, two, far) = (at(Wanted::Number(3)), at(Wanted::Number(3)), at(Wanted::Any));
+    far.say(&frame(0xFF, 9));
+    assert_eq!((one.hears(SOON), two.hears(SOON)), (Some(9), Some(9)), "both get what is for all");
+    one.say(&frame(0xFF, 1));
+    assert_eq!((far.hears(SOON), two.hears(NEVER)), (Some(1), None), "nothing between those of a port");
+    far.say(&frame(1, 9));
+    assert_eq!((one.hears(SOON), two.hears(SOON)), (Some(9), Some(9)), "both get what is for one");
+    two.say(&frame(9, 2));
+    assert_eq!(far.hears(SOON), Some(2));
+    two.say(&frame(1, 2));
+    assert_eq!((one.hears(NEVER), far.hears(NEVER)), (None, None), "it is of that port already");
+    let three = at(Wanted::Number(3));
+    drop(one);
+    far.say(&frame(2, 9));
+    assert_eq!((two.hears(SOON), three.hears(SOON)), (Some(9), Some(9)), "the others stay");
+    drop(three);
+    far.say(&frame(2, 9));
+    assert_eq!(two.hears(SOON), Some(9));
+    two.say(&frame(0xFF, 2));
+    assert_eq!(far.hears(SOON), Some(2));
+}
+
 #[test]
-fn a_number_is_taken_once() {
+fn several_programs_share_a_port() {
+    let served = Served::new(None);
+    let sock = served.dir.path().join("theirs");
+    let _theirs = debians(&sock);
+    share_a_port(&sock);
+    let folder = vde_switch(&served);
+    share_a_port(&folder);
+    eventually("ports go with their last program", || names(&served).is_empty());
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "and their sockets, too");
+}
+
+/// Bursts to a slow program do not keep others of its port waiting, and nothing is lost at those that read.
+#[test]
+fn one_that_does_not_read_is_no_harm() {
+    const FRAMES: usize = 3000;
+    let served = Served::new(None);
+    let folder = vde_switch(&served);
+    let at = |wanted| Station::at(&folder, wanted).unwrap();
+    let (deaf, hears, far) = (at(Wanted::Number(3)), at(Wanted::Number(3)), at(Wanted::Any));
+    for n in 0..FRAMES {
+        far.say(&frame(0xFF, 9));
+        assert_eq!(hears.hears(5000), Some(9), "frame {n}");
+    }
+    let port = || ports(&served).into_iter().find(|port| port.name == "vde3").unwrap();
+    assert_eq!(port().tx_frames, FRAMES as u64);
+    drop(deaf);
+    far.say(&frame(0xFF, 9));
+    assert_eq!(hears.hears(5000), Some(9));
+    assert_eq!(names(&served).len(), 2);
+}
+
+#[test]
+fn numbers_are_ports() {
     let served = Served::new(None);
     let folder = vde_switch(&served);
     let third = plug(&folder, Wanted::Number(3), "third").unwrap();
-    assert!(plug(&folder, Wanted::Number(3), "again").is_err());
     let any = plug(&folder, Wanted::Any, "any\nbody").unwrap();
-    assert_eq!(names(&served), ["vde3", "vde1"]);
-    assert_eq!(ports(&served)[1].peer, "anybody");
+    assert_eq!(names(&served), ["vde1", "vde3"]);
+    assert_eq!(ports(&served)[0].peer, "anybody");
+    assert!(plug(&folder, Wanted::Number(9000), "beyond").is_err());
     drop(third);
     eventually("it is free again", || names(&served) == ["vde1"]);
     let _third = plug(&folder, Wanted::Number(3), "third").unwrap();
@@ -282,16 +379,7 @@ fn a_switch_plugs_into_a_vde_switch() {
         let served = Served::new(None);
         let sock = served.dir.path().join("theirs");
         let (a, _one) = station(&served, 1, "10.0.0.1/24");
-        let sock_arg = sock.to_str().unwrap();
-        let theirs = Running(
-            Command::new("vde_switch")
-                .args(["-s", sock_arg])
-                .stdin(Stdio::piped())
-                .process_group(0)
-                .spawn()
-                .unwrap(),
-        );
-        eventually("the vde_switch", || sock.join("ctl").exists());
+        let theirs = debians(&sock);
         let fds = plug(&sock, Wanted::Any, "ours").unwrap();
         let attach = Attach { name: Some("up".into()), linger: true, ..Attach::new(Kind::Vde) };
         served.client().add_port_of(&fds, &attach).unwrap();

@@ -182,6 +182,10 @@ static void information(void)
 		else
 			say("cmsg %d: %d", c->cmsg_type, *(unsigned char *)CMSG_DATA(c));
 	}
+	need(sendto(a, "j", 1, 0, SA(to)));
+	m = (struct msghdr){ &from, sizeof(from), &io, 1, NULL, 0, 0 };
+	ssize_t r = recvmsg(b, &m, 0);
+	say("no room for control: %s flags %#x name %u", result(r), m.msg_flags, m.msg_namelen);
 	/* Choosing the source with a control message. */
 	struct { struct cmsghdr c; struct in_pktinfo p; } src = { { CMSG_LEN(sizeof(struct in_pktinfo)), IPPROTO_IP, IP_PKTINFO }, { 0 } };
 	src.p.ipi_spec_dst.s_addr = inet_addr("127.0.0.9");

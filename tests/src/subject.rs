@@ -68,15 +68,15 @@ impl Subject {
         let flags = if user == User::Root { "-n" } else { "-rn" };
         let cmd = match self {
             Self::Native => world.cmd("unshare").args([flags, "--", "sh", "-euc", SET_UP, "sh"]),
-            Self::View => world.run(["--stack", "kernel", "--"]),
-            Self::Smol => world.run(["--no-shim", "--stack", "smol", "--"]),
-            Self::Shimmed => world.run(["--stack", "smol", "--"]),
+            Self::View => world.alone(["--stack", "kernel", "--"]),
+            Self::Smol => world.alone(["--no-shim", "--stack", "smol", "--"]),
+            Self::Shimmed => world.alone(["--stack", "smol", "--"]),
             Self::Alone => world.cmd("sh").env("KIND", "kernel").args(["-uc", ALONE, "sh"]),
             Self::AloneSmol => world.cmd("sh").env("KIND", "smol").args(["-uc", ALONE, "sh"]),
             Self::Linked => world.cmd("sh").env("KIND", "kernel").args(["-uc", LINKED, "sh"]),
             Self::LinkedSmol => world.cmd("sh").env("KIND", "smol").args(["-uc", LINKED, "sh"]),
-            Self::Ruled => world.run(["--stack", "kernel", "--rule", RULE, "--"]),
-            Self::RuledSmol => world.run(["--stack", "smol", "--rule", RULE, "--"]),
+            Self::Ruled => world.alone(["--stack", "kernel", "--rule", RULE, "--"]),
+            Self::RuledSmol => world.alone(["--stack", "smol", "--rule", RULE, "--"]),
         };
         cmd.args([program]).args(args)
     }

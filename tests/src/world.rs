@@ -196,9 +196,16 @@ impl World {
         cmd
     }
 
-    /// `viewnet run -- bash -c SCRIPT`, stopping at the first error.
+    /// `viewnet run --link lo ARGS`: on no network.
+    pub fn alone<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Cmd {
+        let mut cmd = self.run(["--link", "lo"]);
+        cmd.command.args(args);
+        cmd
+    }
+
+    /// `viewnet run --link lo -- bash -c SCRIPT`, stopping at the first error.
     pub fn run_script(&self, script: &str) -> Cmd {
-        self.run(["--", "bash", "-euc", script])
+        self.alone(["--", "bash", "-euc", script])
     }
 
     fn confine(&self) -> Confine {

@@ -36,11 +36,11 @@ ask(op='view', name='/tmp/../x', stack={'new': {}})
 ask(op='nonsense')
 ";
     let Some(world) = root_world() else { return };
-    let own = world.run(["--", "python3", "-c", ASK]).run().ok().stdout;
+    let own = world.alone(["--", "python3", "-c", ASK]).run().ok().stdout;
     let lines: Vec<&str> = own.lines().collect();
     assert!(lines[0].contains("\"ok\"") && lines[1].contains("its name is none"), "{own}");
     assert!(lines[2].contains("cannot read the request"), "{own}");
-    let dropped = world.run(["--", "setpriv"]).args(OTHER).args(["python3", "-c", ASK]).run().ok().stdout;
+    let dropped = world.alone(["--", "setpriv"]).args(OTHER).args(["python3", "-c", ASK]).run().ok().stdout;
     assert!(dropped.lines().take(2).all(|line| line.contains("not the user")), "{dropped}");
 }
 
@@ -76,7 +76,7 @@ for request in (0x89a0, 0x8990, 0x89b1, 0x89f0):
     except OSError as e: print(errno.errorcode[e.errno])
 ";
     each_user(|world| {
-        let outcome = world.run(["--", "python3", "-c", MAKE]).run().ok();
+        let outcome = world.alone(["--", "python3", "-c", MAKE]).run().ok();
         assert_eq!(outcome.stdout, "EPERM\nEPERM\nEPERM\nENOTSUP\n");
     });
 }
@@ -129,7 +129,10 @@ fn a_view_can_join_its_own_stack_and_not_from_another_network() {
             "--",
         ];
         world.run(own).args(["ip", "-br", "addr"]).run().ok().says("10.1.0.1");
-        let left = world.run(["--", "unshare", "-rn", "viewnet", "run", "--", "true"]).run().code(125);
+        let left = world
+            .alone(["--", "unshare", "-rn", "viewnet", "run", "--link", "lo", "--", "true"])
+            .run()
+            .code(125);
         assert!(left.stderr.contains("cannot make a view"), "{}", left.stderr);
     });
 }
@@ -150,7 +153,7 @@ fn an_ending_server_leaves_others_files_alone() {
         world.viewnet(["stack", "up", "web", "--link", "none"]).run().ok();
         world.viewnet(["stack", "down", "web"]).run().ok();
         let mut running =
-            world.run(["--name", "web", "--", "sh", "-c", "echo up; read line"]).keep_stdin().start();
+            world.alone(["--name", "web", "--", "sh", "-c", "echo up; read line"]).keep_stdin().start();
         running.until("up");
         world.viewnet(["stack", "down", "a"]).run().ok();
         let keeper = world.runtime().join("viewnet/keeper");
@@ -177,7 +180,7 @@ fn all_stacks_of_a_user_hang_under_one_user_namespace() {
         world.viewnet(["stack", "up", "kept", "--link", "none"]).run().ok();
         let start = |name: &str| {
             let mut view =
-                world.run(["--name", name, "--", "sh", "-c", "echo up; read line"]).keep_stdin().start();
+                world.alone(["--name", name, "--", "sh", "-c", "echo up; read line"]).keep_stdin().start();
             view.until("up");
             view
         };

@@ -79,7 +79,7 @@ fn without_namespaces_programs_run_on_smol_stacks() {
         assert!(shown.stdout.starts_with("web: smol stack at "), "{}", shown.stdout);
         server.kill_group();
         server.wait();
-        let outcome = without(&world, limit, "viewnet run --verbose -- true").run().ok();
+        let outcome = without(&world, limit, "viewnet run --link lo --verbose -- true").run().ok();
         let said = outcome.stderr.lines().filter(|line| line.contains("a smol stack in place of")).count();
         assert!(said == 1 && outcome.stderr.contains(&format!("{limit}=0")), "{}", outcome.stderr);
         // Kept ones as well.
@@ -190,10 +190,10 @@ const UP: &[&str] = &[
     "capture lab -i nosuch",
     "events nosuch",
     "top </dev/null",
-    "run -- viewnet switch up other",
-    "run -- viewnet run --ip 10.0.0.1/24 --ip 10.0.0.1/24 -- echo started",
-    "run -- viewnet run --name 'a b' -- echo started",
-    "run -- viewnet run --stack nosuch -- echo started",
+    "run --link lo -- viewnet switch up other",
+    "run --link lo -- viewnet run --ip 10.0.0.1/24 --ip 10.0.0.1/24 -- echo started",
+    "run --link lo -- viewnet run --link lo --name 'a b' -- echo started",
+    "run --link lo -- viewnet run --stack nosuch -- echo started",
 ];
 
 #[test]
@@ -293,7 +293,7 @@ fn whatever_runs_out_it_says_what_to_do() {
 #[test]
 fn a_view_is_recognized() {
     let world = World::new(User::Ordinary);
-    let outcome = world.run(["--", "viewnet", "doctor", "--json"]).run().ok();
+    let outcome = world.alone(["--", "viewnet", "doctor", "--json"]).run().ok();
     let report: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
     let verdict = verdict(&report, "seccomp-notify");
     assert!(verdict["finding"].as_str().unwrap().contains("a view already"), "{verdict}");

@@ -62,7 +62,7 @@ impl Lan {
         let mut world = World::new(User::Ordinary);
         if !kinds.namespaces {
             world.forbid_user_namespaces();
-            let refused = world.run(["--kind", "kernel", "--", "true"]).run().code(125);
+            let refused = world.alone(["--kind", "kernel", "--", "true"]).run().code(125);
             assert!(refused.stderr.contains("max_user_namespaces"), "{}", refused.stderr);
         }
         Self { world, kinds }
@@ -155,14 +155,14 @@ fn static_go_client_and_server(kinds: Kinds) {
     assert_eq!(outcome.stdout.matches("lo ").count(), 2, "{}", outcome.stdout);
     assert_eq!(outcome.stdout.matches("eth0 ").count(), 2, "{}", outcome.stdout);
     lan.world
-        .run(["--kind", kinds.client, "--"])
+        .alone(["--kind", kinds.client, "--"])
         .args([&net])
         .args(["echo", "200"])
         .run()
         .ok()
         .says("echoes 200");
     lan.world
-        .run(["--kind", kinds.client, "--"])
+        .alone(["--kind", kinds.client, "--"])
         .args([&net])
         .args(["preempt", "2000"])
         .run()

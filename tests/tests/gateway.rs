@@ -198,6 +198,43 @@ fn the_network_says_addresses_and_names() {
 }
 
 #[test]
+fn a_view_that_nothing_is_said_of_is_on_the_default_network() {
+    for kind in ["kernel", "smol"] {
+        each_user(|world| {
+            let far = far_away(&world);
+            let run = |args: &[&str]| world.run(["--kind", kind]).args(args).run().ok();
+            // Whether the host has a network or not.
+            let shown = run(&["--", "ip", "-br", "addr"]).stdout;
+            assert!(shown.contains("10.0.2.") && shown.contains("fd00:10:0:2:"), "{shown}");
+            world.viewnet(["gateway", "ls"]).run().ok().says("switch:default");
+            let alone = run(&["--link", "lo", "--", "ip", "-br", "addr"]).stdout;
+            assert!(!alone.contains("eth0"), "{alone}");
+            // What it started ends by itself, and is started anew.
+            assert!(wait_until(Duration::from_secs(5), || world.supervisors().is_empty()));
+            // Several at once start one.
+            let script =
+                format!("for n in 1 2 3 4; do viewnet run --kind {kind} -- ip -br addr & done; wait");
+            let shown = world.cmd("bash").args(["-euc", &script]).run().ok().stdout;
+            assert_eq!(shown.matches("10.0.2.").count(), 4, "{shown}");
+            if far {
+                let _server = echo(&world, &FAR);
+                let script = format!(
+                    "{HELPERS}\nfor at in {FAR:?}:\n s = tcp(at, 7007); s.send(b'hello'); assert s.recv(9) == b'hello'\nprint('well')"
+                );
+                run(&["--", "python3", "-c", &script]).says("well");
+            }
+            // A view inside of one has what there is outside.
+            let inner = run(&["--", "viewnet", "run", "--", "ip", "-br", "addr"]).stdout;
+            assert!(inner.contains("10.0.2."), "{inner}");
+            assert!(wait_until(Duration::from_secs(5), || world.supervisors().is_empty()));
+            let nobody = run(&["--link", "lo", "--", "viewnet", "run", "--", "ip", "-br", "addr"]);
+            assert!(!nobody.stdout.contains("eth0") && nobody.stderr.is_empty(), "{nobody:?}");
+            run(&["--link", "lo", "--", "viewnet", "run", "--verbose", "--", "true"]);
+        });
+    }
+}
+
+#[test]
 fn the_hosts_loopback_is_reachable_only_if_asked_for() {
     each_kind(&[], |world, kind| {
         let _server = echo(world, &["127.0.0.1"]);

@@ -28,7 +28,7 @@ fn each(test: impl Fn(&World, &str)) {
 }
 
 fn on(world: &World, kind: &str) -> tests::Cmd {
-    world.run(["--kind", kind, "--"])
+    world.alone(["--kind", kind, "--"])
 }
 
 fn script(world: &World, kind: &str, script: &str) -> tests::Cmd {
@@ -129,14 +129,22 @@ fn a_namespace_of_its_own_is_its_own() {
 fn runs_nest() {
     const SERVE: &str = "import socket; s=socket.socket(); s.bind((\"0.0.0.0\",80)); s.listen()";
     each_user(|world| {
-        world.run(["--", "viewnet", "run", "--", "sh", "-c", "exit 9"]).run().code(9);
-        world.run(["--", "viewnet", "run", "--", "viewnet", "run", "--", "ip", "link"]).run().ok().says("lo");
-        let outcome = world.run(["--", "viewnet", "run", "--", "sh", "-c", "kill -TERM $$"]).run();
+        world.alone(["--", "viewnet", "run", "--link", "lo", "--", "sh", "-c", "exit 9"]).run().code(9);
+        world
+            .alone([
+                "--", "viewnet", "run", "--link", "lo", "--", "viewnet", "run", "--link", "lo", "--", "ip",
+                "link",
+            ])
+            .run()
+            .ok()
+            .says("lo");
+        let outcome =
+            world.alone(["--", "viewnet", "run", "--link", "lo", "--", "sh", "-c", "kill -TERM $$"]).run();
         assert_eq!(outcome.status, Status::Signaled(15), "{}", outcome.stderr);
         let script = format!(
             "ip addr add 10.99.0.1/32 dev lo; python3 -c '{SERVE}; import time; time.sleep(100)' & \
              until ss -ltn | grep -q :80; do sleep 0.05; done; \
-             viewnet run -- sh -euc 'ip -br addr; python3 -c '\\''{SERVE}; print(\"inner bound\")'\\'; \
+             viewnet run --link lo -- sh -euc 'ip -br addr; python3 -c '\\''{SERVE}; print(\"inner bound\")'\\'; \
              echo -; ip -br addr; ss -ltn; kill $!"
         );
         let outcome = world.run_script(&script).run().ok();
@@ -181,7 +189,7 @@ fn runs_nest_on_smol_stacks_and_kinds_do_not_mix() {
         let text = format!(
             "ip addr add 10.99.0.1/32 dev lo; python3 -c '{SERVE}; import time; time.sleep(100)' & \
              until ss -ltn | grep -q :80; do sleep 0.05; done; \
-             viewnet run -- sh -euc 'ip -br addr; python3 -c '\\''{SERVE}; print(\"inner bound\")'\\'; \
+             viewnet run --link lo -- sh -euc 'ip -br addr; python3 -c '\\''{SERVE}; print(\"inner bound\")'\\'; \
              echo -; ip -br addr; ss -ltn; kill $!"
         );
         let outcome = script(&world, "smol", &text).run().ok();
@@ -273,7 +281,7 @@ fn a_setuid_program_is_told() {
     chown(&id, Some(0), Some(0)).unwrap();
     std::fs::set_permissions(&id, std::fs::Permissions::from_mode(0o4755)).unwrap();
     let native = world.cmd(&id).args(["-u"]).run().ok();
-    let outcome = world.run(["--"]).args([&id]).args(["-u"]).run().ok();
+    let outcome = world.alone(["--"]).args([&id]).args(["-u"]).run().ok();
     assert_eq!(outcome.stdout.trim(), world.uid().to_string(), "privilege gained in a view");
     if native.stdout.trim() == "0" {
         let text = outcome.stderr.to_lowercase();
@@ -311,7 +319,7 @@ print('addr', subprocess.run(['ip', 'addr', 'add', '10.1.1.1/32', 'dev', 'lo'], 
     let drop = ["setpriv", "--reuid", "64999", "--regid", "64999", "--clear-groups"];
     let native = world.cmd("setpriv").args(&drop[1..]).args(["python3", "-c", SCRIPT]).run().ok();
     assert_eq!(native.stdout, WANTED, "natively");
-    let view = world.run(["--"]).args(drop).args(["python3", "-c", SCRIPT]).run().ok();
+    let view = world.alone(["--"]).args(drop).args(["python3", "-c", SCRIPT]).run().ok();
     assert_eq!(view.stdout, WANTED, "in a view");
 }
 
@@ -473,7 +481,7 @@ fn a_killed_supervisor_fails_closed() {
         program.until("unix 2 1");
         program.wait().ok();
         // The next run is as good as any, and the next list removes the socket's file, as nobody else was left to.
-        world.run(["--", "true"]).run().ok();
+        world.alone(["--", "true"]).run().ok();
         world.viewnet(["stack", "ls"]).run().ok();
     });
 }
@@ -515,8 +523,8 @@ except OSError as e: print('lo', errno.errorcode[e.errno])
             let probe = world.install(&c_probe(name, Linkage::Dynamic), name);
             std::fs::set_permissions(&probe, std::fs::Permissions::from_mode(0o711)).unwrap();
             let readable = world.install(&c_probe(name, Linkage::Dynamic), &format!("{name}-readable"));
-            let open = world.run(["--"]).args([readable]).run().ok();
-            let closed = world.run(["--"]).args([probe]).run().ok();
+            let open = world.alone(["--"]).args([readable]).run().ok();
+            let closed = world.alone(["--"]).args([probe]).run().ok();
             let report = tests::compare::compare(name, &open.stdout, &closed.stdout, &[]);
             assert!(report.is_clean(), "{name}:\n{}", report.failures());
         }
@@ -560,7 +568,7 @@ fn wrappers_stay_in_the_view() {
 #[test]
 fn two_hundred_views_at_once() {
     each_user(|world| {
-        let script = "seq 200 | xargs -P 40 -I{} viewnet run -- sh -c 'ip -br link show lo >/dev/null && echo {}' | sort -nu | wc -l";
+        let script = "seq 200 | xargs -P 40 -I{} viewnet run --link lo -- sh -c 'ip -br link show lo >/dev/null && echo {}' | sort -nu | wc -l";
         let outcome = world.cmd("bash").args(["-c", script]).limit(Duration::from_secs(120)).run().ok();
         assert_eq!(outcome.stdout.trim(), "200", "{}", outcome.stderr);
         assert!(outcome.stderr.is_empty(), "{}", outcome.stderr);

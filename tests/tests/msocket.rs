@@ -23,8 +23,8 @@ impl Where {
     fn command(self, world: &World, program: &Path, args: &[&str]) -> Cmd {
         let cmd = match self {
             Self::Nowhere => world.cmd(program),
-            Self::InKernel => world.run(["--stack", "kernel", "--"]).args([program]),
-            Self::InSmol => world.run(["--stack", "smol", "--"]).args([program]),
+            Self::InKernel => world.alone(["--stack", "kernel", "--"]).args([program]),
+            Self::InSmol => world.alone(["--stack", "smol", "--"]).args([program]),
         };
         cmd.args(args).env("LD_LIBRARY_PATH", world.folder().join("bin"))
     }

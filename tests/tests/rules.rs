@@ -180,7 +180,7 @@ fn bad_rules_are_refused_in_clear_words() {
         ("to 10.8.0.0/16 via nowhere", "there is none; make it with `viewnet stack up`"),
         ("default via kernel", "it is the name of a kind"),
     ] {
-        let outcome = world.run(["--rule", rule, "--", "true"]).run().code(125);
+        let outcome = world.alone(["--rule", rule, "--", "true"]).run().code(125);
         assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
     }
     let outcome = world.viewnet(["on", "nowhere", "-4", "--", "true"]).run().code(125);

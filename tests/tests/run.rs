@@ -28,7 +28,7 @@ fn each_kind(test: impl Fn(World, &str)) {
 fn the_exit_status_is_the_programs() {
     each_kind(|world, kind| {
         for code in [0, 1, 3, 125, 126, 127, 255] {
-            world.run(["--kind", kind, "--", "sh", "-c", &format!("exit {code}")]).run().code(code);
+            world.alone(["--kind", kind, "--", "sh", "-c", &format!("exit {code}")]).run().code(code);
         }
     });
 }
@@ -38,10 +38,10 @@ fn a_signal_ends_it_as_without_us() {
     each_kind(|world, kind| {
         for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGINT, Signal::SIGSEGV] {
             let program = format!("kill -{} $$", signal as i32);
-            let outcome = world.run(["--kind", kind, "--", "sh", "-c", &program]).run();
+            let outcome = world.alone(["--kind", kind, "--", "sh", "-c", &program]).run();
             assert_eq!(outcome.status, Status::Signaled(signal as i32), "{}", outcome.stderr);
         }
-        let script = "viewnet run -- sh -c 'kill -TERM $$'; echo $?";
+        let script = "viewnet run --link lo -- sh -c 'kill -TERM $$'; echo $?";
         world.cmd("bash").args(["-c", script]).run().ok().says("143");
     });
 }
@@ -57,7 +57,7 @@ fn a_program_that_cannot_start() {
             ("/tmp", 126),
         ];
         for (program, code) in cases {
-            let outcome = world.run(["--", program, "arg"]).run().code(code);
+            let outcome = world.alone(["--", program, "arg"]).run().code(code);
             assert!(outcome.stderr.starts_with("viewnet: "), "{}", outcome.stderr);
             assert!(outcome.stderr.contains(program), "{}", outcome.stderr);
             assert!(outcome.stdout.is_empty());
@@ -99,10 +99,10 @@ fn everything_else_is_inherited_untouched() {
         let probe = world.install(&rust_probe("probe_facts"), "facts");
         let probe = probe.to_str().unwrap();
         for run in [
-            "viewnet run",
-            "viewnet run --no-shim",
-            "viewnet run --no-shim --stack smol",
-            "viewnet run --stack smol --parent",
+            "viewnet run --link lo",
+            "viewnet run --link lo --no-shim",
+            "viewnet run --link lo --no-shim --stack smol",
+            "viewnet run --link lo --stack smol --parent",
         ] {
             let script = format!(
                 "umask 027; ulimit -n 321; trap '' USR2 PIPE; exec 7</dev/null; \
@@ -129,7 +129,7 @@ fn of_the_library(line: &str) -> bool {
 #[test]
 fn the_program_takes_the_commands_place() {
     each_user(|world| {
-        let script = "echo $$ $PPID; exec viewnet run -- sh -c 'echo $$ $PPID'";
+        let script = "echo $$ $PPID; exec viewnet run --link lo -- sh -c 'echo $$ $PPID'";
         let outcome = world.cmd("bash").args(["-c", script]).run().ok();
         let lines: Vec<_> = outcome.stdout.lines().collect();
         assert_eq!(lines[0], lines[1]);
@@ -140,18 +140,18 @@ fn the_program_takes_the_commands_place() {
 fn streams_are_the_programs_own() {
     each_user(|world| {
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| i.to_le_bytes()[0] & 0x7f).collect();
-        let outcome = world.run(["--", "cat"]).stdin(bytes.clone()).run().ok();
+        let outcome = world.alone(["--", "cat"]).stdin(bytes.clone()).run().ok();
         assert!(outcome.stdout.as_bytes() == bytes, "{} bytes came through", outcome.stdout.len());
         assert!(outcome.stderr.is_empty(), "{}", outcome.stderr);
-        let outcome = world.run(["--", "sh", "-c", "echo out; echo err >&2"]).run().ok();
+        let outcome = world.alone(["--", "sh", "-c", "echo out; echo err >&2"]).run().ok();
         assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "err\n"));
         assert!(!outcome.held_open, "the supervisor holds the program's output");
         // Everything closed, as cron or a careless parent may do it.
-        world.cmd("bash").args(["-c", "exec <&- >&- 2>&-; exec viewnet run -- true"]).run().ok();
+        world.cmd("bash").args(["-c", "exec <&- >&- 2>&-; exec viewnet run --link lo -- true"]).run().ok();
         // A reader that goes away ends the writer, not us.
-        let script = "viewnet run -- yes | head -1; echo ${PIPESTATUS[0]}";
+        let script = "viewnet run --link lo -- yes | head -1; echo ${PIPESTATUS[0]}";
         world.cmd("bash").args(["-c", script]).run().ok().says("y\n141\n");
-        let script = "viewnet run -- echo one | viewnet run -- tr a-z A-Z | viewnet run -- cat";
+        let script = "viewnet run --link lo -- echo one | viewnet run --link lo -- tr a-z A-Z | viewnet run --link lo -- cat";
         world.cmd("bash").args(["-c", script]).run().ok().says("ONE\n");
     });
 }
@@ -161,8 +161,8 @@ fn views_are_apart_and_alike() {
     each_kind(|world, kind| {
         let serve = "import socket,sys; s=socket.socket(); s.bind(('0.0.0.0',80)); s.listen(); print('up',flush=True); sys.stdin.read()";
         let (mut one, mut two) = (
-            world.run(["--kind", kind, "--", "python3", "-c", serve]),
-            world.run(["--kind", kind, "--", "python3", "-c", serve]),
+            world.alone(["--kind", kind, "--", "python3", "-c", serve]),
+            world.alone(["--kind", kind, "--", "python3", "-c", serve]),
         );
         // A pipe that stays open keeps them alive.
         one.command.env("N", "1");
@@ -170,7 +170,7 @@ fn views_are_apart_and_alike() {
         let (mut one, mut two) = (one.keep_stdin().start(), two.keep_stdin().start());
         one.until("up");
         two.until("up");
-        let seen = world.run([
+        let seen = world.alone([
             "--kind",
             kind,
             "--",
@@ -190,7 +190,7 @@ fn views_are_apart_and_alike() {
 fn trace_writes_one_line_per_trapped_call() {
     each_user(|world| {
         let program = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM); print('done')";
-        let outcome = world.run(["--trace", "--", "python3", "-c", program]).run().ok();
+        let outcome = world.alone(["--trace", "--", "python3", "-c", program]).run().ok();
         assert_eq!(outcome.stdout, "done\n");
         let line = outcome.stderr.lines().find(|l| l.contains("socket(") && l.contains("AF_INET"));
         let line = line.unwrap_or_else(|| panic!("no such line:\n{}", outcome.stderr));
@@ -201,9 +201,9 @@ fn trace_writes_one_line_per_trapped_call() {
             "{}",
             outcome.stderr
         );
-        let quiet = world.run(["--", "python3", "-c", program]).run().ok();
+        let quiet = world.alone(["--", "python3", "-c", program]).run().ok();
         assert!(quiet.stderr.is_empty(), "{}", quiet.stderr);
-        world.run(["--verbose", "--", "true"]).run().ok();
+        world.alone(["--verbose", "--", "true"]).run().ok();
     });
 }
 
@@ -217,7 +217,7 @@ fn orphans_and_daemons_keep_their_view() {
             "ip addr add 10.99.0.1/32 dev lo; setsid sh -c '{}' </dev/null >/dev/null 2>&1 &",
             orphan.replace('\'', "'\\''")
         );
-        let outcome = world.run(["--kind", kind, "--", "bash", "-euc", &script]).run().ok();
+        let outcome = world.alone(["--kind", kind, "--", "bash", "-euc", &script]).run().ok();
         assert!(!outcome.held_open);
         let out = world.home().join("out");
         assert!(wait_until(Duration::from_secs(20), || out.exists()), "the orphan is gone");
@@ -431,7 +431,7 @@ fn as_the_programs_ancestor_it_does_what_the_program_does() {
         let mut terminal = Terminal::start(shell);
         terminal.until("ready> ");
         terminal.type_keys(
-            "viewnet run --stack smol --parent -- sh -c 'test -t 0 && echo is\"\"-tty; exec sleep 100'\r",
+            "viewnet run --link lo --stack smol --parent -- sh -c 'test -t 0 && echo is\"\"-tty; exec sleep 100'\r",
         );
         terminal.until("is-tty");
         std::thread::sleep(Duration::from_millis(300));
@@ -456,14 +456,14 @@ fn job_control_on_a_terminal() {
         shell.command.env("PS1", "ready> ").env("BASH_SILENCE_DEPRECATION_WARNING", "1");
         let mut terminal = Terminal::start(shell);
         terminal.until("ready> ");
-        terminal.type_keys("viewnet run -- sh -c 'tty; test -t 0 && echo is\"\"-tty; cat'\r");
+        terminal.type_keys("viewnet run --link lo -- sh -c 'tty; test -t 0 && echo is\"\"-tty; cat'\r");
         terminal.until("/dev/pts/");
         terminal.until("is-tty");
         terminal.type_keys("\x03");
         terminal.until("ready> ");
         terminal.type_keys("echo status-$?\r");
         terminal.until("status-130");
-        terminal.type_keys("viewnet run -- sh -c 'echo star\"\"ted; sleep 100; echo never'\r");
+        terminal.type_keys("viewnet run --link lo -- sh -c 'echo star\"\"ted; sleep 100; echo never'\r");
         terminal.until("started");
         // A shell that is just starting its child by vfork(2) cannot be stopped, natively either.
         std::thread::sleep(Duration::from_millis(300));
@@ -483,7 +483,7 @@ fn job_control_on_a_terminal() {
         std::thread::sleep(Duration::from_millis(300));
         terminal.type_keys("\x03");
         terminal.until("ready> ");
-        terminal.type_keys("PS1='inside> ' viewnet run -- bash --norc --noprofile -i\r");
+        terminal.type_keys("PS1='inside> ' viewnet run --link lo -- bash --norc --noprofile -i\r");
         terminal.until("inside> ");
         terminal.until("inside> ");
         terminal.type_keys("PS1='ready> '\r");
@@ -507,13 +507,13 @@ fn job_control_on_a_terminal() {
 fn a_terminal_of_its_own() {
     each_user(|world| {
         let mut terminal =
-            Terminal::start(world.run(["--", "sh", "-c", "tty; stty -a | head -1; read x; echo got-$x"]));
+            Terminal::start(world.alone(["--", "sh", "-c", "tty; stty -a | head -1; read x; echo got-$x"]));
         terminal.until("/dev/pts/");
         terminal.type_keys("word\r");
         terminal.until("got-word");
         assert_eq!(terminal.wait(), Some(0));
         // The terminal goes away: the program gets SIGHUP and nothing stays.
-        let mut terminal = Terminal::start(world.run(["--", "sh", "-c", "echo up; sleep 100"]));
+        let mut terminal = Terminal::start(world.alone(["--", "sh", "-c", "echo up; sleep 100"]));
         terminal.until("up");
         drop(terminal);
     });
@@ -523,14 +523,14 @@ fn a_terminal_of_its_own() {
 fn narrow_circumstances() {
     each_user(|world| {
         let scripts = [
-            "ulimit -n 16; viewnet run -- sh -c 'echo fine'",
-            "mkdir gone; cd gone; rmdir ../gone; viewnet run -- /bin/echo fine",
-            "viewnet=$(command -v viewnet); env -i XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR $viewnet run -- /bin/echo fine",
-            "setpriv --no-new-privs viewnet run -- echo fine",
-            "trap '' CHLD PIPE TERM; viewnet run -- echo fine",
-            "nice viewnet run -- echo fine",
-            "viewnet run -- viewnet stack ls; echo fine",
-            "unshare -rm viewnet run -- echo fine",
+            "ulimit -n 16; viewnet run --link lo -- sh -c 'echo fine'",
+            "mkdir gone; cd gone; rmdir ../gone; viewnet run --link lo -- /bin/echo fine",
+            "viewnet=$(command -v viewnet); env -i XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR $viewnet run --link lo -- /bin/echo fine",
+            "setpriv --no-new-privs viewnet run --link lo -- echo fine",
+            "trap '' CHLD PIPE TERM; viewnet run --link lo -- echo fine",
+            "nice viewnet run --link lo -- echo fine",
+            "viewnet run --link lo -- viewnet stack ls; echo fine",
+            "unshare -rm viewnet run --link lo -- echo fine",
         ];
         for script in scripts {
             let outcome = world.cmd("bash").args(["-euc", script]).run();
@@ -551,8 +551,12 @@ fn without_a_runtime_folder_it_makes_one() {
     }
     let world = World::new(User::Ordinary);
     let folder = std::path::PathBuf::from(format!("/tmp/viewnet-{}", world.uid()));
-    let run =
-        || world.cmd("env").args(["-u", "XDG_RUNTIME_DIR", "viewnet", "run", "--", "echo", "fine"]).run();
+    let run = || {
+        world
+            .cmd("env")
+            .args(["-u", "XDG_RUNTIME_DIR", "viewnet", "run", "--link", "lo", "--", "echo", "fine"])
+            .run()
+    };
     run().ok().says("fine");
     assert!(wait_until(Duration::from_secs(5), || tests::leftovers::files_in(&folder).is_empty()));
     // A folder that others may enter is no place for sockets.
@@ -565,7 +569,7 @@ fn without_a_runtime_folder_it_makes_one() {
 #[test]
 fn a_machine_that_lacks_something_is_told_what() {
     let mut world = World::new(User::Ordinary);
-    let none = "echo 0 >/proc/sys/user/max_user_namespaces; exec viewnet run --kind kernel -- echo started";
+    let none = "echo 0 >/proc/sys/user/max_user_namespaces; exec viewnet run --link lo --kind kernel -- echo started";
     let outcome = world.cmd("unshare").args(["-rm", "sh", "-c", none]).run().code(125);
     assert!(
         outcome.stdout.is_empty() && outcome.stderr.contains("max_user_namespaces"),
@@ -574,7 +578,7 @@ fn a_machine_that_lacks_something_is_told_what() {
     );
     if world.has_own_host() {
         world.forbid_tun();
-        world.run(["--", "echo", "fine"]).run().ok().says("fine");
+        world.alone(["--", "echo", "fine"]).run().ok().says("fine");
         world.run(["--kind", "smol", "--ip", "10.0.0.1/24", "--", "echo", "fine"]).run().ok().says("fine");
         let outcome = world.run(["--ip", "10.0.0.1/24", "--", "echo", "started"]).run();
         // Whether TAPs need the device node is viewnet's affair; a failure must name it.

@@ -74,30 +74,113 @@ fn valgrind_bears_it() {
     same_as_natively("watched", "gcc", &["-O0"], &valgrind);
 }
 
+/// How many calls of those names are trapped of a script in a smol view.
+fn trapped(world: &World, options: &[&str], script: &str, calls: &[&str]) -> usize {
+    let words = [options, &["--stack", "smol", "--trace", "--", "python3", "-c", script]].concat();
+    let trace = world.run(words).run().ok().stderr;
+    trace.lines().filter(|line| calls.iter().any(|call| line.contains(call))).count()
+}
+
 /// The point of it: calls that are not trapped.
 #[test]
 fn names_and_datagrams_are_not_trapped() {
     let world = World::new(User::Ordinary);
     let script = "import socket
-server, client = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+server, client, linked = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3))
 server.bind(('127.0.0.1', 5300))
+linked.connect(server.getsockname())
 for n in range(100):
-    client.sendto(b'ask', server.getsockname())
+    client.sendmsg([b'a', b'sk'], [], 0, server.getsockname())
     asked, who = server.recvfrom(100)
     server.sendto(asked, who)
-    assert client.recvfrom(100) == (b'ask', ('127.0.0.1', 5300))
+    assert client.recvmsg(2, 200) == (b'as', [], socket.MSG_TRUNC, ('127.0.0.1', 5300))
+    linked.sendmsg([b'more'])
+    asked, _, _, who = server.recvmsg(100)
+    server.sendto(asked, who)
+    assert linked.recvmsg(100, 200) == (b'more', [], 0, ('127.0.0.1', 5300))
+    assert n or linked.getsockname() == who
 ";
-    let run = |options: &[&str]| {
-        let words = [options, &["--stack", "smol", "--trace", "--", "python3", "-c", script]].concat();
-        let trace = world.run(words).run().ok().stderr;
-        trace
-            .lines()
-            .filter(|line| ["sendto", "recvfrom", "getsockname"].iter().any(|c| line.contains(c)))
-            .count()
-    };
-    assert!(run(&["--no-shim"]) >= 500);
-    let trapped = run(&[]);
+    let calls = ["sendto", "sendmsg", "recvfrom", "recvmsg", "getsockname"];
+    assert!(trapped(&world, &["--no-shim"], script, &calls) >= 800);
+    let trapped = trapped(&world, &[], script, &calls);
+    assert!(trapped <= 20, "{trapped} calls were trapped");
+}
+
+/// Several messages in a call, to one destination and with a peer.
+#[test]
+fn several_datagrams_in_a_call_are_not_trapped() {
+    let world = World::new(User::Ordinary);
+    let script = "import ctypes, socket
+libc = ctypes.CDLL(None, use_errno=True)
+class Part(ctypes.Structure):
+    _fields_ = [('base', ctypes.c_char_p), ('length', ctypes.c_size_t)]
+class Message(ctypes.Structure):
+    _fields_ = [('name', ctypes.c_char_p), ('namelen', ctypes.c_uint), ('parts', ctypes.POINTER(Part)),
+                ('count', ctypes.c_size_t), ('control', ctypes.c_void_p), ('room', ctypes.c_size_t),
+                ('flags', ctypes.c_size_t), ('length', ctypes.c_size_t)]
+def array(name):
+    parts = [(Part * 2)(Part(b'0123456789', n), Part(b'ab', 2)) for n in range(8)]
+    return (Message * 8)(*[Message(name, len(name or b''), p, 2, None, 0, 0, 0) for p in parts])
+server, client, linked = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3))
+server.bind(('127.0.0.1', 5300))
+linked.connect(server.getsockname())
+to = (2).to_bytes(2, 'little') + (5300).to_bytes(2, 'big') + bytes([127, 0, 0, 1] + [0] * 8)
+for n in range(50):
+    for sock, name in [(client, to), (linked, None)]:
+        given = array(name)
+        assert libc.sendmmsg(sock.fileno(), given, 8, 0) == 8
+        assert [m.length for m in given] == [n + 2 for n in range(8)]
+        rooms = [ctypes.create_string_buffer(16) for _ in range(9)]
+        heres = [ctypes.create_string_buffer(16) for _ in range(9)]
+        parts = [Part(ctypes.cast(h, ctypes.c_char_p), 8) for h in heres]
+        taken = (Message * 9)(*[Message(ctypes.cast(r, ctypes.c_char_p), 16, ctypes.pointer(p), 1, None, 0, 9, 0)
+                                for r, p in zip(rooms, parts)])
+        got = 0
+        while got < 8:
+            rest = ctypes.byref(taken, got * ctypes.sizeof(Message))
+            got += libc.recvmmsg(server.fileno(), rest, 8 - got, 0, None)
+        assert [m.length for m in taken] == [2, 3, 4, 5, 6, 7, 8, 8, 0]
+        assert [m.flags for m in taken] == [0] * 7 + [socket.MSG_TRUNC, 9]
+        assert all(r.raw[2:8] == sock.getsockname()[1].to_bytes(2, 'big') + bytes([127, 0, 0, 1]) for r in rooms[:8])
+        assert heres[7].raw == b'0123456a' + bytes(8)
+";
+    let trapped = trapped(&world, &[], script, &["sendmmsg", "recvmmsg"]);
     assert!(trapped <= 10, "{trapped} calls were trapped");
+}
+
+/// Options are read without a trap, and so is set what is so already; what changes is seen by whoever has the socket.
+#[test]
+fn options_are_not_trapped_but_to_be_changed() {
+    let world = World::new(User::Ordinary);
+    let script = "import os, socket
+from socket import IPPROTO_TCP, SO_KEEPALIVE, SO_RCVBUF, SO_BROADCAST, SOL_SOCKET, TCP_NODELAY, TCP_KEEPIDLE
+listener = socket.create_server(('127.0.0.1', 5300))
+listener.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, 33)
+client = socket.create_connection(listener.getsockname())
+client.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+server, _ = listener.accept()
+loose = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+loose.bind(('127.0.0.1', 5301))
+for n in range(100):
+    client.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    loose.setsockopt(SOL_SOCKET, SO_BROADCAST, 0)
+    assert client.getsockopt(IPPROTO_TCP, TCP_NODELAY) == 1 and server.getsockopt(IPPROTO_TCP, TCP_NODELAY) == 0
+    assert server.getsockopt(IPPROTO_TCP, TCP_KEEPIDLE) == 33 and client.getsockopt(IPPROTO_TCP, TCP_KEEPIDLE) == 7200
+    assert loose.getsockopt(SOL_SOCKET, SO_RCVBUF) == 212992 and loose.getsockopt(SOL_SOCKET, SO_BROADCAST) == 0
+for value in [1, 0, 1]:
+    server.setsockopt(SOL_SOCKET, SO_KEEPALIVE, value)
+    assert server.dup().getsockopt(SOL_SOCKET, SO_KEEPALIVE) == value
+    if os.fork() == 0:
+        server.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1 - server.getsockopt(SOL_SOCKET, SO_KEEPALIVE))
+        os._exit(0)
+    os.wait()
+    assert server.getsockopt(SOL_SOCKET, SO_KEEPALIVE) == 1 - value
+    assert server.getsockopt(SOL_SOCKET, SO_KEEPALIVE, 2) == bytes([1 - value, 0])
+print('ok')
+";
+    assert!(trapped(&world, &["--no-shim"], script, &["setsockopt", "getsockopt"]) >= 800);
+    let trapped = trapped(&world, &[], script, &["setsockopt", "getsockopt"]);
+    assert!(trapped <= 20, "{trapped} calls were trapped");
 }
 
 /// However many the program writes before the stack looks.
@@ -119,7 +202,7 @@ for _ in range(30):
             server.recv(10)
 print('ok')
 ";
-    world.run(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
+    world.alone(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
 }
 
 /// A program without the library has the same sockets.
@@ -137,7 +220,7 @@ for environment in [{}, dict(os.environ)]:
     assert said.stdout == f'{who} {listener.getsockname()}\\n', said
 print('ok')
 ";
-    world.run(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
+    world.alone(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
 }
 
 /// What lists sockets, interfaces and routes from files lists the view's.

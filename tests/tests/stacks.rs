@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use tests::{Cmd, Outcome, Status, User, World, wait_until};
 
@@ -45,7 +45,7 @@ fn a_kept_stack_is_shared_and_listed() {
             .start();
         server.until("up");
         world.run(["--stack", "lab", "--", "python3", "-c", FETCH]).run().ok().says("hello");
-        world.run(["--", "python3", "-c", FETCH]).run().code(1);
+        world.alone(["--", "python3", "-c", FETCH]).run().code(1);
         let show = json(world.viewnet(["stack", "show", "lab", "--json"]).run());
         assert_eq!(show["name"], "lab");
         assert_eq!(show["kind"], kind);
@@ -157,6 +157,29 @@ attempt('send', lambda: u.sendto(b'x', ('10.0.0.9', 9)))
         let outcome = program.wait().ok();
         assert_eq!(outcome.stdout, "up\nrecv ECONNRESET\nconnect ENETDOWN\noption ENETDOWN\nsend ENETDOWN\n");
         assert!(world.settle(Duration::from_secs(3)).is_empty(), "{:?}", world.leftovers());
+    });
+}
+
+/// Its supervisor is what leaves the stack; until it has heard of its program's end, the program counts.
+#[test]
+fn who_ends_a_stack_waits_for_a_view_that_is_leaving() {
+    each_kind(|world, kind| {
+        world.viewnet(["stack", "up", "lab", "--kind", kind, "--ip", "10.0.0.1/24"]).run().ok();
+        let keepers = world.supervisors();
+        let mut program =
+            world.run(["--stack", "lab", "--", "sh", "-c", "echo up; read _"]).keep_stdin().start();
+        program.until("up");
+        let mut supervisors = world.supervisors();
+        supervisors.retain(|pid| !keepers.contains(pid));
+        assert!(!supervisors.is_empty());
+        supervisors.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
+        program.tell("end");
+        program.wait().ok();
+        let mut down = world.viewnet(["stack", "down", "lab"]).start();
+        let has_ended = wait_until(Duration::from_millis(300), || down.has_ended());
+        supervisors.iter().for_each(|pid| kill(*pid, Signal::SIGCONT).unwrap());
+        assert!(!has_ended, "the view has not left");
+        down.wait().ok();
     });
 }
 
@@ -499,7 +522,7 @@ for _ in range(30):
     for _ in range(150): client.send(b'x')
     for _ in range(150): server.recv(10)
 print('ok')";
-    world.run(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
+    world.alone(["--stack", "smol", "--", "python3", "-c", script]).run().ok().says("ok");
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Gateway(commands::gateway::Args),
     /// Keep WireGuard tunnels that programs can use beside each other
     Vpn(commands::vpn::Args),
+    /// Let ports of the host lead to ports of a view
+    Publish(commands::publish::Args),
     /// Show or record the frames of a switch, a port or a stack
     Capture(commands::capture::Args),
     /// Print what happens in switches, as it happens

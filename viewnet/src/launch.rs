@@ -15,10 +15,11 @@
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use msocket_proto::line::{CallError, Line, LineError, Received, Refusal, Reply};
 use nix::errno::Errno;
@@ -112,6 +113,8 @@ pub(crate) struct Plan {
     pub(crate) parent: bool,
     /// Have dynamic programs load the library that spares them traps.
     pub(crate) shim: bool,
+    /// What hangs up when the view has ended.
+    pub(crate) life: Option<Arc<OwnedFd>>,
 }
 
 /// What the supervisor tells the launching process once the view is there.
@@ -298,6 +301,7 @@ fn give_up(step: SetupStep, errno: Errno, channel: UnixStream) -> ! {
 fn supervise(plan: &Plan, channel: UnixStream, eye: eye::Eye, charge: Option<Charge>) -> ! {
     let mut keep = vec![channel.as_raw_fd(), eye.as_fd().as_raw_fd()];
     keep.extend(charge.iter().flat_map(Charge::descriptors));
+    keep.extend(plan.life.iter().map(|life| life.as_raw_fd()));
     process::close_all_but(&keep);
     let trace = background::enter(c"viewnet-view", plan.trace);
     let mut line = Line::client(channel);

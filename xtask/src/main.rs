@@ -85,7 +85,7 @@ fn doc(_: &[String]) -> Outcome {
 fn test(args: &[String]) -> Outcome {
     packages::install(&root().join("tests/PACKAGES"))?;
     cargo(["build", "--release"]).run()?;
-    cargo(["test", "--workspace", FEATURES])
+    cargo(["test", "--workspace", "--no-fail-fast", FEATURES])
         .env("VIEWNET_BIN", target().join("release/viewnet"))
         .args(args)
         .run()

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use msocket_proto::board::{LENGTH, Name, Record, SECRET, Shown};
+use msocket_proto::board::{LENGTH, Name, Record, SECRET, Shown, Wanted};
 
 use crate::sys;
 
@@ -35,13 +35,13 @@ static BOARDS: [Board; MAX_BOARDS] = [const {
     }
 }; MAX_BOARDS];
 
-/// What is shown of the socket that a name names, and whether it may send to `destination` unasked.
-pub(crate) fn look_up(name: &Name<'_>, destination: Option<u64>) -> Option<(Shown, bool)> {
+/// What is shown of the socket that a name names, and what is wanted beside that.
+pub(crate) fn look_up(name: &Name<'_>, wanted: Wanted) -> Option<(Shown, Option<i32>)> {
     let secret = words(name.secret)?;
     for board in &BOARDS {
         match board.state.load(Ordering::Acquire) {
-            EMPTY => return read(fill(board, name.secret, secret)?, name, destination),
-            READY if board.has(secret) => return read(board.base.load(Ordering::Relaxed), name, destination),
+            EMPTY => return read(fill(board, name.secret, secret)?, name, wanted),
+            READY if board.has(secret) => return read(board.base.load(Ordering::Relaxed), name, wanted),
             REFUSED if board.has(secret) => return None,
             CLAIMED => return None,
             _ => {}
@@ -58,8 +58,8 @@ fn words(secret: &[u8]) -> Option<[u64; SECRET / 8]> {
     (secret.len() == SECRET).then_some(words)
 }
 
-fn read(base: u64, name: &Name<'_>, destination: Option<u64>) -> Option<(Shown, bool)> {
-    Record::of(sys::mapped(base, LENGTH / size_of::<u32>()), name.record)?.read(name.token, destination)
+fn read(base: u64, name: &Name<'_>, wanted: Wanted) -> Option<(Shown, Option<i32>)> {
+    Record::of(sys::mapped(base, LENGTH / size_of::<u32>()), name.record)?.read(name.token, wanted)
 }
 
 impl Board {

@@ -15,8 +15,10 @@ use libc::{mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use msocket_proto::board::Address;
 
 use crate::ops::Answer;
-use crate::sys::{Data, Message, Room, Which, can_read, exempt, fail, is_nonblocking, syscall, told};
-use crate::{calls, ioctl, many, messages, ops};
+use crate::sys::datagram;
+use crate::sys::packet::{Header, Vector};
+use crate::sys::{Data, Message, Room, Which, address_at, exempt, fail, is_nonblocking, syscall, told};
+use crate::{calls, config, ioctl, many, messages, ops};
 
 // A static program of some libcs has none, and needs none.
 #[cfg(target_arch = "x86_64")]
@@ -198,15 +200,6 @@ fn receive_natively(
     }
 }
 
-fn address_at(to: *const sockaddr, length: socklen_t) -> Option<Address> {
-    let length = length as usize;
-    if to.is_null() || !(2..=128).contains(&length) || !can_read(to as usize, length) {
-        return None;
-    }
-    // SAFETY: so much can be read.
-    Address::internet(unsafe { std::slice::from_raw_parts(to.cast(), length) })
-}
-
 /// recvfrom(2) where something is asked of it that a descriptor of ours does not know.
 fn received(
     original: &dyn Fn() -> ssize_t,
@@ -217,7 +210,8 @@ fn received(
     if from.is_null() {
         return act(messages::receive(fd, &data, flags, &room), || fail(libc::ENOSYS), original);
     }
-    let answer = ops::receive(fd, &data, flags, &room);
+    let piece = datagram::piece(base, length);
+    let answer = ops::receive(fd, &Vector::of(&piece), flags, &room);
     act(answer.or(|| messages::receive(fd, &data, flags, &room)), || fail(libc::ENOSYS), original)
 }
 
@@ -228,19 +222,57 @@ fn sent(
     (to, room): (*const sockaddr, socklen_t),
 ) -> ssize_t {
     let data = Data { base: base.cast_mut(), length };
-    let mut asked = None;
-    if !to.is_null() {
-        match ops::send(fd, &data, flags, address_at(to, room)) {
-            Ok(count) => return count,
-            Err(errand) => asked = errand,
+    let given = (!to.is_null()).then(|| address(to, room));
+    let ask = || act(messages::send(fd, &data, flags, given), || fail(libc::ENOSYS), original);
+    let piece = datagram::piece(data.base, length);
+    if to.is_null() {
+        ask()
+    } else {
+        sent_to(fd, &Vector::of(&piece), flags, address_at(&address(to, room)), ask)
+    }
+}
+
+/// What goes to an address that is read once: unasked, or as `ask` does it.
+fn sent_to(
+    fd: c_int,
+    vector: &Vector,
+    flags: c_int,
+    to: Option<Address>,
+    ask: impl Fn() -> ssize_t,
+) -> ssize_t {
+    match ops::send(fd, vector, flags, to) {
+        Ok(count) => count,
+        Err(errand) => {
+            let sent = ask();
+            if let Some(errand) = errand.filter(|_| sent >= 0) {
+                errand.remember();
+            }
+            sent
         }
     }
-    let to = (!to.is_null()).then(|| address(to, room));
-    let sent = act(messages::send(fd, &data, flags, to), || fail(libc::ENOSYS), original);
-    if let Some(errand) = asked.filter(|_| sent >= 0) {
+}
+
+/// sendmmsg(2) in a view: unasked as far as that goes, and then asked.
+fn sent_unasked(
+    original: &dyn Fn() -> c_int,
+    fd: c_int,
+    (messages, count): (usize, c_uint),
+    flags: c_int,
+) -> c_int {
+    let (done, errand) = many::send_unasked(fd, (messages, count), flags);
+    let asked = match done {
+        0 => original(),
+        _ if done == count => return done as c_int,
+        _ => {
+            let rest = [many::entry(messages, done), (count - done) as usize, flags as u32 as usize];
+            plain(libc::SYS_sendmmsg, [fd as u32 as usize, rest[0], rest[1], rest[2], 0, 0])
+        }
+    };
+    if let Some(errand) = errand.filter(|_| asked > 0) {
         errand.remember();
     }
-    sent
+    // An error of a later message is none of this call.
+    if done == 0 { asked } else { done as c_int + asked.max(0) }
 }
 
 fn address(address: *const sockaddr, length: socklen_t) -> Data {
@@ -327,7 +359,7 @@ hooks! {
     setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: socklen_t) -> c_int, or (plain(libc::SYS_setsockopt, [fd as usize, level as usize, name as usize, value as usize, length as usize, 0])) {
         |original, fd, level, name, value, length| {
             let data = Data { base: value.cast_mut(), length: length as usize };
-            let answer = ops::set_option(fd).or(|| calls::set_option(fd, level, name, &data));
+            let answer = ops::set_option(fd, level, name, &data).or(|| calls::set_option(fd, level, name, &data));
             let args = [level as usize, name as usize, value as usize, length as usize, 0];
             act(answer, || native(libc::SYS_setsockopt, fd, args), original)
         }
@@ -382,6 +414,10 @@ hooks! {
         |original, fd, message, flags| {
             let args = [message as usize, flags as u32 as usize, 0, 0, 0];
             let message = Message(message);
+            let addressed = if config::is_smol() && message.is_addressed() { Header::read(&message) } else { None };
+            if let Some(Header { name, vector, .. }) = addressed {
+                return sent_to(fd, &vector, flags, address_at(&name), original);
+            }
             let answer = ops::send_message(fd, &message, flags).or(|| messages::send_message(fd, &message, flags));
             act(answer, || native(libc::SYS_sendmsg, fd, args), original)
         }
@@ -395,12 +431,16 @@ hooks! {
     }
     sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int, or (plain(libc::SYS_sendmmsg, [fd as usize, messages as usize, count as usize, flags as usize, 0, 0])) {
         |original, fd, messages, count, flags| {
-            act(many::send(fd, messages as usize, count, flags), || fail(libc::ENOSYS), original)
+            if config::is_smol() {
+                return sent_unasked(original, fd, (messages as usize, count), flags);
+            }
+            act(many::send(fd, (messages as usize, count), flags), || fail(libc::ENOSYS), original)
         }
     }
     recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, time: *mut timespec) -> c_int, or (plain(libc::SYS_recvmmsg, [fd as usize, messages as usize, count as usize, flags as usize, time as usize, 0])) {
         |original, fd, messages, count, flags, time| {
-            act(many::receive(fd, messages as usize, count, flags, time as usize), || fail(libc::ENOSYS), original)
+            let answer = many::receive(fd, (messages as usize, count), flags, time as usize);
+            act(answer, || fail(libc::ENOSYS), original)
         }
     }
 }

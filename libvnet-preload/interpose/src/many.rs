@@ -1,12 +1,10 @@
 //! sendmmsg(2) and recvmmsg(2): several messages in one call, each asked about by itself. The first may wait, those
 //! behind it do not, as in a view (`viewnet`'s `handlers/smol/many.rs` says why).
 
-use msocket_proto::board::SECRET;
-
-use crate::ops::Answer;
+use crate::ops::{self, Answer, Errand};
 use crate::sys::packet::Header;
 use crate::sys::{Copied, Data, Message};
-use crate::{calls, messages};
+use crate::{calls, config, messages};
 
 /// Most messages of a call: UIO_MAXIOV, linux/uio.h.
 const MAX_MESSAGES: u32 = 1024;
@@ -15,18 +13,35 @@ const ENTRY: usize = size_of::<libc::mmsghdr>();
 const LENGTH: usize = size_of::<libc::msghdr>();
 const NANOSECONDS: i64 = 1_000_000_000;
 
-/// One message: what became of it, and its `msg_flags`.
-type One = fn([u64; SECRET / 8], i32, Header, i32) -> (Answer, i32);
+/// sendmmsg(2) where nobody traps it.
+pub(crate) fn send(fd: i32, array: (usize, u32), flags: i32) -> Answer {
+    let Some(key) = calls::host_of(fd) else { return Answer::Original };
+    all(array, flags, |header, flags| (messages::send_header(key, fd, header, flags), 0))
+}
 
-/// sendmmsg(2)
-pub(crate) fn send(fd: i32, messages: usize, count: u32, flags: i32) -> Answer {
-    all(fd, (messages, count), flags, |key, fd, header, flags| {
-        (messages::send_header(key, fd, header, flags), 0)
-    })
+/// sendmmsg(2) of datagrams in a view: how many could be sent unasked, and where the next one goes.
+pub(crate) fn send_unasked(fd: i32, (messages, count): (usize, u32), flags: i32) -> (u32, Option<Errand>) {
+    let mut errand = None;
+    let sent = all((messages, count), flags, |header, _| match ops::send_header(fd, &header, flags) {
+        Ok(length) => (Answer::Value(length), 0),
+        Err(to) => {
+            errand = to;
+            (Answer::Original, 0)
+        }
+    });
+    match sent {
+        Answer::Value(sent) => (sent as u32, errand),
+        _ => (0, errand),
+    }
+}
+
+/// Where the message of that number is.
+pub(crate) fn entry(messages: usize, number: u32) -> usize {
+    messages.wrapping_add(number as usize * ENTRY)
 }
 
 /// recvmmsg(2)
-pub(crate) fn receive(fd: i32, messages: usize, mut count: u32, flags: i32, time: usize) -> Answer {
+pub(crate) fn receive(fd: i32, (messages, mut count): (usize, u32), flags: i32, time: usize) -> Answer {
     if time != 0 {
         let time = Copied::<16>::partly(time);
         let (seconds, rest) = (time.word(0) as i64, time.word(8) as i64);
@@ -39,18 +54,24 @@ pub(crate) fn receive(fd: i32, messages: usize, mut count: u32, flags: i32, time
         }
     }
     let flags = flags & !libc::MSG_WAITFORONE;
-    all(fd, (messages, count), flags, |key, fd, header, flags| {
-        messages::receive_header(key, fd, &header, flags)
-    })
+    if config::is_smol() {
+        return all((messages, count), flags, |header, flags| ops::receive_header(fd, &header, flags));
+    }
+    let Some(key) = calls::host_of(fd) else { return Answer::Original };
+    all((messages, count), flags, |header, flags| messages::receive_header(key, fd, &header, flags))
 }
 
-fn all(fd: i32, (messages, count): (usize, u32), mut flags: i32, one: One) -> Answer {
-    let Some(key) = calls::host_of(fd) else { return Answer::Original };
+/// Does `one` with all messages: what became of it, and its `msg_flags`.
+fn all(
+    (messages, count): (usize, u32),
+    mut flags: i32,
+    mut one: impl FnMut(Header, i32) -> (Answer, i32),
+) -> Answer {
     let mut done = 0;
-    for at in 0..count.min(MAX_MESSAGES) as usize {
-        let entry = messages.wrapping_add(at * ENTRY);
+    for number in 0..count.min(MAX_MESSAGES) {
+        let entry = entry(messages, number);
         let (answer, told) = match Header::read(&Message::at(entry)) {
-            Some(header) => one(key, fd, header, flags),
+            Some(header) => one(header, flags),
             None => (Answer::Fail(libc::EFAULT), 0),
         };
         let length = match answer {

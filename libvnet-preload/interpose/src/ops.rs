@@ -7,9 +7,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use msocket_proto::board::{self, Address, Name, Shown};
+use msocket_proto::board::{self, Address, Name, Shown, Wanted, options};
 
-use crate::sys::{self, Asked, Buffer, Message, Room, Which};
+use crate::sys::datagram::{self, Received};
+use crate::sys::packet::{Header, Vector};
+use crate::sys::{self, Asked, Buffer, Data, Message, Room, Which};
 use crate::{boards, config};
 
 /// What becomes of a call.
@@ -34,8 +36,8 @@ impl Answer {
 
 /// Whose a descriptor is.
 enum Whose {
-    /// A stack's: what is shown of it, the name that says so, its number, whether it has sent to the destination.
-    Ours { shown: Shown, by: Which, socket: u64, allowed: bool },
+    /// A stack's: what is shown of it, the name that says so, its number, what was wanted beside that.
+    Ours { shown: Shown, by: Which, socket: u64, beside: Option<i32> },
     /// The machine's, or no socket of AF_UNIX at all.
     Machine,
     /// To be asked.
@@ -53,7 +55,7 @@ fn guess(fd: i32) -> Option<&'static AtomicBool> {
     usize::try_from(fd).ok().and_then(|fd| OWN_FIRST.get(fd))
 }
 
-fn identify(fd: i32, destination: Option<u64>) -> Whose {
+fn identify(fd: i32, wanted: Wanted) -> Whose {
     let own_first = guess(fd).is_some_and(|guess| guess.load(Ordering::Relaxed));
     let order = if own_first { [Which::Local, Which::Peer] } else { [Which::Peer, Which::Local] };
     let mut passive = None;
@@ -67,11 +69,11 @@ fn identify(fd: i32, destination: Option<u64>) -> Whose {
         let Some(name) = name else { return Whose::Machine };
         match parse(name, which) {
             Some(parsed) => {
-                let Some((shown, allowed)) = boards::look_up(&parsed, destination) else {
+                let Some((shown, beside)) = boards::look_up(&parsed, wanted) else {
                     return Whose::Unknown;
                 };
                 // What a listener accepts has inherited its name.
-                let ours = Whose::Ours { shown, by: which, socket: number(&parsed), allowed };
+                let ours = Whose::Ours { shown, by: which, socket: number(&parsed), beside };
                 if which == Which::Local && shown.flags & board::LISTENS != 0 && own_first {
                     passive = Some(ours);
                     continue;
@@ -194,7 +196,7 @@ pub(crate) fn name(fd: i32, which: Which, room: &Room) -> Answer {
         return Answer::Original;
     }
     let Some(length) = room.length() else { return Answer::Original };
-    match identify(fd, None) {
+    match identify(fd, Wanted::Nothing) {
         Whose::Ours { shown, .. } if shown.flags & board::TROUBLED != 0 => Answer::Original,
         Whose::Ours { shown, by, .. } => {
             let address = match which {
@@ -220,16 +222,21 @@ pub(crate) fn option(fd: i32, level: i32, name: i32, room: &Room) -> Answer {
         return Answer::Original;
     }
     let Some(length) = room.length() else { return Answer::Original };
-    match identify(fd, None) {
-        Whose::Ours { shown, by, .. } if shown.flags & board::TROUBLED == 0 && level == libc::SOL_SOCKET => {
-            let value = match name {
-                libc::SO_TYPE => i32::from(shown.kind),
-                libc::SO_DOMAIN => i32::from(shown.domain),
-                libc::SO_PROTOCOL => i32::from(shown.protocol),
-                libc::SO_ACCEPTCONN => i32::from(shown.flags & board::LISTENS != 0),
+    let option = options::Shown::of(level, name);
+    match identify(fd, option.map_or(Wanted::Nothing, Wanted::Option)) {
+        Whose::Ours { shown, by, beside, .. } if shown.flags & board::TROUBLED == 0 => {
+            let value = match (level, name) {
+                (libc::SOL_SOCKET, libc::SO_TYPE) => i32::from(shown.kind),
+                (libc::SOL_SOCKET, libc::SO_DOMAIN) => i32::from(shown.domain),
+                (libc::SOL_SOCKET, libc::SO_PROTOCOL) => i32::from(shown.protocol),
+                (libc::SOL_SOCKET, libc::SO_ACCEPTCONN) => i32::from(shown.flags & board::LISTENS != 0),
                 // A record is shown of connections that have none.
-                libc::SO_ERROR if shown.flags & board::CONNECTED != 0 => 0,
-                _ => return Answer::Original,
+                (libc::SOL_SOCKET, libc::SO_ERROR) if shown.flags & board::CONNECTED != 0 => 0,
+                // With less room some levels answer in another way than others.
+                _ => match beside.filter(|_| length >= 4) {
+                    Some(value) => value,
+                    None => return Answer::Original,
+                },
             };
             if !room.is_writable(fd, by) {
                 return Answer::Original;
@@ -243,28 +250,58 @@ pub(crate) fn option(fd: i32, level: i32, name: i32, room: &Room) -> Answer {
     }
 }
 
-/// setsockopt(2): the stack has to know.
-pub(crate) fn set_option(fd: i32) -> Answer {
-    match config::is_smol().then(|| identify(fd, None)) {
-        Some(Whose::Machine) => Answer::Native,
+/// setsockopt(2): of what changes the stack has to know, before anything else is done with the socket.
+pub(crate) fn set_option(fd: i32, level: i32, name: i32, value: &Data) -> Answer {
+    if !config::is_smol() {
+        return Answer::Original;
+    }
+    let option = options::Shown::of(level, name);
+    match (identify(fd, option.map_or(Wanted::Nothing, Wanted::Option)), option) {
+        (Whose::Machine, _) => Answer::Native,
+        (Whose::Ours { beside: Some(has), .. }, Some(option))
+            if value.length == 4 && value.int().is_some_and(|set| option.is_nothing(has, set)) =>
+        {
+            Answer::Value(0)
+        }
         _ => Answer::Original,
     }
 }
 
+/// What a datagram is received with.
+const RECEIVE_FLAGS: i32 =
+    libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_WAITALL | libc::MSG_CMSG_CLOEXEC;
+
+/// A socket whose datagrams come with what their senders are called, and nothing that only the stack knows.
+fn tells(shown: &Shown) -> bool {
+    i32::from(shown.kind) == libc::SOCK_DGRAM
+        && shown.flags & (board::LOOSE | board::CONNECTED) != 0
+        && shown.flags & board::TROUBLED == 0
+}
+
+/// A datagram of a socket that [`tells`]: its length, its flags and its sender.
+fn take(fd: i32, shown: &Shown, vector: &Vector, flags: i32) -> Result<(isize, i32, Option<Address>), i32> {
+    loop {
+        let mut buffer = Buffer::new();
+        match datagram::receive(fd, vector, flags | libc::MSG_DONTWAIT, &mut buffer) {
+            Ok(Received { length, flags, sender }) => {
+                let origin = sender.and_then(|name| Name::parse(name.split_first()?.1)?.origin());
+                let peer = (shown.flags & board::CONNECTED != 0).then_some(shown.peer);
+                return Ok((length, flags, origin.or(peer)));
+            }
+            Err(libc::EAGAIN) if flags & libc::MSG_DONTWAIT == 0 => datagram::wait(fd).map_err(told)?,
+            Err(errno) => return Err(told(errno)),
+        }
+    }
+}
+
 /// recvfrom(2) with an address.
-pub(crate) fn receive(fd: i32, data: &sys::Data, flags: i32, room: &Room) -> Answer {
-    const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_WAITALL;
-    if !config::is_smol() || flags & !FLAGS != 0 {
+pub(crate) fn receive(fd: i32, vector: &Vector, flags: i32, room: &Room) -> Answer {
+    if !config::is_smol() || flags & !RECEIVE_FLAGS != 0 {
         return Answer::Original;
     }
     let Some(length) = room.length() else { return Answer::Original };
-    let by = match identify(fd, None) {
-        Whose::Ours { shown, by, .. }
-            if i32::from(shown.kind) == libc::SOCK_DGRAM
-                && shown.flags & (board::LOOSE | board::TROUBLED) == board::LOOSE =>
-        {
-            by
-        }
+    let (shown, by) = match identify(fd, Wanted::Nothing) {
+        Whose::Ours { shown, by, .. } if tells(&shown) => (shown, by),
         _ => return Answer::Original,
     };
     if !room.is_writable(fd, by) {
@@ -272,21 +309,12 @@ pub(crate) fn receive(fd: i32, data: &sys::Data, flags: i32, room: &Room) -> Ans
     }
     // The kernel's look at it has changed the length.
     room.set_length(length);
-    loop {
-        let mut buffer = Buffer::new();
-        match sys::receive(fd, data, flags | libc::MSG_DONTWAIT, &mut buffer) {
-            Ok((count, name)) => {
-                let origin = name.and_then(|name| Name::parse(name.split_first()?.1)?.origin());
-                room.write(length, origin.as_ref().map(Address::bytes).unwrap_or_default());
-                return Answer::Value(count);
-            }
-            Err(libc::EAGAIN) if flags & libc::MSG_DONTWAIT == 0 => {
-                if let Err(errno) = sys::wait(fd) {
-                    return Answer::Fail(told(errno));
-                }
-            }
-            Err(errno) => return Answer::Fail(told(errno)),
+    match take(fd, &shown, vector, flags) {
+        Ok((count, _, from)) => {
+            room.write(length, from.as_ref().map(Address::bytes).unwrap_or_default());
+            Answer::Value(count)
         }
+        Err(errno) => Answer::Fail(errno),
     }
 }
 
@@ -328,28 +356,48 @@ impl Errand {
 /// have sent then.
 pub(crate) fn send(
     fd: i32,
-    data: &sys::Data,
+    vector: &Vector,
     flags: i32,
     to: Option<Address>,
 ) -> Result<isize, Option<Errand>> {
-    let to = to.filter(|_| config::is_smol() && data.length() <= MAX_DATAGRAM).ok_or(None)?;
-    if flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) != 0 {
+    let to = to.filter(|_| config::is_smol()).ok_or(None)?;
+    let length = vector.length().ok().filter(|length| *length <= MAX_DATAGRAM).ok_or(None)?;
+    if flags & !SEND_FLAGS != 0 {
         return Err(None);
     }
-    let Whose::Ours { shown, by: Which::Local, socket, allowed } = identify(fd, Some(to.hash())) else {
+    let Whose::Ours { shown, by: Which::Local, socket, beside } =
+        identify(fd, Wanted::Destination(to.hash()))
+    else {
         return Err(None);
     };
     let errand = Errand::new(socket, to.hash());
     let ready = board::TAKES | board::LOOSE;
-    if !allowed || !errand.is_known() || shown.flags & (ready | board::TROUBLED) != ready {
+    if beside.is_none() || !errand.is_known() || shown.flags & (ready | board::TROUBLED) != ready {
         return Err(Some(errand));
     }
     // The inlet's name is the socket's own with a letter behind it.
     let mut buffer = Buffer::new();
     let name = sys::native_name(fd, Which::Local, &mut buffer).ok().flatten();
-    let (inlet, length) = name.and_then(inlet).ok_or(None)?;
+    let (inlet, room) = name.and_then(inlet).ok_or(None)?;
     // It is full, or has gone: the stack knows what to do.
-    sys::send(fd, &inlet, length, &to.header(), data).map_err(|_| None)
+    datagram::send(fd, (&inlet, room), to.header(), (vector, length)).map_err(|_| None)
+}
+
+/// One message of sendmmsg(2), as [`send`].
+pub(crate) fn send_header(fd: i32, header: &Header, flags: i32) -> Result<isize, Option<Errand>> {
+    if header.control.length > 0 {
+        return Err(None);
+    }
+    if !header.name.is_none() {
+        return send(fd, &header.vector, flags, sys::address_at(&header.name));
+    }
+    match config::is_smol().then(|| identify(fd, Wanted::Nothing)) {
+        // Its end is full: the stack knows when it is not.
+        Some(Whose::Ours { shown, .. }) if sends_plainly(&shown, &header.vector, flags) => {
+            datagram::put(fd, &header.vector, flags).map_err(|_| None)
+        }
+        _ => Err(None),
+    }
 }
 
 fn inlet(name: &[u8]) -> Option<(Buffer, usize)> {
@@ -368,27 +416,76 @@ fn inlet(name: &[u8]) -> Option<(Buffer, usize)> {
 
 /// sendmsg(2). Of one with a name on a socket of the machine the rules of the view are asked.
 pub(crate) fn send_message(fd: i32, message: &Message, flags: i32) -> Answer {
-    match config::is_smol().then(|| identify(fd, None)) {
+    match config::is_smol().then(|| identify(fd, Wanted::Nothing)) {
         Some(Whose::Machine) if message.is_nameless() => Answer::Native,
-        Some(Whose::Ours { shown, .. }) if is_bytes(&shown, message, flags) => Answer::Native,
+        Some(Whose::Ours { shown, .. }) if is_plain(&shown, message, flags) => Answer::Native,
         _ => Answer::Original,
     }
 }
 
 /// recvmsg(2)
 pub(crate) fn receive_message(fd: i32, message: &Message, flags: i32) -> Answer {
-    match config::is_smol().then(|| identify(fd, None)) {
+    match config::is_smol().then(|| identify(fd, Wanted::Nothing)) {
         Some(Whose::Machine) => Answer::Native,
-        Some(Whose::Ours { shown, .. }) if is_bytes(&shown, message, flags) => Answer::Native,
+        Some(Whose::Ours { shown, .. }) if is_bytes(&shown, flags) && message.is_plain() => Answer::Native,
+        Some(Whose::Ours { shown, .. }) if describes_nothing(&shown, flags) => {
+            Header::read(message).map_or(Answer::Original, |header| described(fd, &shown, &header, flags).0)
+        }
         _ => Answer::Original,
     }
 }
 
+/// recvmsg(2) of a header that was read; also its flags.
+pub(crate) fn receive_header(fd: i32, header: &Header, flags: i32) -> (Answer, i32) {
+    match config::is_smol().then(|| identify(fd, Wanted::Nothing)) {
+        Some(Whose::Ours { shown, .. }) if describes_nothing(&shown, flags) => {
+            described(fd, &shown, header, flags)
+        }
+        _ => (Answer::Original, 0),
+    }
+}
+
+/// Datagrams that come with no ancillary data.
+fn describes_nothing(shown: &Shown, flags: i32) -> bool {
+    tells(shown) && shown.flags & board::DESCRIBES == 0 && flags & !RECEIVE_FLAGS == 0
+}
+
+fn described(fd: i32, shown: &Shown, header: &Header, asked: i32) -> (Answer, i32) {
+    let (length, flags, from) = match take(fd, shown, &header.vector, asked) {
+        Ok(taken) => taken,
+        Err(errno) => return (Answer::Fail(errno), 0),
+    };
+    let from = from.unwrap_or_default();
+    if !header.name.is_none()
+        && let Err(errno) = header.name.fill(from.bytes())
+    {
+        return (Answer::Fail(errno), 0);
+    }
+    let flags = flags & libc::MSG_TRUNC | asked & libc::MSG_CMSG_CLOEXEC;
+    header.finish(from.bytes().len(), 0, flags);
+    (Answer::Value(length), flags)
+}
+
+/// What a socket with a peer sends without address and ancillary data is what send(2) sends.
+fn is_plain(shown: &Shown, message: &Message, flags: i32) -> bool {
+    message.is_plain()
+        && (is_bytes(shown, flags)
+            || Header::read(message).is_some_and(|header| sends_plainly(shown, &header.vector, flags)))
+}
+
+const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+fn sends_plainly(shown: &Shown, vector: &Vector, flags: i32) -> bool {
+    tells(shown)
+        && shown.flags & board::LOOSE == 0
+        && flags & !SEND_FLAGS == 0
+        && vector.length().is_ok_and(|length| length <= MAX_DATAGRAM)
+}
+
 /// With neither address nor ancillary data a stream's messages are bytes.
-fn is_bytes(shown: &Shown, message: &Message, flags: i32) -> bool {
+fn is_bytes(shown: &Shown, flags: i32) -> bool {
     const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_NOSIGNAL | libc::MSG_CMSG_CLOEXEC;
     i32::from(shown.kind) == libc::SOCK_STREAM
         && shown.flags & (board::CONNECTED | board::TROUBLED) == board::CONNECTED
         && flags & !FLAGS == 0
-        && message.is_plain()
 }

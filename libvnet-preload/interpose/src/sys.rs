@@ -6,6 +6,7 @@
 //! not to be trapped.
 #![allow(unsafe_code)]
 
+pub(crate) mod datagram;
 pub(crate) mod line;
 pub(crate) mod packet;
 
@@ -15,7 +16,7 @@ use std::mem::{MaybeUninit, size_of, zeroed};
 use std::sync::atomic::AtomicU32;
 
 use libc::{iovec, msghdr, size_t, socklen_t};
-use msocket_proto::board::HEADER;
+use msocket_proto::board::Address;
 use msocket_proto::proto::{AF_VIEWNET, EXEMPT};
 
 /// How far above the stack pointer memory is surely the stack's: the least stack of a thread (PTHREAD_STACK_MIN,
@@ -253,6 +254,13 @@ impl Data {
         Self { base: self.base, length: length.min(self.length) }
     }
 
+    /// The int in it, if there is one.
+    pub(crate) fn int(&self) -> Option<i32> {
+        let there = self.length >= 4 && !self.is_none() && can_read(self.base as usize, 4);
+        // SAFETY: it can be read.
+        there.then(|| unsafe { self.base.cast::<i32>().read_unaligned() })
+    }
+
     /// How much of it is surely there if its first byte is.
     pub fn to_page(&self) -> usize {
         PAGE - self.base as usize % PAGE
@@ -281,6 +289,15 @@ impl Data {
         let program = unsafe { self.base.cast::<libc::sock_fprog>().read_unaligned() };
         Ok(Some(Self { base: program.filter.cast(), length: usize::from(program.len) * instruction }))
     }
+}
+
+/// The internet address that a program has there.
+pub(crate) fn address_at(data: &Data) -> Option<Address> {
+    if data.is_none() || !(2..=128).contains(&data.length) || !can_read(data.base as usize, data.length) {
+        return None;
+    }
+    // SAFETY: so much can be read.
+    Address::internet(unsafe { std::slice::from_raw_parts(data.base.cast(), data.length) })
 }
 
 /// What could be copied of the program's memory.
@@ -337,48 +354,6 @@ impl<const N: usize> Copied<N> {
     }
 }
 
-/// recvfrom(2), by the kernel: how much, and the name of the sender.
-pub fn receive<'a>(
-    fd: c_int,
-    data: &Data,
-    flags: c_int,
-    buffer: &'a mut Buffer,
-) -> Result<(isize, Option<&'a [u8]>), i32> {
-    let mut length = Buffer::LENGTH as socklen_t;
-    let from = [buffer.0.as_mut_ptr() as usize, &raw mut length as usize];
-    let args = [exempt(fd), data.base as usize, data.length, flags as u32 as usize, from[0], from[1]];
-    // SAFETY: the kernel checks the program's pointer, and the others are ours.
-    let count = told(unsafe { syscall(libc::SYS_recvfrom, args) })?;
-    Ok((count, buffer.name(length as usize)))
-}
-
-/// Waits, as recv(2) does, until something can be received: with time-outs, signals and cancellation.
-pub fn wait(fd: c_int) -> Result<(), i32> {
-    let mut byte = 0_u8;
-    // SAFETY: a byte of ours.
-    let peeked = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
-    if peeked < 0 { Err(errno()) } else { Ok(()) }
-}
-
-/// Sends a header and the program's data to the AF_UNIX socket of that name. How much of the data.
-pub fn send(fd: c_int, to: &Buffer, length: usize, header: &[u8; HEADER], data: &Data) -> Result<isize, i32> {
-    let mut parts = [
-        iovec { iov_base: header.as_ptr().cast_mut().cast(), iov_len: HEADER },
-        iovec { iov_base: data.base, iov_len: data.length },
-    ];
-    // SAFETY: all its members may be 0.
-    let mut message: msghdr = unsafe { zeroed() };
-    message.msg_name = to.0.as_ptr().cast_mut().cast();
-    message.msg_namelen = length as socklen_t;
-    message.msg_iov = parts.as_mut_ptr();
-    message.msg_iovlen = 2;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    let args = [exempt(fd), &raw const message as usize, flags as usize, 0, 0, 0];
-    // SAFETY: all pointers but the data's are ours, and that the kernel checks.
-    let count = told(unsafe { syscall(libc::SYS_sendmsg, args) })?;
-    Ok(count - HEADER as isize)
-}
-
 /// A program's `struct msghdr`.
 pub struct Message(pub *const msghdr);
 
@@ -397,6 +372,11 @@ impl Message {
     /// It has no name.
     pub fn is_nameless(&self) -> bool {
         self.header().is_some_and(|header| header.msg_name.is_null())
+    }
+
+    /// It has a name and no ancillary data.
+    pub fn is_addressed(&self) -> bool {
+        self.header().is_some_and(|header| !header.msg_name.is_null() && header.msg_controllen == 0)
     }
 
     /// It has neither a name nor ancillary data.

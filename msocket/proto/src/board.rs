@@ -19,13 +19,15 @@
 //! | the same with `+N@ADDRESS` | our end that gives what came from ADDRESS |
 //! | the same with `<` | our end that takes [`HEADER`] and a datagram, and sends it there |
 
+pub mod options;
+
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
-/// Records of a board: sockets beyond that have none and are asked about. In memory each is 256 bytes once used.
+/// Records of a board: sockets beyond that have none and are asked about. In memory each is 512 bytes once used.
 pub const RECORDS: usize = 1 << 14;
 /// Words of a record.
-pub const WORDS: usize = 64;
+pub const WORDS: usize = 128;
 /// Bytes of a board.
 pub const LENGTH: usize = RECORDS * WORDS * 4;
 /// What begins every name.
@@ -48,6 +50,10 @@ const PEER: usize = 12;
 /// Words of an address: its length, and the bytes.
 const ADDRESS_WORDS: usize = 8;
 const ALLOWED: usize = 24;
+/// Which options hold, 32 a word; and their values.
+const HELD: usize = ALLOWED + 2 * DESTINATIONS;
+const OPTIONS: usize = HELD + options::COUNT.div_ceil(32);
+const _: () = assert!(OPTIONS + options::COUNT <= WORDS);
 
 /// The socket listens; what it accepts has inherited its AF_UNIX name.
 pub const LISTENS: u32 = 1;
@@ -59,6 +65,8 @@ pub const TAKES: u32 = 4;
 pub const TROUBLED: u32 = 8;
 /// Addresses with what was received come in the names of our ends.
 pub const LOOSE: u32 = 16;
+/// Ancillary data with what is received were asked for.
+pub const DESCRIBES: u32 = 32;
 
 /// An address: `struct sockaddr`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -249,6 +257,17 @@ pub struct Shown {
     pub peer: Address,
 }
 
+/// What is asked of a record beside what it shows.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted {
+    /// Nothing.
+    Nothing,
+    /// 1 if the socket has sent to the destination with that [`Address::hash`].
+    Destination(u64),
+    /// An option's value.
+    Option(options::Shown),
+}
+
 /// The place of one socket on a board.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a>(&'a [AtomicU32; WORDS]);
@@ -268,9 +287,9 @@ impl<'a> Record<'a> {
         self.0[at].store(value, Ordering::Relaxed);
     }
 
-    /// What it shows of the socket of that token, and whether `destination` is one that it has sent to; `None` if it
-    /// shows nothing of it now.
-    pub fn read(&self, token: u64, destination: Option<u64>) -> Option<(Shown, bool)> {
+    /// What it shows of the socket of that token, and of what is wanted beside that; `None` if it shows nothing of it
+    /// now.
+    pub fn read(&self, token: u64, wanted: Wanted) -> Option<(Shown, Option<i32>)> {
         let before = self.0[SEQUENCE].load(Ordering::Acquire);
         if before & 1 != 0 || self.word(TOKEN) != token as u32 || token == 0 {
             return None;
@@ -284,9 +303,18 @@ impl<'a> Record<'a> {
             local: self.address(LOCAL),
             peer: self.address(PEER),
         };
-        let allowed = destination.is_some_and(|wanted| self.allows(wanted));
+        let beside = match wanted {
+            Wanted::Nothing => None,
+            Wanted::Destination(hash) => self.allows(hash).then_some(1),
+            Wanted::Option(option) => self.option(option.number()),
+        };
         fence(Ordering::Acquire);
-        (self.word(SEQUENCE) == before).then_some((shown, allowed))
+        (self.word(SEQUENCE) == before).then_some((shown, beside))
+    }
+
+    fn option(&self, number: usize) -> Option<i32> {
+        let held = self.word(HELD + number / 32) >> (number % 32) & 1 != 0;
+        held.then(|| self.word(OPTIONS + number) as i32)
     }
 
     fn address(&self, at: usize) -> Address {
@@ -313,7 +341,7 @@ impl<'a> Record<'a> {
     }
 
     /// Shows that of the socket of this token; its destinations are forgotten.
-    pub fn show(&self, token: u64, shown: &Shown) {
+    pub fn show(&self, token: u64, shown: &Shown, options: &options::Values) {
         self.change(|| {
             self.set(TOKEN, token as u32);
             self.set(FLAGS, shown.flags);
@@ -326,6 +354,14 @@ impl<'a> Record<'a> {
                 }
             }
             self.forget_destinations();
+            let mut held = [0; OPTIONS - HELD];
+            for (number, value) in options.iter().enumerate() {
+                if let Some(value) = value {
+                    held[number / 32] |= 1 << (number % 32);
+                    self.set(OPTIONS + number, *value as u32);
+                }
+            }
+            held.iter().enumerate().for_each(|(at, word)| self.set(HELD + at, *word));
         });
     }
 
@@ -389,17 +425,23 @@ mod tests {
         let board: Vec<AtomicU32> = (0..2 * WORDS).map(|_| AtomicU32::new(0)).collect();
         let record = Record::of(&board, 1).unwrap();
         assert!(Record::of(&board, 2).is_none());
-        assert_eq!(record.read(0, None), None);
+        assert_eq!(record.read(0, Wanted::Nothing), None);
         let local = Address::new(&v4()).unwrap();
         let shown =
             Shown { flags: CONNECTED, domain: 2, kind: 1, protocol: 6, local, peer: Address::default() };
-        record.show(5, &shown);
-        assert_eq!(record.read(5, Some(local.hash())), Some((shown, false)));
+        let keep_alive = options::Shown::of(1, 9).unwrap();
+        let mut values = [None; options::COUNT];
+        values[keep_alive.number()] = Some(-1);
+        record.show(5, &shown, &values);
+        let (to, option) = (Wanted::Destination(local.hash()), Wanted::Option);
+        assert_eq!(record.read(5, to), Some((shown, None)));
         record.allow(0, local.hash());
-        assert_eq!(record.read(5, Some(local.hash())), Some((shown, true)));
-        assert_eq!(record.read(6, None), None);
+        assert_eq!(record.read(5, to), Some((shown, Some(1))));
+        assert_eq!(record.read(5, option(keep_alive)), Some((shown, Some(-1))));
+        assert_eq!(record.read(5, option(options::Shown::of(1, 2).unwrap())), Some((shown, None)));
+        assert_eq!(record.read(6, Wanted::Nothing), None);
         record.clear();
-        assert_eq!(record.read(5, None), None);
+        assert_eq!(record.read(5, Wanted::Nothing), None);
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! on where it was, so a traceroute sees the ways behind the gateway. ICMP errors come from the socket's error queue
 //! (IP_RECVERR) and are told to the inside in the name of whoever told the host.
 //!
+//! Datagrams that follow each other go to the host's kernel together ([`super::train`]).
+//!
 //! A mapping ends when nothing left or came for five minutes (RFC 4787 REQ-5), half a minute if all that left were
 //! questions to nameservers, one minute for echoes (RFC 5508 REQ-2).
 
@@ -23,6 +25,7 @@ use super::host::{self, Heard};
 use super::policy::Verdict;
 use super::services::DOMAIN;
 use super::streams::trouble;
+use super::train::Train;
 use super::{Hall, Place};
 use crate::smol::net::{Packet, Trouble};
 
@@ -78,6 +81,8 @@ pub(super) struct Datagrams {
     pub(super) unsent: u64,
     /// A nameserver is not there.
     unheard: bool,
+    /// What the inside sent last, and may go with what it sends next.
+    train: Train,
 }
 
 impl Datagrams {
@@ -90,6 +95,7 @@ impl Datagrams {
             evicted: 0,
             unsent: 0,
             unheard: false,
+            train: Train::new(),
         }
     }
 
@@ -183,7 +189,17 @@ impl Datagrams {
             self.flows.set_lifetime(now, slot, lifetime);
         }
         let ttl = (packet.ttl - 1).min(HOST_TTL);
-        if ttl != mapping.ttl && !question {
+        let same_ttl = ttl == mapping.ttl || question;
+        let single = key.0 == Kind::Udp && packet.gso_size == 0 && same_ttl;
+        if single && self.train.join(slot, to, data) {
+            return;
+        }
+        self.depart(now, hall);
+        if single && self.train.join(slot, to, data) {
+            return;
+        }
+        let Some(Some(mapping)) = self.mappings.get_mut(slot) else { return };
+        if !same_ttl {
             mapping.ttl = ttl;
             host::set_ttl(&mapping.socket, to.is_ipv4(), ttl);
         }
@@ -196,6 +212,30 @@ impl Datagrams {
                 hall.engine.tell(now, packet, why, None);
             }
         }
+    }
+
+    /// Sends what waited for more. To be called when there is no more.
+    pub(super) fn depart(&mut self, now: Instant, hall: &mut Hall) {
+        let Self { train, mappings, unsent, .. } = self;
+        let Some((slot, to, segment, bytes)) = train.whole() else { return };
+        if let Some(Some(mapping)) = mappings.get(slot) {
+            // One by one, if the host's kernel does not take them all at once: some are too long for it, perhaps.
+            let train = segment < bytes.len() && host::send(&mapping.socket, to, bytes, segment as u16).is_ok();
+            let rest = if train { &[] } else { bytes };
+            for data in rest.chunks(segment) {
+                // An error of an earlier datagram stands before this one: it is in the queue, too.
+                let sent = host::send(&mapping.socket, to, data, 0)
+                    .or_else(|_| host::send(&mapping.socket, to, data, 0));
+                let Err(errno) = sent else { continue };
+                *unsent += 1;
+                if trouble(errno).is_some() {
+                    hall.scratch[..data.len()].copy_from_slice(data);
+                    let (offender, icmp, info, length) = (None, (0, 0), 0, data.len());
+                    mapping.tell(now, &Heard { to, offender, errno, icmp, info, length }, hall);
+                }
+            }
+        }
+        train.clear();
     }
 
     fn open(
@@ -211,6 +251,7 @@ impl Datagrams {
             return Err(Errno::EACCES);
         }
         if let Some(slot) = self.flows.crowded() {
+            self.depart(now, hall);
             self.evicted += 1;
             self.forget(slot);
         }

@@ -37,6 +37,44 @@ pub(super) fn connect(to: SocketAddr) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// Connections that wait to be accepted: as many as the kernel lets them be (net.core.somaxconn).
+const BACKLOG: i32 = 4096;
+
+/// A socket that connections or datagrams to `at` come to.
+///
+/// # Errors
+/// Those of socket(2), bind(2), listen(2): EADDRINUSE, EACCES.
+pub(super) fn door(at: SocketAddr, stream: bool) -> Result<OwnedFd, Errno> {
+    let kind = if stream { SocketType::STREAM } else { SocketType::DGRAM };
+    let socket = new(at.is_ipv4(), kind, None)?;
+    if !at.is_ipv4() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true).map_err(errno)?;
+    }
+    if stream {
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true).map_err(errno)?;
+    }
+    rustix::net::bind(&socket, &at).map_err(errno)?;
+    if stream {
+        rustix::net::listen(&socket, BACKLOG).map_err(errno)?;
+    } else {
+        // Trains of datagrams are an economy, no need.
+        let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
+    }
+    Ok(socket)
+}
+
+/// A connection that came, and who made it.
+///
+/// # Errors
+/// Those of accept4(2); EAGAIN when there is none.
+pub(super) fn accept(door: &OwnedFd) -> Result<(OwnedFd, SocketAddr), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (socket, from) = rustix::net::acceptfrom_with(door, flags).map_err(errno)?;
+    let from = from.and_then(|from| SocketAddr::try_from(from).ok()).ok_or(Errno::ECONNABORTED)?;
+    let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
+    Ok((socket, from))
+}
+
 /// SO_ERROR
 pub(super) fn take_error(socket: &OwnedFd) -> Option<Errno> {
     match rustix::net::sockopt::socket_error(socket) {

@@ -4,6 +4,7 @@
 //! ```text
 //!  switch ── ring ── engine ─┬─ streams ─── TCP sockets of the host
 //!                            ├─ datagrams ─ UDP and echo sockets of the host
+//!                            ├─ doors ───── published ports of the host
 //!                            └─ services ── DHCP, router advertisements, DNS
 //! ```
 //! A gateway is a smol stack that stands for everybody beyond its network ([`Engine::stand_for_others`]): to the
@@ -17,16 +18,20 @@
 pub mod advertise;
 mod datagrams;
 pub mod dhcp;
+pub mod doors;
 pub mod flows;
+mod holder;
 pub(crate) mod host;
 pub mod names;
 pub mod policy;
+pub mod publish;
 pub mod serve;
 mod services;
 mod streams;
+mod train;
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -45,7 +50,9 @@ use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
 use crate::smol::tables::{IfIndex, LOOPBACK};
 use datagrams::Datagrams;
+use doors::{Doors, Inside, Published};
 use policy::{Policy, Rules, Verdict};
+use publish::{Ports, Publish};
 use services::{DOMAIN, Outcome, Services};
 use streams::{Counts, Streams};
 
@@ -53,6 +60,8 @@ use streams::{Counts, Streams};
 const NAME: &str = "gateway";
 /// Its interface.
 const INTERFACE: &str = "eth0";
+/// The name of its switch's port.
+pub const PORT: &str = "gateway.eth0";
 /// Events taken at once.
 const EVENTS: usize = 256;
 /// Frames taken before the sockets have their turn.
@@ -70,6 +79,9 @@ pub struct Config {
     /// Who may go where.
     #[serde(default)]
     pub rules: Rules,
+    /// It keeps no switch that ends when unused, and so ends with the last of the others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guest: bool,
 }
 
 /// What a gateway has done, and does.
@@ -93,22 +105,37 @@ pub struct Figures {
     pub unsent: u64,
     /// Each inside address and its flows.
     pub inside: Vec<(IpAddr, usize)>,
+    /// Ports of the host that lead inside.
+    #[serde(default)]
+    pub published: Vec<Published>,
 }
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Port,
+    /// What whoever runs the gateway waits for.
+    Beside,
     Stream(usize),
     Datagrams(usize),
+    /// A published port.
+    Door(usize),
+    /// The life of a publication.
+    Life(u32),
+    /// A stack that is asked who listens.
+    Auto(u32),
 }
 
 impl Place {
     fn token(self) -> u64 {
         match self {
             Self::Port => 0,
+            Self::Beside => 1,
             Self::Stream(slot) => 1 << 32 | slot as u64,
             Self::Datagrams(slot) => 2 << 32 | slot as u64,
+            Self::Door(slot) => 3 << 32 | slot as u64,
+            Self::Life(id) => 4 << 32 | u64::from(id),
+            Self::Auto(id) => 5 << 32 | u64::from(id),
         }
     }
 
@@ -117,6 +144,10 @@ impl Place {
         match token >> 32 {
             1 => Self::Stream(slot),
             2 => Self::Datagrams(slot),
+            3 => Self::Door(slot),
+            4 => Self::Life(token as u32),
+            5 => Self::Auto(token as u32),
+            _ if slot == 1 => Self::Beside,
             _ => Self::Port,
         }
     }
@@ -172,6 +203,7 @@ pub struct Gateway {
     frame: Vec<u8>,
     streams: Streams,
     datagrams: Datagrams,
+    doors: Doors,
     services: Services,
     counts: Counts,
 }
@@ -200,7 +232,8 @@ impl Gateway {
         }
         let (now, wall) = clocks();
         let mut cables = Cables::new();
-        let mut plugs = Plugs { stack: NAME, switches, cables: &mut cables, clocks: (now, wall) };
+        let mut plugs =
+            Plugs { stack: NAME, switches, guest: config.guest, cables: &mut cables, clocks: (now, wall) };
         let port = Port::open(&mut plugs, &interface)?
             .ok_or_else(|| Refusal::new(what, "it is plugged into nothing"))?;
         let stack = StackConfig { interfaces: vec![interface], ..StackConfig::default() };
@@ -232,6 +265,7 @@ impl Gateway {
             frame: vec![0; BUFFER_LEN],
             streams: Streams::new(),
             datagrams: Datagrams::new(),
+            doors: Doors::new(),
             services,
             counts: Counts::default(),
         })
@@ -246,6 +280,27 @@ impl Gateway {
     pub fn set_rules(&mut self, rules: Rules) {
         self.config.rules.clone_from(&rules);
         self.hall.policy.rules = rules;
+    }
+
+    /// Publishes ports until `life` hangs up.
+    ///
+    /// # Errors
+    /// A port cannot be had, or there is no such stack in the gateway's network: then none is published.
+    pub fn publish(&mut self, inside: Inside, what: &[Publish], life: OwnedFd) -> Result<(), Refusal> {
+        self.doors.publish(clocks().0, inside, what, life, &mut self.hall)
+    }
+
+    /// Publishes ports no more: those of a stack or of all, the named ones or all. How many it were.
+    pub fn unpublish(&mut self, stack: Option<&str>, ports: &[Ports]) -> usize {
+        self.doors.unpublish(stack, ports)
+    }
+
+    /// Has published ports lead to another stack, until `life` hangs up. How many it were.
+    ///
+    /// # Errors
+    /// There is no such stack in the gateway's network.
+    pub fn move_ports(&mut self, inside: Inside, ports: &[Ports], life: OwnedFd) -> Result<usize, Refusal> {
+        self.doors.move_to(inside, ports, life, &mut self.hall)
     }
 
     /// Is the switch still there?
@@ -269,6 +324,7 @@ impl Gateway {
             evicted: self.counts.evicted + self.datagrams.evicted,
             unsent: self.datagrams.unsent,
             inside: inside.into_iter().collect(),
+            published: self.doors.published(),
         }
     }
 
@@ -280,32 +336,45 @@ impl Gateway {
         let flows = [self.streams.flows.poll_timeout(), self.datagrams.flows.poll_timeout()];
         flows
             .into_iter()
-            .chain([self.hall.engine.poll_timeout(), self.services.poll_timeout()])
+            .chain([self.hall.engine.poll_timeout(), self.services.poll_timeout(), self.doors.poll_timeout()])
             .flatten()
             .min()
     }
 
-    /// Takes events and moves what can be moved.
+    /// Something else that [`Gateway::turn`] is to wait for; a set of descriptors, as a rule.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn wait_for(&self, what: &impl AsFd) -> Result<(), Errno> {
+        self.hall.watch(what, Place::Beside, EpollFlags::EPOLLIN)
+    }
+
+    /// Waits until there is something to do, or for `most`, and does it. True if what [`Gateway::wait_for`] was told
+    /// of is ready.
     ///
     /// # Errors
     /// Those of epoll_wait(2).
-    pub fn turn(&mut self) -> Result<(), Errno> {
+    pub fn turn(&mut self, most: EpollTimeout) -> Result<bool, Errno> {
         let mut events = [EpollEvent::empty(); EVENTS];
-        let count = match self.hall.epoll.wait(&mut events, EpollTimeout::ZERO) {
+        let count = match self.hall.epoll.wait(&mut events, most) {
             Err(Errno::EINTR) => 0,
             other => other?,
         };
-        let now = clocks().0;
+        let (now, mut beside) = (clocks().0, false);
         for event in &events[..count] {
             match Place::of(event.data()) {
                 Place::Port => {
                     self.port.handle_ready(event.events());
                     self.port_ready = true;
                 }
+                Place::Beside => beside = true,
                 Place::Stream(slot) => {
                     self.streams.handle_event(now, slot, event.events(), &mut self.hall, &mut self.counts);
                 }
                 Place::Datagrams(slot) => self.datagrams.handle_event(slot),
+                Place::Door(slot) => self.doors.handle_event(slot),
+                Place::Life(id) => self.doors.handle_end(id),
+                Place::Auto(id) => self.doors.handle_answer(id, &mut self.hall),
             }
         }
         if self.hall.engine.poll_timeout().is_some_and(|at| at <= now) {
@@ -313,9 +382,10 @@ impl Gateway {
         }
         self.streams.handle_timeout(now, &mut self.hall);
         self.datagrams.handle_timeout(now);
+        self.doors.handle_timeout(now, &mut self.hall);
         self.services.handle_timeout(now, &mut self.hall);
         self.run(now);
-        Ok(())
+        Ok(beside)
     }
 
     /// Moves everything that can be moved.
@@ -324,6 +394,7 @@ impl Gateway {
         for round in 0..ROUNDS {
             let now = if round == 0 { now } else { clocks().0 };
             let mut more = self.receive(now);
+            self.datagrams.depart(now, &mut self.hall);
             while let Some(id) = self.hall.engine.poll_dirty() {
                 if id == self.hall.listener {
                     while let Some((id, _)) = self.hall.engine.accept(now, id) {
@@ -334,6 +405,7 @@ impl Gateway {
                 }
             }
             more |= self.datagrams.run(now, &mut self.hall);
+            more |= self.doors.run(now, &mut self.hall, &mut self.streams, &mut self.counts);
             if self.datagrams.take_unheard() {
                 self.services.next_nameserver(&mut self.hall);
             }
@@ -367,7 +439,10 @@ impl Gateway {
                     hall.engine.settle(now, &lent, frame, taken);
                 }
                 Arrived::Packet(packet) => {
-                    handle_packet(now, &packet, hall, &mut self.datagrams, &mut self.services);
+                    let udp = packet.protocol == libc::IPPROTO_UDP as u8;
+                    if !(udp && self.doors.answer(now, &packet)) {
+                        handle_packet(now, &packet, hall, &mut self.datagrams, &mut self.services);
+                    }
                 }
                 // What it says of our datagrams concerns nobody: the host has them already.
                 Arrived::Error(..) => {}
@@ -430,12 +505,5 @@ fn handle_packet(
         }
         libc::IPPROTO_IGMP => {}
         _ => hall.engine.refuse_protocol(now, packet),
-    }
-}
-
-impl AsFd for Gateway {
-    /// Readable when there is something to do.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.hall.epoll.0.as_fd()
     }
 }

@@ -1,14 +1,15 @@
 //! A gateway as a process: its loop, its control socket, its end.
 //!
 //! # Theory of operation
-//! One thread. The gateway's own epoll set is one source of this one; the others are the control socket, its
-//! connections, and a *watcher*, which hangs up when the process is gone that clears up behind this one. The
+//! One thread. It sleeps in the gateway's own epoll set, as nearly all that happens is there; one of its sources is the
+//! set of the control socket, its connections, and a *watcher*, which hangs up when the process is gone that clears up
+//! behind this one. The
 //! gateway ends when it is told to (`down`), when its switch ends, or with its watcher. Client and server take turns,
 //! a line of JSON each ([`msocket_proto::line`]). Whoever is neither the gateway's user nor root may look, no more.
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +19,9 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde::{Deserialize, Serialize};
 
+use super::doors::Inside;
 use super::policy::{MAX_RULES, Rules};
+use super::publish::{Ports, Publish};
 use super::{Config, Figures, Gateway};
 use crate::serve::Shed;
 
@@ -29,9 +32,8 @@ const MAX_CONNECTIONS: usize = 64;
 /// Events taken at once.
 const EVENTS: usize = 16;
 
-const GATEWAY: u64 = 0;
-const LISTENER: u64 = 1;
-const WATCHER: u64 = 2;
+const LISTENER: u64 = 0;
+const WATCHER: u64 = 1;
 const CONNECTIONS: u64 = 16;
 
 /// What can be asked.
@@ -44,6 +46,28 @@ pub enum Request {
     Set {
         /// The rules.
         rules: Rules,
+    },
+    /// Publish ports of a stack, until the descriptor that comes along, a socket, hangs up. Answer: a number.
+    Publish {
+        /// The stack.
+        inside: Inside,
+        /// What of it.
+        ports: Vec<Publish>,
+    },
+    /// Publish ports no more. Answer: how many it were.
+    Unpublish {
+        /// Only this stack's.
+        stack: Option<String>,
+        /// The ports of the host; none: all.
+        ports: Vec<Ports>,
+    },
+    /// Have published ports lead to another stack, until the descriptor that comes along hangs up. Answer: how many it
+    /// were.
+    Move {
+        /// The stack.
+        inside: Inside,
+        /// The ports of the host.
+        ports: Vec<Ports>,
     },
     /// End. Answer: null.
     Down,
@@ -96,7 +120,8 @@ impl Server {
         let listener = listen(path, 0o600).map_err(|e| {
             let refusal = unusable(what, path, &e);
             let hint = "`viewnet gateway ls` shows which gateways there are";
-            if e.kind() == io::ErrorKind::AddrInUse { refusal.hint(hint) } else { refusal }
+            let in_use = |refusal: Refusal| refusal.hint(hint).errno(libc::EADDRINUSE);
+            if e.kind() == io::ErrorKind::AddrInUse { in_use(refusal) } else { refusal }
         })?;
         let file = SocketFile::at(path).map_err(|e| unusable(what, path, &e))?;
         let gateway = Gateway::new(config, switches, stacks).inspect_err(|_| file.remove())?;
@@ -104,9 +129,9 @@ impl Server {
         let watch = |fd: BorrowedFd<'_>, token| {
             epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(internal)
         };
-        watch(gateway.as_fd(), GATEWAY)?;
         watch(listener.as_fd(), LISTENER)?;
         watch(watcher, WATCHER)?;
+        gateway.wait_for(&epoll.0).map_err(internal)?;
         Ok(Self {
             epoll,
             gateway,
@@ -124,7 +149,6 @@ impl Server {
     /// # Errors
     /// Those of epoll_wait(2).
     pub fn run(mut self) -> Result<(), Errno> {
-        let mut events = [EpollEvent::empty(); EVENTS];
         while !self.told_to_end && self.gateway.is_alive() {
             // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
             let wait = self
@@ -133,19 +157,26 @@ impl Server {
                 .map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_micros(999) });
             let timeout =
                 wait.and_then(|wait| EpollTimeout::try_from(wait).ok()).unwrap_or(EpollTimeout::NONE);
-            let count = match self.epoll.wait(&mut events, timeout) {
-                Err(Errno::EINTR) => 0,
-                other => other?,
-            };
-            for event in &events[..count] {
-                match event.data() {
-                    GATEWAY => {}
-                    LISTENER => self.accept(),
-                    WATCHER => self.told_to_end = true,
-                    token => self.converse(token),
-                }
+            if self.gateway.turn(timeout)? {
+                self.handle_ready()?;
             }
-            self.gateway.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Somebody wants something of it, or its end.
+    fn handle_ready(&mut self) -> Result<(), Errno> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
+            Err(Errno::EINTR) => 0,
+            other => other?,
+        };
+        for event in &events[..count] {
+            match event.data() {
+                LISTENER => self.accept(),
+                WATCHER => self.told_to_end = true,
+                token => self.converse(token),
+            }
         }
         Ok(())
     }
@@ -169,7 +200,7 @@ impl Server {
     fn converse(&mut self, token: u64) {
         let Some(mut line) = self.connections.remove(&token) else { return };
         let sent = match line.receive::<Request>() {
-            Ok(Received::Message(request, _)) => self.answer(&mut line, request),
+            Ok(Received::Message(request, mut fds)) => self.answer(&mut line, request, fds.pop()),
             Ok(Received::Pending) => Ok(()),
             Ok(Received::Closed) => Err(LineError::Closed),
             Err(LineError::Malformed(why)) => {
@@ -183,7 +214,7 @@ impl Server {
         }
     }
 
-    fn answer(&mut self, line: &mut Line, request: Request) -> Result<(), LineError> {
+    fn answer(&mut self, line: &mut Line, request: Request, life: Option<OwnedFd>) -> Result<(), LineError> {
         let may = may_change(line);
         let refused = || {
             Reply::<()>::Error(
@@ -201,11 +232,30 @@ impl Server {
                 self.gateway.set_rules(rules);
                 line.send(&Reply::Ok(()), &[])
             }
+            Request::Publish { .. } | Request::Unpublish { .. } | Request::Move { .. } => {
+                match self.publish(request, life) {
+                    Ok(count) => line.send(&Reply::Ok(count), &[]),
+                    Err(refusal) => line.send(&Reply::<()>::Error(refusal), &[]),
+                }
+            }
             Request::Down => {
                 self.told_to_end = true;
                 self.file.remove();
                 line.send(&Reply::Ok(()), &[])
             }
+        }
+    }
+
+    /// What concerns published ports; how many it concerned.
+    fn publish(&mut self, request: Request, life: Option<OwnedFd>) -> Result<usize, Refusal> {
+        let life = || life.ok_or_else(|| Refusal::new("cannot publish ports", "no descriptor came along"));
+        match request {
+            Request::Publish { inside, ports } => {
+                self.gateway.publish(inside, &ports, life()?).map(|()| ports.len())
+            }
+            Request::Unpublish { stack, ports } => Ok(self.gateway.unpublish(stack.as_deref(), &ports)),
+            Request::Move { inside, ports } => self.gateway.move_ports(inside, &ports, life()?),
+            Request::Show | Request::Set { .. } | Request::Down => Ok(0),
         }
     }
 

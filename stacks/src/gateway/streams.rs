@@ -6,6 +6,9 @@
 //!                                  ├─ refused ────► RST
 //!                                  └─ unreachable ► ICMP error
 //! ```
+//! A connection to a published port ([`super::doors`]) goes the other way: the host has it, and the inside is called. Should
+//! that fail, the host's is reset.
+//!
 //! So the inside hears of its connection what the host heard. Bytes go from the frame that brought them to the
 //! host's socket, and from the host's socket into the engine's buffer: one copy each way, and none is kept here.
 //! What the host does not take stays in the engine, which closes its window; what the engine does not take stays in
@@ -16,7 +19,7 @@
 //!
 //! Limits: RFC 5382 (REQ-5: two hours and four minutes for an established connection, four minutes for others).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -49,6 +52,8 @@ enum Phase {
     Connecting,
     /// The host is connected; the inside finishes its handshake.
     Admitted,
+    /// The host has a connection for a published port; the inside is called.
+    Calling,
     /// Bytes may flow.
     Open,
 }
@@ -126,7 +131,36 @@ impl Streams {
             self.end(now, slot, true, hall);
         }
         let host = host::connect(to)?;
-        let slot = self.flows.insert(now, id, inside.ip(), TRANSITORY);
+        self.add(now, (id, inside.ip()), host, Phase::Connecting, hall)
+    }
+
+    /// The host has a connection, for which the inside is called.
+    pub(super) fn call(
+        &mut self,
+        now: Instant,
+        (id, inside): (SocketId, IpAddr),
+        host: OwnedFd,
+        hall: &mut Hall,
+        counts: &mut Counts,
+    ) {
+        if let Some(slot) = self.flows.crowded() {
+            counts.evicted += 1;
+            self.end(now, slot, true, hall);
+        }
+        if self.add(now, (id, inside), host, Phase::Calling, hall).is_err() {
+            hall.engine.close(now, id, true);
+        }
+    }
+
+    fn add(
+        &mut self,
+        now: Instant,
+        (id, inside): (SocketId, IpAddr),
+        host: OwnedFd,
+        phase: Phase,
+        hall: &mut Hall,
+    ) -> Result<(), Errno> {
+        let slot = self.flows.insert(now, id, inside, TRANSITORY);
         let watched =
             EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
         if let Err(errno) = hall.watch(&host, Place::Stream(slot), watched) {
@@ -139,7 +173,7 @@ impl Streams {
         self.streams[slot] = Some(Stream {
             id,
             host,
-            phase: Phase::Connecting,
+            phase,
             readable: false,
             writable: false,
             ending: false,
@@ -185,6 +219,9 @@ impl Streams {
             }
             return;
         }
+        if stream.phase == Phase::Calling && events.intersects(over) {
+            return self.end(now, slot, true, hall);
+        }
         self.service(now, slot, hall);
     }
 
@@ -227,11 +264,22 @@ impl Streams {
     /// Moves what can be moved.
     fn service(&mut self, now: Instant, slot: Slot, hall: &mut Hall) {
         let Some(Some(stream)) = self.streams.get_mut(slot) else { return };
+        let (id, engine) = (stream.id, &mut hall.engine);
+        if stream.phase == Phase::Calling {
+            let status = engine.status(id);
+            if status.error.is_some() {
+                return self.end(now, slot, true, hall);
+            }
+            if status.connecting || !status.connected {
+                return;
+            }
+            stream.phase = Phase::Open;
+            self.flows.set_lifetime(now, slot, ESTABLISHED);
+        }
         if stream.phase != Phase::Open {
             return;
         }
         self.flows.touch(now, slot);
-        let (id, engine) = (stream.id, &mut hall.engine);
         let status = engine.status(id);
         if status.readable > 0 && stream.writable {
             engine.receive_with(now, id, &mut |piece| stream.give(piece));
@@ -269,7 +317,7 @@ impl Streams {
             Phase::Connecting => hall.engine.turn_away(now, hall.listener, stream.id),
             // Nobody has it yet: its handshake ends by itself, or it is closed when it is accepted.
             Phase::Admitted => {}
-            Phase::Open => hall.engine.close(now, stream.id, reset),
+            Phase::Calling | Phase::Open => hall.engine.close(now, stream.id, reset),
         }
         if reset {
             host::reset_at_close(&stream.host);

@@ -70,6 +70,8 @@ pub struct Status {
     pub receive_finished: bool,
     /// A pending error, SO_ERROR; stays until the program takes it. On a stream: the connection is gone.
     pub error: Option<Errno>,
+    /// An internet datagram socket with options for ancillary data.
+    pub describes: bool,
 }
 
 /// One datagram for the pump: address and ancillary facts are already in the form of the program.

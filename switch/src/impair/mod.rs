@@ -174,7 +174,11 @@ impl Channel {
             let bit = (u64::from(share) * ((len - ADDRESSES) as u64 * 8)) >> 32;
             bytes[ADDRESSES + bit as usize / 8] ^= 1 << (bit % 8);
         }
-        let copy = fate.duplicated.then(|| bytes.clone());
+        let copy = fate.duplicated.then(|| {
+            let mut copy = self.spares.pop().unwrap_or_default();
+            copy.extend_from_slice(&bytes);
+            copy
+        });
         self.put(due, bytes);
         if let Some(copy) = copy.filter(|_| self.bytes + len <= capacity) {
             self.counters.duplicated += 1;

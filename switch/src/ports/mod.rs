@@ -471,6 +471,14 @@ impl Wire {
     }
 }
 
+/// The supplementary groups of the process at the other end of a Unix connection.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub(crate) fn peer_groups(connection: &impl AsFd) -> io::Result<Vec<u32>> {
+    sys::peer_groups(connection.as_fd())
+}
+
 /// No descriptor of this process survives an exec, but the standard three.
 ///
 /// # Errors

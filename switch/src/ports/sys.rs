@@ -305,6 +305,40 @@ impl Batch {
     }
 }
 
+/// Groups of a process that are looked at, at most; the kernel allows 65,536 (NGROUPS_MAX).
+const MAX_GROUPS: usize = 65_536;
+
+/// The supplementary groups of the process at the other end of a Unix connection, as they were when it was made.
+pub(crate) fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups: Vec<u32> = vec![0; 64];
+    loop {
+        let mut len = size_of_val(&groups[..]) as libc::socklen_t;
+        // SAFETY: `groups` has `len` bytes, of which the kernel writes at most as many.
+        let rc = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        let count = len as usize / size_of::<u32>();
+        match (rc, io::Error::last_os_error()) {
+            (0, _) => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            (_, e)
+                if e.raw_os_error() == Some(libc::ERANGE) && (groups.len()..=MAX_GROUPS).contains(&count) =>
+            {
+                groups.resize(count, 0);
+            }
+            (_, e) => return Err(e),
+        }
+    }
+}
+
 /// recvmmsg without waiting: up to `count` datagrams, each into `slot` bytes of `room`, one behind the other.
 /// Gives each to `each`; returns how many there were.
 pub(crate) fn recv_batch(

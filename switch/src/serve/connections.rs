@@ -29,7 +29,7 @@ use crate::control::{
 };
 use crate::metrics::Snapshot;
 use crate::port::{MAX_NAME, MAX_PORTS, Port, PortId};
-use crate::switch::{PortError, Switch};
+use crate::switch::{PortError, Switch, number_name};
 use crate::vlan::{Egress, PortVlans, Vid};
 
 /// Connections at most: one for each port, and some to look around.
@@ -48,6 +48,8 @@ pub(super) struct Connections {
     table: Vec<Option<Connection>>,
     free: Vec<u32>,
     count: usize,
+    /// How many of them are guests'.
+    guests: usize,
     runnable: Vec<u32>,
     /// Who has not read an answer yet, and since when; short, so that a round costs nothing per connection.
     waiting: Vec<(u32, Instant)>,
@@ -66,6 +68,8 @@ struct Connection {
     line: Line,
     uid: u32,
     ports: Vec<PortId>,
+    /// It and its ports keep no switch that ends when unused.
+    guest: bool,
     runnable: bool,
     /// It is over once what waits is sent.
     closing: bool,
@@ -98,6 +102,7 @@ impl Connections {
             table: Vec::new(),
             free: Vec::new(),
             count: 0,
+            guests: 0,
             runnable: Vec::new(),
             waiting: Vec::new(),
             told_to_end: false,
@@ -110,8 +115,12 @@ impl Connections {
         }
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.count
+    /// Is there anybody, or any of the switch's `ports`, that keeps it? Only where guests are alone they are counted.
+    pub(super) fn keep(&self, ports: usize) -> bool {
+        let theirs = || -> usize {
+            self.table.iter().flatten().map(|it| if it.guest { it.ports.len() } else { 0 }).sum()
+        };
+        self.count > self.guests || ports > theirs()
     }
 
     /// Takes in a connection, if there is room.
@@ -132,8 +141,8 @@ impl Connections {
         if self.table.len() <= index as usize {
             self.table.resize_with(index as usize + 1, || None);
         }
-        let (ports, runnable, closing) = (Vec::new(), false, false);
-        self.table[index as usize] = Some(Connection { line, uid, ports, runnable, closing });
+        let (ports, guest, runnable, closing) = (Vec::new(), false, false, false);
+        self.table[index as usize] = Some(Connection { line, uid, ports, guest, runnable, closing });
         self.count += 1;
     }
 
@@ -281,7 +290,7 @@ impl Connections {
             }
             Request::VlanRm { vid } => {
                 let removed = switch.remove_vlan(vid);
-                Answer::Done(removed.map_err(|id| self.refuse_vlan_rm(vid, switch.port(id)))?)
+                Answer::Done(removed.map_err(|id| self.refuse_vlan_rm(vid, id, switch.port(id)))?)
             }
             Request::MacLs(filter) => {
                 let port = select(switch, &filter)?;
@@ -304,8 +313,9 @@ impl Connections {
         })
     }
 
-    fn refuse_vlan_rm(&self, vid: Vid, port: Option<&Port>) -> Refusal {
-        let port = port.map(|p| p.name.as_str()).unwrap_or_default();
+    fn refuse_vlan_rm(&self, vid: Vid, id: PortId, port: Option<&Port>) -> Refusal {
+        let kept = number_name(id);
+        let port = port.map_or(kept.as_str(), |p| p.name.as_str());
         let why = format!("port {port} is in it without tags");
         Refusal::new(format!("cannot remove VLAN {vid}"), why).hint(format!(
             "move it first: viewnet switch port set {} {port} --access VID",
@@ -352,6 +362,7 @@ impl Connections {
         const WHAT: &str = "cannot add the port";
         let trusted = self.may_change_by(index);
         let (wire, file) = super::attach::wire(&attach, fds, trusted)?;
+        let path = file.as_ref().map(|file| file.path().to_owned());
         let name = attach.name.unwrap_or_else(|| hall.switch.free_name());
         let new = NewPlug {
             name: &name,
@@ -362,6 +373,8 @@ impl Connections {
             owner: (!attach.linger).then_some(index),
             peer: super::attach::printable(&attach.peer),
             file,
+            at: None,
+            user: None,
         };
         let id = hall.plugs.add(now, new, hall.switch, hall.epoll).map_err(|e| match e {
             PlugError::Port(e) => refuse_port(&e),
@@ -369,7 +382,11 @@ impl Connections {
         })?;
         if let Some(connection) = self.connection(index).filter(|_| !attach.linger) {
             connection.ports.push(id);
+            let joins = attach.guest && !connection.guest;
+            connection.guest |= joins;
+            self.guests += usize::from(joins);
         }
+        path.iter().for_each(|path| (hall.on_file)(path, true));
         Ok(PortAdded { name })
     }
 
@@ -420,6 +437,7 @@ impl Connections {
         }
         self.free.push(index);
         self.count -= 1;
+        self.guests -= usize::from(connection.guest);
     }
 
     fn connection(&mut self, index: u32) -> Option<&mut Connection> {
@@ -509,6 +527,9 @@ pub(super) fn refuse_port(error: &PortError) -> Refusal {
     let (what, errno, hint) = match error {
         PortError::NameTaken(_) => ("cannot use the name", libc::EEXIST, "choose another"),
         PortError::BadName => ("cannot use the name", libc::EINVAL, "choose another"),
+        PortError::NumberTaken(_) | PortError::NoSuchNumber(_) => {
+            ("cannot use the number", libc::EINVAL, "choose another")
+        }
         PortError::Full => ("cannot add the port", libc::ENOSPC, "remove one, or plug into another switch"),
         PortError::NoNumber => {
             ("cannot add the port", libc::ENOSPC, "turn it off: `viewnet switch set NAME --stp off`")

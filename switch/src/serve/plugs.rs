@@ -18,19 +18,20 @@
 //!
 //! **Ports with queues** get their frames through those: see [`super::queues`].
 //!
-//! Closing a TAP waits some 30 ms for the kernel, in which no frame would move. So descriptors are closed by
-//! a thread that does nothing else, started with the first; TAPs whose namespace dies anyway are abandoned
-//! instead, at once.
+//! **Several programs** may share a port: see [`endpoints`]. How ports come and go: see [`plugging`].
 
+mod endpoints;
 mod impaired;
 mod links;
 mod plug;
+mod plugging;
 mod spanning;
 
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::{self, Sender};
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollFlags};
@@ -42,10 +43,11 @@ use crate::offload;
 use crate::port::{Offloads, PortId};
 use crate::ports::ring::Broken;
 use crate::ports::vde::FileName;
-use crate::ports::{BUFFER_LEN, Kind, Trouble, Wire, tap};
+use crate::ports::{BUFFER_LEN, Kind, Trouble, Wire};
 use crate::qos::queues::PortQueues;
 use crate::switch::{Egress, PortError, Switch};
 use crate::vlan::PortVlans;
+use endpoints::Endpoint;
 pub(super) use impaired::Impaired;
 use impaired::Lines;
 
@@ -102,6 +104,10 @@ pub(super) struct Plugs {
     /// Who wants to see the frames.
     pub(super) captures: Captures,
     pub(super) impaired: Impaired,
+    /// Of each endpoint beside a port's first its port.
+    slots: Vec<Option<PortId>>,
+    /// Names of sockets that went with their ports.
+    gone_files: Vec<PathBuf>,
 }
 
 /// A frame that was taken from a port: its virtio-net header, and where in the arena it lies.
@@ -139,7 +145,13 @@ pub(super) struct Plug {
     /// What is said of its other end.
     pub(super) peer: String,
     /// The name of its socket, which goes with it.
-    _file: Option<FileName>,
+    file: Option<FileName>,
+    /// The number of its first endpoint among those of the port.
+    pub(super) endpoint: u32,
+    /// Those that share the port, if several do.
+    pub(super) others: Vec<Endpoint>,
+    /// Whose program it is, if that matters: no other user's shares the port.
+    pub(super) user: Option<u32>,
     /// It is in [`Plugs::swollen`].
     swollen: bool,
     /// What its link does to frames on purpose.
@@ -158,6 +170,10 @@ pub(super) struct NewPlug<'a> {
     pub(super) peer: String,
     /// The name of its socket, which is to go with the port.
     pub(super) file: Option<FileName>,
+    /// Where it is plugged in; `None`: at any number that is not kept.
+    pub(super) at: Option<PortId>,
+    /// Whose program it is, if others may want to share the port.
+    pub(super) user: Option<u32>,
 }
 
 /// Why a plug cannot be had.
@@ -191,6 +207,8 @@ impl Plugs {
             trim_check: None,
             captures: Captures::default(),
             impaired: Impaired::default(),
+            slots: Vec::new(),
+            gone_files: Vec::new(),
         }
     }
 
@@ -423,73 +441,6 @@ impl Plugs {
         }
     }
 
-    /// Moves what a port still holds before it is pulled out: the last words of a program that has ended.
-    pub(super) fn drain(&mut self, now: Instant, id: PortId, switch: &mut Switch) {
-        for _ in 0..DRAIN_TURNS {
-            if !self.handle_ready(now, id, EpollFlags::EPOLLIN, switch) {
-                return;
-            }
-        }
-    }
-
-    /// Plugs a port in.
-    pub(super) fn add(
-        &mut self,
-        now: Instant,
-        new: NewPlug<'_>,
-        switch: &mut Switch,
-        epoll: &Epoll,
-    ) -> Result<PortId, PlugError> {
-        let offloads = match new.offloads {
-            // Without a virtio-net header there is nobody to tell what is undone.
-            Some(wanted) if new.wire.offloads() != Offloads::NONE => wanted,
-            _ => new.wire.offloads(),
-        };
-        let id = switch.add_port(new.name, new.vlans, offloads)?;
-        let is_ring = new.wire.kind() == Kind::Ring;
-        let flags = if is_ring { READABLE | EpollFlags::EPOLLET } else { READABLE };
-        let source = new.wire.source().map(|fd| (fd, flags, Source::Port(id)));
-        let lifeline = new.wire.lifeline().map(|(fd, flags)| (fd, flags, Source::Lifeline(id)));
-        for (fd, flags, source) in source.into_iter().chain(lifeline) {
-            if let Err(e) = epoll.add(fd, interest(flags, source)) {
-                new.wire.source().into_iter().for_each(|fd| {
-                    let _ = epoll.delete(fd);
-                });
-                switch.remove_port(id);
-                return Err(io::Error::from(e).into());
-            }
-        }
-        if self.table.len() <= id.index() {
-            self.table.resize_with(id.index() + 1, || None);
-        }
-        self.captures.port_named(id, new.name);
-        if is_ring {
-            // Its other end may have put frames already.
-            self.awake.push(id);
-        }
-        self.table[id.index()] = Some(Plug {
-            wire: new.wire,
-            offloads,
-            queues: None,
-            touched: false,
-            listed: false,
-            dying: new.dying,
-            owner: new.owner,
-            errors: 0,
-            dead: false,
-            down: false,
-            awake: is_ring,
-            unflushed: false,
-            blocked: false,
-            peer: new.peer,
-            _file: new.file,
-            swollen: false,
-            lines: None,
-        });
-        self.enter_tree(now, id, switch);
-        Ok(id)
-    }
-
     pub(super) fn plug_mut(&mut self, id: PortId) -> Option<&mut Plug> {
         self.table.get_mut(id.index())?.as_mut()
     }
@@ -497,20 +448,6 @@ impl Plugs {
     /// A port's descriptor.
     pub(super) fn plug(&self, id: PortId) -> Option<&Plug> {
         self.table.get(id.index())?.as_ref()
-    }
-
-    /// Pulls a port out.
-    pub(super) fn remove(&mut self, id: PortId, switch: &mut Switch, epoll: &Epoll) {
-        let Some(plug) = self.table.get_mut(id.index()).and_then(Option::take) else { return };
-        let lifeline = plug.wire.lifeline().map(|(fd, _)| fd);
-        plug.wire.source().into_iter().chain(lifeline).for_each(|fd| {
-            let _ = epoll.delete(fd);
-        });
-        switch.remove_port(id);
-        self.forget_queues(&plug, id);
-        self.captures.port_gone(id);
-        self.impaired.forget(&plug);
-        self.close(plug);
     }
 
     /// Bytes of super-segments moved since the last call.
@@ -554,42 +491,4 @@ impl Plugs {
         });
         self.down_check = (!self.down.is_empty()).then(|| now + DOWN_CHECK);
     }
-
-    /// Pulls out the ports whose interfaces are gone.
-    pub(super) fn remove_dead(&mut self, switch: &mut Switch, epoll: &Epoll) {
-        while let Some(id) = self.dead.pop() {
-            if self.plug(id).is_some_and(|plug| plug.dead) {
-                self.remove(id, switch, epoll);
-            }
-        }
-    }
-
-    /// The end: descriptors close with the process, but abandoned ones must be told first.
-    pub(super) fn close_all(&mut self) {
-        for plug in std::mem::take(&mut self.table).into_iter().flatten() {
-            if plug.wire.kind() == Kind::Tap && plug.dying {
-                plug.wire.into_fd().into_iter().for_each(tap::abandon);
-            }
-        }
-    }
-
-    fn close(&mut self, plug: Plug) {
-        let is_tap = plug.wire.kind() == Kind::Tap;
-        let Some(fd) = plug.wire.into_fd() else { return };
-        if is_tap && plug.dying {
-            return tap::abandon(fd);
-        }
-        let closer = self.closer.get_or_insert_with(start_closer);
-        // Without the thread the descriptor comes back in the error, and closes here.
-        let _ = closer.send(fd);
-    }
-}
-
-fn start_closer() -> Sender<OwnedFd> {
-    let (sender, receiver) = mpsc::channel();
-    let thread = std::thread::Builder::new().name("closer".into()).stack_size(64 << 10);
-    if let Err(e) = thread.spawn(move || receiver.into_iter().for_each(drop::<OwnedFd>)) {
-        log::debug!("ports will close slowly: {e}");
-    }
-    sender
 }

@@ -78,7 +78,7 @@ impl Plug {
         impaired: &mut Impaired,
         dead: &mut Vec<PortId>,
     ) -> Next {
-        let Self { queues: Some(queues), wire, lines, .. } = self else { return Next::Idle };
+        let Self { queues: Some(queues), wire, others, lines, .. } = self else { return Next::Idle };
         let mut next = queues.poll(now);
         let mut left = BATCH;
         while let Next::Frame(pick) = next {
@@ -93,7 +93,7 @@ impl Plug {
             }
             let vid = queued.vid;
             let [first, second] = queued.bytes;
-            match wire.send(&queued.hdr, &[first, second, &[], &[]]) {
+            match Self::send(wire, others, &queued.hdr, &[first, second, &[], &[]]) {
                 Sent::Bytes(bytes) => {
                     switch.sent(id, 1, bytes as u64);
                     switch.sent_in(vid, 1, bytes as u64);
@@ -126,7 +126,7 @@ impl Plug {
     /// The port is to have no queues any more: what waits there is written at once, if there is room.
     fn write_out(&mut self, id: PortId, queued: Queued<'_>, switch: &mut Switch) {
         let [first, second] = queued.bytes;
-        match self.wire.send(&queued.hdr, &[first, second, &[], &[]]) {
+        match Self::send(&mut self.wire, &mut self.others, &queued.hdr, &[first, second, &[], &[]]) {
             Sent::Bytes(bytes) => {
                 switch.sent(id, 1, bytes as u64);
                 switch.sent_in(queued.vid, 1, bytes as u64);

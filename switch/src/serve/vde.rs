@@ -3,8 +3,10 @@
 //! # Theory of operation
 //! [`VdeServer`] listens on `ctl` in its folder, as a vde_switch does ([`crate::vde`] is the protocol). A client has
 //! [`PATIENCE`] for its request, and [`MAX_CLIENTS`] may be about it: then the oldest has to go. Port number N is
-//! called `vdeN`; a client that asks for a number gets that one or, if it is taken, none. The port goes when the
-//! client's connection does, and its socket's name with it.
+//! called `vdeN`; a client that asks for a number gets that port, beside other programs of its user if there are some
+//! ([`super::plugs::endpoints`]), and none if it is another user's, or not a program's. A number that is kept for some
+//! user or group ([`crate::switch::Place`]) is for those. The port goes when the last client's connection does, and
+//! each socket's name with its own.
 //!
 //! File modes are vde_switch's: the mode given is that of the sockets, and the folder's follows from it. A folder
 //! that was there is taken over if there is nothing in it but sockets that a vde_switch left behind.
@@ -24,10 +26,10 @@ use super::connections::Hall;
 use super::plugs::NewPlug;
 use super::{Source, interest};
 use crate::control;
-use crate::port::MAX_PORTS;
+use crate::port::PortId;
 use crate::ports::vde::{Access, Seat};
-use crate::ports::{Kind, Wire};
-use crate::switch::Switch;
+use crate::ports::{Kind, Wire, peer_groups};
+use crate::switch::number_name;
 use crate::vde::{BadRequest, MAX_REQUEST, Request, Wanted, address, folder_mode, is_socket_name};
 use crate::vlan::PortVlans;
 
@@ -37,6 +39,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_CLIENTS: usize = 64;
 /// Bytes of the folder's path at most: a socket's path in it must fit into 107 (unix(7)).
 const MAX_FOLDER: usize = 96;
+
+/// The port of a vde_switch's own management.
+const ZERO: &str = "vde0";
+/// The number of a port's first endpoint.
+const FIRST: u32 = 1;
 
 /// Where VDE's programs plug in.
 #[derive(Debug)]
@@ -222,7 +229,16 @@ pub(super) fn handle_client(now: Instant, index: u32, hall: &mut Hall<'_>) {
     added.unwrap_or_else(|why| log::debug!("VDE: no port for user {uid}, `{description}`: {why}"));
 }
 
-/// Makes a port of a client.
+/// Where a client is plugged in.
+#[derive(Debug, Clone, Copy)]
+enum Seated {
+    /// At a port of its own, which is to have this name.
+    Alone(PortId, bool),
+    /// At a port where others of its user are.
+    Among(PortId),
+}
+
+/// Makes a port of a client, or gives it a seat at one.
 fn add(
     now: Instant,
     folder: &Path,
@@ -231,42 +247,79 @@ fn add(
     request: Request,
     hall: &mut Hall<'_>,
 ) -> Result<(), Refusal> {
-    let failed = |e: io::Error| Refusal::system("cannot add a VDE port", e);
-    let number = number(hall.switch, request.port)
-        .ok_or_else(|| Refusal::new("cannot add a VDE port", format!("{:?} is taken", request.port)))?;
+    const WHAT: &str = "cannot add a VDE port";
+    let failed = |e: io::Error| Refusal::system(WHAT, e);
+    let groups = groups_of(&client.stream).map_err(failed)?;
+    let seated = find_seat(hall, request.port, client.uid, &groups).map_err(|why| Refusal::new(WHAT, why))?;
+    let (id, is_zero) = match seated {
+        Seated::Alone(id, is_zero) => (id, is_zero),
+        Seated::Among(id) => (id, request.port == Wanted::Zero),
+    };
+    let number = if is_zero { 0 } else { id.index() + 1 };
     let seat = Seat::new(folder, number, access, &request.socket, client.uid).map_err(failed)?;
     let answer = address(std::os::unix::ffi::OsStrExt::as_bytes(seat.name.path().as_os_str()));
     let control = client.stream.try_clone().map_err(failed)?;
     let wire = Wire::new(vec![seat.data, control.into()], Kind::Vde).map_err(failed)?;
-    let new = NewPlug {
-        name: &format!("vde{number}"),
-        wire,
-        vlans: PortVlans::default(),
-        offloads: None,
-        dying: false,
-        owner: None,
-        peer: printable(&request.description),
-        file: Some(seat.name),
+    let path = seat.name.path().to_owned();
+    let peer = printable(&request.description);
+    let endpoint = match seated {
+        Seated::Among(_) => hall.plugs.join(id, wire, peer, Some(seat.name), hall.epoll).map_err(failed)?,
+        Seated::Alone(..) => {
+            let new = NewPlug {
+                name: &if is_zero { ZERO.to_owned() } else { number_name(id) },
+                wire,
+                vlans: PortVlans::default(),
+                offloads: None,
+                dying: false,
+                owner: None,
+                peer,
+                file: Some(seat.name),
+                at: Some(id),
+                user: Some(client.uid),
+            };
+            let added = hall.plugs.add(now, new, hall.switch, hall.epoll);
+            added.map_err(|e| Refusal::new(WHAT, e))?;
+            FIRST
+        }
     };
-    let id = hall
-        .plugs
-        .add(now, new, hall.switch, hall.epoll)
-        .map_err(|e| Refusal::new("cannot add a VDE port", e))?;
+    (hall.on_file)(&path, true);
     // Now that frames would not be lost. The answer fits into the connection's empty buffer.
     client.stream.write_all(&answer).map_err(|e| {
-        hall.plugs.remove(id, hall.switch, hall.epoll);
+        hall.plugs.close_endpoint(id, endpoint, hall.switch, hall.epoll);
         failed(e)
     })
 }
 
-/// The number of the port that a client wants, if it can be had.
-fn number(switch: &Switch, wanted: Wanted) -> Option<usize> {
-    let is_free = |number: &usize| switch.find(&format!("vde{number}")).is_none();
+/// The place for a client of this user: what it wants, or why it cannot be had.
+fn find_seat(hall: &Hall<'_>, wanted: Wanted, uid: u32, groups: &[u32]) -> Result<Seated, String> {
+    let switch = &*hall.switch;
+    let admits = |id: PortId| switch.place(id).is_none_or(|place| place.admits(uid, groups));
+    let free = || switch.free_number(admits).ok_or("no number is free");
+    let share = |id: PortId| match hall.plugs.plug(id).and_then(|plug| plug.user) {
+        Some(user) if user == uid => Ok(Seated::Among(id)),
+        Some(user) => Err(format!("port {} is user {user}'s", id.index() + 1)),
+        None => Err(format!("port {} is no program's", id.index() + 1)),
+    };
     match wanted {
-        Wanted::Any => (1..=MAX_PORTS).find(is_free),
-        Wanted::Zero => Some(0).filter(is_free),
-        Wanted::Number(number) => usize::try_from(number).ok().filter(|n| *n <= MAX_PORTS).filter(is_free),
+        Wanted::Any => Ok(Seated::Alone(free()?, false)),
+        Wanted::Zero => switch.find(ZERO).map_or_else(|| Ok(Seated::Alone(free()?, true)), share),
+        Wanted::Number(number) => {
+            let id = PortId::new(number.checked_sub(1).ok_or("ports' numbers begin with 1")?);
+            match switch.port(id) {
+                Some(_) => share(id),
+                None if !admits(id) => Err(format!("port {number} is not for user {uid}")),
+                None => Ok(Seated::Alone(id, false)),
+            }
+        }
     }
+}
+
+/// The groups of a client, when it connected.
+fn groups_of(client: &UnixStream) -> io::Result<Vec<u32>> {
+    let own = getsockopt(client, sockopt::PeerCredentials)?.gid();
+    let mut groups = peer_groups(client)?;
+    groups.push(own);
+    Ok(groups)
 }
 
 /// Makes sure that a folder is fit to be ours, and removes what a dead switch left there.

@@ -6,7 +6,7 @@ use super::{Switch, is_remapping};
 use crate::fdb::{Full, MAX_ENTRIES_PER_PORT};
 use crate::forward::Admitted;
 use crate::frame::{Mac, Priority};
-use crate::guard::{Guard, GuardRules, Police, Policer, Shut};
+use crate::guard::{Flood, Guard, GuardRules, Police, Policer, Shut};
 use crate::port::{DropReason, Port, PortId};
 use crate::qos::priority::{PriorityRules, Tables};
 use crate::vlan::Vid;
@@ -36,6 +36,21 @@ impl Port {
 }
 
 impl Switch {
+    /// A frame to this station is about to go everywhere: is it one of too many?
+    #[inline]
+    pub(super) fn judge_flood(&mut self, now: Instant, from: PortId, to: Mac) -> Result<(), DropReason> {
+        let guard = self.ports[from.index()].as_mut().and_then(|port| port.guard.as_mut());
+        let Some(guard) = guard else { return Ok(()) };
+        guard.judge_flood(
+            now,
+            match to.is_group() {
+                false => Flood::Unknown,
+                true if to == Mac::BROADCAST => Flood::Broadcast,
+                true => Flood::Multicast,
+            },
+        )
+    }
+
     /// Changes what a port does to priorities.
     pub fn set_priorities(&mut self, id: PortId, rules: PriorityRules) {
         let Some(port) = self.port_mut(id) else { return };

@@ -35,6 +35,9 @@ pub enum StpError {
     /// Some port would have no number.
     #[error("the switch has a port whose number is above {MAX_PORTS}, the last that BPDUs can name")]
     TooManyPorts,
+    /// A hub has none.
+    #[error("the switch is a hub")]
+    Hub,
 }
 
 impl Spanning {
@@ -48,6 +51,16 @@ impl Switch {
     /// The address by which other bridges know this one. To be set before the spanning tree is turned on.
     pub fn set_address(&mut self, address: Mac) {
         self.spanning.address = address;
+    }
+
+    /// That address.
+    pub fn address(&self) -> Mac {
+        self.spanning.address
+    }
+
+    /// The bridge's parameters, also while the protocol is off.
+    pub fn stp_config(&self) -> Config {
+        self.spanning.config
     }
 
     /// The spanning tree, if it is on.
@@ -64,6 +77,9 @@ impl Switch {
         let on = change.enabled.unwrap_or_else(|| self.stp().is_some());
         if on && self.ports().any(|(id, _)| id.index() >= MAX_PORTS) {
             return Err(StpError::TooManyPorts);
+        }
+        if on && self.hub {
+            return Err(StpError::Hub);
         }
         self.spanning.config = config;
         match (&mut self.spanning.bridge, on) {

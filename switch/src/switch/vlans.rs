@@ -60,11 +60,15 @@ impl Switch {
     /// Forgets a VLAN: its name, counters and stations, and its place in every trunk's list.
     ///
     /// # Errors
-    /// The port whose access or native VLAN it is.
+    /// The port whose access or native VLAN it is, or the number kept for one.
     pub fn remove_vlan(&mut self, vid: Vid) -> Result<(), PortId> {
         if let Some((id, _)) = self.ports().find(|(_, port)| port.vlans.pvid() == Some(vid)) {
             return Err(id);
         }
+        if let Some(id) = self.place_within(vid) {
+            return Err(id);
+        }
+        self.forget_vlan_of_places(vid);
         let carriers: Vec<(PortId, PortVlans)> = self
             .ports()
             .filter(|(_, port)| port.vlans.carries(vid))

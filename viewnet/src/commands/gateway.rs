@@ -7,9 +7,12 @@
 
 mod launch;
 
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use ::switch::client::Client;
 use clap::Subcommand;
 use ipnet::IpNet;
 use msocket_proto::line::{Line, sweep, unusable};
@@ -25,6 +28,10 @@ use crate::tables::{print, print_json, table};
 
 /// The gateway's address, if none is said, and its network's length.
 const ADDRESSES: [&str; 2] = ["10.0.2.1/24", "fd00:10:0:2::1/64"];
+
+/// Attempts to start the default switch's gateway, and the pause between two: two seconds in all.
+const ATTEMPTS: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A way out of a switch's network: TCP, UDP and ping over sockets of the host, without privilege
 #[derive(Debug, clap::Args)]
@@ -136,11 +143,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
 fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
     let path = args.target.path(runtime)?;
     let what = "cannot start the gateway";
-    let ip = if args.ip.is_empty() {
-        ADDRESSES.iter().map(|text| text.parse().expect("constant")).collect()
-    } else {
-        args.ip
-    };
+    let ip = if args.ip.is_empty() { addresses() } else { args.ip };
     for v4 in [true, false] {
         if ip.iter().filter(|net: &&IpNet| net.addr().is_ipv4() == v4).count() > 1 {
             return Err(
@@ -158,14 +161,39 @@ fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
     // As long as this connection, the switch stays.
     let held = switch::reach(runtime, &args.target.name)?;
     let name = args.target.switch(runtime)?;
-    let config = Config { link: Link::Switch { name, vlan }, ip, rules: args.rules.rules() };
+    let config = Config { link: Link::Switch { name, vlan }, ip, rules: args.rules.rules(), guest: false };
     launch::launch(&path, &config)?;
     drop(held);
     Ok(())
 }
 
-/// Lists the gateways of the runtime folder, and removes the sockets of dead ones on the way.
-fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
+/// Makes sure that the default switch, which `client` holds, has a gateway. One that is started here ends with the
+/// last of the switch's other users.
+pub(crate) fn ensure_default(runtime: &Runtime, client: &mut Client) -> Result<(), Failure> {
+    let what = "cannot start the default gateway";
+    let path = runtime.gateways().join(switch::DEFAULT);
+    let link = Link::Switch { name: switch::DEFAULT.into(), vlan: PortVlan::Default };
+    let config = Config { link, ip: addresses(), rules: Rules::default(), guest: true };
+    for _ in 0..ATTEMPTS {
+        let ports = client.ports().map_err(|e| call_failed(what, e))?;
+        if ports.iter().any(|port| port.name == stacks::gateway::PORT) {
+            return Ok(());
+        }
+        match launch::launch(&path, &config) {
+            // Somebody else is just starting one, or the last switch's is just ending.
+            Err(failure) if failure.refusal.errno == Some(libc::EADDRINUSE) => std::thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+    Err(Failure::new(what, "one is there that is not plugged in").hint("`viewnet gateway down` ends it"))
+}
+
+fn addresses() -> Vec<IpNet> {
+    ADDRESSES.iter().map(|text| text.parse().expect("constant")).collect()
+}
+
+/// The gateways of the runtime folder; the sockets of dead ones are removed on the way.
+pub(crate) fn all(runtime: &Runtime) -> Result<Vec<Description>, Failure> {
     let folder = runtime.gateways();
     let failed = |e: std::io::Error| Failure::new(format!("cannot list {}", folder.display()), e);
     let mut listed = Vec::new();
@@ -178,6 +206,11 @@ fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
         }
     }
     listed.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(listed)
+}
+
+fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
+    let listed = all(runtime)?;
     if json {
         return print_json(&listed);
     }
@@ -260,6 +293,15 @@ fn ask<A: serde::de::DeserializeOwned>(
 }
 
 fn call<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Result<A, Failure> {
+    call_with(path, request, &[])
+}
+
+/// Asks the gateway at `path`; descriptors go along.
+pub(crate) fn call_with<A: serde::de::DeserializeOwned>(
+    path: &Path,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+) -> Result<A, Failure> {
     use std::io::ErrorKind::{ConnectionRefused, NotFound};
     let what = "cannot reach the gateway";
     let mut line = Line::connect(path).map_err(|e| match e.kind() {
@@ -270,7 +312,7 @@ fn call<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Resul
     let patient =
         line.stream().set_read_timeout(timeout).and_then(|()| line.stream().set_write_timeout(timeout));
     patient.map_err(|e| Failure::io(what, &e))?;
-    let (answer, _) = line.call(request, &[]).map_err(|e| call_failed(what, e))?;
+    let (answer, _) = line.call(request, fds).map_err(|e| call_failed(what, e))?;
     Ok(answer)
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod manual;
 pub(crate) mod metrics;
 pub(crate) mod on;
 pub(crate) mod options;
+pub(crate) mod publish;
 pub(crate) mod run;
 pub(crate) mod stack;
 pub(crate) mod switch;
@@ -31,6 +32,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Switch(args) => switch::run(args),
         Command::Gateway(args) => gateway::run(args),
         Command::Vpn(args) => vpn::run(args),
+        Command::Publish(args) => publish::run(args),
         Command::Capture(args) => capture::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Metrics(args) => metrics::run(&args),

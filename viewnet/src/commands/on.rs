@@ -94,8 +94,8 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
     let name = free_name(&runtime, pid);
     check_name("view", &name)?;
     let Args { command, trace, verbose, no_shim, .. } = args;
-    let plan =
-        Plan { runtime, name, stack, ruled, pid, command, trace, verbose, parent: false, shim: !no_shim };
+    let (parent, shim, life) = (false, !no_shim, None);
+    let plan = Plan { runtime, name, stack, ruled, pid, command, trace, verbose, parent, shim, life };
     launch::launch(&plan).map(|never| match never {})
 }
 

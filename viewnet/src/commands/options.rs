@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use ::switch::client::Client;
-use stacks::config::{ConfigError, Link, StackConfig};
+use stacks::config::{ConfigError, Link, PortVlan, StackConfig};
 
-use crate::commands::{switch, vpn};
+use crate::commands::{gateway, switch, vpn};
 use crate::exit::Failure;
 use crate::launch::{Ruled, StackSpec};
 use crate::rules::{RuleError, Rules};
@@ -22,8 +22,9 @@ pub(crate) struct StackOptions {
     pub(crate) kind: Option<KindName>,
 
     /// Add an interface: `[NAME=]LINK[,ip=ADDR/LEN][,gw=ADDR][,mtu=N][,mac=MAC][,route=…]`, where LINK is
-    /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]`, `switch:NAME[trunk 10,20-29 native 1]`, `wg:FILE`
-    /// (a WireGuard tunnel as wg-quick(8) describes it, which says the addresses) or `none`; on smol stacks also `vde:PATH`, `tap:NAME`, `fd:N`, `pair:NAME`, and `,pcap=FILE` to record
+    /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]`, `switch:NAME[trunk 10,20-29 native 1]`, `wg:FILE` (a WireGuard
+    /// tunnel as wg-quick(8) describes it, which says the addresses) or `none`; on smol stacks also `vde:PATH`,
+    /// `tap:NAME`, `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no interface but the loopback
     #[arg(long, value_name = "LINK")]
     pub(crate) link: Vec<String>,
 
@@ -82,6 +83,18 @@ impl StackOptions {
         self.config.is_some() || self.forward || lists.iter().any(|list| !list.is_empty())
     }
 
+    /// Whether nothing but the loopback was asked for.
+    fn alone(&self) -> bool {
+        self.link == ["lo"]
+    }
+
+    /// The stack of a view. True: nobody said what it is plugged into, so it is to be on the default network.
+    pub(crate) fn view(&self) -> Result<(StackConfig, bool), Failure> {
+        let config = self.stack()?;
+        let unsaid = self.config.is_none() && !self.alone() && config.interfaces.is_empty();
+        Ok((config, unsaid))
+    }
+
     /// The stack they describe.
     pub(crate) fn stack(&self) -> Result<StackConfig, Failure> {
         let wrong = |e: ConfigError| Failure::from(e.refusal("cannot use the configuration"));
@@ -97,7 +110,9 @@ impl StackOptions {
                     .map_err(|why| Failure::from(why.refusal(format!("cannot use {name}"))))?
             }
         };
-        self.link.iter().try_for_each(|text| config.add_line(text)).map_err(wrong)?;
+        if !self.alone() {
+            self.link.iter().try_for_each(|text| config.add_line(text)).map_err(wrong)?;
+        }
         self.vpn.iter().for_each(|file| config.add_tunnel(file));
         self.ip.iter().try_for_each(|text| config.add_ip(text)).map_err(wrong)?;
         self.gw.iter().try_for_each(|text| config.add_gw(text)).map_err(wrong)?;
@@ -160,13 +175,30 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
     mode.ok_or_else(|| "a mode is octal, as 0600 or 0660".to_owned())
 }
 
+/// Plugs a stack into the default network, a gateway's on the default switch, and holds that as [`hold_switches`]
+/// does; without interfaces it stays what it was.
+///
+/// # Errors
+/// Why that cannot be; then the stack is as it was.
+pub(crate) fn hold_default(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
+    let mut plugged = config.clone();
+    plugged.add_ip("auto").map_err(|e| Failure::from(e.refusal("cannot use the default network")))?;
+    let held = hold_switches(runtime, &mut plugged)?;
+    *config = plugged;
+    Ok(held)
+}
+
 /// Makes sure that the switches and tunnels a stack is plugged into are there; they stay while the value lives. Interfaces that
 /// are to be told their addresses by their networks are.
 pub(crate) fn hold_switches(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
     let mut held = Vec::new();
     for interface in &config.interfaces {
-        if let Link::Switch { name, .. } = &interface.link {
-            held.push(switch::reach(runtime, name)?);
+        if let Link::Switch { name, vlan } = &interface.link {
+            let mut client = switch::reach(runtime, name)?;
+            if interface.auto.is_some() && name == switch::DEFAULT && *vlan == PortVlan::Default {
+                gateway::ensure_default(runtime, &mut client)?;
+            }
+            held.push(client);
         }
     }
     held.extend(vpn::hold(runtime, config)?);

@@ -4,27 +4,36 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::commands::options::{KindName, RuleOptions, StackOptions, hold_switches, resolve, stack_named};
+use stacks::gateway::publish::Publish;
+
+use crate::commands::options::{
+    KindName, RuleOptions, StackOptions, hold_default, hold_switches, resolve, stack_named,
+};
+use crate::commands::publish;
 use crate::exit::{Exit, Failure};
 use crate::launch::{self, Plan, StackSpec};
 use crate::runtime::{Runtime, check_name};
+use ::switch::client::Client;
 use nix::unistd::geteuid;
+use stacks::config::StackConfig;
 
 /// Run a program on a network stack of its own.
 ///
 /// The program is not changed and needs no privilege. Its exit status, signals, terminal and job control
-/// are its own: viewnet becomes the program once its view is ready. Without options the view has a
-/// loopback and nothing else.
+/// are its own: viewnet becomes the program once its view is ready. Without options the view has eth0 on
+/// the default switch, whose gateway gives it addresses, names and a way out.
 ///
 /// Exit status: the program's; 125 if viewnet could not set up the view, 126 if the program cannot be
 /// executed, 127 if it was not found.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  viewnet run -- bash
+  viewnet run -- curl https://example.org/
+  viewnet run --link lo -- make test
   viewnet run --name web --ip 10.0.0.1/24 -- python3 -m http.server 80
   viewnet run --ip 10.0.0.2/24 -- curl http://10.0.0.1/
   viewnet run --link 'eth0=switch:lan[vlan 10],ip=10.0.0.2/24,gw=10.0.0.1' -- ssh host
   viewnet run --stack smol --ip 10.0.0.3/24 -- curl http://10.0.0.1/
+  viewnet run --link switch,ip=auto --publish 8080:80 -- nginx
   viewnet run --stack none -- make test
   viewnet run --stack host --rule 'to 10.8.0.0/16 via office' --rule 'port 25 deny' -- firefox")]
 pub(crate) struct Args {
@@ -41,6 +50,11 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     rules: RuleOptions,
+
+    /// Let ports of the host lead to ports of the view, by the gateway of its network: `8080:80`,
+    /// `[ADDR:]PORT[-PORT][:PORT[-PORT]][/udp]`; `auto`: every TCP port that a program of the view listens on. See `viewnet publish`
+    #[arg(long, value_name = "PORTS", conflicts_with = "preload_only")]
+    publish: Vec<Publish>,
 
     /// Print a line on standard error for each call that viewnet answers
     #[arg(long)]
@@ -90,11 +104,13 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
                 return Err(Failure::new("cannot use the host's network", "this is already inside a view")
                     .hint("run it outside of the view"));
             }
+            publish::of_a_view(&runtime, &name, &StackSpec::Host, args.publish)?;
             let error = launch::execute(&args.command, None);
             return error.map(|never| match never {});
         }
-        Choice::Spec(mut spec) => {
-            let switches = spec.config_mut().map(|config| hold_switches(&runtime, config)).transpose()?;
+        Choice::Spec(mut spec, unsaid) => {
+            let hold = |config| hold(&runtime, config, unsaid, args.verbose);
+            let switches = spec.config_mut().map(hold).transpose()?;
             (spec, switches)
         }
         Choice::Named(name) => (stack_named(&runtime, &name)?, None),
@@ -102,6 +118,7 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
     if args.preload_only {
         return preload_only(&stack, &args.command).map(|never| match never {});
     }
+    let life = publish::of_a_view(&runtime, &name, &stack, args.publish)?;
     warn_of_lost_privileges(&args.command[0]);
     if args.verbose {
         let what = match &stack {
@@ -116,10 +133,34 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
         ruled.rules.texts().iter().for_each(|rule| eprintln!("viewnet: rule: {rule}"));
     }
     let Args { command, trace, verbose, parent, no_shim, .. } = args;
-    let plan = Plan { runtime, name, stack, ruled, pid, command, trace, verbose, parent, shim: !no_shim };
+    let plan =
+        Plan { runtime, name, stack, ruled, pid, command, trace, verbose, parent, shim: !no_shim, life };
     let failed = launch::launch(&plan);
     drop(switches);
     failed.map(|never| match never {})
+}
+
+/// The switches of a new stack, `unsaid` if it is to be on the default network. Where that cannot be had a view starts
+/// nevertheless, with its loopback: its program may need no other.
+fn hold(
+    runtime: &Runtime,
+    config: &mut StackConfig,
+    unsaid: bool,
+    verbose: bool,
+) -> Result<Vec<Client>, Failure> {
+    if !unsaid {
+        return hold_switches(runtime, config);
+    }
+    hold_default(runtime, config).or_else(|why| {
+        // Inside a view there is one only if there is one outside.
+        if verbose || crate::nested::supervisor().is_none() {
+            eprintln!(
+                "viewnet: the view has nothing but a loopback: {}: {}",
+                why.refusal.what, why.refusal.why
+            );
+        }
+        Ok(Vec::new())
+    })
 }
 
 /// The program in a view that the preloaded library makes.
@@ -145,7 +186,7 @@ impl Choice {
     /// The rules in the configuration file.
     fn rules(&self) -> &[String] {
         match self {
-            Self::Spec(spec) => spec.config().map_or(&[], |config| &config.rules),
+            Self::Spec(spec, _) => spec.config().map_or(&[], |config| &config.rules),
             Self::Host | Self::Named(_) => &[],
         }
     }
@@ -161,7 +202,8 @@ pub(super) fn free_name(runtime: &Runtime, pid: i32) -> String {
 enum Choice {
     Host,
     Named(String),
-    Spec(StackSpec),
+    /// A new stack; true: on the default network, if there is one.
+    Spec(StackSpec, bool),
 }
 
 fn choose(args: &Args) -> Result<Choice, Failure> {
@@ -186,15 +228,18 @@ fn choose(args: &Args) -> Result<Choice, Failure> {
             return Ok(Choice::Named(name.to_owned()));
         }
     };
+    let new = |spec: fn(StackConfig) -> StackSpec| {
+        options.view().map(|(config, unsaid)| Choice::Spec(spec(config), unsaid))
+    };
     match kind {
-        None => Ok(Choice::Spec(StackSpec::New(options.stack()?))),
-        Some(KindName::Kernel) => Ok(Choice::Spec(StackSpec::Kernel(options.stack()?))),
-        Some(KindName::Smol) => Ok(Choice::Spec(StackSpec::Smol(options.stack()?))),
+        None => new(StackSpec::New),
+        Some(KindName::Kernel) => new(StackSpec::Kernel),
+        Some(KindName::Smol) => new(StackSpec::Smol),
         Some(KindName::None) if options.describes_a_network() => {
             Err(Failure::new("cannot give a network to a view without one", "kind none has no interfaces")
                 .hint("leave out --kind none, or the options of the network"))
         }
-        Some(KindName::None) => Ok(Choice::Spec(StackSpec::None)),
+        Some(KindName::None) => Ok(Choice::Spec(StackSpec::None, false)),
     }
 }
 
@@ -238,13 +283,16 @@ mod tests {
     #[test]
     fn without_options_a_new_stack_of_any_kind() {
         assert!(
-            matches!(chosen(&[]), Ok(Choice::Spec(StackSpec::New(config))) if config == stacks::config::StackConfig::default())
+            matches!(chosen(&[]), Ok(Choice::Spec(StackSpec::New(config), true)) if config == StackConfig::default())
         );
         for option in ["--stack", "--kind"] {
-            assert!(matches!(chosen(&[option, "kernel"]), Ok(Choice::Spec(StackSpec::Kernel(_)))));
-            assert!(matches!(chosen(&[option, "smol"]), Ok(Choice::Spec(StackSpec::Smol(_)))));
+            assert!(matches!(chosen(&[option, "kernel"]), Ok(Choice::Spec(StackSpec::Kernel(_), true))));
+            assert!(matches!(chosen(&[option, "smol"]), Ok(Choice::Spec(StackSpec::Smol(_), true))));
         }
-        assert!(matches!(chosen(&["--kind", "none"]), Ok(Choice::Spec(StackSpec::None))));
+        assert!(matches!(chosen(&["--kind", "none"]), Ok(Choice::Spec(StackSpec::None, false))));
+        for said in [&["--link", "lo"][..], &["--ip", "10.0.0.1/24"], &["--link", "none"]] {
+            assert!(matches!(chosen(said), Ok(Choice::Spec(_, false))), "{said:?}");
+        }
         assert!(matches!(chosen(&["--stack", "lan1"]), Ok(Choice::Named(name)) if name == "lan1"));
     }
 

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use msocket_proto::line::sweep;
-use msocket_proto::proto::Request;
 use stacks::remote;
 use stacks::serve::Description;
 use stacks::stack::Kind;
@@ -81,7 +80,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Ls { json } => ls(&runtime, json)?,
         Command::Show { stack, json } => show(&runtime, &stack, json)?,
         Command::Down { stack, force } => {
-            remote::ask::<()>(&runtime.stack(&stack), &Request::Down { force }).map_err(|refusal| {
+            remote::end(&runtime.stack(&stack), force).map_err(|refusal| {
                 let hint = refusal.hint.clone();
                 Failure::from(refusal)
                     .hint(hint.unwrap_or_else(|| "`viewnet stack ls` lists the stacks there are".into()))

@@ -3,10 +3,9 @@
 //! The undoing is the same thing once more: the plan from what there is then to what there was before. Should that
 //! fail, too, the error names what differs still.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use msocket_proto::line::CallError;
-use msocket_proto::proto;
 use stacks::remote;
 use switch::client::{Client, Request, Settings};
 
@@ -19,10 +18,6 @@ use crate::commands::switch::{Definition, plug, start_switch};
 use crate::exit::{Failure, call_failed};
 use crate::keeper;
 use crate::runtime::Runtime;
-
-/// How long the programs of a stack may take to leave it, once they were ended.
-const LEAVE: Duration = Duration::from_secs(3);
-const LOOK: Duration = Duration::from_millis(10);
 
 /// A topology that is being changed.
 pub(crate) struct Applier<'a> {
@@ -234,20 +229,14 @@ impl Applier<'_> {
         self.save()
     }
 
-    /// Its programs were ended, but their supervisors may take a moment to leave.
     fn remove_stack(&mut self, name: &str) -> Result<(), Failure> {
         let path = self.runtime.stack(name);
-        let start = Instant::now();
-        while let Err(refusal) = remote::ask::<()>(&path, &proto::Request::Down { force: self.force }) {
-            if start.elapsed() > LEAVE {
-                let users = remote::describe(&path).map(|shown| shown.users).unwrap_or_default();
-                let views = users.iter().map(|user| format!("view {} (process {})", user.view, user.pid));
-                let views: Vec<String> = views.collect();
-                let hint = format!("end {}, or say --force", views.join(", "));
-                return Err(Failure::from(refusal).hint(hint));
-            }
-            std::thread::sleep(LOOK);
-        }
+        remote::end(&path, self.force).map_err(|refusal| {
+            let users = remote::describe(&path).map(|shown| shown.users).unwrap_or_default();
+            let views = users.iter().map(|user| format!("view {} (process {})", user.view, user.pid));
+            let views: Vec<String> = views.collect();
+            Failure::from(refusal).hint(format!("end {}, or say --force", views.join(", ")))
+        })?;
         self.state.stacks.remove(name);
         self.save()
     }

@@ -6,7 +6,7 @@ use std::mem::{size_of, zeroed};
 
 use libc::{iovec, msghdr};
 
-use super::{Data, Message, can_read, close, exempt, syscall, told};
+use super::{Buffer, Data, Message, can_read, close, exempt, syscall, told};
 
 /// Most pieces that fit on our stack; more are put into memory of their own.
 const FEW: usize = 24;
@@ -34,6 +34,16 @@ pub(crate) struct Vector {
 }
 
 impl Vector {
+    /// Of one piece, which stays where it is as long as this is used.
+    pub(crate) fn of(piece: &iovec) -> Self {
+        Self { base: piece, count: 1 }
+    }
+
+    /// As `struct msghdr` has it.
+    pub(crate) fn raw(&self) -> (*mut iovec, usize) {
+        (self.base.cast_mut(), self.count)
+    }
+
     /// How many bytes they have, as far as that matters.
     pub(crate) fn length(&self) -> Result<usize, i32> {
         let mut sum = 0_usize;
@@ -215,6 +225,26 @@ pub(crate) fn put(
     let args = [exempt(line), &raw const message as usize, flags as usize, 0, 0, 0];
     // SAFETY: all pointers but the program's are ours, and the kernel checks those.
     told(unsafe { syscall(libc::SYS_sendmsg, args) }).map(drop)
+}
+
+/// Sends a packet without waiting to the AF_UNIX socket whose address is there. How much of it.
+pub(crate) fn put_to(
+    fd: c_int,
+    (to, length): (&Buffer, usize),
+    head: &mut [u8],
+    parts: &mut [Part<'_>],
+) -> Result<isize, i32> {
+    let mut pieces = Pieces::of(head, parts)?;
+    // SAFETY: all its members may be 0.
+    let mut message: msghdr = unsafe { zeroed() };
+    message.msg_name = to.at() as *mut _;
+    message.msg_namelen = length as libc::socklen_t;
+    message.msg_iov = pieces.all();
+    message.msg_iovlen = pieces.length as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let args = [exempt(fd), &raw const message as usize, flags as usize, 0, 0, 0];
+    // SAFETY: all pointers but the program's are ours, and the kernel checks those.
+    told(unsafe { syscall(libc::SYS_sendmsg, args) })
 }
 
 /// What was taken from a line.

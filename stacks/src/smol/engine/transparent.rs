@@ -19,6 +19,9 @@ use super::ingress::Lent;
 use super::{Engine, SocketId};
 use crate::smol::call::{Caller, SocketCall};
 use crate::smol::net::{Delivery, HEADROOM, NetError, Packet, Rejection, Trouble, Wish};
+use crate::smol::sockets::Ownership;
+use crate::smol::sockets::address::Endpoint;
+use crate::smol::sockets::ports::Space;
 use crate::smol::sockets::send::plain;
 use crate::smol::tables::IfIndex;
 use crate::stack::SocketSpec;
@@ -56,14 +59,7 @@ impl Engine {
     pub fn stand_for_others(&mut self, now: Instant, caller: &Caller) -> Result<SocketId, Errno> {
         let spec = SocketSpec { domain: libc::AF_INET6, kind: libc::SOCK_STREAM, protocol: 0 };
         let listener = self.new_socket(now, spec, caller)?;
-        // What is relayed was gathered by whoever wrote it.
-        let (level, name) = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
-        self.call(
-            now,
-            listener,
-            caller,
-            &SocketCall::SetOption { level, name, value: 1i32.to_ne_bytes().to_vec() },
-        )?;
+        self.set_no_delay(now, listener, caller)?;
         self.call(now, listener, caller, &SocketCall::Listen { backlog: i32::MAX })?;
         if let Some(listener) = self.listener_mut(listener) {
             listener.most_embryos = MAX_KNOCKS;
@@ -118,6 +114,44 @@ impl Engine {
         let socket = self.sockets.get(id)?;
         let peer = socket.peer?;
         Some((SocketAddr::new(peer.address, peer.port), SocketAddr::new(socket.local, socket.port)))
+    }
+
+    /// A stream that connects in somebody's name: `from` is whom its peer `to` will see. It tells by its status how that
+    /// went.
+    ///
+    /// # Errors
+    /// As connect(2): EADDRNOTAVAIL when there is such a connection already; no way there.
+    pub fn connect_as(
+        &mut self,
+        now: Instant,
+        (from, to): (SocketAddr, SocketAddr),
+        caller: &Caller,
+    ) -> Result<SocketId, Errno> {
+        let domain = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let spec = SocketSpec { domain, kind: libc::SOCK_STREAM, protocol: 0 };
+        let id = self.new_socket(now, spec, caller)?;
+        if let Some(socket) = self.sockets.get_mut(id) {
+            socket.local = from.ip();
+            if from.port() != 0 {
+                (socket.port, socket.ownership) = (from.port(), Ownership::Bound);
+                self.ports.add(Space::Tcp, from.port(), id);
+            }
+        }
+        let opened = self
+            .set_no_delay(now, id, caller)
+            .and_then(|()| self.open_stream(now, id, Endpoint::new(to.ip(), to.port())));
+        if let Err(errno) = opened {
+            self.close_socket(now, id, false);
+            return Err(errno);
+        }
+        self.drain_loopback(now);
+        Ok(id)
+    }
+
+    /// What is relayed was gathered by whoever wrote it.
+    fn set_no_delay(&mut self, now: Instant, id: SocketId, caller: &Caller) -> Result<(), Errno> {
+        let (level, name, value) = (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1i32.to_ne_bytes().to_vec());
+        self.call(now, id, caller, &SocketCall::SetOption { level, name, value }).map(drop)
     }
 
     /// As [`Engine::turn_away`], with an ICMP error about its SYN instead of a reset.

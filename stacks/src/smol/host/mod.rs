@@ -137,7 +137,8 @@ impl Host {
             .map_err(|e| Refusal::new(format!("cannot make stack {name}"), e.desc()).hint("try again"))?;
         self.next += 1;
         let key = StackKey(self.next);
-        let mut plugs = Plugs { stack: name, switches, cables: &mut self.cables, clocks: clocks() };
+        let mut plugs =
+            Plugs { stack: name, switches, guest: false, cables: &mut self.cables, clocks: clocks() };
         let hosted = Hosted::create(key, &mut plugs, config, seed, &mut self.shared)?;
         self.stacks.insert(key, hosted);
         self.run(key, now(), &[]);

@@ -38,7 +38,8 @@ use switch::port::{DropReason, Offloads};
 pub use switch::ports::{BUFFER_LEN, Sent};
 use switch::ports::{Kind, Trouble, Wire, tap};
 
-use crate::config::{InterfaceConfig, Link};
+use crate::attach;
+use crate::config::{InterfaceConfig, Link, PortVlan};
 use cable::{Cable, Cables};
 use pcap::{Direction, Recorder};
 use uplink::Uplink;
@@ -76,6 +77,8 @@ pub struct Plugs<'a> {
     pub stack: &'a str,
     /// The folder of the switches' sockets.
     pub switches: &'a Path,
+    /// Whether its ports keep a switch that ends when unused.
+    pub guest: bool,
     /// The cables of this process.
     pub cables: &'a mut Cables,
     /// This moment by two clocks, for recordings.
@@ -92,9 +95,13 @@ impl Port {
         let end = match &interface.link {
             Link::None => return Ok(None),
             Link::Switch { name: switch, vlan } => {
-                End::Uplink(Box::new(Uplink::plug(plugs.stack, name, plugs.switches, switch, vlan)?))
+                let at = attach::path(plugs.switches, switch);
+                End::Uplink(Box::new(Uplink::plug((plugs.stack, name), (&at, switch), vlan, plugs.guest)?))
             }
-            Link::Wg { path } => End::Uplink(Box::new(Uplink::tunnel(plugs.stack, name, path)?)),
+            Link::Wg { path } => {
+                let (at, vlan) = (Path::new(path), PortVlan::Default);
+                End::Uplink(Box::new(Uplink::plug((plugs.stack, name), (at, path), &vlan, false)?))
+            }
             Link::Vde { path } => End::Vde(Vde::plug(name, path, &format!("{}.{name}", plugs.stack))?),
             Link::Pair { name: cable } => End::Cable(Box::new(plugs.cables.plug(name, cable)?)),
             Link::Tap { name: tap } => wire(open_tap(name, tap)?, name, &interface.link)?,

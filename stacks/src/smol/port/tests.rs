@@ -69,7 +69,7 @@ impl Station {
     fn open(stack: &str, switches: &Path, cables: &mut Cables, line: &str) -> Result<Self, Refusal> {
         let mut config = StackConfig::default();
         config.add_line(line).unwrap();
-        let mut plugs = Plugs { stack, switches, cables, clocks: (now(), wall()) };
+        let mut plugs = Plugs { stack, switches, guest: false, cables, clocks: (now(), wall()) };
         let port = Port::open(&mut plugs, &config.interfaces[0])?.expect("a link");
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         for (fd, flags) in port.sources() {

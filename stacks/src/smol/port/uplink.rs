@@ -26,40 +26,20 @@ pub struct Uplink {
 }
 
 impl Uplink {
-    /// Plugs `interface` of `stack` into the switch that the user calls `switch`.
+    /// Plugs `interface` of `stack` into the switch at `path` that the user calls `switch`; a `guest` does not keep it.
     ///
     /// # Errors
     /// No such switch, or its refusal.
     pub fn plug(
-        stack: &str,
-        interface: &str,
-        switches: &Path,
-        switch: &str,
+        (stack, interface): (&str, &str),
+        (path, switch): (&Path, &str),
         vlan: &PortVlan,
+        guest: bool,
     ) -> Result<Self, Refusal> {
-        let client = attach::connect(interface, &attach::path(switches, switch), switch)?;
-        Self::over(client, stack, interface, switch, vlan)
-    }
-
-    /// Plugs `interface` of `stack` into the tunnel whose control socket is at `path`.
-    ///
-    /// # Errors
-    /// No such tunnel, or its refusal.
-    pub fn tunnel(stack: &str, interface: &str, path: &str) -> Result<Self, Refusal> {
-        let client = attach::connect(interface, Path::new(path), path)?;
-        Self::over(client, stack, interface, path, &PortVlan::Default)
-    }
-
-    fn over(
-        mut client: Client,
-        stack: &str,
-        interface: &str,
-        switch: &str,
-        vlan: &PortVlan,
-    ) -> Result<Self, Refusal> {
+        let mut client = attach::connect(interface, path, switch)?;
         let (ring, ends) = Ring::create(CAPACITY)
             .map_err(|e| Refusal::new(format!("cannot make a ring for {interface}"), e))?;
-        let wanted = Attach { vlans: attach::vlans(vlan)?, ..Attach::new(Kind::Ring) };
+        let wanted = Attach { vlans: attach::vlans(vlan)?, guest, ..Attach::new(Kind::Ring) };
         attach::add(stack, interface, switch, wanted, |attach| client.add_ring(&ends, attach))?;
         Ok(Self { ring, client })
     }

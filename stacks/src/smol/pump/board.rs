@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use msocket_proto::board::options::Values;
 use msocket_proto::board::{LENGTH, RECORDS, Record, Shown};
 use nix::errno::Errno;
 use rustc_hash::FxHashMap;
@@ -53,9 +54,9 @@ impl Board {
     }
 
     /// Shows that of a socket.
-    pub(in super::super) fn show(&self, token: u64, shown: &Shown) {
+    pub(in super::super) fn show(&self, token: u64, shown: &Shown, options: &Values) {
         if let Some(record) = self.record(token) {
-            record.show(token, shown);
+            record.show(token, shown, options);
         }
     }
 

@@ -100,7 +100,7 @@ impl Socket {
         match self.shown(now, &status, engine) {
             Some(shown) => {
                 self.facts.bound = shown.local.bytes().get(2..4).is_some_and(|port| port != [0, 0]);
-                shared.board.show(self.token, &shown);
+                shared.board.show(self.token, &shown, &engine.shown_options(self.id));
             }
             None => shared.board.hide(self.token),
         }
@@ -126,7 +126,8 @@ impl Socket {
             | flag(board::CONNECTED, peer.is_some())
             | flag(board::TROUBLED, status.error.is_some())
             | flag(board::LOOSE, loose)
-            | flag(board::TAKES, takes);
+            | flag(board::TAKES, takes)
+            | flag(board::DESCRIBES, status.describes);
         let protocol = if stream { libc::IPPROTO_TCP } else { libc::IPPROTO_UDP };
         Some(Shown {
             flags,

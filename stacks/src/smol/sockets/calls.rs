@@ -6,6 +6,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::address::{Domain, STORAGE_LEN};
+use super::cmsg::describes;
 use super::datagram::{DatagramKind, Datagrams};
 use super::options::Options;
 use super::options::tcp::{RECEIVE_DEFAULT, SEND_DEFAULT, TcpOptions};
@@ -135,6 +136,7 @@ impl Engine {
                 connected: socket.peer.is_some(),
                 receive_finished: socket.shut_receive,
                 error: socket.error,
+                describes: describes(socket),
                 ..Status::default()
             },
             Body::Netlink(netlink) => netlink.status(),

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::Socket;
 use super::address::{Domain, Endpoint, emit, parse_in, parse_in6};
 use super::options::Stamp;
 use super::options::ip::wants as ip_wants;
 use super::options::ipv6::wants as ip6_wants;
 use super::queue::{Item, Sender};
+use super::{Body, Socket};
 use crate::smol::tables::{IfIndex, Tables};
 
 /// Bytes of a header.
@@ -197,6 +197,15 @@ pub(crate) fn realtime(at: Instant, origin: Instant, realtime: Duration) -> Dura
         Some(since) => realtime + since,
         None => realtime.saturating_sub(origin.duration_since(at)),
     }
+}
+
+/// Whether a socket wants to know anything of its datagrams.
+pub(crate) fn describes(socket: &Socket) -> bool {
+    let options = &socket.options;
+    let counts = options.overflow_count || options.receive_mark;
+    let coalesced = matches!(&socket.body, Body::Datagram(datagrams) if datagrams.coalesced);
+    let stamps = options.stamp != Stamp::Off || options.stamping != 0;
+    counts || coalesced || stamps || options.ip.wants != 0 || options.ip6.wants != 0
 }
 
 /// Puts what a socket wants to know of a datagram.

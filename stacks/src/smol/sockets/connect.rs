@@ -86,7 +86,8 @@ impl Engine {
         Ok(peer)
     }
 
-    fn open_stream(&mut self, now: Instant, id: SocketId, peer: Endpoint) -> Result<(), Errno> {
+    /// Has a stream connect to a peer, from its own name if it has one.
+    pub(crate) fn open_stream(&mut self, now: Instant, id: SocketId, peer: Endpoint) -> Result<(), Errno> {
         let socket = self.sockets.get(id).ok_or(Errno::EBADF)?;
         let local = Some(socket.local).filter(|local| !local.is_unspecified());
         let link = socket.options.device.or_else(|| peer.link());

@@ -379,6 +379,7 @@ impl Engine {
             urgent,
             receive_finished: drained || (socket.shut_receive && received == 0),
             error: socket.error,
+            describes: false,
         }
     }
 

@@ -163,6 +163,8 @@ pub(super) struct Counts {
 pub struct Connection {
     /// smoltcp's part; gone when nothing is left to be done by it, and while there is nothing to do (`rest`).
     pub(super) body: Option<Box<Body>>,
+    /// What was its body, on the way to the next connection.
+    pub(super) spent: Option<Box<Body>>,
     /// Bytes of its rings: to receive, to send.
     pub(super) rings: (u32, u32),
     pub(super) settings: Settings,
@@ -226,6 +228,7 @@ impl Connection {
         });
         let mut connection = Self {
             body: Some(body),
+            spent: None,
             rings: (rings.0 as u32, rings.1 as u32),
             settings: settings.clone(),
             ports: (ends.local_port, ends.peer_port),
@@ -428,7 +431,7 @@ impl Connection {
     /// Lets go of smoltcp's part when nobody needs it any more.
     pub(super) fn shed(&mut self) {
         if matches!(self.phase, Phase::TimeWait | Phase::Closed) && self.received() == 0 {
-            self.body = None;
+            self.spent = self.body.take();
         }
     }
 

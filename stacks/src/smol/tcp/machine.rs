@@ -68,6 +68,13 @@ impl Machine {
         let isn = self.secret.initial_sequence(ends, now.saturating_duration_since(self.tools.epoch));
         Connection::new(&mut self.tools.pool, ends, settings, isn, self.secret.stamp_offset(ends))
     }
+
+    /// Lets the next connection have what this one is done with.
+    fn reclaim(&mut self, now: Instant, connection: &mut Connection) {
+        if let Some(body) = connection.spent.take() {
+            self.tools.pool.give_back(now, body);
+        }
+    }
 }
 
 impl Tcp for Machine {
@@ -102,6 +109,7 @@ impl Tcp for Machine {
             Some(segment) => connection.handle(&mut self.tools, now, &segment),
             None => connection.counts.dropped += 1,
         }
+        self.reclaim(now, connection);
     }
 
     fn handle_segment_lending(
@@ -119,6 +127,7 @@ impl Tcp for Machine {
 
     fn settle(&mut self, now: Instant, connection: &mut Connection, lent: &[u8], taken: usize) {
         connection.settle(&mut self.tools, now, lent, taken);
+        self.reclaim(now, connection);
     }
 
     fn poll_segment(
@@ -128,7 +137,9 @@ impl Tcp for Machine {
         out: &mut [u8],
         headroom: usize,
     ) -> Option<Segment> {
-        connection.poll(&mut self.tools, now, out, headroom.max(DRESS))
+        let segment = connection.poll(&mut self.tools, now, out, headroom.max(DRESS));
+        self.reclaim(now, connection);
+        segment
     }
 
     fn poll_timeout(&mut self, now: Instant, connection: &Connection) -> Option<Instant> {
@@ -199,7 +210,10 @@ impl Tcp for Machine {
     }
 
     fn receive_with(&mut self, connection: &mut Connection, take: &mut dyn FnMut(&[u8]) -> usize) -> usize {
-        connection.receive_with(take)
+        let taken = connection.receive_with(take);
+        // Nobody says when it is, and so for how long it would wait.
+        connection.spent = None;
+        taken
     }
 
     fn urge(&mut self, connection: &mut Connection) {
@@ -222,10 +236,12 @@ impl Tcp for Machine {
     fn finish(&mut self, now: Instant, connection: &mut Connection) {
         connection.wake_up(&mut self.tools, now);
         connection.finish();
+        self.reclaim(now, connection);
     }
 
-    fn abort(&mut self, _now: Instant, connection: &mut Connection) {
+    fn abort(&mut self, now: Instant, connection: &mut Connection) {
         connection.abort();
+        self.reclaim(now, connection);
     }
 
     fn info(&self, connection: &Connection) -> Info {

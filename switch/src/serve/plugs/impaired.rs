@@ -230,7 +230,7 @@ impl Plugs {
         }
         let (mut frames, mut sum) = (0, 0);
         while let Some(bytes) = channel.poll_packet(now) {
-            match plug.wire.send(&hdr, &[&bytes, &[], &[], &[]]) {
+            match Plug::send(&mut plug.wire, &mut plug.others, &hdr, &[&bytes, &[], &[], &[]]) {
                 Sent::Bytes(len) => (frames, sum) = (frames + 1, sum + len as u64),
                 Sent::Dropped(reason) => switch.dropped(id, reason),
                 Sent::Dead => plug.mark_dead(id, dead),

@@ -50,7 +50,11 @@ impl Plugs {
         if flushed.dead {
             plug.mark_dead(id, dead);
         }
-        if std::mem::replace(&mut plug.blocked, flushed.blocked) != flushed.blocked {
+        let mut news = std::mem::replace(&mut plug.blocked, flushed.blocked) != flushed.blocked;
+        if !plug.others.is_empty() {
+            news |= plug.flush_others(id, switch, dead);
+        }
+        if news {
             changed.push(id);
         }
         if plug.wire.ring().is_some_and(|ring| ring.is_swollen())
@@ -70,6 +74,7 @@ impl Plugs {
             if let Some(source) = plug.wire.source() {
                 let _ = epoll.modify(source, &mut interest(flags, Source::Port(id)));
             }
+            plug.watch_others(epoll);
         }
     }
 

@@ -36,9 +36,9 @@ impl Plug {
         dead: &mut Vec<PortId>,
     ) {
         let (mut frames, mut bytes, mut is_dead) = (0, 0, false);
-        let Self { wire, offloads, .. } = self;
+        let Self { wire, others, offloads, .. } = self;
         let cut = offload::emit(hdr, frame, transmit.edit, *offloads, |hdr, pieces| {
-            match wire.send(hdr, pieces) {
+            match Self::send(wire, others, hdr, pieces) {
                 Sent::Bytes(n) => {
                     frames += 1;
                     bytes += n as u64;

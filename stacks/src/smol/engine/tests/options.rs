@@ -82,3 +82,39 @@ fn values_are_taken_as_by_linux() {
     }
     assert!(different.is_empty(), "{} differ:\n{}", different.len(), different.join("\n"));
 }
+
+/// What programs are shown is what they would be told, and what they need not set changes nothing.
+#[test]
+fn options_that_are_shown_are_those_that_are_told() {
+    use msocket_proto::board::options::Shown;
+
+    let mut world = World::alone();
+    for (domain, kind, protocol) in KINDS.into_iter().take(4) {
+        let id = world.socket(0, domain, kind, protocol);
+        for shown in Shown::all() {
+            let (level, name) = shown.name();
+            for value in -3..=300 {
+                let before = world.engines[0].shown_options(id);
+                let nothing = before[shown.number()].is_some_and(|has| shown.is_nothing(has, value));
+                let set = world.set(0, id, level, name, value);
+                if nothing {
+                    assert!(set.is_ok(), "level {level} option {name} := {value} on {domain} {kind}");
+                    assert_eq!(before, world.engines[0].shown_options(id));
+                }
+                let told = get(&mut world, id, level, name, 4);
+                let corked = get(&mut world, id, libc::IPPROTO_TCP, libc::TCP_CORK, 4) == "01000000";
+                if corked && (level, name) == (libc::IPPROTO_TCP, libc::TCP_NODELAY) {
+                    assert_eq!(before[shown.number()], None);
+                    continue;
+                }
+                let now = world.engines[0].shown_options(id)[shown.number()];
+                let now = now.map(|value| answer(Ok(Done::Bytes(value.to_ne_bytes().to_vec()))));
+                assert_eq!(
+                    now,
+                    Some(told).filter(|told| !told.starts_with('E')),
+                    "level {level} option {name}"
+                );
+            }
+        }
+    }
+}

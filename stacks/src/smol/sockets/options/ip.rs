@@ -44,7 +44,7 @@ pub(crate) mod wants {
     pub(crate) const FRAGSIZE: u16 = 256;
 }
 
-const TABLE: &[Row] = &[
+pub(super) const TABLE: &[Row] = &[
     want!(libc::IP_PKTINFO, ip, wants::PKTINFO),
     want!(libc::IP_RECVTTL, ip, wants::TTL),
     want!(libc::IP_RECVTOS, ip, wants::TOS),

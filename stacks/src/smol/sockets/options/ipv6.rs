@@ -79,7 +79,7 @@ pub(crate) mod wants {
 }
 
 /// Extension headers are not told; each wish for one is remembered in a bit of its own.
-const TABLE: &[Row] = &[
+pub(super) const TABLE: &[Row] = &[
     want!(libc::IPV6_RECVPKTINFO, ip6, wants::PKTINFO),
     want!(libc::IPV6_RECVHOPLIMIT, ip6, wants::HOPLIMIT),
     want!(libc::IPV6_RECVTCLASS, ip6, wants::TCLASS),

@@ -44,6 +44,7 @@ pub(crate) mod ip;
 pub(crate) mod ipv6;
 pub(crate) mod membership;
 pub(crate) mod packet;
+mod shown;
 pub(crate) mod socket;
 pub(crate) mod tcp;
 pub(crate) mod udp;

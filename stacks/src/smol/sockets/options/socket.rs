@@ -55,7 +55,7 @@ const STAMPING: i32 = (1 << 19) - 1;
 /// SKF_AD_MAX
 const EXTENSIONS: i32 = 64;
 
-const TABLE: &[Row] = &[
+pub(super) const TABLE: &[Row] = &[
     flag!(libc::SO_DEBUG, debug),
     flag!(libc::SO_REUSEADDR, reuse_address),
     flag!(libc::SO_DONTROUTE, dont_route),

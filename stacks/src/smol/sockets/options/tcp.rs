@@ -141,7 +141,7 @@ impl TcpOptions {
     }
 }
 
-fn tcp(s: &Socket) -> &TcpOptions {
+pub(super) fn tcp(s: &Socket) -> &TcpOptions {
     match &s.body {
         Body::Stream(stream) => &stream.options,
         _ => unreachable!("the level was checked: it is a stream"),
@@ -198,7 +198,7 @@ macro_rules! bit {
     };
 }
 
-const TABLE: &[Row] = &[
+pub(super) const TABLE: &[Row] = &[
     flag!(libc::TCP_NODELAY, no_delay),
     flag!(libc::TCP_CORK, cork),
     flag!(libc::TCP_QUICKACK, quick_ack),
