@@ -108,7 +108,8 @@ fn end(mut server: Running) -> Outcome {
 #[test]
 fn a_port_of_the_host_leads_into_the_view_and_clients_keep_their_names() {
     each_kind(|world, kind| {
-        let options = ["--publish", "8080:80", "--publish", "8080:80/udp", "--publish", "127.0.0.1:9000-9001:81-82"];
+        let options =
+            ["--publish", "8080:80", "--publish", "8080:80/udp", "--publish", "127.0.0.1:9000-9001:81-82"];
         let server = serve(world, kind, "web", LINK, &options, &["80", "81", "82"]);
         for transport in ["tcp", "udp"] {
             // From the host's loopback it is the gateway who asks, from the same port.
@@ -125,7 +126,11 @@ fn a_port_of_the_host_leads_into_the_view_and_clients_keep_their_names() {
             assert_eq!(ask(world, &["tcp", "127.0.0.1", port]), "web 10.0.2.1 same");
         }
         let shown = world.viewnet(["publish", "ls"]).run().ok();
-        assert!(shown.stdout.contains("0.0.0.0:8080") && shown.stdout.contains("10.0.2.2:80"), "{}", shown.stdout);
+        assert!(
+            shown.stdout.contains("0.0.0.0:8080") && shown.stdout.contains("10.0.2.2:80"),
+            "{}",
+            shown.stdout
+        );
         let shown = listed(world);
         assert_eq!(shown.len(), 6, "{shown:?}");
         assert!(shown.iter().all(|it| it["stack"] == "web"), "{shown:?}");
@@ -151,7 +156,8 @@ fn what_is_published_ends_with_a_view_that_is_killed() {
 fn ports_are_published_and_moved_while_programs_run() {
     each_kind(|world, kind| {
         let second = LINK.replace("2.2/24", "2.3/24").replace("::2/64", "::3/64");
-        let (a, b) = (serve(world, kind, "a", LINK, &[], &["80"]), serve(world, kind, "b", &second, &[], &["80"]));
+        let (a, b) =
+            (serve(world, kind, "a", LINK, &[], &["80"]), serve(world, kind, "b", &second, &[], &["80"]));
         let publish = |args: &[&str]| world.viewnet(["publish"]).args(args).run();
         publish(&["add", "a", "8080:80", "[::1]:8081:80", "8080:80/udp"]).ok();
         assert_eq!(ask(world, &["tcp", "127.0.0.1", "8080"]), "a 10.0.2.1 same");
@@ -205,7 +211,8 @@ fn what_a_program_listens_on_appears() {
         let mut taken = taken;
         taken.until("up");
         server.tell("+8092");
-        let failure = || listed(world).iter().any(|it| it["failure"].is_string() && it["listen"] == "0.0.0.0:8092");
+        let failure =
+            || listed(world).iter().any(|it| it["failure"].is_string() && it["listen"] == "0.0.0.0:8092");
         assert!(wait_until(Duration::from_secs(10), failure), "{:?}", listed(world));
         assert_eq!(ask(world, &["tcp", "127.0.0.1", "8092"]), "host 127.0.0.1 same");
         taken.close_stdin();
@@ -218,7 +225,8 @@ fn what_a_program_listens_on_appears() {
 #[test]
 fn megabytes_and_many_clients_come_in_whole() {
     each_kind(|world, kind| {
-        let server = serve(world, kind, "web", LINK, &["--publish", "8080:80", "--publish", "8080:80/udp"], &["80"]);
+        let server =
+            serve(world, kind, "web", LINK, &["--publish", "8080:80", "--publish", "8080:80/udp"], &["80"]);
         let script = "
 import socket, threading
 sent = b'bulk' + bytes(range(256)) * 8192
@@ -251,7 +259,10 @@ fn what_cannot_be_published_is_refused_in_clear_words() {
         world.viewnet(["switch", "up", "lan"]).run().ok();
         let says = |stderr: String, words: &str| assert!(stderr.contains(words), "no {words:?} in {stderr}");
         says(refused("none", &["8080:80"]), "it is plugged into no switch");
-        says(refused(LINK, &["8080:80"]), "switch lan has no gateway; start one with `viewnet gateway up --switch lan`");
+        says(
+            refused(LINK, &["8080:80"]),
+            "switch lan has no gateway; start one with `viewnet gateway up --switch lan`",
+        );
         world.viewnet(["gateway", "up", "--switch", "lan"]).run().ok();
         says(refused("switch:lan,ip=10.7.0.1/24", &["8080:80"]), "no address in the network of the gateway");
         says(refused(LINK, &["8080:80", "8080:81"]), "cannot publish port 8080/tcp: it is published for web");

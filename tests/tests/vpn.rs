@@ -70,7 +70,8 @@ fn programs_reach_the_peer_and_the_peer_reaches_them() {
         let _servers = peer.servers();
         python(world, kind, &[], TALK).run().ok().says("talked");
         // The tunnel goes with its view.
-        assert!(wait_until(Duration::from_secs(5), || json(world.viewnet(["vpn", "ls", "--json"]).run()) == serde_json::json!([])));
+        assert!(wait_until(Duration::from_secs(5), || json(world.viewnet(["vpn", "ls", "--json"]).run())
+            == serde_json::json!([])));
     });
 }
 
@@ -99,10 +100,13 @@ fn names_are_asked_for_in_the_tunnel_whoever_the_machine_asks() {
 
 /// Tries whatever could leave; prints what it heard.
 const ESCAPE: &str = r#"
-import ctypes, os, socket, subprocess, sys
+import ctypes, os, socket, subprocess, sys, threading
+attempts = []
 def attempt(what, do):
-    try: print(what, 'ANSWERED', do())
-    except (OSError, subprocess.SubprocessError) as e: print(what, e)
+    def run():
+        try: print(what, 'ANSWERED', do())
+        except (OSError, subprocess.SubprocessError) as e: print(what, e)
+    attempts.append(threading.Thread(target=run)); attempts[-1].start()
 def tcp(at):
     s = socket.socket(socket.AF_INET6 if ':' in at else socket.AF_INET); s.settimeout(1); s.connect((at, 7007))
 def udp(at, port=7007):
@@ -112,13 +116,16 @@ def unix(path):
     s = socket.socket(socket.AF_UNIX); s.connect(path); return path
 def everything():
     for at in ('192.0.2.2', '198.51.100.7', '2001:db8::2', '2001:db8:7::7'):
-        attempt('tcp ' + at, lambda: tcp(at)); attempt('udp ' + at, lambda: udp(at)); attempt('dns ' + at, lambda: udp(at, 53))
-        attempt('ping ' + at, lambda: subprocess.run(['ping', '-c', '1', '-W', '1', at], check=True, stdout=-3, stderr=-3))
+        attempt('tcp ' + at, lambda at=at: tcp(at)); attempt('udp ' + at, lambda at=at: udp(at))
+        attempt('dns ' + at, lambda at=at: udp(at, 53))
+        attempt('ping ' + at, lambda at=at: subprocess.run(['ping', '-c', '1', '-W', '1', at], check=True, stdout=-3, stderr=-3))
     attempt('name', lambda: socket.getaddrinfo('leak.example.com', 1))
     for path in ('/run/nscd/socket', '/run/systemd/resolve/io.systemd.Resolve', '/run/dbus/system_bus_socket'):
-        attempt(path, lambda: unix(path))
+        attempt(path, lambda path=path: unix(path))
     ring = ctypes.CDLL(None).syscall(425, 4, ctypes.create_string_buffer(120))
     print('io_uring', 'ANSWERED' if ring >= 0 and 'inside' in sys.argv else 'refused')
+    for one in attempts: one.join()
+    attempts.clear()
 everything()
 r, w = os.pipe()
 if os.fork() == 0:
@@ -140,14 +147,26 @@ fn nothing_leaves_beside_the_tunnel() {
             let Some(peer) = Peer::new(&world) else { return };
             // That a leak would be seen: without a view everything leaves.
             let seen = peer.capture(|| {
-                world.cmd("python3").args(["-c", ESCAPE]).limit(Duration::from_secs(60)).run().ok().says("tried");
+                world
+                    .cmd("python3")
+                    .args(["-c", ESCAPE])
+                    .limit(Duration::from_secs(60))
+                    .run()
+                    .ok()
+                    .says("tried");
             });
-            for what in ["192.0.2.2.7007", "198.51.100.7.7007", "192.0.2.2.53", "198.51.100.7: ICMP echo request"] {
+            for what in
+                ["192.0.2.2.7007", "198.51.100.7.7007", "192.0.2.2.53", "198.51.100.7: ICMP echo request"]
+            {
                 assert!(seen.iter().any(|line| line.contains(what)), "no {what} in {seen:#?}");
             }
             // Nobody answers the handshake.
             let seen = peer.capture(|| {
-                let heard = python(&world, kind, &[], ESCAPE).args(["inside"]).limit(Duration::from_secs(90)).run().ok();
+                let heard = python(&world, kind, &[], ESCAPE)
+                    .args(["inside"])
+                    .limit(Duration::from_secs(90))
+                    .run()
+                    .ok();
                 assert!(!heard.stdout.contains("ANSWERED"), "{}", heard.stdout);
             });
             let only_handshakes = |seen: &[String]| {
@@ -160,7 +179,10 @@ fn nothing_leaves_beside_the_tunnel() {
             for victim in ["vpn", "view"] {
                 let seen = peer.capture(|| {
                     let script = format!("print('up', flush=True)\ninput()\n{ESCAPE}");
-                    let mut program = python(&world, kind, &["--name", "victim"], &script).keep_stdin().limit(Duration::from_secs(90)).start();
+                    let mut program = python(&world, kind, &["--name", "victim"], &script)
+                        .keep_stdin()
+                        .limit(Duration::from_secs(90))
+                        .start();
                     program.until("up");
                     let killed = world.supervisors().into_iter().filter(|pid| {
                         let title = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -195,14 +217,26 @@ fn a_kept_tunnel_is_shared_shown_and_ended() {
         assert!(up.stderr.contains("is world accessible"), "{}", up.stderr);
         fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         for _ in 0..2 {
-            world.viewnet(["vpn", "run", "office", "--", "python3", "-c", TALK]).limit(Duration::from_secs(40)).run().ok();
+            world
+                .viewnet(["vpn", "run", "office", "--", "python3", "-c", TALK])
+                .limit(Duration::from_secs(40))
+                .run()
+                .ok();
         }
         let shown = json(world.viewnet(["vpn", "show", "office", "--json"]).run());
         assert_eq!((&shown["plugged"], &shown["mtu"]), (&"office.wg0".into(), &1420.into()));
         let known = &shown["peers"][0];
-        assert!(known["handshake_s"].as_u64().is_some() && known["received"].as_u64() > Some(8 << 20), "{shown}");
+        assert!(
+            known["handshake_s"].as_u64().is_some() && known["received"].as_u64() > Some(8 << 20),
+            "{shown}"
+        );
         let text = world.viewnet(["vpn", "show"]).run().ok().stdout;
-        for line in ["interface: office", "private key: (hidden)", "latest handshake:", "allowed ips: 0.0.0.0/0, ::/0"] {
+        for line in [
+            "interface: office",
+            "private key: (hidden)",
+            "latest handshake:",
+            "allowed ips: 0.0.0.0/0, ::/0",
+        ] {
             assert!(text.contains(line), "no {line} in {text}");
         }
         // The peer's figures are ours, the other way round, but for what it had no room for.
@@ -290,4 +324,62 @@ fn a_file_that_asks_for_commands_is_refused_by_its_line() {
     assert!(!refused.stderr.contains(key));
     let missing = world.run(["--link", "wg:none.conf", "--", "true"]).run();
     assert!(missing.stderr.contains("cannot read none.conf"), "{}", missing.stderr);
+}
+
+#[test]
+fn a_tunnel_goes_through_another_one() {
+    for &user in User::all() {
+        let world = World::new(user);
+        let Some(peer) = Peer::new(&world) else { return };
+        peer.begin();
+        let (inner, _inner) = peer.within(&world);
+        let over = |name: &str| {
+            let ping = ["ping", "-c", "1", "-W", "9", "10.8.0.1"];
+            world
+                .viewnet(["vpn", "run", name, "--", "viewnet", "run", "--vpn", &inner, "--"])
+                .args(ping)
+                .run()
+        };
+        world.viewnet(["vpn", "up", "office.conf"]).run().ok();
+        let seen = peer.capture(|| drop(over("office").ok()));
+        assert!(seen.iter().all(|line| line.contains(ENDPOINT)), "beside the outer tunnel: {seen:#?}");
+        world.viewnet(["vpn", "down", "office", "--force"]).run().ok();
+        world.viewnet(["vpn", "up", "office.conf", "--kind", "smol"]).run().ok();
+        let refused = over("office").stderr;
+        assert!(refused.contains("a stack of kind kernel"), "{refused}");
+        world.viewnet(["vpn", "down", "office", "--force"]).run().ok();
+    }
+}
+
+#[test]
+fn a_stack_between_a_tunnel_and_a_switch_is_a_router() {
+    each_kind(|world, peer, kind| {
+        peer.begin();
+        peer.route("10.0.3.0/24");
+        world.viewnet(["switch", "up", "lan"]).run().ok();
+        let links = ["--forward", "--link", "switch:lan,ip=10.0.3.1/24"];
+        world.viewnet(["vpn", "up", "office.conf", "--kind", kind]).args(links).run().ok();
+        let view = ["--kind", kind, "--link", "switch:lan,ip=10.0.3.2/24,gw=10.0.3.1"];
+        world.run(view).args(["--", "ping", "-c", "1", "-W", "9", "10.9.0.1"]).run().ok();
+        world.viewnet(["vpn", "down", "office"]).run().ok();
+        world.viewnet(["switch", "down", "lan"]).run().ok();
+    });
+}
+
+#[test]
+fn without_an_ipv6_address_there_is_no_ipv6() {
+    each_kind(|world, peer, kind| {
+        peer.begin();
+        let file = world.home().join("office.conf");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace(", fd09::2/64", "")).unwrap();
+        let script = "
+import errno, socket
+for at in ('fd09::1', '2001:db8::1'):
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    try: s.connect((at, 7)); print('connected')
+    except OSError as e: print(errno.errorcode[e.errno])";
+        let heard = python(world, kind, &[], script).run().ok().stdout;
+        assert_eq!(heard, "ENETUNREACH\nENETUNREACH\n");
+    });
 }

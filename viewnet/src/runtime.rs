@@ -36,7 +36,8 @@ impl Runtime {
             }
         };
         let runtime = Self { folder };
-        let folders = ["stacks", "switches", "gateways", "tunnels", "topologies"].map(|name| runtime.folder.join(name));
+        let folders =
+            ["stacks", "switches", "gateways", "tunnels", "topologies"].map(|name| runtime.folder.join(name));
         for dir in std::iter::once(&runtime.folder).chain(&folders) {
             make_private(dir, uid).map_err(|why| {
                 Failure::new(format!("cannot use {} for sockets", dir.display()), why)

@@ -220,7 +220,8 @@ impl Datagrams {
         let Some((slot, to, segment, bytes)) = train.whole() else { return };
         if let Some(Some(mapping)) = mappings.get(slot) {
             // One by one, if the host's kernel does not take them all at once: some are too long for it, perhaps.
-            let train = segment < bytes.len() && host::send(&mapping.socket, to, bytes, segment as u16).is_ok();
+            let train =
+                segment < bytes.len() && host::send(&mapping.socket, to, bytes, segment as u16).is_ok();
             let rest = if train { &[] } else { bytes };
             for data in rest.chunks(segment) {
                 // An error of an earlier datagram stands before this one: it is in the queue, too.

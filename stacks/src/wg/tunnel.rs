@@ -206,7 +206,8 @@ impl Tunnel {
     /// A frame of the stack.
     pub fn handle_frame(&mut self, now: Instant, header: &VnetHdr, bytes: &[u8]) {
         self.freshen(now);
-        let Some(frame) = Frame::new(bytes).filter(|frame| header.fits(bytes.len(), frame.header_len())) else {
+        let Some(frame) = Frame::new(bytes).filter(|frame| header.fits(bytes.len(), frame.header_len()))
+        else {
             self.dropped.malformed += 1;
             return;
         };
@@ -279,9 +280,7 @@ impl Tunnel {
         self.freshen(now);
         let number = match Tunn::parse_incoming_packet(datagram) {
             Ok(Packet::HandshakeInit(_)) => self.initiator(from, datagram),
-            Ok(
-                Packet::HandshakeResponse(_) | Packet::PacketCookieReply(_) | Packet::PacketData(_),
-            ) => {
+            Ok(Packet::HandshakeResponse(_) | Packet::PacketCookieReply(_) | Packet::PacketData(_)) => {
                 // The receiver's index, which is ours.
                 let at = if datagram[0] == RESPONSE { 8 } else { 4 };
                 let index = datagram[at..at + 4].try_into().map(u32::from_le_bytes).unwrap_or_default() >> 8;
@@ -434,7 +433,12 @@ fn lookup(v4: &PrefixMap<Ipv4Net, usize>, v6: &PrefixMap<Ipv6Net, usize>, addres
 }
 
 impl Peer {
-    fn new(config: &super::quick::Peer, private: &StaticSecret, index: u32, limiter: &Arc<RateLimiter>) -> Self {
+    fn new(
+        config: &super::quick::Peer,
+        private: &StaticSecret,
+        index: u32,
+        limiter: &Arc<RateLimiter>,
+    ) -> Self {
         let preshared = config.preshared_key.map(|key| key.0);
         let tunn = Tunn::new(
             private.clone(),

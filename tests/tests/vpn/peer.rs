@@ -69,13 +69,26 @@ impl Peer {
         let own = fs::read_link("/proc/self/ns/net").unwrap();
         let apart = || fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|net| net != own);
         assert!(wait_until(Duration::from_secs(5), apart), "no network namespace");
-        world.administer(&["ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", &pid.to_string()]);
+        world.administer(&[
+            "ip",
+            "link",
+            "add",
+            "v0",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "v1",
+            "netns",
+            &pid.to_string(),
+        ]);
         world.administer(&["sysctl", "-qw", "net.ipv6.conf.v0.disable_ipv6=1"]);
         world.administer(&["ip", "addr", "add", "192.0.2.1/24", "dev", "v0"]);
         world.administer(&["ip", "link", "set", "v0", "up"]);
         world.administer(&["ip", "route", "add", "default", "via", "192.0.2.2"]);
         world.administer(&["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"]);
-        let interface = format!("vnt{}x{}", std::process::id() % 100_000, NEXT.fetch_add(1, Ordering::Relaxed));
+        let interface =
+            format!("vnt{}x{}", std::process::id() % 100_000, NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = world.folder().to_owned();
         let peer = Self { holder, wireguard: None.into(), interface, folder };
         peer.run(&["sysctl", "-qw", "net.ipv6.conf.v1.disable_ipv6=1"]);
@@ -143,6 +156,44 @@ impl Peer {
         }
     }
 
+    /// It takes packets from this network, too, and sends packets there to us.
+    pub(crate) fn route(&self, net: &str) {
+        self.wg(&["peer", &self.public("ours"), "allowed-ips", &format!("10.9.0.2/32,fd09::2/128,{net}")]);
+        self.run(&["ip", "route", "add", net, "dev", &self.interface]);
+    }
+
+    /// A second peer, which is reached through the first only, at 10.8.0.1 inside; and the file for it.
+    pub(crate) fn within(&self, world: &World) -> (String, Kept) {
+        let name = format!("{}i", self.interface);
+        let inner =
+            self.command(&["wireguard-go", "-f", &name]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let inner = Kept(inner.expect("wireguard-go"));
+        let there = || self.command(&["wg", "show", &name]).output().is_ok_and(|out| out.status.success());
+        assert!(wait_until(Duration::from_secs(9), there), "wireguard-go does not start");
+        let theirs = self.folder.join("theirs").display().to_string();
+        let (us, allowed) = (self.public("ours"), "10.8.0.2/32");
+        self.run(&[
+            "wg",
+            "set",
+            &name,
+            "private-key",
+            &theirs,
+            "listen-port",
+            "51830",
+            "peer",
+            &us,
+            "allowed-ips",
+            allowed,
+        ]);
+        self.run(&["ip", "addr", "add", "10.8.0.1/24", "dev", &name]);
+        self.run(&["ip", "link", "set", "mtu", "1340", "up", "dev", &name]);
+        let text = fs::read_to_string(world.home().join("office.conf")).unwrap();
+        let text = text
+            .replace("10.9.0.2/24, fd09::2/64", "10.8.0.2/24\nMTU = 1340")
+            .replace("192.0.2.2:51820", "10.9.0.1:51830");
+        (world.write("inner.conf", &text).display().to_string(), inner)
+    }
+
     /// `wg set INTERFACE ARGS`
     pub(crate) fn wg(&self, args: &[&str]) {
         self.run(&[&["wg", "set", &self.interface], args].concat());
@@ -187,8 +238,16 @@ impl Peer {
     /// A nameserver inside the tunnel.
     pub(crate) fn nameserver(&self) -> Kept {
         let mut dnsmasq = self.command(&[
-            "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root",
-            "--pid-file=", "--listen-address=10.9.0.1", "--bind-interfaces", "--address=/intranet.test/10.9.0.77",
+            "dnsmasq",
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--user=root",
+            "--pid-file=",
+            "--listen-address=10.9.0.1",
+            "--bind-interfaces",
+            "--address=/intranet.test/10.9.0.77",
             "--address=/big.test/10.9.0.1",
         ]);
         let kept = Kept(dnsmasq.spawn().expect("dnsmasq"));
@@ -204,7 +263,8 @@ impl Peer {
     pub(crate) fn capture(&self, done: impl FnOnce()) -> Vec<String> {
         let file = self.folder.join("capture");
         let out = fs::File::create(&file).unwrap();
-        let mut tcpdump = self.command(&["tcpdump", "-Q", "in", "-lnni", "v1", "--immediate-mode", "not arp"]);
+        let mut tcpdump =
+            self.command(&["tcpdump", "-Q", "in", "-lnni", "v1", "--immediate-mode", "not arp"]);
         let log = self.folder.join("tcpdump.log");
         tcpdump.stdout(out).stderr(fs::File::create(&log).unwrap());
         let kept = Kept(tcpdump.spawn().expect("tcpdump"));
@@ -220,6 +280,8 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.wireguard.take();
-        let _ = fs::remove_file(format!("/var/run/wireguard/{}.sock", self.interface));
+        for name in [&self.interface, &format!("{}i", self.interface)] {
+            let _ = fs::remove_file(format!("/var/run/wireguard/{name}.sock"));
+        }
     }
 }

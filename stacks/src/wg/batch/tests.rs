@@ -24,7 +24,8 @@ fn a_train_is_of_equal_datagrams_for_one_peer_and_a_shorter_last_one() {
     for (port, len) in [(1, 100), (1, 100), (1, 60), (1, 60), (2, 60), (2, 61)] {
         put(&mut outbox, port, len);
     }
-    let trains: Vec<_> = outbox.trains().map(|(train, bytes)| (train.to.port(), train.segment, bytes.len())).collect();
+    let trains: Vec<_> =
+        outbox.trains().map(|(train, bytes)| (train.to.port(), train.segment, bytes.len())).collect();
     assert_eq!(trains, [(1, 100, 260), (1, 60, 60), (2, 60, 60), (2, 61, 61)]);
     outbox.clear();
     assert_eq!(outbox.trains().count(), 0);

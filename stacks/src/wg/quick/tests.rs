@@ -26,7 +26,10 @@ fn what_wg_quick_knows_is_read() {
     let addresses: Vec<String> = config.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["10.192.122.1/24", "fd00::1/64", "10.10.0.1/32"]);
     assert_eq!((config.dns.len(), &config.search[..]), (2, &["corp.example".to_owned()][..]));
-    assert_eq!((config.mtu, config.listen_port, config.fwmark, config.routes), (Some(1380), Some(51820), 0x1234, true));
+    assert_eq!(
+        (config.mtu, config.listen_port, config.fwmark, config.routes),
+        (Some(1380), Some(51820), 0x1234, true)
+    );
     let [one, two] = &config.peers[..] else { panic!("two peers") };
     assert_eq!(one.endpoint.as_ref().unwrap().to_string(), "vpn.example.org:51820");
     assert_eq!((one.keepalive, one.endpoint.as_ref().unwrap().address()), (Some(25), None));

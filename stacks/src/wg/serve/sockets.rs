@@ -137,7 +137,8 @@ fn bound(at: SocketAddr) -> Result<OwnedFd, Errno> {
         rustix::net::sockopt::set_ipv6_v6only(&socket, true).map_err(errno)?;
     }
     // Larger buffers and trains are economies, no needs.
-    let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER));
+    let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
+        .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER));
     let _ = setsockopt(&socket, sockopt::SndBuf, &BUFFER);
     let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
     rustix::net::bind(&socket, &at).map_err(errno)?;

@@ -19,12 +19,17 @@ use stacks::wg::serve::{Server, Start, look_up};
 use crate::background::{self, start_eye};
 use crate::exit::{Exit, Failure};
 use crate::sys::process::{self, Fork};
+use crate::sys::seccomp::native_domain;
 
 const START: &str = "cannot start the tunnel";
 
 /// Starts a tunnel in the background; the answer is what its user should know: names without an address.
 pub(super) fn launch(path: &Path, start: &Start) -> Result<Vec<String>, Failure> {
     let failed = |e: io::Error| Failure::io(START, &e);
+    if is_on_smol_stack() {
+        let why = "this is inside a view on a smol stack, whose supervisor cannot wait for it";
+        return Err(Failure::new(START, why).hint("give the outer tunnel a stack of kind kernel"));
+    }
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("viewnet")
@@ -45,6 +50,13 @@ pub(super) fn launch(path: &Path, start: &Start) -> Result<Vec<String>, Failure>
         (_, Ok(Received::Message(Reply::Error(refusal), _))) => Err(refusal.into()),
         _ => Err(Failure::new(START, "it ended at once").hint("run it again with VIEWNET_LOG=debug")),
     }
+}
+
+/// Does this process get its sockets from a smol stack?
+fn is_on_smol_stack() -> bool {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    let Ok(probe) = socket(AddressFamily::INET, SocketType::DGRAM, None) else { return false };
+    native_domain(probe.as_fd()).is_ok_and(|domain| domain != libc::AF_INET)
 }
 
 /// `viewnet vpn serve`: what [`launch`] starts.
@@ -86,6 +98,7 @@ fn set_up(path: &Path, line: &mut Line) -> Result<Option<(Server, crate::eye::Ey
     eye.keep(path).map_err(internal)?;
     // For top and ps, which would show `exe`.
     let _ = rustix::thread::set_name(c"viewnet-vpn");
-    let notes = missing.iter().map(|name| format!("{name} has no address yet; it is asked for again")).collect();
+    let notes =
+        missing.iter().map(|name| format!("{name} has no address yet; it is asked for again")).collect();
     Ok(Some((server, eye, notes)))
 }

@@ -142,14 +142,14 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
         Some(KindName::Smol) => Kind::Smol,
         _ => Kind::Kernel,
     };
-    let wrong =
-        |e: stacks::config::ConfigError| Failure::from(e.refusal("cannot use the configuration"));
+    let wrong = |e: stacks::config::ConfigError| Failure::from(e.refusal("cannot use the configuration"));
     let mut config = StackConfig::default();
     config.add_tunnel(&args.file.to_string_lossy());
     args.link.iter().try_for_each(|line| config.add_line(line)).map_err(wrong)?;
     config.forward = args.forward;
     let mut config = config.checked().map_err(wrong)?;
-    let path = std::path::absolute(runtime.stack(&name)).map_err(|e| Failure::io("cannot use the path", &e))?;
+    let path =
+        std::path::absolute(runtime.stack(&name)).map_err(|e| Failure::io("cannot use the path", &e))?;
     if remote::describe(&path).is_ok() {
         return Err(Failure::new(format!("cannot make tunnel {name}"), "there is a stack of this name")
             .hint(format!("`viewnet stack show {name}` shows it; give another --name")));

@@ -77,10 +77,7 @@ fn peer(peer: &PeerInfo) -> String {
     line("allowed ips", Some(if allowed.is_empty() { "(none)".into() } else { allowed }));
     line("latest handshake", peer.handshake_s.map(ago));
     let moved = (peer.received, peer.sent) != (0, 0);
-    line(
-        "transfer",
-        moved.then(|| format!("{} received, {} sent", bytes(peer.received), bytes(peer.sent))),
-    );
+    line("transfer", moved.then(|| format!("{} received, {} sent", bytes(peer.received), bytes(peer.sent))));
     line("persistent keepalive", peer.keepalive.map(|seconds| format!("every {}", spell(seconds.into()))));
     text
 }
@@ -133,6 +130,9 @@ mod tests {
     fn as_wg_spells_it() {
         assert_eq!(spell(93_784), "1 day, 2 hours, 3 minutes, 4 seconds");
         assert_eq!((ago(0), ago(61)), ("now".into(), "1 minute, 1 second ago".into()));
-        assert_eq!((bytes(1023), bytes(1536), bytes(5 << 30)), ("1023 B".into(), "1.50 KiB".into(), "5.00 GiB".into()));
+        assert_eq!(
+            (bytes(1023), bytes(1536), bytes(5 << 30)),
+            ("1023 B".into(), "1.50 KiB".into(), "5.00 GiB".into())
+        );
     }
 }

@@ -40,9 +40,8 @@ pub(super) fn hold_as(
     for interface in &mut config.interfaces {
         let Link::Wg { path } = &interface.link else { continue };
         let path = PathBuf::from(path);
-        let reach = |path: &Path| {
-            Client::connect(path).map_err(|e| Failure::io("cannot reach the tunnel", &e))
-        };
+        let reach =
+            |path: &Path| Client::connect(path).map_err(|e| Failure::io("cannot reach the tunnel", &e));
         if path.metadata().is_ok_and(|meta| meta.file_type().is_socket()) {
             held.push(reach(&path)?);
             continue;
