@@ -83,6 +83,11 @@ impl Outbox {
         self.trains.push(Train { to, segment, at, count: 1, closed: len == 0 });
     }
 
+    /// Is there as much as one sendmsg(2) takes?
+    pub fn is_long(&self) -> bool {
+        self.used >= MAX_DATAGRAM
+    }
+
     /// The trains, and what is in them.
     pub fn trains(&self) -> impl Iterator<Item = (&Train, &[u8])> {
         self.trains.iter().map(|train| (train, &self.bytes[train.at.clone()]))

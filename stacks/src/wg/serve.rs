@@ -299,7 +299,9 @@ impl Server {
                 Ok((header, frame)) => {
                     plug.errors = 0;
                     self.tunnel.handle_frame(now, &header, frame);
-                    self.sockets.send(&mut self.tunnel.outbox);
+                    if self.tunnel.outbox.is_long() {
+                        self.sockets.send(&mut self.tunnel.outbox);
+                    }
                 }
                 Err(why) => {
                     plug.more = false;
@@ -313,6 +315,7 @@ impl Server {
                 }
             }
         }
+        self.sockets.send(&mut self.tunnel.outbox);
         if !plug.more {
             match plug.wire.arm() {
                 Ok(more) => plug.more = more,

@@ -86,6 +86,8 @@ pub struct Tunnel {
     pub unresolved: Vec<(usize, Endpoint)>,
     dropped: Dropped,
     ticked: Option<Instant>,
+    /// When a peer's timers are to be looked at.
+    due: Option<Instant>,
 }
 
 struct Peer {
@@ -100,6 +102,8 @@ struct Peer {
     received: u64,
     sent: u64,
     handshake: Option<Instant>,
+    /// There is a session, for all we know.
+    live: bool,
     /// We answered a handshake and have not heard whether the answer came.
     unconfirmed: bool,
     /// Since when a handshake has been tried.
@@ -195,6 +199,7 @@ impl Tunnel {
             unresolved: Vec::new(),
             dropped: Dropped::default(),
             ticked: None,
+            due: None,
         }
     }
 
@@ -272,6 +277,9 @@ impl Tunnel {
         if let TunnResult::WriteToNetwork(datagram) = result {
             let (kind, len) = (datagram[0], datagram.len());
             peer.send(now, kind, len, outbox);
+            if kind == INITIATION {
+                self.expect(number);
+            }
         }
     }
 
@@ -290,7 +298,12 @@ impl Tunnel {
             Err(_) => None,
         };
         match number {
-            Some(number) => self.decrypt(now, number, from, datagram),
+            Some(number) => {
+                self.decrypt(now, number, from, datagram);
+                if datagram[0] != DATA {
+                    self.expect(number);
+                }
+            }
             None => self.dropped.not_authentic += 1,
         }
     }
@@ -376,6 +389,7 @@ impl Tunnel {
         }
         if first && peer.keepalive.is_some() {
             peer.initiate(now, &mut self.outbox);
+            self.expect(number);
         }
     }
 
@@ -390,17 +404,19 @@ impl Tunnel {
                 self.unresolved.push((number, name));
             }
         }
+        self.due = self.peers.iter().filter_map(Peer::wait).min().map(|wait| now + wait);
     }
 
     /// When to call [`Tunnel::handle_timeout`], if nothing else happens first.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let ticked = self.ticked?;
-        let wait = self.peers.iter().filter_map(|peer| match &peer.trying {
-            Some(_) => Some(TICK),
-            None if peer.tunn.stats().0.is_some() || peer.keepalive.is_some() => Some(SLOW_TICK),
-            None => None,
-        });
-        wait.min().map(|wait| ticked + wait)
+        self.due
+    }
+
+    /// Something happened to a peer: its timers are to be looked at soon.
+    fn expect(&mut self, number: usize) {
+        let (Some(peer), Some(ticked)) = (self.peers.get(number), self.ticked) else { return };
+        let due = peer.wait().map(|wait| ticked + wait);
+        self.due = self.due.into_iter().chain(due).min();
     }
 
     /// `Tunn` tells time by the last tick: before something happens to it, that must not be long ago.
@@ -460,6 +476,7 @@ impl Peer {
             received: 0,
             sent: 0,
             handshake: None,
+            live: false,
             unconfirmed: false,
             trying: None,
             asked: None,
@@ -478,10 +495,20 @@ impl Peer {
         outbox.commit(to, len);
     }
 
+    /// How long its timers need no look.
+    fn wait(&self) -> Option<Duration> {
+        match self.trying {
+            Some(_) => Some(TICK),
+            None if self.live || self.keepalive.is_some() => Some(SLOW_TICK),
+            None => None,
+        }
+    }
+
     /// It has sent something that only it could send: it is there.
     fn authentic(&mut self, now: Instant, kind: u8, from: SocketAddr, len: usize) {
         self.received += len as u64;
         self.endpoint = Some(from);
+        self.live = true;
         match kind {
             RESPONSE => self.established(now),
             INITIATION => self.unconfirmed = true,
@@ -543,9 +570,10 @@ impl Peer {
                 }
             }
             // What there was no room for.
-            _ if self.tunn.stats().0.is_some() => self.send_waiting(now, outbox),
+            _ if self.live => self.send_waiting(now, outbox),
             _ => {}
         }
+        self.live = self.tunn.time_since_last_handshake().is_some();
         if began && self.keepalive.is_some() {
             self.initiate(now, outbox);
         }
