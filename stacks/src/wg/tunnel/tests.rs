@@ -331,7 +331,8 @@ fn a_keepalive_begins_a_handshake_by_itself() {
     assert!(world.sent(1).is_empty() && world.ends[1].poll_timeout().is_none());
     world.settle();
     assert_eq!(world.ends[0].peers(now)[0].handshake_s, Some(0));
-    assert_eq!(world.ends[0].poll_timeout(), Some(now + SLOW_TICK));
+    world.ends[0].handle_timeout(now + TICK);
+    assert_eq!(world.ends[0].poll_timeout(), Some(now + TICK + SLOW_TICK));
 }
 
 #[test]
