@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::super::{STACK_MAC, TUNNEL_MAC};
+use super::peer::{ASK_AGAIN, BETWEEN_QUESTIONS, SLOW_TICK};
 use super::*;
 
 /// Where they are.
@@ -40,6 +41,7 @@ struct World {
 type Datagrams = Vec<(SocketAddr, Vec<u8>)>;
 
 impl World {
+    #[expect(clippy::disallowed_methods, reason = "some moment to begin with")]
     fn new(more: [&str; 2]) -> Self {
         let end = |number: u8| Tunnel::new(&config(number, more[usize::from(number)]), 0xFF_FFFF, &[]);
         Self { now: Instant::now(), ends: [end(0), end(1)] }
