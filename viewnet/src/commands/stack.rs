@@ -24,7 +24,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Make a stack and keep it until `down`
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// List this user's stacks, those of running views too
     Ls {
         /// As JSON
@@ -76,7 +76,7 @@ struct UpArgs {
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     let runtime = Runtime::locate()?;
     match args.command {
-        Command::Up(args) => up(&runtime, args)?,
+        Command::Up(args) => up(&runtime, *args)?,
         Command::Ls { json } => ls(&runtime, json)?,
         Command::Show { stack, json } => show(&runtime, &stack, json)?,
         Command::Down { stack, force } => {

@@ -103,7 +103,8 @@ fn read(file: &Path) -> Result<String, Failure> {
 /// What wg-quick warns of, and what we cannot do.
 fn warn(file: &Path, config: &Config) {
     let mode = |path: &Path| path.metadata().map_or(0, |meta| meta.permissions().mode());
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     if mode(file) & mode(folder) & 0o007 != 0 {
         eprintln!("viewnet: warning: `{}' is world accessible", file.display());
     }
@@ -122,7 +123,7 @@ fn complete(interface: &mut InterfaceConfig, config: &Config, nameservers: &[IpA
             interface.ip.push(*net);
         }
     }
-    interface.mtu.get_or_insert(config.mtu.unwrap_or(wg::MTU));
+    interface.mtu.get_or_insert_with(|| config.mtu.unwrap_or(wg::MTU));
     let has = |v4: bool| interface.ip.iter().any(|net| net.addr().is_ipv4() == v4);
     let own: Vec<IpNet> = interface.ip.iter().map(IpNet::trunc).collect();
     let servers = nameservers.iter().map(|server| IpNet::from(*server));
