@@ -5,6 +5,7 @@
 #                    SRV   command prefix that runs a program on the server's side
 #                    CLI   command prefix that runs a program on the client's side
 #                    ADDR  IPv4 address at which the client reaches the server
+#                    GWPIDS  processes that are the way out, if METRICS has `flows`
 #                  a stack that runs no plain programs sets instead of SRV, CLI:
 #                    NBS, NBC  commands that speak as `nb` (server's, client's side)
 #                    TCPTOOL=nb (its `stream` mode instead of iperf3)
@@ -38,6 +39,7 @@ T=${T:-3}
 D=${D:-1}
 DEFAULT_METRICS="tcp1 tcp4 tcp1r tcprr udprr udp64f udp64w udp1400f udp1400w cc1 crr1 crr8"
 L2_METRICS="l2_64w l2_64f l2_1514w l2_1514f l2_rr"
+FLOWS=${FLOWS:-10000}
 SW_METRICS="sw_64w sw_64f sw_1514w sw_1514f"
 SU_METRICS="start mem10 mem100"
 PAYLOAD='echo >$SPAWN_READY; exec sleep 1000' # payload of the startup peers, for spawn -w
@@ -248,6 +250,22 @@ l2m() { # l2m NAME SIZE WIN
     emit $1.cpu "$(awk -v c=$CPU -v r="$(key rx_pps)" -v d="$D" 'BEGIN{printf "%.2f",(r>0?c/1e3/(r*d):0)}')" cpu-us/frame
     quality $1
 }
+pss_now() { for _p in $*; do cat /proc/$_p/smaps_rollup; done | awk '/^Pss:/{n+=$2}END{printf "%d",n}'; } # KiB
+flowm() { # what FLOWS connections at once take
+    m0=$(pss_now $GWPIDS)
+    $NBC hold "$ADDR" $PORT 30 $FLOWS >"$S/flows" 2>&1 &
+    _h=$!
+    until_ok 300 grep -q ready "$S/flows" || { echo "$PEER: $1: $(cat "$S/flows")" >&2; kill $_h; wait $_h; return 1; }
+    sleep 1
+    m1=$(pss_now $GWPIDS)
+    OUT=$(cat "$S/flows")
+    kill $_h; wait $_h 2>/dev/null
+    emit $1 "$(key held)" conn
+    emit $1.pss "$(awk -v k=$m1 'BEGIN{printf "%.1f",k/1024}')" MiB
+    emit $1.each "$(awk -v k=$((m1 - m0)) -v n="$(key held)" 'BEGIN{printf "%.2f",(n>0?k/n:0)}')" KiB/conn
+    emit $1.ms "$(key ms)" ms
+    emit $1.other 0 %cpu
+}
 threads_now() { # ns that the threads of processes $* have run
     for _p in $*; do cat /proc/$_p/task/*/schedstat; done 2>/dev/null | awk '{n+=$1}END{printf "%.0f",n}'
 }
@@ -289,6 +307,7 @@ metric() {
     l2_64f) l2m l2_64f 64 0 ;;
     l2_1514w) l2m l2_1514w 1514 64 ;;
     l2_1514f) l2m l2_1514f 1514 0 ;;
+    flows) flowm flows ;;
     sw_64w) swm sw_64w 64 64 ;;
     sw_64f) swm sw_64f 64 0 ;;
     sw_1514w) swm sw_1514w 1514 64 ;;
@@ -323,10 +342,10 @@ main() {
     start)
         [ -e "$S" ] && "$0" stop
         mkdir -p "$S"; chmod 755 "$STATE" "$S"
-        CLI= SRV= ADDR= NBC= NBS= TCPTOOL=iperf3 L2A= L2B= L2BATCH=1 L2TOOL= SWPIDS=
+        CLI= SRV= ADDR= NBC= NBS= TCPTOOL=iperf3 L2A= L2B= L2BATCH=1 L2TOOL= SWPIDS= GWPIDS=
         peer_start || { "$0" stop; die "cannot start"; }
         [ -z "$ADDR" ] || { NBC=${NBC:-$CLI $NB}; NBS=${NBS:-$SRV $NB}; }
-        save SRV CLI ADDR NBC NBS TCPTOOL L2A L2B L2BATCH L2TOOL SWPIDS
+        save SRV CLI ADDR NBC NBS TCPTOOL L2A L2B L2BATCH L2TOOL SWPIDS GWPIDS
         start_servers || { [ -n "${KEEP:-}" ] || "$0" stop; exit 1; } ;;
     run)
         load

@@ -5,7 +5,9 @@
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use switch::console::{After, Context, Identity, MAX_INPUT, Ports, Reserved, Session, run};
+use switch::console::{
+    After, Categories, Context, Debugger, Endpoint, Identity, MAX_INPUT, Memory, Ports, Session, Who, run,
+};
 use switch::port::{MAX_PORTS, Offloads, PortId};
 use switch::switch::Switch;
 use switch::vlan::PortVlans;
@@ -13,12 +15,26 @@ use switch::vlan::PortVlans;
 struct Bare;
 
 impl Ports for Bare {
-    fn kind(&self, _: PortId) -> &'static str {
-        "tap"
+    fn endpoints(&self, _: PortId) -> Vec<Endpoint> {
+        vec![Endpoint { number: 1, module: "tuntap", description: "here".into() }]
     }
 
-    fn remove(&mut self, switch: &mut Switch, port: PortId) {
-        switch.remove_port(port);
+    fn user(&self, port: PortId) -> Option<u32> {
+        (port.index() == 0).then_some(7)
+    }
+
+    fn close(&mut self, switch: &mut Switch, port: PortId, endpoint: u32) -> bool {
+        endpoint == 1 && switch.remove_port(port).is_some()
+    }
+
+    fn tree_changed(&mut self, _: Instant, _: &mut Switch) {}
+
+    fn find(&self, who: Who<&str>) -> Option<u32> {
+        (who == Who::User("me")).then_some(7)
+    }
+
+    fn name(&self, _: Who<u32>) -> Option<String> {
+        None
     }
 }
 
@@ -34,10 +50,13 @@ fuzz_target!(|pieces: Vec<&[u8]>| {
         started: now,
         socket: "/s".into(),
         mode: 0o600,
+        vde: None,
         mgmt: "/m".into(),
         mgmt_mode: 0o600,
     };
-    let mut reserved = Reserved::new();
+    let (mut memory, mut categories) = (Memory::default(), Categories::default());
+    let mut debugger = Debugger::new(&switch);
+    switch.events_mut().listen(true);
     let mut greeting = String::new();
     let mut session = Session::begin(&identity, &mut greeting);
     for piece in pieces {
@@ -45,16 +64,22 @@ fuzz_target!(|pieces: Vec<&[u8]>| {
         assert!(session.room() <= MAX_INPUT);
         while let Some(line) = session.next() {
             let mut out = String::new();
-            let mut context =
-                Context { now, switch: &mut switch, ports: &mut Bare, reserved: &mut reserved, identity: &identity };
+            let mut context = Context {
+                now,
+                switch: &mut switch,
+                ports: &mut Bare,
+                memory: &mut memory,
+                categories: &mut categories,
+                identity: &identity,
+            };
             let after = run(&mut context, &line, &mut out);
             let last = out.lines().last();
             assert!(last.is_none_or(|last| last.starts_with('1')), "{line:?}: {out}");
             assert!(after == After::Prompt || out.is_empty());
+            for event in switch.events_mut().take() {
+                debugger.tell(&event, &switch).into_iter().flatten().for_each(|told| assert!(told.text.ends_with('\n')));
+            }
         }
     }
-    assert!(reserved.len() <= MAX_PORTS);
-    for (_, port) in switch.ports() {
-        assert!(port.vlans.pvid().is_some(), "the console makes no port without a VLAN");
-    }
+    assert!(switch.places().count() <= MAX_PORTS);
 });

@@ -33,7 +33,7 @@ fuzz_target!(|input: (u8, [u8; VNET_HDR_LEN], &[u8])| {
     let Some(frame) = switch.handle_frame(Instant::now(), from, &hdr, bytes, &mut egress) else { return };
     for transmit in egress.as_slice() {
         let mut total = 0;
-        let _ = emit(&hdr, frame, transmit.edit, takes, |_, pieces| {
+        let _ = emit(&hdr, frame, transmit.edit(), takes, |_, pieces| {
             let length: usize = pieces.iter().map(|piece| piece.len()).sum();
             assert!(length <= bytes.len() + 4);
             total += length;

@@ -1,4 +1,5 @@
-//! What comes to a gateway from its network and from files: DHCP, DNS, router advertisements, rules, resolv.conf.
+//! What comes to a gateway from its network and from files: DHCP, DNS, router advertisements, rules, published ports, resolv.conf,
+//! proc_net(5).
 #![no_main]
 
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use stacks::autoconf::Asker;
 use stacks::config::Auto;
 use stacks::gateway::dhcp::Leases;
 use stacks::gateway::policy::Destinations;
+use stacks::gateway::publish::{self, Publish};
 use stacks::gateway::{advertise, names};
 
 fuzz_target!(|messages: Vec<Vec<u8>>| {
@@ -31,6 +33,10 @@ fuzz_target!(|messages: Vec<Vec<u8>>| {
         asker.handle_frame(message);
         if let Ok(text) = std::str::from_utf8(message) {
             let _ = names::nameservers(text);
+            let _ = publish::listening(text, &[]);
+            if let Ok(ports) = text.parse::<Publish>() {
+                assert_eq!(ports.to_string().parse(), Ok(ports));
+            }
             if let Ok(destinations) = text.parse::<Destinations>() {
                 assert_eq!(destinations.to_string().parse(), Ok(destinations));
             }

@@ -36,7 +36,7 @@ enum Step {
 
 impl Sketch {
     fn shape(self) -> Shape {
-        let class = |weight: Option<u8>| weight.filter(|w| *w > 0).map_or(Class::Strict, Class::Weight);
+        let class = |weight: Option<u8>| weight.filter(|w| *w > 0).map_or(Class::STRICT, Class::weight);
         Shape {
             rate: self.rate.and_then(|bps| Rate::from_bps(bps.into())),
             burst_bytes: self.burst.map(u32::from),

@@ -17,7 +17,10 @@ fuzz_target!(|input: (Vec<String>, IpAddr, Option<u16>, Option<bool>)| {
     let again = Rules::try_from(Vec::from(rules.clone())).expect("what was printed is read");
     assert_eq!(rules, again);
     let transport = tcp.map(|tcp| if tcp { Transport::Tcp } else { Transport::Udp });
-    if let Target::Stack(place) = rules.decide(&Destination { address, port, transport }) {
-        assert!(place < rules.stacks().len());
+    let destination = Destination { address, port, transport };
+    for target in [Some(rules.decide(&destination)), rules.decide_bind(&destination)] {
+        if let Some(Target::Stack(place)) = target {
+            assert!(place < rules.stacks().len());
+        }
     }
 });

@@ -67,7 +67,8 @@ fuzz_target!(|steps: Vec<Step>| {
             Step::Mirror { from, to, out } => {
                 let id = |port: u8| PortId::new(port.into());
                 let direction = if out { Direction::Both } else { Direction::In };
-                let from = from.map(|port| std::iter::once(id(port)).collect());
+                let name = from.map(|port| format!("p{port}")).unwrap_or_default();
+                let from = from.map(|port| std::iter::once((name.as_str(), id(port))).collect());
                 let to = id(to);
                 let _ = switch.set_mirror(Mirror {
                     from,
@@ -100,7 +101,7 @@ fuzz_target!(|steps: Vec<Step>| {
                         assert_ne!(transmit.port, from);
                         let port = switch.port(transmit.port).expect("a port that is there");
                         assert!(port.shut.is_none() && port.vlans.carries(egress.vid()));
-                        let (head, rest) = transmit.edit.apply(view);
+                        let (head, rest) = transmit.edit().apply(view);
                         assert!((60..=68).contains(&(head.as_ref().len() + rest.len())));
                     }
                 }

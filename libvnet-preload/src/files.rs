@@ -12,24 +12,28 @@ use interpose::sys::{self, Asked};
 /// Longest path that is looked at; longer ones are none of these.
 const MAX_PATH: usize = 128;
 
-/// Where the files are, as the supervisor knows it, by the paths of the folders.
-const PLACES: [(&[u8], &str); 4] = [
-    (b"/proc/net", "proc"),
-    (b"/proc/self/net", "proc"),
-    (b"/proc/thread-self/net", "proc"),
-    (b"/sys/class/net", "sys"),
+/// Where files are: `proc` or `sys`, as the supervisor knows it, and how one comes from there to the folder.
+type Place = (&'static str, &'static [u8]);
+
+/// The folders.
+const PLACES: [(&[u8], Place); 5] = [
+    (b"/proc/net", ("proc", b"")),
+    (b"/proc/self/net", ("proc", b"")),
+    (b"/proc/thread-self/net", ("proc", b"")),
+    (b"/sys/class/net", ("sys", b"")),
+    (b"/sys/devices/virtual/net", ("sys", b"../../devices/virtual/net/")),
 ];
 
 /// The place and the path below it.
-fn place(path: &[u8]) -> Option<(&'static str, &[u8])> {
+fn place(path: &[u8]) -> Option<(Place, &[u8])> {
     // Most paths are neither.
-    if !path.starts_with(b"/proc/") && !path.starts_with(b"/sys/class/net") || path.len() > MAX_PATH {
+    if !path.starts_with(b"/proc/") && !path.starts_with(b"/sys/") || path.len() > MAX_PATH {
         return None;
     }
-    let (name, rest) = PLACES
+    let (place, rest) = PLACES
         .iter()
-        .find_map(|(folder, name)| Some((*name, path.strip_prefix(*folder)?)))
-        .or_else(|| Some(("proc", of_this_process(path)?)))?;
+        .find_map(|(folder, place)| Some((*place, path.strip_prefix(*folder)?)))
+        .or_else(|| Some((PLACES[0].1, of_this_process(path)?)))?;
     let below = match rest.split_first() {
         None => rest,
         Some((b'/', below)) => below,
@@ -37,7 +41,7 @@ fn place(path: &[u8]) -> Option<(&'static str, &[u8])> {
     };
     // What needs no escape in JSON; no file of these has another letter.
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-:@".contains(byte);
-    below.iter().all(plain).then_some((name, below))
+    below.iter().all(plain).then_some((place, below))
 }
 
 /// What is behind `/proc/PID/net`.
@@ -52,17 +56,51 @@ fn of_this_process(path: &[u8]) -> Option<&[u8]> {
     rest.get(digits..)?.strip_prefix(b"/net")
 }
 
-/// Whether a path is to be asked for.
-pub(crate) fn is_ours(path: &[u8]) -> bool {
-    config::is_view() && place(path).is_some()
+/// What a file is asked for, in words of `msocket_proto::proto::FileUse`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// To be read.
+    Reading,
+    /// To be looked at.
+    Looking,
+    /// To be looked at, and if it is a symbolic link, that.
+    Itself,
 }
 
-/// open(2) for reading: the descriptor, close-on-exec.
-pub(crate) fn open(path: &[u8]) -> Answer {
-    let Some((name, below)) = place(path).filter(|_| config::is_view()) else { return Answer::Original };
+impl For {
+    fn word(self) -> &'static [u8] {
+        match self {
+            Self::Reading => b"read",
+            Self::Looking => b"look",
+            Self::Itself => b"link",
+        }
+    }
+}
+
+/// open(2) for writing: what is the view's cannot be written so, and what is the machine's there shall not be.
+pub(crate) fn refuse(path: &[u8]) -> Answer {
+    match place(path).filter(|_| config::is_view()) {
+        Some((("sys", _), _)) => Answer::Fail(libc::EROFS),
+        _ => Answer::Original,
+    }
+}
+
+/// open(2): the descriptor, close-on-exec.
+pub(crate) fn open(path: &[u8], how: For) -> Answer {
+    let Some(((name, way), below)) = place(path).filter(|_| config::is_view()) else {
+        return Answer::Original;
+    };
     let mut request = [0_u8; 2 * MAX_PATH];
-    let parts: [&[u8]; 5] =
-        [br#"{"op":"file","place":""#, name.as_bytes(), br#"","path":""#, below, b"\"}\n"];
+    let parts: [&[u8]; 8] = [
+        br#"{"op":"file","place":""#,
+        name.as_bytes(),
+        br#"","how":""#,
+        how.word(),
+        br#"","path":""#,
+        way,
+        below,
+        b"\"}\n",
+    ];
     let mut length = 0;
     for part in parts {
         let Some(room) = request.get_mut(length..length + part.len()) else { return Answer::Original };
@@ -82,13 +120,24 @@ mod tests {
 
     #[test]
     fn paths_of_the_network_are_known() {
-        assert_eq!(place(b"/proc/net/tcp"), Some(("proc", &b"tcp"[..])));
-        assert_eq!(place(b"/proc/self/net/dev"), Some(("proc", &b"dev"[..])));
-        assert_eq!(place(b"/proc/net"), Some(("proc", &b""[..])));
-        assert_eq!(place(b"/sys/class/net/eth0/mtu"), Some(("sys", &b"eth0/mtu"[..])));
+        let (proc, sys) = (("proc", &b""[..]), ("sys", &b""[..]));
+        assert_eq!(place(b"/proc/net/tcp"), Some((proc, &b"tcp"[..])));
+        assert_eq!(place(b"/proc/self/net/dev"), Some((proc, &b"dev"[..])));
+        assert_eq!(place(b"/proc/net"), Some((proc, &b""[..])));
+        assert_eq!(place(b"/sys/class/net/eth0/mtu"), Some((sys, &b"eth0/mtu"[..])));
+        let devices = ("sys", &b"../../devices/virtual/net/"[..]);
+        assert_eq!(place(b"/sys/devices/virtual/net/lo"), Some((devices, &b"lo"[..])));
         let own = format!("/proc/{}/net/udp", std::process::id());
-        assert_eq!(place(own.as_bytes()), Some(("proc", &b"udp"[..])));
-        for other in ["/proc/1/net/tcp", "/proc/netx", "/proc/net/a\"b", "/proc/self/status", "net/tcp", ""] {
+        assert_eq!(place(own.as_bytes()), Some((proc, &b"udp"[..])));
+        for other in [
+            "/proc/1/net/tcp",
+            "/proc/netx",
+            "/proc/net/a\"b",
+            "/proc/self/status",
+            "/sys/class/block",
+            "net/tcp",
+            "",
+        ] {
             assert_eq!(place(other.as_bytes()), None, "{other}");
         }
     }

@@ -11,8 +11,9 @@ use interpose::hooks::{Failed, act};
 use interpose::ops::{self, Answer};
 use interpose::sys::{can_read, close, fail, syscall, told};
 use interpose::{config, hooks, ioctl};
+use libc::{size_t, ssize_t};
 
-use crate::files;
+use crate::files::{self, For};
 
 /// The program's path, if it is absolute.
 fn path_at<'a>(path: *const c_char) -> Option<&'a [u8]> {
@@ -25,9 +26,12 @@ fn path_at<'a>(path: *const c_char) -> Option<&'a [u8]> {
 
 /// open(2)
 fn opened(path: *const c_char, flags: c_int, original: &dyn Fn() -> c_int) -> c_int {
-    const OTHERS: c_int = libc::O_ACCMODE | libc::O_CREAT | libc::O_PATH | libc::O_NOFOLLOW;
-    let answer = match path_at(path) {
-        Some(path) if config::is_view() && flags & OTHERS == libc::O_RDONLY => files::open(path),
+    const OTHERS: c_int = libc::O_CREAT | libc::O_PATH | libc::O_NOFOLLOW;
+    let answer = match path_at(path).filter(|_| config::is_view()) {
+        Some(path) if flags & (libc::O_ACCMODE | OTHERS) == libc::O_RDONLY => files::open(path, For::Reading),
+        Some(path) if flags & libc::O_ACCMODE != libc::O_RDONLY && flags & libc::O_PATH == 0 => {
+            files::refuse(path)
+        }
         _ => Answer::Original,
     };
     let file = act(answer, || fail(libc::ENOSYS), original);
@@ -39,12 +43,23 @@ fn opened(path: *const c_char, flags: c_int, original: &dyn Fn() -> c_int) -> c_
 }
 
 /// stat(2) and the like: what `ask` finds out of the file.
-fn looked(path: *const c_char, ask: impl Fn(c_int) -> isize, original: &dyn Fn() -> c_int) -> c_int {
-    let answer = path_at(path).filter(|path| files::is_ours(path)).map_or(Answer::Original, files::open);
+fn looked<T: TryFrom<isize> + Default>(
+    path: *const c_char,
+    how: For,
+    ask: impl Fn(c_int) -> isize,
+    original: &dyn Fn() -> T,
+) -> T {
+    let path = path_at(path).filter(|_| config::is_view());
+    let answer = path.map_or(Answer::Original, |path| files::open(path, how));
     let Answer::Value(file) = answer else { return act(answer, || fail(libc::ENOSYS), original) };
     let result = ask(file as c_int);
     close(file as c_int);
-    told(result).unwrap_or_else(fail) as c_int
+    T::try_from(told(result).unwrap_or_else(fail)).unwrap_or_default()
+}
+
+/// Whether stat(2)'s other forms follow symbolic links.
+fn following(flags: c_int) -> For {
+    if flags & libc::AT_SYMLINK_NOFOLLOW == 0 { For::Looking } else { For::Itself }
 }
 
 /// fstat(2) into the program's buffer.
@@ -53,14 +68,41 @@ fn fstat(file: c_int, to: *mut c_void) -> isize {
     unsafe { syscall(libc::SYS_fstat, [file as usize, to as usize, 0, 0, 0, 0]) }
 }
 
+/// statx(2) into the program's buffer.
+fn statx_of(file: c_int, flags: c_int, mask: c_uint, to: *mut c_void) -> isize {
+    let flags = flags | libc::AT_EMPTY_PATH;
+    let args = [file as usize, c"".as_ptr() as usize, flags as usize, mask as usize, to as usize, 0];
+    // SAFETY: the kernel checks the program's pointer.
+    unsafe { syscall(libc::SYS_statx, args) }
+}
+
+/// readlink(2) into the program's buffer.
+fn readlink_of(file: c_int, to: *mut c_char, room: size_t) -> isize {
+    // SAFETY: the kernel checks the program's pointer.
+    let read = unsafe {
+        syscall(libc::SYS_readlinkat, [file as usize, c"".as_ptr() as usize, to as usize, room, 0, 0])
+    };
+    // Of what is no link the kernel says ENOENT here, and EINVAL of a path.
+    if read == -libc::ENOENT as isize { -libc::EINVAL as isize } else { read }
+}
+
+/// access(2)
+fn accessible(path: *const c_char, how: c_int, original: &dyn Fn() -> c_int) -> c_int {
+    match how & (libc::W_OK | libc::X_OK) {
+        0 => looked(path, For::Looking, |_| 0, original),
+        _ => original(),
+    }
+}
+
 /// fopen(3) of a stream for reading.
 fn streamed(path: *const c_char, mode: *const c_char, original: &dyn Fn() -> Stream) -> Stream {
     // SAFETY: the mode is a string, as fopen(3) demands.
     let mode_bytes = unsafe { CStr::from_ptr(mode) }.to_bytes();
     let reads = mode_bytes.first() == Some(&b'r') && !mode_bytes.contains(&b'+');
-    let answer = match path_at(path) {
-        Some(path) if config::is_view() && reads => files::open(path),
-        _ => Answer::Original,
+    let answer = match path_at(path).filter(|_| config::is_view()) {
+        Some(path) if reads => files::open(path, For::Reading),
+        Some(path) => files::refuse(path),
+        None => Answer::Original,
     };
     match answer {
         Answer::Value(file) => {
@@ -81,8 +123,8 @@ fn streamed(path: *const c_char, mode: *const c_char, original: &dyn Fn() -> Str
 
 /// opendir(3)
 fn listed(path: *const c_char, original: &dyn Fn() -> Stream) -> Stream {
-    let answer = path_at(path).filter(|path| files::is_ours(path)).map_or(Answer::Original, files::open);
-    match answer {
+    let path = path_at(path).filter(|_| config::is_view());
+    match path.map_or(Answer::Original, |path| files::open(path, For::Reading)) {
         // SAFETY: a descriptor of ours, which the stream takes over.
         Answer::Value(file) => Stream(unsafe { libc::fdopendir(file as c_int) }.cast()),
         Answer::Fail(errno) => {
@@ -199,16 +241,39 @@ hooks! {
         |original, path| listed(path, original)
     }
     access(path: *const c_char, how: c_int) -> c_int {
-        |original, path, how| match how & (libc::W_OK | libc::X_OK) {
-            0 => looked(path, |_| 0, original),
-            _ => original(),
-        }
+        |original, path, how| accessible(path, how, original)
+    }
+    faccessat(at: c_int, path: *const c_char, how: c_int, flags: c_int) -> c_int {
+        |original, _at, path, how, _flags| accessible(path, how, original)
     }
     stat(path: *const c_char, to: *mut c_void) -> c_int {
-        |original, path, to| looked(path, |file| fstat(file, to), original)
+        |original, path, to| looked(path, For::Looking, |file| fstat(file, to), original)
     }
     stat64(path: *const c_char, to: *mut c_void) -> c_int {
-        |original, path, to| looked(path, |file| fstat(file, to), original)
+        |original, path, to| looked(path, For::Looking, |file| fstat(file, to), original)
+    }
+    lstat(path: *const c_char, to: *mut c_void) -> c_int {
+        |original, path, to| looked(path, For::Itself, |file| fstat(file, to), original)
+    }
+    lstat64(path: *const c_char, to: *mut c_void) -> c_int {
+        |original, path, to| looked(path, For::Itself, |file| fstat(file, to), original)
+    }
+    fstatat(at: c_int, path: *const c_char, to: *mut c_void, flags: c_int) -> c_int {
+        |original, _at, path, to, flags| looked(path, following(flags), |file| fstat(file, to), original)
+    }
+    fstatat64(at: c_int, path: *const c_char, to: *mut c_void, flags: c_int) -> c_int {
+        |original, _at, path, to, flags| looked(path, following(flags), |file| fstat(file, to), original)
+    }
+    statx(at: c_int, path: *const c_char, flags: c_int, mask: c_uint, to: *mut c_void) -> c_int {
+        |original, _at, path, flags, mask, to| {
+            looked(path, following(flags), |file| statx_of(file, flags, mask, to), original)
+        }
+    }
+    readlink(path: *const c_char, to: *mut c_char, room: size_t) -> ssize_t {
+        |original, path, to, room| looked(path, For::Itself, |file| readlink_of(file, to, room), original)
+    }
+    readlinkat(at: c_int, path: *const c_char, to: *mut c_char, room: size_t) -> ssize_t {
+        |original, _at, path, to, room| looked(path, For::Itself, |file| readlink_of(file, to, room), original)
     }
 }
 

@@ -4,11 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use msocket_proto::line::{CallError, LineError, Refusal, unusable};
-use switch::client::{Client, PortAdded};
+use switch::client::{Client, Impair, PortAdded, Request};
 use switch::control::Attach;
-use switch::vlan::{PortVlans, Vid, VidSet};
+use switch::link::Impaired;
 
-use crate::config::PortVlan;
+use crate::config::Plug;
 
 /// Names tried for a port before its switch's refusal counts.
 const NAME_ATTEMPTS: u32 = 100;
@@ -64,25 +64,14 @@ pub(crate) fn add(
         .hint(format!("`viewnet switch port ls {switch}` shows who has them; choose another name")))
 }
 
-/// The switch's words for the configuration's.
-pub fn vlans(vlan: &PortVlan) -> Result<PortVlans, Refusal> {
-    let vid = |number: u16| {
-        Vid::new(number).ok_or_else(|| {
-            Refusal::new("cannot use the VLAN", format!("{number} is no VLAN id")).hint("use 1 to 4094")
-        })
-    };
-    Ok(match vlan {
-        PortVlan::Default => PortVlans::default(),
-        PortVlan::Access(number) => PortVlans::Access { vid: vid(*number)? },
-        PortVlan::Trunk { allowed, native } => {
-            let mut set = VidSet::none();
-            for (first, last) in allowed {
-                for number in *first..=*last {
-                    set.insert(vid(number)?);
-                }
-            }
-            PortVlans::Trunk { native: native.map(vid).transpose()?, allowed: set }
-        }
+/// Has the switch impair the port `name` as its link says. What comes from the link to the stack leaves the switch.
+pub(crate) fn impair(client: &mut Client, name: &str, plug: &Plug<'_>) -> Result<(), Refusal> {
+    let Some(impaired) = plug.impaired else { return Ok(()) };
+    let Impaired { ingress, egress, seed, .. } = impaired.clone();
+    let change = Impair { port: name.to_owned(), ingress: egress, egress: ingress, seed };
+    client.call(&Request::Impair(change)).map_err(|error| match error {
+        CallError::Refused(refusal) => refusal,
+        CallError::Line(why) => Refusal::new(format!("cannot impair the port {name}"), why),
     })
 }
 

@@ -24,10 +24,12 @@ use smoltcp::wire::{
 };
 use switch::offload::VnetHdr;
 
-use crate::config::{Auto, InterfaceConfig, Link, Mac, StackConfig};
+use crate::config::{Auto, InterfaceConfig, Mac, Plug, StackConfig};
+use crate::gateway::services::nameservers;
 use crate::gateway::{advertise, dhcp};
 use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
+use crate::stub::Nameserver;
 
 const SERVER: u16 = 67;
 const CLIENT: u16 = 68;
@@ -52,6 +54,8 @@ pub struct Learned {
     pub v6: Option<Ipv6Net>,
     /// Its router, a link-local address.
     pub router_v6: Option<Ipv6Addr>,
+    /// A nameserver, that of IPv4 if there is one.
+    pub nameserver: Option<IpAddr>,
 }
 
 /// Somebody who asks.
@@ -166,6 +170,8 @@ impl Asker {
                 let mask = said.subnet_mask.unwrap_or(Ipv4Addr::BROADCAST);
                 self.learned.v4 = Some(Ipv4Net::with_netmask(address, mask).ok()?);
                 self.learned.router_v4 = said.router;
+                let named = said.dns_servers.iter().flatten().next().copied();
+                self.learned.nameserver = named.map(IpAddr::V4).or(self.learned.nameserver);
             }
             (DhcpMessageType::Nak, Some(_)) => (self.offer, self.ask) = (None, true),
             _ => {}
@@ -179,6 +185,8 @@ impl Asker {
         if fits && packet.src_addr().is_unicast_link_local() {
             self.learned.v6 = Some(advertise::network(packet.payload())?);
             self.learned.router_v6 = Some(packet.src_addr());
+            let named = advertise::nameserver(packet.payload()).map(IpAddr::V6);
+            self.learned.nameserver = self.learned.nameserver.or(named);
         }
         Some(())
     }
@@ -240,23 +248,28 @@ impl Asker {
 /// # Errors
 /// Nobody answered; an interface is not plugged into a switch.
 pub fn settle(config: &mut StackConfig, switches: &Path) -> Result<(), Refusal> {
+    let mut named = None;
     for interface in &mut config.interfaces {
         if let Some(wanted) = interface.auto.take() {
             let what = format!("cannot configure {} by its network", interface.name);
             let learned = ask(interface, wanted, switches, &what)?;
             apply(interface, &learned);
+            named = named.or(learned.nameserver);
             if learned == Learned::default() {
-                let hint = match &interface.link {
-                    Link::Switch { name, .. } => {
-                        format!(
-                            "`viewnet gateway up --switch {name}` starts a router there; or give it an address"
-                        )
-                    }
-                    _ => "give it an address".into(),
+                let hint = match interface.link.plug() {
+                    Some(Plug { switch, .. }) => format!(
+                        "`viewnet gateway up --switch {switch}` starts a router there; or give it an address"
+                    ),
+                    None => "give it an address".into(),
                 };
                 return Err(Refusal::new(what, "nobody there gives addresses").hint(hint));
             }
         }
+    }
+    // Where programs ask on their own loopback, the network's nameserver shall answer.
+    let at: Vec<IpAddr> = nameservers().into_iter().filter(IpAddr::is_loopback).collect();
+    if let Some(ask) = named.filter(|_| config.nameserver.is_none() && !at.is_empty()) {
+        config.nameserver = Some(Nameserver { at, ask });
     }
     Ok(())
 }

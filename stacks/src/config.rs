@@ -3,12 +3,12 @@
 //! # One line
 //! `eth0=switch:lan[vlan 10],ip=10.0.0.2/24,ip=fd00::2/64,gw=10.0.0.1,mtu=1500,mac=02:00:00:00:00:01`
 //! — an interface, what it is plugged into, and its settings. The name may be left out (`switch:lan`): the
-//! first free `ethN` is taken. A link is `switch:NAME`, or `switch` for the user's default switch, with in
-//! brackets how the switch sees the port: `[vlan 10]` or `[trunk 10,20-29 native 1]`; or `none`, an
-//! interface that is plugged into nothing; or `wg:FILE`, a WireGuard tunnel as wg-quick(8) describes it. Smol stacks can also be plugged into a vde_switch, `vde:PATH`; into
-//! a TAP of their host by name, `tap:NAME`, or one that is open already as descriptor N, `fd:N`; and into each
-//! other, if one process has them, as the two that name the same `pair:NAME`. They record frames: `pcap=FILE`,
-//! whole or, with `FILE[cut snap 128]`, as a wire would have them and only their first bytes.
+//! first free `ethN` is taken. Links are those of switches ([`switch::link`]): `switch`, `switch:lan[vlan 10]`,
+//! `vde:PATH`, `udp:ADDR:PORT` and so on, and these that only stacks have: `none`, plugged into nothing; `wg:FILE`, a
+//! WireGuard tunnel as wg-quick(8) describes it; and on smol
+//! stacks `fd:N`, a TAP of their host that is open already as descriptor N, and `pair:NAME`, into each other, if one
+//! process has the two that name the same. Smol stacks record frames: `pcap=FILE`, whole or, with
+//! `FILE[cut snap 128]`, as a wire would have them and only their first bytes.
 //!
 //! # TOML
 //! ```toml
@@ -38,17 +38,18 @@ mod link;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::str::FromStr;
 
 use ipnet::IpNet;
 use msocket_proto::line::Refusal;
 use serde::{Deserialize, Serialize};
 
+use crate::stub::Nameserver;
 pub use limits::{CpuLimit, Limits, MemoryLimit, PacketLimit};
-pub use link::{Link, Pcap, PortVlan};
+pub use link::{Link, Pcap, Plug};
+pub use switch::link::DEFAULT_SWITCH;
 
-/// The user's switch that starts by itself.
-pub const DEFAULT_SWITCH: &str = "default";
 /// Longest interface name, in bytes (IFNAMSIZ less the final NUL).
 pub const MAX_INTERFACE_NAME: usize = 15;
 /// What the kernel takes as an MTU: IPv4's least, and a frame of 64 KiB less its header, in bytes.
@@ -66,6 +67,9 @@ pub struct StackConfig {
     /// Routes beside those of the interfaces' addresses and gateways.
     #[serde(default, rename = "route")]
     pub routes: Vec<RouteConfig>,
+    /// Nameservers on its own loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nameserver: Option<Nameserver>,
     /// What it may use.
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub limits: Limits,
@@ -165,6 +169,12 @@ impl ConfigError {
         Self { input: input.to_owned(), why: why.to_string() }
     }
 
+    fn of_link(error: &switch::link::BadLink) -> Self {
+        let (input, why) = error.parts();
+        let more = if why.contains("known are") { "; of stacks also none, fd:N and pair:NAME" } else { "" };
+        Self::new(input, format!("{why}{more}"))
+    }
+
     /// For the person who wrote it, and tried `what`.
     pub fn refusal(&self, what: impl Into<String>) -> Refusal {
         Refusal::new(what, self).hint("`viewnet run --help` shows how a stack is described")
@@ -176,6 +186,14 @@ impl InterfaceConfig {
     pub fn new(name: &str, link: Link) -> Self {
         let (name, ip, gw) = (name.into(), Vec::new(), Vec::new());
         Self { name, link, ip, auto: None, gw, mtu: None, mac: None, pcap: None }
+    }
+
+    /// Makes relative paths in its link, and of its recording, ones in `folder`.
+    pub fn root(&mut self, folder: &Path) {
+        self.link = std::mem::take(&mut self.link).rooted(folder);
+        if let Some(pcap) = &mut self.pcap {
+            pcap.file = folder.join(&pcap.file);
+        }
     }
 
     /// `ip=`: an address, or who gives one.
@@ -226,7 +244,7 @@ impl StackConfig {
     /// default switch if there is none.
     fn last_interface(&mut self) -> &mut InterfaceConfig {
         if self.interfaces.is_empty() {
-            let link = Link::Switch { name: DEFAULT_SWITCH.into(), vlan: PortVlan::Default };
+            let link = Link::switch(DEFAULT_SWITCH, None);
             self.interfaces.push(InterfaceConfig::new("eth0", link));
         }
         self.interfaces.last_mut().expect("an interface was just added")
@@ -304,8 +322,8 @@ impl StackConfig {
                     "given twice; each interface needs its own name",
                 ));
             }
-            if interface.auto.is_some() && !matches!(interface.link, Link::Switch { .. }) {
-                let why = "ip=dhcp and ip=auto are for interfaces that are plugged into a switch";
+            if interface.auto.is_some() && !matches!(interface.link, Link::To(_)) {
+                let why = "ip=dhcp and ip=auto are for interfaces that are plugged into a network";
                 return Err(ConfigError::new(&interface.name, why));
             }
             if let Some(mtu) = interface.mtu.filter(|mtu| !MTU.contains(mtu)) {
@@ -372,8 +390,8 @@ fn split_outside_brackets(line: &str) -> Vec<&str> {
     let mut depth = 0u32;
     line.split(|c: char| {
         match c {
-            '[' => depth += 1,
-            ']' => depth = depth.saturating_sub(1),
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
             _ => {}
         }
         c == ',' && depth == 0

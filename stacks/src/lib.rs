@@ -4,6 +4,7 @@
 //! from it. The kinds:
 //! - [`kernel`]: a Linux network namespace in the user's own user namespace, the real kernel TCP/IP;
 //! - [`none`]: no network at all;
+//! - [`stub`]: a nameserver on a stack's own loopback, where resolv.conf(5) names one.
 //! - [`remote`]: a stack that another process serves.
 //!
 //! [`config`] is what a stack should look like, parsed once; [`stack`] is the contract every kind passes
@@ -19,4 +20,5 @@ pub mod remote;
 pub mod serve;
 pub mod smol;
 pub mod stack;
+pub mod stub;
 pub mod wg;

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use msocket_proto::line::{CallError, Line, LineError, Received, Refusal, Reply, unusable};
-use msocket_proto::proto::{FilePlace, Joined, Request};
+use msocket_proto::proto::{File, Joined, Request};
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -257,11 +257,11 @@ impl Stack for RemoteStack {
         }
     }
 
-    fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+    fn file(&mut self, file: &File) -> Result<OwnedFd, Errno> {
         if self.dead {
             return Err(Errno::ENETDOWN);
         }
-        match self.line.call::<_, ()>(&Request::File { place, path: path.to_owned() }, &[]) {
+        match self.line.call::<_, ()>(&Request::File(file.clone()), &[]) {
             Ok((_, mut fds)) => fds.pop().ok_or(Errno::ENETDOWN),
             Err(CallError::Refused(refusal)) => Err(refusal.errno.map_or(Errno::EOPNOTSUPP, Errno::from_raw)),
             Err(CallError::Line(_)) => {

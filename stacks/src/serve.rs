@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::KernelStack;
 use crate::smol::call::Caller;
-use crate::smol::host::{Host, StackKey};
+use crate::smol::host::{Host, StackKey, now};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
 use smol::Smol;
 
@@ -212,6 +212,11 @@ impl Server {
             .map_err(|why| unusable(format!("cannot make stack {name}"), &path, &why))?;
         let id = self.token();
         self.watch(&listener, id, EpollFlags::EPOLLIN)?;
+        if let Backing::Kernel(stack) = &backing
+            && let Some(stub) = stack.stub()
+        {
+            self.watch(&stub, id, EpollFlags::EPOLLIN)?;
+        }
         self.stacks.insert(id, Served { name, path, kept, own, door: Some((file, listener)), backing });
         Ok(StackId(id))
     }
@@ -233,6 +238,9 @@ impl Server {
 
     /// Gives up a stack's path, so that another may have it, and keeps the stack.
     pub fn retire(&mut self, id: StackId) {
+        if let Some(key) = self.smol(id) {
+            self.smol.set_folder(key, None);
+        }
         if let Some((file, listener)) = self.stacks.get_mut(&id.0).and_then(|served| served.door.take()) {
             file.remove();
             let _ = self.epoll.delete(&listener);
@@ -312,6 +320,9 @@ impl Server {
             }
             if self.stacks.contains_key(&token) {
                 self.accept(token);
+                if let Some(stack) = self.kernel(StackId(token)) {
+                    stack.turn(now());
+                }
             } else if self.connections.contains_key(&token)
                 && let Some(path) = self.converse(token, notifications)
             {
@@ -448,10 +459,10 @@ impl Server {
                 let spec = SocketSpec { domain, kind, protocol };
                 make_socket(&mut served.backing, self.smol.host(), spec, &caller)
             }
-            Request::File { place, path } => {
+            Request::File(file) => {
                 let file = match &mut served.backing {
-                    Backing::Kernel(stack) => files::of(stack, place, &path, owner),
-                    Backing::Smol(key) => self.smol.file(*key, place, &path),
+                    Backing::Kernel(stack) => files::of(stack, &file, owner),
+                    Backing::Smol(key) => self.smol.file(*key, &file),
                 };
                 file.map_or_else(no_file, |fd| Answer::Descriptor(serde_json::Value::Null, fd))
             }

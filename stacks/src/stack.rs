@@ -7,7 +7,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use msocket_proto::line::Refusal;
-use msocket_proto::proto::FilePlace;
+use msocket_proto::proto::File;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +108,31 @@ pub struct InterfaceInfo {
     pub link: String,
     /// Addresses with prefix lengths.
     pub addresses: Vec<String>,
+    /// What it counted.
+    #[serde(default)]
+    pub counters: InterfaceCounters,
+}
+
+/// What an interface counted, as in `ip -s link` (rtnetlink(7), IFLA_STATS64).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InterfaceCounters {
+    /// Frames in.
+    pub rx_packets: u64,
+    /// Bytes in.
+    pub rx_bytes: u64,
+    /// Frames in that made no sense.
+    pub rx_errors: u64,
+    /// Frames in for which there was no room, or that nobody wanted.
+    pub rx_dropped: u64,
+    /// Frames out.
+    pub tx_packets: u64,
+    /// Bytes out.
+    pub tx_bytes: u64,
+    /// Frames out that could not be sent.
+    pub tx_errors: u64,
+    /// Frames out for which there was no room.
+    pub tx_dropped: u64,
 }
 
 /// A protocol engine that makes sockets.
@@ -131,8 +156,8 @@ pub trait Stack: std::fmt::Debug {
     ///
     /// # Errors
     /// The errno that the program shall see; EOPNOTSUPP if such files cannot be had.
-    fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
-        let _ = (place, path);
+    fn file(&mut self, file: &File) -> Result<OwnedFd, Errno> {
+        let _ = file;
         Err(Errno::EOPNOTSUPP)
     }
 

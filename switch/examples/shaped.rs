@@ -86,7 +86,7 @@ fn main() {
     let switch = std::thread::Builder::new().spawn(move || server.run());
     let time = Duration::from_secs(seconds);
     run(&path, "no queues, 1G offered", None, 1e9, time);
-    let classes = vec![Class::Weight(1), Class::Weight(4), Class::Strict];
+    let classes = vec![Class::weight(1), Class::weight(4), Class::STRICT];
     run(&path, "no rate, 1G offered", Some(Shape { classes, ..Shape::default() }), 1e9, time);
     for rate in ["1M", "10M", "100M", "1G", "2G"] {
         let rate = rate.parse().ok();

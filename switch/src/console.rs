@@ -11,23 +11,25 @@
 //! whoever has the descriptors. A line is at most [`MAX_LINE`] bytes, the rest of a longer one is thrown away; what has
 //! arrived and was not taken yet is at most [`MAX_INPUT`], beyond which its owner stops reading.
 //!
-//! **What differs.** Ports are numbered from 1, as there; they come when they are plugged in, and [`Reserved`] holds
-//! those that were only created. VLAN 0, the console's name for frames without a VLAN, is VLAN 1 here, and so the
-//! console has no VLAN 1: one that a script made would not be apart from the others. There is no hub mode, no spanning
-//! tree, no plugin, and no debugging category: the commands are there, and say so.
+//! **What differs.** Ports are numbered from 1, as there; they come when they are plugged in, and go with their last
+//! endpoint but for those that were created, which are [kept](crate::switch::Place). VLAN 0, the console's name for
+//! frames without a VLAN, is VLAN 1 here, and so the console has no VLAN 1: one that a script made would not be apart
+//! from the others. There is one spanning tree for all VLANs, and there are no plugins.
 
 mod commands;
+mod debug;
+mod ports;
 mod show;
+mod tree;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::port::PortId;
 use crate::switch::Switch;
-use crate::vlan::PortVlans;
 
 pub use self::commands::run;
+pub use self::debug::{Categories, Debugger, Told};
 
 /// Longest line, in bytes; vde_switch takes 127.
 pub const MAX_LINE: usize = 1024;
@@ -53,21 +55,57 @@ pub struct Identity {
     pub socket: PathBuf,
     /// Mode of that file.
     pub mode: u32,
+    /// Where VDE's programs find the switch, and the mode of the sockets there.
+    pub vde: Option<(PathBuf, u32)>,
     /// The console's socket.
     pub mgmt: PathBuf,
     /// Mode of that file.
     pub mgmt_mode: u32,
 }
 
-/// Ports that were created and that nobody has plugged into: their numbers and VLAN rules.
-pub type Reserved = BTreeMap<u32, PortVlans>;
+/// What is plugged into a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its number among those of the port, from 1.
+    pub number: u32,
+    /// The part of vde_switch that would have it, in a word or two.
+    pub module: &'static str,
+    /// What it says of itself.
+    pub description: String,
+}
 
-/// What the console needs of whoever has the ports' descriptors.
+/// What the console needs of whoever has the ports' descriptors, and of the system.
 pub trait Ports {
-    /// What kind of port it is, in a word.
-    fn kind(&self, port: PortId) -> &'static str;
-    /// Pulls it out.
-    fn remove(&mut self, switch: &mut Switch, port: PortId);
+    /// What is plugged in there, the last to come first.
+    fn endpoints(&self, port: PortId) -> Vec<Endpoint>;
+    /// Whose port it is, if that matters.
+    fn user(&self, port: PortId) -> Option<u32>;
+    /// Pulls an endpoint out, and the port if it was the last; true if there was one of that number.
+    fn close(&mut self, switch: &mut Switch, port: PortId, endpoint: u32) -> bool;
+    /// The spanning tree was turned on or off.
+    fn tree_changed(&mut self, now: Instant, switch: &mut Switch);
+    /// The number of a user or a group.
+    fn find(&self, who: Who<&str>) -> Option<u32>;
+    /// The name of a user or a group.
+    fn name(&self, who: Who<u32>) -> Option<String>;
+}
+
+/// A user or a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who<T> {
+    /// A user.
+    User(T),
+    /// A group.
+    Group(T),
+}
+
+/// What was said at the console and is nowhere else to be seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// How often the forwarding database is to be looked through, in seconds: it is not, entries end by the clock.
+    gc_s: i64,
+    /// The port whose link costs less, and by how much.
+    bonus: Option<(u32, i64)>,
 }
 
 /// What commands work on.
@@ -78,8 +116,10 @@ pub struct Context<'a> {
     pub switch: &'a mut Switch,
     /// Its descriptors.
     pub ports: &'a mut dyn Ports,
-    /// Ports to be.
-    pub reserved: &'a mut Reserved,
+    /// What was said before.
+    pub memory: &'a mut Memory,
+    /// What this session is told unasked.
+    pub categories: &'a mut Categories,
     /// Who it is.
     pub identity: &'a Identity,
 }

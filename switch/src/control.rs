@@ -33,6 +33,7 @@ use crate::vlan::{PortVlans, Vid};
 use crate::vxlan;
 
 pub mod traffic;
+pub mod vde;
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;
@@ -142,6 +143,15 @@ pub enum Request {
     Impair(Impair),
     /// The ports whose links do something to frames on purpose. Answer: a list of [`Impairment`].
     ImpairLs,
+    /// The numbers that are kept for VDE's programs, and the programs. Answer: a list of [`vde::VdeInfo`].
+    VdeLs,
+    /// Keeps a number for VDE's programs. Answer: `null`.
+    VdeKeep(vde::VdeKeep),
+    /// Keeps a number no more. Answer: `null`.
+    VdeRelease {
+        /// The number.
+        number: u32,
+    },
     /// From now on tells what happens: after the answer, `null`, each line of this connection may be an event
     /// ([`crate::events::Told`]). One who does not read them is told so, and hung up.
     Events,
@@ -211,6 +221,9 @@ pub struct Settings {
     /// Where the console is served, absolute; empty: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mgmt: Option<PathBuf>,
+    /// Does it give every frame to every port?
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<bool>,
 }
 
 /// A port to be.
@@ -293,6 +306,9 @@ pub struct Show {
     /// Where its console is; absent: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mgmt: Option<PathBuf>,
+    /// It gives every frame to every port.
+    #[serde(default)]
+    pub hub: bool,
     /// How many ports it has.
     pub ports: usize,
     /// How many VLANs [`Request::VlanLs`] lists.
@@ -498,6 +514,7 @@ pub(crate) enum Answer {
     Mirrors(Vec<MirrorInfo>),
     Captures(Vec<CaptureInfo>),
     Impaired(Vec<Impairment>),
+    Vde(Vec<vde::VdeInfo>),
 }
 
 #[cfg(test)]

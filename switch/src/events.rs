@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::frame::Mac;
 use crate::port::{DropReason, PortId};
+use crate::stp::config::State;
 use crate::switch::Switch;
 use crate::vlan::{PortVlans, Vid};
 
@@ -47,6 +48,18 @@ pub enum Event {
     PortRenamed { port: String, was: String },
     /// A port has other VLANs.
     PortVlans { port: String, vlans: PortVlans },
+    /// A program that speaks VDE has a seat at a port.
+    EndpointAdded { port: String, endpoint: u32, peer: String },
+    /// Such a program is gone.
+    EndpointRemoved { port: String, endpoint: u32 },
+    /// The spanning tree has a port do something else.
+    PortState { port: String, state: State },
+    /// The spanning tree has another root, or another port leads there.
+    RootChanged {
+        root: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<String>,
+    },
     /// A station was heard for the first time.
     StationLearned { vlan: Vid, mac: Mac, port: String },
     /// A station was heard on another port.

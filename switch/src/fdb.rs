@@ -11,6 +11,10 @@
 //! A station may be pinned to a port ([`Fdb::pin`]; a static entry, clause 8.8.1): it is not forgotten while the port
 //! is there, and believed nowhere else.
 //!
+//! **Memory.** With more stations than the nearest caches hold, what a frame costs is the waiting for its two entries.
+//! So an entry is 16 bytes with its key, its time in milliseconds; and who has several frames says so before the first
+//! ([`Fdb::foresee`]), as the processor fetches many entries at a time that nothing depends on.
+//!
 //! Read: IEEE 802.1Q-2018 clauses 8.7 (learning) and 8.8.3 (ageing, 10 to 1,000,000 s, default 300 s).
 
 use std::time::{Duration, Instant};
@@ -21,10 +25,10 @@ use crate::frame::Mac;
 use crate::port::PortId;
 use crate::vlan::Vid;
 
-/// Entries at most; 65,536 stations is beyond what one host carries, at about 40 bytes each.
-pub const MAX_ENTRIES: usize = 65_536;
+/// Entries at most: beyond what one host carries, at about 20 bytes each.
+pub const MAX_ENTRIES: usize = 131_072;
 /// Entries at most for one port: the uplink to a large network, but no monopoly.
-pub const MAX_ENTRIES_PER_PORT: u32 = 16_384;
+pub const MAX_ENTRIES_PER_PORT: u32 = 32_768;
 /// Default age (802.1Q table 8-6).
 pub const DEFAULT_AGE: Duration = Duration::from_secs(300);
 /// How many times per age the dead are swept out; an entry's memory lives at most 1.25 ages.
@@ -41,9 +45,73 @@ pub struct Entry {
     pub pinned: bool,
 }
 
-impl Entry {
-    fn is_alive(&self, now: Instant, age: Duration) -> bool {
-        self.pinned || now.saturating_duration_since(self.seen) < age
+/// An [`Entry`] as it is kept.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The port's number, and above all numbers [`PINNED`].
+    port: u32,
+    /// Milliseconds by [`Clock`].
+    seen: u32,
+}
+
+/// Set in [`Place::port`].
+const PINNED: u32 = 1 << 31;
+/// The age, of which entries may be a quarter more, is less than half of the numbers.
+const MAX_AGE_MS: u128 = 1 << 30;
+/// With fewer entries than this, all are in the nearest caches.
+const MANY: usize = 4096;
+
+impl Place {
+    fn new(port: PortId, seen: u32) -> Self {
+        Self { port: port.index() as u32, seen }
+    }
+
+    fn port(self) -> PortId {
+        PortId::new(self.port & !PINNED)
+    }
+
+    fn is_pinned(self) -> bool {
+        self.port & PINNED != 0
+    }
+
+    /// How long ago it was heard, in milliseconds.
+    fn silent(self, now: u32) -> u32 {
+        // Time does not go back; if somebody says so, it was heard just now.
+        (now.wrapping_sub(self.seen) as i32).max(0) as u32
+    }
+
+    fn is_alive(self, now: u32, age: u32) -> bool {
+        self.is_pinned() || self.silent(now) < age
+    }
+
+    fn entry(self, now: Instant, now_ms: u32) -> Entry {
+        let seen = now.checked_sub(Duration::from_millis(self.silent(now_ms).into())).unwrap_or(now);
+        Entry { port: self.port(), seen, pinned: self.is_pinned() }
+    }
+}
+
+/// Milliseconds since the first station was heard; they begin anew every 49 days.
+#[derive(Debug, Default)]
+struct Clock {
+    start: Option<Instant>,
+    /// What was asked for last, and asked for with each frame of a burst.
+    last: Option<(Instant, u32)>,
+}
+
+impl Clock {
+    fn look(&self, now: Instant) -> u32 {
+        match (self.last, self.start) {
+            (Some((at, ms)), _) if at == now => ms,
+            (_, Some(start)) => now.saturating_duration_since(start).as_millis() as u32,
+            _ => 0,
+        }
+    }
+
+    fn tick(&mut self, now: Instant) -> u32 {
+        self.start.get_or_insert(now);
+        let ms = self.look(now);
+        self.last = Some((now, ms));
+        ms
     }
 }
 
@@ -70,10 +138,14 @@ pub struct Full;
 /// The table.
 #[derive(Debug)]
 pub struct Fdb {
-    entries: FxHashMap<u64, Entry>,
+    entries: FxHashMap<u64, Place>,
     /// Entries per port, by index.
     shares: Vec<u32>,
+    clock: Clock,
     age: Duration,
+    age_ms: u32,
+    /// So long a station that was heard on one port is not believed on another.
+    hold: Duration,
     swept: Option<Instant>,
     refused: u64,
     learned: u64,
@@ -87,7 +159,10 @@ impl Fdb {
         Self {
             entries: FxHashMap::default(),
             shares: Vec::new(),
+            clock: Clock::default(),
             age,
+            age_ms: milliseconds(age),
+            hold: Duration::ZERO,
             swept: None,
             refused: 0,
             learned: 0,
@@ -103,16 +178,19 @@ impl Fdb {
 
     /// As [`Fdb::learn`], on a port behind which there may be `limit` stations.
     pub fn learn_within(&mut self, now: Instant, vid: Vid, mac: Mac, port: PortId, limit: u32) -> Learned {
-        let key = key(vid, mac);
-        let Some(entry) = self.entries.get_mut(&key) else {
+        let (key, seen) = (key(vid, mac), self.clock.tick(now));
+        let Some(place) = self.entries.get_mut(&key) else {
             return self.learn_new(now, key, port, limit);
         };
-        if entry.port == port {
-            entry.seen = now;
+        if place.port() == port {
+            place.seen = seen;
             return Learned::Known;
         }
-        if entry.pinned {
+        if place.is_pinned() {
             return Learned::Elsewhere;
+        }
+        if !self.hold.is_zero() && place.silent(seen) <= milliseconds(self.hold) {
+            return Learned::Known;
         }
         let room = *share(&mut self.shares, port) < limit;
         if !room && limit < MAX_ENTRIES_PER_PORT {
@@ -120,7 +198,7 @@ impl Fdb {
             self.refused += 1;
             return Learned::NoRoom;
         }
-        let old = std::mem::replace(entry, Entry { port, seen: now, pinned: false }).port;
+        let old = std::mem::replace(place, Place::new(port, seen)).port();
         *share(&mut self.shares, old) -= 1;
         if room {
             *share(&mut self.shares, port) += 1;
@@ -138,7 +216,8 @@ impl Fdb {
             return Learned::NoRoom;
         }
         *share(&mut self.shares, port) += 1;
-        self.entries.insert(key, Entry { port, seen: now, pinned: false });
+        let seen = self.clock.tick(now);
+        self.entries.insert(key, Place::new(port, seen));
         self.swept.get_or_insert(now);
         self.learned += 1;
         Learned::New
@@ -150,19 +229,19 @@ impl Fdb {
     /// No room.
     pub fn pin(&mut self, now: Instant, vid: Vid, mac: Mac, port: PortId) -> Result<(), Full> {
         if let Some(old) = self.entries.remove(&key(vid, mac)) {
-            *share(&mut self.shares, old.port) -= 1;
+            *share(&mut self.shares, old.port()) -= 1;
         }
         if self.learn_new(now, key(vid, mac), port, MAX_ENTRIES_PER_PORT) == Learned::NoRoom {
             return Err(Full);
         }
-        self.entries.entry(key(vid, mac)).and_modify(|entry| entry.pinned = true);
+        self.entries.entry(key(vid, mac)).and_modify(|place| place.port |= PINNED);
         Ok(())
     }
 
     /// Forgets a pinned station; false if it was not.
     pub fn unpin(&mut self, vid: Vid, mac: Mac) -> bool {
-        let is_pinned = self.entries.get(&key(vid, mac)).is_some_and(|entry| entry.pinned);
-        is_pinned && self.retain(|v, m, _| (v, m) != (vid, mac)) > 0
+        let is_pinned = self.entries.get(&key(vid, mac)).is_some_and(|place| place.is_pinned());
+        is_pinned && self.retain(|v, m, _, _| (v, m) != (vid, mac)) > 0
     }
 
     /// How many stations there are behind `port`, silent ones not yet swept included.
@@ -172,8 +251,21 @@ impl Fdb {
 
     /// Where `mac` on `vid` was heard, unless too long ago.
     pub fn lookup(&self, now: Instant, vid: Vid, mac: Mac) -> Option<PortId> {
-        let entry = self.entries.get(&key(vid, mac))?;
-        entry.is_alive(now, self.age).then_some(entry.port)
+        let place = self.entries.get(&key(vid, mac))?;
+        place.is_alive(self.clock.look(now), self.age_ms).then(|| place.port())
+    }
+
+    /// Are there so many stations that [`Fdb::foresee`] is worth its time?
+    pub fn is_large(&self) -> bool {
+        self.entries.len() > MANY
+    }
+
+    /// Frames from one station to another will come. It changes nothing, but has the entries fetched.
+    #[inline]
+    pub fn foresee(&self, vid: Vid, source: Mac, destination: Mac) {
+        for mac in [source, destination] {
+            std::hint::black_box(self.entries.get(&key(vid, mac)).map(|place| place.seen));
+        }
     }
 
     /// Forgets stations not heard for the age.
@@ -183,11 +275,11 @@ impl Fdb {
 
     /// As [`Fdb::expire`], and tells which.
     pub fn expire_and(&mut self, now: Instant, mut tell: impl FnMut(Vid, Mac, PortId)) {
-        let age = self.age;
-        let gone = self.retain(|vid, mac, entry| {
-            let stays = entry.is_alive(now, age);
+        let (now_ms, age) = (self.clock.look(now), self.age_ms);
+        let gone = self.retain_places(|vid, mac, place| {
+            let stays = place.is_alive(now_ms, age);
             if !stays {
-                tell(vid, mac, entry.port);
+                tell(vid, mac, place.port());
             }
             stays
         });
@@ -200,14 +292,18 @@ impl Fdb {
         self.swept.map(|at| at + (self.age / SWEEPS_PER_AGE).max(Duration::from_millis(250)))
     }
 
-    /// Forgets what `keep` says no to; returns how many went.
-    pub fn retain(&mut self, mut keep: impl FnMut(Vid, Mac, &Entry) -> bool) -> usize {
+    /// Forgets what `keep` says no to, of which it is told the port and whether it is pinned; returns how many went.
+    pub fn retain(&mut self, mut keep: impl FnMut(Vid, Mac, PortId, bool) -> bool) -> usize {
+        self.retain_places(|vid, mac, place| keep(vid, mac, place.port(), place.is_pinned()))
+    }
+
+    fn retain_places(&mut self, mut keep: impl FnMut(Vid, Mac, Place) -> bool) -> usize {
         let before = self.entries.len();
         let shares = &mut self.shares;
-        self.entries.retain(|&key, entry| {
-            let stays = unkey(key).is_none_or(|(vid, mac)| keep(vid, mac, entry));
+        self.entries.retain(|&key, &mut place| {
+            let stays = unkey(key).is_none_or(|(vid, mac)| keep(vid, mac, place));
             if !stays {
-                *share(shares, entry.port) -= 1;
+                *share(shares, place.port()) -= 1;
             }
             stays
         });
@@ -217,24 +313,33 @@ impl Fdb {
     /// Forgets every station of `port`; costs nothing if it had none.
     pub fn forget_port(&mut self, port: PortId) {
         if *share(&mut self.shares, port) > 0 {
-            self.retain(|_, _, entry| entry.port != port);
+            self.retain(|_, _, at, _| at != port);
         }
     }
 
     /// Forgets every station that was learned on `port`, but those pinned to it.
     pub fn forget_learned(&mut self, port: PortId) {
         if *share(&mut self.shares, port) > 0 {
-            self.retain(|_, _, entry| entry.port != port || entry.pinned);
+            self.retain(|_, _, at, pinned| at != port || pinned);
         }
+    }
+
+    /// A station stays where it was last heard until it was silent there for longer than this; zero: it moves at once.
+    pub fn set_hold(&mut self, hold: Duration) {
+        self.hold = hold;
+    }
+
+    /// How long a station stays where it was last heard.
+    pub fn hold(&self) -> Duration {
+        self.hold
     }
 
     /// The stations alive at `now`, in no order.
     pub fn iter(&self, now: Instant) -> impl Iterator<Item = (Vid, Mac, Entry)> {
-        let age = self.age;
-        self.entries
-            .iter()
-            .filter(move |(_, entry)| entry.is_alive(now, age))
-            .filter_map(|(&key, &entry)| unkey(key).map(|(vid, mac)| (vid, mac, entry)))
+        let (now_ms, age) = (self.clock.look(now), self.age_ms);
+        self.entries.iter().filter(move |(_, place)| place.is_alive(now_ms, age)).filter_map(
+            move |(&key, place)| unkey(key).map(|(vid, mac)| (vid, mac, place.entry(now, now_ms))),
+        )
     }
 
     /// How many entries the table holds, dead ones not yet swept included.
@@ -279,8 +384,12 @@ impl Fdb {
 
     /// Changes the age, for present entries too.
     pub fn set_age(&mut self, age: Duration) {
-        self.age = age;
+        (self.age, self.age_ms) = (age, milliseconds(age));
     }
+}
+
+fn milliseconds(age: Duration) -> u32 {
+    age.as_millis().min(MAX_AGE_MS) as u32
 }
 
 fn key(vid: Vid, mac: Mac) -> u64 {
@@ -327,7 +436,7 @@ mod tests {
         }
         assert_eq!(fdb.len(), MAX_ENTRIES_PER_PORT as usize);
         assert_eq!(fdb.refused(), 100_000 - u64::from(MAX_ENTRIES_PER_PORT));
-        for n in 100_000..400_000 {
+        for n in 100_000..500_000 {
             fdb.learn(now, Vid::DEFAULT, mac(n), PortId::new(n % 100));
         }
         assert_eq!(fdb.len(), MAX_ENTRIES);
@@ -375,6 +484,21 @@ mod tests {
         use Learned::{Known, New, NoRoom};
         assert_eq!(learned, [New, New, NoRoom, NoRoom, Known]);
         assert_eq!(fdb.lookup(now, Vid::DEFAULT, mac(9)), Some(other));
+    }
+
+    #[test]
+    fn an_age_is_kept_when_the_milliseconds_begin_anew() {
+        let (start, mut fdb) = (start(), Fdb::new(DEFAULT_AGE));
+        fdb.learn(start, Vid::DEFAULT, mac(1), PortId::new(1));
+        let before = start + Duration::from_millis((1 << 32) - 1000);
+        fdb.learn(before, Vid::DEFAULT, mac(2), PortId::new(2));
+        let soon = before + DEFAULT_AGE - Duration::from_millis(1);
+        assert_eq!(fdb.lookup(soon, Vid::DEFAULT, mac(2)), Some(PortId::new(2)));
+        let seen: Vec<_> =
+            fdb.iter(soon).filter(|(_, it, _)| *it == mac(2)).map(|(_, _, e)| e.seen).collect();
+        assert_eq!(seen, [before]);
+        let late = before + DEFAULT_AGE;
+        assert_eq!(fdb.lookup(late, Vid::DEFAULT, mac(2)), None);
     }
 
     proptest! {

@@ -228,6 +228,17 @@ impl<'a> Frame<'a> {
         (kind.is_none() || bytes.len() >= HEADER_LEN + TAG_LEN).then_some(Self { bytes, kind })
     }
 
+    /// Of which kind its tag is, if it has one.
+    pub(crate) fn kind(self) -> Option<TagKind> {
+        self.kind
+    }
+
+    /// A frame that was checked before, and had a tag of this kind.
+    pub(crate) fn checked(bytes: &'a [u8], kind: Option<TagKind>) -> Self {
+        debug_assert!(bytes.len() >= HEADER_LEN + kind.map_or(0, |_| TAG_LEN));
+        Self { bytes, kind }
+    }
+
     /// Other bytes with the same headers; they must hold them.
     pub(crate) fn with_headers(self, bytes: &[u8]) -> Option<Frame<'_>> {
         (bytes.len() >= self.header_len()).then_some(Frame { bytes, kind: self.kind })
@@ -346,6 +357,46 @@ impl TagEdit {
     }
 }
 
+/// A [`TagEdit`] in one word: a list of enums is written in pieces, which the processor cannot read back at once.
+///
+/// The TCI is in the low half, above it bit 0 for a service tag, and bits 1 and 2 for what is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PackedEdit(u32);
+
+const SERVICE: u32 = 1 << 16;
+const PUSH: u32 = 1 << 17;
+const POP: u32 = 2 << 17;
+const SET: u32 = 3 << 17;
+
+impl TagEdit {
+    /// As one word.
+    #[inline]
+    pub(crate) fn pack(self) -> PackedEdit {
+        let tag = |Tag { kind, tci }: Tag| u32::from(tci.0) | SERVICE * u32::from(kind == TagKind::Service);
+        PackedEdit(match self {
+            Self::Keep => 0,
+            Self::Push(new) => PUSH | tag(new),
+            Self::Pop => POP,
+            Self::Set(new) => SET | tag(new),
+        })
+    }
+}
+
+impl PackedEdit {
+    /// What was [packed](TagEdit::pack).
+    #[inline]
+    pub(crate) fn unpack(self) -> TagEdit {
+        let kind = if self.0 & SERVICE == 0 { TagKind::Customer } else { TagKind::Service };
+        let tag = Tag { kind, tci: Tci(self.0 as u16) };
+        match self.0 & SET {
+            PUSH => TagEdit::Push(tag),
+            POP => TagEdit::Pop,
+            SET => TagEdit::Set(tag),
+            _ => TagEdit::Keep,
+        }
+    }
+}
+
 /// The leading bytes of an edited frame; empty if nothing was edited.
 #[derive(Debug, Clone, Copy)]
 pub struct Head {
@@ -364,6 +415,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn every_edit_is_what_it_was_after_packing() {
+        for kind in [TagKind::Customer, TagKind::Service] {
+            for tci in [0, 1, 0x8000, 0xFFFF] {
+                let tag = Tag { kind, tci: Tci(tci) };
+                for edit in [TagEdit::Keep, TagEdit::Push(tag), TagEdit::Pop, TagEdit::Set(tag)] {
+                    assert_eq!(edit.pack().unpack(), edit);
+                }
+            }
+        }
+    }
 
     fn edited(edit: TagEdit, bytes: &[u8]) -> Vec<u8> {
         let (head, rest) = edit.apply(Frame::new(bytes).unwrap());

@@ -1,27 +1,32 @@
 //! What a port leads to, as text: the one grammar of links.
 //!
 //! # Theory of operation
-//! A link is `KIND:WHERE`, and more about it in brackets, in pairs of words:
+//! A link is `KIND:WHERE`, and more about it in brackets, in pairs of words. A link that another one goes by stands in
+//! its place in braces, as in VDE's network locators:
 //! ```text
 //! tap:NAME                                  a TAP interface, made if it is not there
 //! nic:NAME                                  an interface that is there
 //! vde:PATH            [port N]              a port of the VDE switch whose folder is PATH
-//! switch:NAME-or-PATH [vlan N]              a port of another switch, with the rules it has there
-//!                     [trunk LIST native N]
+//! switch, switch:NAME-or-PATH               a port of another switch; without name, of the user's own
+//!     [vlan N], [trunk LIST native N], [hybrid LIST untagged LIST pvid N], [tunnel N], [service LIST native N]
+//!                                           the rules it has there
 //! udp:ADDR:PORT       [local ADDR:PORT]     frames in UDP datagrams, to one peer
 //! vxlan:VNI           [peer ADDR[:PORT],… local ADDR[:PORT] port N]
 //! qemu:PATH           [listen]              QEMU's -netdev stream; [local PATH]: its -netdev dgram
 //! qemu:ADDR:PORT      [listen]
+//! impair:{LINK}       [SPEC], [in SPEC | out SPEC | seed N]
+//!                                           a link that misbehaves on purpose, both ways or each by itself
 //! ```
 //! An IPv6 address with a port is written `[fd00::1]:5000`, as everywhere; the last bracket is the link's if a kind's
-//! words are in it. Defaults of VXLAN: port 4789, every local address. A stack's links
-//! (`stacks::config`) use the same words for what both know.
+//! words are in it. Defaults of VXLAN: port 4789, every local address. SPEC is that of [`crate::impair::spec`]; `in` is
+//! what comes from the link. A stack's links (`stacks::config`) are these, and some that only stacks have.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::impair::Spec;
 use crate::vlan::{PortVlans, Vid, VidSet};
 use crate::vxlan::{self, Vni};
 
@@ -74,6 +79,21 @@ pub enum Link {
         /// Ours.
         local: PathBuf,
     },
+    /// One of the others, that misbehaves.
+    Impaired(Box<Impaired>),
+}
+
+/// A link that misbehaves on purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Impaired {
+    /// The link itself, which is not of this kind.
+    pub link: Link,
+    /// What happens to frames that come from it.
+    pub ingress: Option<Spec>,
+    /// What happens to frames that go to it.
+    pub egress: Option<Spec>,
+    /// Where chance begins.
+    pub seed: Option<u64>,
 }
 
 /// Of a stream.
@@ -93,22 +113,74 @@ pub struct BadLink {
     why: String,
 }
 
+impl BadLink {
+    /// The piece that is wrong, and what is wrong with it.
+    pub fn parts(&self) -> (&str, &str) {
+        (&self.text, &self.why)
+    }
+}
+
 fn bad(text: &str, why: impl Into<String>) -> BadLink {
     BadLink { text: text.to_owned(), why: why.into() }
 }
 
 /// The kinds, for help.
-const KINDS: &str =
-    "known are tap:NAME, nic:NAME, vde:PATH, switch:NAME, udp:ADDR:PORT, vxlan:VNI and qemu:PATH";
+const KINDS: &str = "known are tap:NAME, nic:NAME, vde:PATH, switch:NAME, udp:ADDR:PORT, vxlan:VNI, qemu:PATH and impair:{LINK}";
+/// The switch that is meant where none is named.
+pub const DEFAULT_SWITCH: &str = "default";
+
+impl Link {
+    /// What it does on purpose, if it is such a link.
+    pub fn impaired(&self) -> Option<&Impaired> {
+        match self {
+            Self::Impaired(impaired) => Some(impaired),
+            _ => None,
+        }
+    }
+
+    /// The link itself, whether it misbehaves or not.
+    pub fn plain(&self) -> &Self {
+        self.impaired().map_or(self, |impaired| &impaired.link)
+    }
+
+    /// The same link, with relative paths in it made ones in `folder`.
+    pub fn rooted(self, folder: &Path) -> Self {
+        match self {
+            Self::Vde { path, port } => Self::Vde { path: folder.join(path), port },
+            Self::Switch { name, vlans } if name.contains('/') => {
+                Self::Switch { name: folder.join(name).display().to_string(), vlans }
+            }
+            Self::Stream { at: Address::Path(path), listen } => {
+                Self::Stream { at: Address::Path(folder.join(path)), listen }
+            }
+            Self::Dgram { remote, local } => {
+                Self::Dgram { remote: folder.join(remote), local: folder.join(local) }
+            }
+            Self::Impaired(mut impaired) => {
+                impaired.link = impaired.link.rooted(folder);
+                Self::Impaired(impaired)
+            }
+            other => other,
+        }
+    }
+}
 
 impl FromStr for Link {
     type Err = BadLink;
 
     fn from_str(text: &str) -> Result<Self, BadLink> {
-        let (kind, rest) = text.trim().split_once(':').ok_or_else(|| bad(text, KINDS))?;
+        let text = text.trim();
+        let (kind, rest) = match text.strip_prefix("switch") {
+            Some(rest) if rest.is_empty() || rest.starts_with('[') => ("switch", rest),
+            _ => text.split_once(':').ok_or_else(|| bad(text, KINDS))?,
+        };
         let (place, words) = split(rest);
+        let place = if text.starts_with("switch:") || kind != "switch" { place } else { DEFAULT_SWITCH };
         if place.is_empty() {
             return Err(bad(text, "nothing after the colon"));
+        }
+        if kind == "impair" {
+            return impaired(place, words);
         }
         // They are the words' own, but in addresses such as [fd00::1]:5000.
         if place.contains(['[', ']']) && place.parse::<SocketAddr>().is_err() {
@@ -168,6 +240,42 @@ fn qemu(place: &str, words: &mut Words<'_>) -> Result<Link, BadLink> {
         Err(_) => return Err(bad(place, "neither a path with a `/` nor an ADDR:PORT")),
     };
     Ok(Link::Stream { at, listen })
+}
+
+/// `{LINK}`, and what happens there.
+fn impaired(place: &str, words: &str) -> Result<Link, BadLink> {
+    let inner = place.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let inner =
+        inner.ok_or_else(|| bad(place, "expected a link in braces, as impair:{switch:lan}[delay 10ms]"))?;
+    if inner.trim_start().starts_with("impair:") {
+        return Err(bad(inner, "it is impaired already; say everything in one place"));
+    }
+    let nothing = || bad(place, "nothing is said about what happens there; add [delay 10ms]");
+    if words.trim().is_empty() {
+        return Err(nothing());
+    }
+    let mut found = Impaired { link: inner.parse()?, ingress: None, egress: None, seed: None };
+    let spec = |text: &str| text.parse::<Spec>().map_err(|why| bad(text, why.to_string()));
+    for part in words.split('|').map(str::trim) {
+        let (word, rest) = part.split_once(char::is_whitespace).unwrap_or((part, ""));
+        let twice = match word {
+            "in" => found.ingress.replace(spec(rest)?).is_some(),
+            "out" => found.egress.replace(spec(rest)?).is_some(),
+            "seed" => found.seed.replace(parsed(rest.trim(), "a number")?).is_some(),
+            _ => {
+                let both = spec(part)?;
+                let is_first = found.ingress.replace(both.clone()).is_none();
+                !is_first || found.egress.replace(both).is_some()
+            }
+        };
+        if twice {
+            return Err(bad(part, "there twice"));
+        }
+    }
+    if found.ingress.is_none() && found.egress.is_none() {
+        return Err(nothing());
+    }
+    Ok(Link::Impaired(Box::new(found)))
 }
 
 fn parsed<T: FromStr>(text: &str, what: &str) -> Result<T, BadLink> {
@@ -291,6 +399,14 @@ impl<'t> Words<'t> {
     }
 }
 
+/// A port's rules as they stand behind a switch's name.
+pub fn rules(vlans: &PortVlans) -> String {
+    match vlans {
+        PortVlans::Access { vid } => format!("[vlan {vid}]"),
+        vlans => format!("[{vlans}]"),
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -309,11 +425,7 @@ impl fmt::Display for Link {
             Self::Vde { path, port: Some(port) } => write!(out, "vde:{}[port {port}]", path.display()),
             Self::Switch { name, vlans } => {
                 write!(out, "switch:{name}")?;
-                match vlans {
-                    None => Ok(()),
-                    Some(PortVlans::Access { vid }) => write!(out, "[vlan {vid}]"),
-                    Some(vlans) => write!(out, "[{vlans}]"),
-                }
+                vlans.as_ref().map_or(Ok(()), |vlans| out.write_str(&rules(vlans)))
             }
             Self::Udp { remote, local: None } => write!(out, "udp:{remote}"),
             Self::Udp { remote, local: Some(local) } => write!(out, "udp:{remote}[local {local}]"),
@@ -329,7 +441,23 @@ impl fmt::Display for Link {
             Self::Dgram { remote, local } => {
                 write!(out, "qemu:{}[local {}]", remote.display(), local.display())
             }
+            Self::Impaired(impaired) => fmt::Display::fmt(&**impaired, out),
         }
+    }
+}
+
+impl fmt::Display for Impaired {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "impair:{{{}}}[", self.link)?;
+        match (&self.ingress, &self.egress) {
+            (Some(ingress), Some(egress)) if ingress == egress => write!(out, "{ingress}")?,
+            (Some(ingress), Some(egress)) => write!(out, "in {ingress} | out {egress}")?,
+            (Some(ingress), None) => write!(out, "in {ingress}")?,
+            (None, Some(egress)) => write!(out, "out {egress}")?,
+            (None, None) => {}
+        }
+        self.seed.map_or(Ok(()), |seed| write!(out, " | seed {seed}"))?;
+        out.write_str("]")
     }
 }
 
@@ -362,11 +490,19 @@ mod tests {
             "qemu:127.0.0.1:1234[listen]",
             "qemu:/tmp/q.sock[listen]",
             "qemu:/tmp/q.sock[local /tmp/l.sock]",
+            "switch:lab[hybrid 10,20 untagged 10 pvid 10]",
+            "switch:lab[tunnel 7]",
+            "switch:lab[service 10 native 20]",
+            "impair:{switch:lab[vlan 10]}[delay 10ms, loss 1%]",
+            "impair:{udp:[fd00::2]:5000}[in loss 1% | out none | seed 7]",
+            "impair:{vde:/run/vde.ctl}[out state a: loss 1%; state b: delay 5ms; every 100ms: a>b 5%]",
         ] {
             let link = read(text);
             assert_eq!(read(&link.to_string()), link, "{text}");
             assert_eq!(link.to_string().replace(" ]", "]"), text.replace("1-4094", "all"), "{text}");
         }
+        assert_eq!(read("switch"), read("switch:default"));
+        assert_eq!(read("switch[vlan 10]"), read("switch:default[vlan 10]"));
         let Link::Vxlan { config, local } = read("vxlan:42[peer fd00::2,fd00::3]") else {
             panic!("no tunnel")
         };
@@ -398,6 +534,14 @@ mod tests {
             ("switch:x[vlan 1 trunk 2]", "expected"),
             ("vde:/x]", "no brackets"),
             ("switch:[][]", "no brackets"),
+            ("switch:", "nothing after the colon"),
+            ("impair:switch:x[loss 1%]", "a link in braces"),
+            ("impair:{switch:x}", "nothing is said"),
+            ("impair:{switch:x}[seed 7]", "nothing is said"),
+            ("impair:{switch:x}[loss 1% | in loss 2%]", "there twice"),
+            ("impair:{switch:x}[loss 200%]", "200"),
+            ("impair:{impair:{switch:x}[loss 1%]}[loss 1%]", "impaired already"),
+            ("impair:{wire:x}[loss 1%]", "unknown kind"),
         ] {
             let e = text.parse::<Link>().expect_err(text).to_string();
             assert!(e.contains(part), "{text}: {e}");
@@ -406,7 +550,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_a_link_or_none(text in "(vde|udp|vxlan|qemu|switch|tap):[a-z0-9./:\\[\\] ,]{0,40}") {
+        fn any_text_is_a_link_or_none(text in "(impair:\\{)?(vde|udp|vxlan|qemu|switch|tap):?[a-z0-9./:\\[\\]{} ,|%]{0,40}") {
             if let Ok(link) = text.parse::<Link>() {
                 prop_assert_eq!(link.to_string().parse::<Link>().unwrap(), link);
             }

@@ -7,7 +7,8 @@
 //! copied again, or teach the switch that a station moved. A copy is as the frame was on the watched port's
 //! wire, tag included; a frame that goes through two watched ports is copied twice.
 //!
-//! A mirror is known by its target, and goes with it. [`Mirrors::apply`] adds the copies to the list of ports that
+//! Watched ports are known by their names: one that goes, and comes again, is watched again. A mirror is known by its
+//! target, and goes with it. [`Mirrors::apply`] adds the copies to the list of ports that
 //! the switch made for a frame; without mirrors it is not called.
 //!
 //! Read: switched port analysers as described for Open vSwitch's `Mirror` table (ovs-vswitchd.conf.db(5)).
@@ -53,7 +54,7 @@ impl Direction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     /// The watched ports; `None`: all.
-    pub from: Option<BTreeSet<PortId>>,
+    pub from: Option<Watched>,
     /// Which of their frames.
     pub direction: Direction,
     /// Of which VLANs.
@@ -66,9 +67,35 @@ pub struct Mirror {
     pub bytes: u64,
 }
 
+/// Ports by their names, those that are there by their numbers, too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Watched {
+    names: BTreeSet<String>,
+    ids: BTreeSet<PortId>,
+}
+
+impl Watched {
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+
+    /// Is it this port?
+    pub fn contains(&self, port: PortId) -> bool {
+        self.ids.contains(&port)
+    }
+}
+
+impl<'a> FromIterator<(&'a str, PortId)> for Watched {
+    fn from_iter<I: IntoIterator<Item = (&'a str, PortId)>>(ports: I) -> Self {
+        let (names, ids) = ports.into_iter().map(|(name, id)| (name.to_owned(), id)).unzip();
+        Self { names, ids }
+    }
+}
+
 impl Mirror {
     fn watches(&self, port: PortId) -> bool {
-        self.from.as_ref().is_none_or(|from| from.contains(&port))
+        self.from.as_ref().is_none_or(|from| from.contains(port))
     }
 }
 
@@ -108,14 +135,32 @@ impl Mirrors {
         self.list.len() < before
     }
 
-    /// A port is gone: it is watched no more. A mirror that watched nothing else stays, and sees nothing.
+    /// A port is gone. Whoever watched it waits for one of its name.
     pub fn forget_port(&mut self, port: PortId) {
         self.remove(port);
-        for mirror in &mut self.list {
-            if let Some(from) = &mut mirror.from {
-                from.remove(&port);
-            }
+        for from in self.watched() {
+            from.ids.remove(&port);
         }
+    }
+
+    /// A port is new.
+    pub fn add_port(&mut self, port: PortId, name: &str) {
+        for from in self.watched().filter(|from| from.names.contains(name)) {
+            from.ids.insert(port);
+        }
+    }
+
+    /// A port has another name: whoever watched it does so still, and it is watched by whoever waits for that name.
+    pub fn rename_port(&mut self, port: PortId, old: &str, new: &str) {
+        for from in self.watched().filter(|from| from.ids.contains(&port)) {
+            from.names.remove(old);
+            from.names.insert(new.to_owned());
+        }
+        self.add_port(port, new);
+    }
+
+    fn watched(&mut self) -> impl Iterator<Item = &mut Watched> {
+        self.list.iter_mut().filter_map(|mirror| mirror.from.as_mut())
     }
 
     /// Adds the copies of a frame of `len` bytes, which came in on `from` as one of `vid` and leaves as `list` says.
@@ -124,13 +169,13 @@ impl Mirrors {
         for mirror in self.list.iter_mut().filter(|m| m.vlans.contains(vid)) {
             let before = list.len();
             if mirror.direction.has_in() && mirror.watches(from) {
-                list.push(Transmit { port: mirror.to, edit: TagEdit::Keep });
+                list.push(Transmit::new(mirror.to, TagEdit::Keep));
             }
             if mirror.direction.has_out() {
                 for at in 0..forwarded {
-                    let Transmit { port, edit } = list[at];
-                    if mirror.watches(port) {
-                        list.push(Transmit { port: mirror.to, edit });
+                    let copied = list[at];
+                    if mirror.watches(copied.port) {
+                        list.push(Transmit::new(mirror.to, copied.edit()));
                     }
                 }
             }

@@ -5,6 +5,7 @@
 //!
 //! - [`priority`]: which priority a frame has by its tag and its port, and which one is written into its tag;
 //! - [`bucket`]: the token bucket, by which all rates are kept;
+//! - [`class`]: how a queue is served, and how fast at most;
 //! - [`rate`]: bits per second, and how people write them;
 //! - [`fifo`]: one bounded queue of whole frames;
 //! - [`queues`]: the queues of one port: which frame is next and when;
@@ -17,6 +18,7 @@
 //! using deficit round robin" (SIGCOMM 1995).
 
 pub mod bucket;
+pub mod class;
 pub mod fifo;
 pub mod priority;
 pub mod queues;

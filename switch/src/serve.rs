@@ -82,6 +82,8 @@ pub struct Options {
     pub age: Duration,
     /// After how long without ports and connections the switch ends; `None`: never.
     pub idle: Option<Duration>,
+    /// It carries a link for ports that go with their connections; those that stay are that link, and no reason to go on.
+    pub is_wire: bool,
     /// Where VDE's programs plug in; `None`: nowhere. [`Server::serve_vde`] is told, too.
     pub vde: Option<control::Vde>,
 }
@@ -98,6 +100,7 @@ impl Options {
             mgmt: None,
             age: crate::fdb::DEFAULT_AGE,
             idle: None,
+            is_wire: false,
             vde: None,
         }
     }
@@ -201,6 +204,9 @@ pub struct Server {
     metrics: Metrics,
     access: Access,
     idle: Option<Duration>,
+    is_wire: bool,
+    /// A port was there that goes with its connection.
+    had_users: bool,
     idle_since: Option<Instant>,
     accept_after: Option<Instant>,
 }
@@ -240,6 +246,8 @@ impl Server {
             metrics: Metrics::default(),
             access: Access::new(options, now()),
             idle: options.idle,
+            is_wire: options.is_wire,
+            had_users: false,
             idle_since: None,
             accept_after: None,
         };
@@ -254,7 +262,7 @@ impl Server {
     /// # Errors
     /// What failed, why, and what to do.
     pub fn serve_vde(&mut self, vde: &control::Vde) -> Result<(), Refusal> {
-        vde::set(&mut self.vde, vde, &self.epoll)
+        vde::set(&mut self.vde, vde, &self.epoll).map(|()| self.access.vde_is_at(vde))
     }
 
     /// Runs until the end.
@@ -327,12 +335,13 @@ impl Server {
             self.vde.iter_mut().for_each(|vde| vde.handle_timeout(now, &self.epoll));
             let (connections, mut hall) = self.hall(on_file);
             connections.serve(now, &mut hall);
-            connections.publish(now, &mut hall);
             let text = hall.metrics.needs_text(now).then(|| connections.metrics_text(now, &hall));
             hall.metrics.serve(now, text, hall.epoll);
             self.access.consoles.serve(now, &mut self.switch, &mut self.plugs, &self.epoll);
             self.connections.told_to_end |= self.access.consoles.told_to_end;
             self.switch.handle_timeout(now);
+            let (connections, mut hall) = self.hall(on_file);
+            connections.publish(now, &mut hall);
             self.plugs.send_bpdus(now, &mut self.switch);
         }
     }
@@ -412,7 +421,14 @@ impl Server {
         if self.connections.told_to_end {
             return true;
         }
-        let busy = self.access.consoles.count() > 0 || self.connections.keep(self.switch.port_count());
+        let busy = if self.is_wire {
+            let is_used = self.plugs.table.iter().flatten().any(|plug| plug.owner.is_some());
+            self.had_users |= is_used;
+            // Later those who only look are no reason to go on.
+            is_used || !self.had_users && self.connections.keep(0)
+        } else {
+            self.access.consoles.count() > 0 || self.connections.keep(self.switch.port_count())
+        };
         self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };
         self.idle_since.zip(self.idle).is_some_and(|(since, idle)| now >= since + idle)
     }

@@ -51,6 +51,17 @@ pub enum Wanted {
     Zero,
 }
 
+impl Wanted {
+    /// The port with this number; `None`: any.
+    pub fn number(number: Option<u32>) -> Self {
+        match number {
+            None => Self::Any,
+            Some(0) => Self::Zero,
+            Some(number) => Self::Number(number),
+        }
+    }
+}
+
 /// A client asks for a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {

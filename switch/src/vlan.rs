@@ -263,6 +263,12 @@ pub enum Refused {
 }
 
 impl PortVlans {
+    /// What a port between two switches is that were told nothing: every VLAN, and the first one without tag as
+    /// vde_switches have it.
+    pub fn between_switches() -> Self {
+        Self::Trunk { native: Some(Vid::DEFAULT), allowed: VidSet::all() }
+    }
+
     /// The VLAN of an arriving frame with this tag, which is of the kind that [`PortVlans::tagging`] tells.
     ///
     /// # Errors

@@ -478,6 +478,16 @@ fn a_strict_class_overtakes_and_a_reservation_has_its_own_queue() {
     assert_eq!((reserved.len(), reserved[0].counters.tx_frames, reserved[0].free_bps), (1, 1, 1_000_000));
     call(&mut client, &Request::ReserveRm(ReserveRm { port: "to".into(), vid: vid(10) }));
     assert!(client.reservations().unwrap().is_empty());
+    // A promise to a VLAN that is not there any more, or not on this port, is one to nobody.
+    call(&mut client, &reserve(10, "1M"));
+    call(&mut client, &reserve(20, "1M"));
+    call(&mut client, &Request::VlanRm { vid: vid(10) });
+    let left = client.reservations().unwrap();
+    assert_eq!((left.len(), left[0].reservation.vid, left[0].free_bps), (1, vid(20), 2_000_000));
+    let vlans = Some(trunk(Kind::Ring, "1-9", None).vlans);
+    call(&mut client, &Request::PortSet { port: "to".into(), vlans, rename: None, peers: None });
+    assert!(client.reservations().unwrap().is_empty());
+    assert_eq!(client.qos().unwrap()[0].queues.len(), 2);
 }
 
 #[test]

@@ -112,6 +112,16 @@ fn a_mirror_s_port_gets_copies_and_gives_nothing() {
     a.send(&frame(0xFF, 1));
     assert_eq!((b.wait(), m.wait()), (frame(0xFF, 1), frame(0xFF, 1)), "an ordinary port again");
     client.call::<()>(&rule("m", &["a"], Direction::In)).unwrap();
+    // One that is plugged in again is watched again.
+    let names = |client: &mut Client| {
+        client.ports().unwrap().iter().map(|port| port.name.clone()).collect::<Vec<_>>()
+    };
+    drop(a);
+    eventually("it is gone", || !names(&mut client).contains(&"a".to_owned()));
+    assert_eq!(client.mirrors().unwrap()[0].rule.from, Some(vec!["a".to_owned()]));
+    let mut a = Station::new(&served, "a");
+    a.send(&frame(0xFF, 1));
+    assert_eq!((b.wait(), m.wait()), (frame(0xFF, 1), frame(0xFF, 1)));
     drop(m);
     eventually("a mirror goes with its port", || client.mirrors().unwrap().is_empty());
 }

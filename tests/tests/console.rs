@@ -100,8 +100,61 @@ hash/print
 hash/setexpire 200
 help vlan/p
 help nothing
+port/setuser 3 root
+port/setgroup 3 nogroup
+port/setuser 3 no-such-user
+port/setuser 3
+port/setuser 9 root
+port/setuser 9999 root
+port/allprint 3
+port/setuser 3  NONE
+port/setgroup 3 99
+port/allocatable 3 1
+port/allocatable 9 1
+port/allocatable 9999 1
+port/allocatable 3
+port/allprint
+port/setgroup 3 ANY
+port/setvlan 3 4095
+port/allprint 3
+vlan/print 0
+port/setvlan 3 0
+port/setnumports 0
+port/setnumports 2
+port/setnumports 40
+port/showinfo
+port/createauto
+port/createauto
+port/allprint 2
+port/remove 1
 fstp/setfstp 0
+fstp/setfstp 1
+fstp/setedge 5 3 1
+fstp/setedge 0 9999 1
+fstp/setedge 0 3
+fstp/bonus 0
+port/sethub 1
+port/showinfo
+fstp/setfstp 1
 port/sethub 0
+port/showinfo
+fstp/setfstp 0
+debug/list
+debug/list fstp
+debug/add port
+debug/add port
+debug/list port
+debug/del port/ep
+debug/list port
+debug/del hash
+debug/del nothing
+debug/del
+debug/list nothing
+hash/setgcint 7
+hash/setminper 5
+hash/setsize 0
+help ds
+help port/create
 port/epclose 3 4
 port/epclose 3
 port/resetcounter
@@ -118,6 +171,172 @@ logout
         assert_eq!(desk.talk("ours", lines), desk.talk("theirs", lines));
         desk.end();
     }
+}
+
+/// What a program says of itself, and the numbers of processes, descriptors and users differ.
+fn without_numbers(text: &str) -> String {
+    let keep = |line: &str| match (line.split_once("endpoint ID "), line.split_once(" -> ")) {
+        (Some((head, tail)), _) => format!("{head}endpoint ID N{}", &tail[4..33.min(tail.len())]),
+        (None, Some((head, _))) => head.split(" FD ").next().unwrap_or_default().to_owned(),
+        (None, None) => line.split(" FD ").next().unwrap_or_default().to_owned(),
+    };
+    text.lines().map(keep).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn programs_at_a_port_look_alike() {
+    for &user in User::all() {
+        let desk = Desk::new(user);
+        desk.world.viewnet(["switch", "set", "lan", "--vde", "folder"]).run().ok();
+        let session = |console: &str, folder: &str| {
+            let mut text = desk.talk(console, "port/create 3\nvlan/create 10\nport/setvlan 3 10\n");
+            let plug = || desk.world.cmd("vde_plug").args([format!("{folder}[3]")]).keep_stdin().start();
+            let count = |n: usize| {
+                let printed = || desk.talk(console, "port/allprint 3\n");
+                assert!(
+                    tests::wait_until(std::time::Duration::from_secs(5), || {
+                        printed().matches("endpoint ID").count() == n
+                    }),
+                    "{n} endpoints: {}",
+                    printed()
+                );
+                printed()
+            };
+            let mut one = plug();
+            text += &count(1);
+            let mut two = plug();
+            text += &count(2);
+            text += &desk.talk(console, "port/remove 3\nvlan/print 10\nport/epclose 3 9999\nport/print 4\n");
+            one.close_stdin();
+            one.wait();
+            text += &count(1);
+            two.close_stdin();
+            two.wait();
+            text += &count(0);
+            text + &desk.talk(console, "vlan/allprint 10\nport/print 3\nport/remove 3\nport/allprint\n")
+        };
+        let (ours, theirs) = (session("ours", "folder"), session("theirs", "ctl"));
+        assert_eq!(without_numbers(&ours), without_numbers(&theirs));
+        desk.end();
+    }
+}
+
+#[test]
+fn what_happens_is_told_alike() {
+    let desk = Desk::new(User::Ordinary);
+    desk.world.viewnet(["switch", "set", "lan", "--vde", "folder"]).run().ok();
+    let listen = r"
+import socket, subprocess, sys, time
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+s.settimeout(10)
+text = b''
+def until(word):
+    global text
+    while word not in text:
+        text += s.recv(65536)
+until(b'vde$ ')
+text = b''
+s.sendall(b'debug/add port\n')
+until(b'vde$ ')
+plug = subprocess.Popen(['vde_plug', sys.argv[2] + '[5]'], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+until(b'port/descr')
+plug.stdin.close()
+plug.wait()
+until(b'port/-')
+until(b'port/ep/-')
+print(text.decode())
+";
+    let told = |console: &str, folder: &str| {
+        let text = desk.world.cmd("python3").args(["-c", listen, console, folder]).run().ok().stdout;
+        let mut lines: Vec<String> = without_numbers(&text).lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    assert_eq!(told("ours", "folder"), told("theirs", "ctl"));
+    desk.end();
+}
+
+/// Of a switch that is killed no socket is left behind: neither its own nor those of its programs.
+#[test]
+fn nothing_is_left_of_a_killed_switch() {
+    for &user in User::all() {
+        let world = World::new(user);
+        world.viewnet(["switch", "up", "lan", "--vde", "folder", "--mgmt", "console"]).run().ok();
+        let plug = || world.cmd("vde_plug").args(["folder[3]"]).keep_stdin().start();
+        let (mut one, mut two) = (plug(), plug());
+        let mut any = world.cmd("vde_plug").args(["folder"]).keep_stdin().start();
+        let files = || -> Vec<String> {
+            let files = std::fs::read_dir(world.home().join("folder")).unwrap();
+            let mut names: Vec<String> =
+                files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort_unstable();
+            names
+        };
+        let soon = |what: &str, is: &dyn Fn() -> bool| {
+            assert!(tests::wait_until(std::time::Duration::from_secs(5), is), "{what}: {:?}", files());
+        };
+        soon("three programs", &|| files() == ["001.0", "003.0", "003.1", "ctl"]);
+        two.close_stdin();
+        two.wait();
+        soon("one goes", &|| files().len() == 3);
+        let shown = world.viewnet(["switch", "show", "lan", "--json"]).run().ok().stdout;
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let pid = nix::unistd::Pid::from_raw(shown["pid"].as_i64().unwrap() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        soon("none is left", &|| files().is_empty());
+        assert!(!world.home().join("console").exists());
+        // The next takes the folder.
+        world.viewnet(["switch", "up", "lan", "--vde", "folder"]).run().ok();
+        world.viewnet(["switch", "down", "lan"]).run().ok();
+        [&mut one, &mut any].into_iter().for_each(tests::Running::close_stdin);
+    }
+}
+
+#[test]
+fn numbers_are_for_some() {
+    if !User::all().contains(&User::Root) {
+        eprintln!("skipped: only root can be other users");
+        return;
+    }
+    let world = World::new(User::Root);
+    // Others are to come to the folder in it.
+    std::fs::set_permissions(world.home(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    world.viewnet(["switch", "up", "lan", "--vde", "folder", "--vde-mode", "0666"]).run().ok();
+    let keep = |args: &[&str]| {
+        let args = ["switch", "vde", "keep", "lan"].iter().chain(args);
+        world.viewnet(args).run().ok();
+    };
+    keep(&["3", "--access", "10", "--user", "nobody"]);
+    keep(&["4", "--group", "9999"]);
+    keep(&["5", "--user", "1234", "--allocatable", "true"]);
+    let plug = |uid: &str, group: &str, number: &str| {
+        // Who is let in stays until time is out.
+        let script = format!("sleep 0.5 | timeout 0.3 vde_plug 'folder[{number}]'");
+        let args = ["--reuid", uid, "--regid", "65534", "--groups", group, "sh", "-c", &script];
+        world.cmd("setpriv").args(args).run().status == tests::Status::Exited(124)
+    };
+    for (uid, group, number, expected) in [
+        ("65534", "65534", "3", true),
+        ("1000", "9999", "3", false),
+        ("1000", "9999", "4", true),
+        ("1000", "9998", "4", false),
+        ("0", "0", "4", true),
+        ("1234", "1", "0", true),
+        ("1000", "1", "0", true),
+    ] {
+        assert_eq!(plug(uid, group, number), expected, "user {uid}, group {group}, number {number}");
+    }
+    let list = world.viewnet(["switch", "vde", "ls", "lan", "--json"]).run().ok().stdout;
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let kept: Vec<_> = list.as_array().unwrap().iter().map(|info| info["number"].as_u64().unwrap()).collect();
+    assert_eq!(kept, [3, 4, 5]);
+    world.viewnet(["switch", "vde", "ls", "lan"]).run().ok().says("nobody");
+    world.viewnet(["switch", "vde", "release", "lan", "3"]).run().ok();
+    world.viewnet(["switch", "vde", "release", "lan", "3"]).run().code(1);
+    world.viewnet(["switch", "vde", "keep", "lan", "0"]).run().code(1);
+    assert!(plug("1000", "9999", "3"));
+    world.viewnet(["switch", "down", "lan"]).run().ok();
 }
 
 #[test]

@@ -234,6 +234,140 @@ fn a_view_that_nothing_is_said_of_is_on_the_default_network() {
     }
 }
 
+/// The host's nameserver: dnsmasq, on its loopback. It says what it was asked.
+fn dnsmasq(world: &World, at: &str) -> Running {
+    world.administer(&["sysctl", "-qw", "net.ipv4.ip_unprivileged_port_start=53"]);
+    let long: Vec<String> =
+        (0..20).map(|n| format!("--txt-record=long.example,{}", n.to_string().repeat(100))).collect();
+    let server = world
+        .cmd("dnsmasq")
+        .args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--bind-interfaces",
+        ])
+        .args(["--user=root", "--pid-file=", "--log-queries", "--log-facility=-", "--local=/example/"])
+        .args([format!("--listen-address={at}"), "--host-record=far.example,192.0.2.1,2001:db8::1".into()])
+        .args(long)
+        .start();
+    assert!(
+        wait_until(Duration::from_secs(10), || server.stderr().contains("cleared cache")),
+        "{}",
+        server.stderr()
+    );
+    server
+}
+
+#[test]
+fn nameservers_of_the_hosts_loopback_answer_in_the_view() {
+    for (kind, at) in
+        [("kernel", "127.0.0.53"), ("smol", "127.0.0.53"), ("kernel", "::1"), ("smol", "127.0.0.1")]
+    {
+        eprintln!("{kind}, {at}");
+        each_user(|mut world| {
+            if !far_away(&world) {
+                return eprintln!("not tested: the host's network is not the test's");
+            }
+            let file = world.write("resolv.conf", &format!("nameserver {at}\n"));
+            world.bind_mount(&file, std::path::Path::new("/etc/resolv.conf"));
+            let host = dnsmasq(&world, at);
+            let run = |args: &[&str]| world.run(["--kind", kind, "--name", "web", "--"]).args(args).run();
+            // By libc, by UDP, by TCP because it is long, by TCP because it was asked for.
+            run(&["getent", "hosts", "far.example"]).ok().says("2001:db8::1");
+            run(&["dig", "+short", "far.example"]).ok().says("192.0.2.1");
+            let long = run(&["dig", "+short", "+bufsize=512", "long.example", "TXT"]).ok().stdout;
+            assert_eq!(long.lines().count(), 20, "{long}");
+            run(&["dig", "+short", "+tcp", "far.example", "AAAA"]).ok().says("2001:db8::1");
+            // Names of views, by both; nobody else hears of them.
+            run(&["getent", "ahostsv4", "web.view"]).ok().says("10.0.2.");
+            run(&["dig", "+short", "+tcp", "web.view"]).ok().says("10.0.2.");
+            run(&["dig", "+short", "+tcp", "nobody.view"]).ok();
+            assert!(!host.stderr().contains("view") && !host.stdout().contains("view"), "{}", host.stderr());
+            // Many questions on one connection, of both kinds.
+            run(&["dig", "+short", "+tcp", "+keepopen", "web.view", "far.example", "web.view"])
+                .ok()
+                .says("192.0.2.1");
+            // As on the host, the address is in use; one that only looks alike is free.
+            let bind = format!(
+                "import socket\nfor at in ('{at}', '127.0.0.7'):\n s = socket.socket(socket.AF_INET6 if ':' in at else socket.AF_INET, socket.SOCK_DGRAM)\n print(at, s.connect_ex((at, 1)), end=' ')\n s = socket.socket(s.family, socket.SOCK_DGRAM)\n try: s.bind((at, 53)); print('bound')\n except OSError as e: print(e.errno)"
+            );
+            run(&["python3", "-c", &bind]).ok().says("98").says("127.0.0.7 0 bound");
+            host.kill(nix::sys::signal::Signal::SIGTERM);
+            host.wait();
+        });
+    }
+}
+
+/// TCP, UDP and ping with the echo server at an address.
+const REACH: &str = "
+for at in sys.argv[1:]:
+    s = tcp(at, 7007); s.send(b'hello'); assert s.recv(9) == b'hello'
+    u = udp(at); u.sendto(b'x' * 1400, (at, 7007)); d, who = u.recvfrom(2000)
+    assert who[:2] == (at, 7007) and d.endswith(b'x' * 1400), who
+    u.connect((at, 9)); u.send(b'x'); assert fails(u.recvmsg, 1) == 111
+    assert fails(tcp, at, 9) == 111
+    import subprocess
+    assert subprocess.run(['ping', '-c', '1', '-W', '5', at], stdout=2).returncode == 0
+print('well')
+";
+
+#[test]
+fn ipv6_views_reach_an_ipv4_host_by_address_and_by_name() {
+    for kind in ["kernel", "smol"] {
+        each_user(|mut world| {
+            if !far_away(&world) {
+                return eprintln!("not tested: the host's network is not the test's");
+            }
+            world.administer(&["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
+            world.administer(&["ip", "route", "add", "198.51.100.0/24", "dev", "lo"]);
+            let file = world.write("resolv.conf", "nameserver 127.0.0.1\n");
+            world.bind_mount(&file, std::path::Path::new("/etc/resolv.conf"));
+            let nameserver = dnsmasq(&world, "127.0.0.1");
+            world.viewnet(["switch", "up", "lan"]).run().ok();
+            let ip = ["--ip", "fd00:10:0:2::1/64"];
+            world.viewnet(["gateway", "up", "--switch", "lan"]).args(ip).run().ok();
+            let _server = echo(&world, &FAR[..1]);
+            let run = |args: &[&str]| {
+                let view = world.run(["--kind", kind, "--link", "switch:lan,ip=auto", "--"]).args(args);
+                view.limit(Duration::from_secs(30)).run().ok()
+            };
+            let script = format!("{HELPERS}{REACH}");
+            run(&["python3", "-c", &script, "64:ff9b::c000:201"]).says("well");
+            // The view's own nameserver is the host's address, and asks in IPv6.
+            run(&["getent", "ahostsv6", "far.example"]).says("64:ff9b::c000:201");
+            run(&["dig", "+short", "+tcp", "far.example", "AAAA"]).says("64:ff9b::c000:201");
+            run(&["dig", "+short", "far.example", "A"]).says("192.0.2.1");
+            run(&["dig", "+short", "nobody.example", "AAAA"]);
+            world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
+            world.viewnet(["gateway", "up", "--switch", "lan", "--dns64", "never"]).args(ip).run().ok();
+            run(&["dig", "+short", "far.example", "AAAA"]).says("2001:db8::1");
+            nameserver.kill(nix::sys::signal::Signal::SIGTERM);
+            nameserver.wait();
+            world.viewnet(["switch", "down", "lan"]).run().ok();
+        });
+    }
+}
+
+#[test]
+fn ipv4_views_reach_ipv4_through_an_ipv6_host() {
+    each_kind(&[], |world, kind| {
+        if !world.has_own_host() {
+            return eprintln!("not tested: the host's network is not the test's");
+        }
+        // In place of a translator in the host's network, the translated address itself.
+        world.administer(&["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"]);
+        world.administer(&["ip", "addr", "add", "64:ff9b::c000:201/128", "dev", "lo", "nodad"]);
+        world.administer(&["ip", "route", "add", "64:ff9b::/96", "dev", "lo"]);
+        let _server = echo(world, &["64:ff9b::c000:201"]);
+        let script = format!("{HELPERS}{REACH}");
+        let args =
+            ["--kind", kind, "--link", "switch:lan,ip=dhcp", "--", "python3", "-c", &script, "192.0.2.1"];
+        world.run(args).limit(Duration::from_secs(30)).run().ok().says("well");
+    });
+}
+
 #[test]
 fn the_hosts_loopback_is_reachable_only_if_asked_for() {
     each_kind(&[], |world, kind| {

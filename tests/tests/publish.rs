@@ -122,6 +122,14 @@ fn a_port_of_the_host_leads_into_the_view_and_clients_keep_their_names() {
                 assert_eq!(ask(world, &["tcp", far, "9000"]), "error 111");
             }
         }
+        // From another view of the same network, by the host's address: there and back.
+        let second = LINK.replace("2.2/24", "2.3/24").replace("::2/64", "::3/64");
+        for (transport, far) in [("tcp", FAR[0]), ("udp", FAR[0]), ("tcp", FAR[1]), ("udp", FAR[1])] {
+            if world.has_own_host() {
+                let run = world.run(["--kind", kind, "--link", &second, "--", "python3", "-c", ASK]);
+                run.args([transport, far, "8080"]).run().ok().says(&format!("web {far} "));
+            }
+        }
         for port in ["9000", "9001"] {
             assert_eq!(ask(world, &["tcp", "127.0.0.1", port]), "web 10.0.2.1 same");
         }
@@ -148,6 +156,50 @@ fn what_is_published_ends_with_a_view_that_is_killed() {
         assert_eq!(ask(world, &["tcp", "127.0.0.1", "8080"]), "web 10.0.2.1 same");
         server.kill_group();
         server.wait();
+        assert!(wait_until(Duration::from_secs(5), || listed(world).is_empty()));
+    });
+}
+
+#[test]
+fn what_is_published_lasts_as_long_as_the_view() {
+    each_kind(|world, kind| {
+        let answers = |port: &str| ask(world, &["tcp", "127.0.0.1", port]);
+        let gone = |port: &str| assert!(wait_until(Duration::from_secs(5), || answers(port) == "error 111"));
+        // A daemon keeps it, though the program that the view was made for has ended.
+        let daemon = "sleep 1000 | python3 -c \"$0\" web 80 & read line";
+        let link = ["--kind", kind, "--name", "web", "--link", LINK];
+        let mut view = world
+            .run(link)
+            .args(["--publish", "8080:80", "--", "sh", "-c", daemon, SERVE])
+            .keep_stdin()
+            .start();
+        view.until("up");
+        view.close_stdin();
+        assert!(wait_until(Duration::from_secs(5), || view.has_ended()));
+        assert_eq!(answers("8080"), "web 10.0.2.1 same");
+        view.kill_group();
+        gone("8080");
+        // A view of a stack that is kept: what the view publishes ends with it, what is added stays.
+        world.viewnet(["stack", "up", "kept", "--kind", kind, "--link", LINK]).run().ok();
+        world.viewnet(["publish", "add", "kept", "auto"]).run().ok();
+        for how in [&[][..], &["--parent"]] {
+            let run = world.run(["--name", "v", "--stack", "kept", "--publish", "8081:8090"]).args(how);
+            let mut view = run.args(["--", "python3", "-c", SERVE, "kept", "8090"]).keep_stdin().start();
+            view.until("up");
+            assert_eq!(answers("8081"), "kept 10.0.2.1 same");
+            assert!(wait_until(Duration::from_secs(5), || answers("8090") == "kept 10.0.2.1 same"));
+            // A view is found by its name, too.
+            world.viewnet(["publish", "add", "v", "8082:8090"]).run().ok();
+            assert_eq!(answers("8082"), "kept 10.0.2.1 same");
+            end(view).ok();
+            ["8081", "8090"].into_iter().for_each(gone);
+            // That one is the stack's: the host still takes what nobody takes inside.
+            assert_eq!(answers("8082"), "error 104");
+            world.viewnet(["publish", "rm", "v", "8082"]).run().code(1);
+            world.viewnet(["publish", "rm", "kept", "8082"]).run().ok();
+        }
+        world.viewnet(["stack", "down", "kept"]).run().ok();
+        world.run(link).args(["--publish", "8083", "--", "./nosuch"]).run().code(127);
         assert!(wait_until(Duration::from_secs(5), || listed(world).is_empty()));
     });
 }

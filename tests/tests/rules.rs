@@ -236,6 +236,32 @@ fn a_nested_view_has_rules_of_its_own_where_the_filter_is_wide_enough() {
     networks.end();
 }
 
+/// A socket that an outer view made on the same stack is one of this view's.
+#[test]
+fn an_inherited_socket_of_the_views_stack_goes_by_the_rules_of_the_inner_view() {
+    for (lan, office) in [("smol", "smol"), ("kernel", "kernel"), ("smol", "kernel")] {
+        let networks = Networks::new(User::Ordinary, lan, office);
+        let inner = "import socket, sys
+s = socket.socket(fileno=0)
+s.connect((sys.argv[1], 8000))
+s.settimeout(10)
+if s.type == socket.SOCK_DGRAM: s.send(b'x')
+print(' '.join(s.recv(100).decode().split()[:2]))
+";
+        let outer = "import socket, subprocess, sys
+for kind in [socket.SOCK_STREAM, socket.SOCK_DGRAM]:
+    for host in ['10.1.0.9', '10.2.0.9']:
+        run = ['viewnet', 'run', '--stack', 'lan', '--rule', sys.argv[1], '--', 'python3', '-c', sys.argv[2], host]
+        subprocess.run(run, stdin=socket.socket(socket.AF_INET, kind))
+";
+        // On kernel stacks the outer view's filter has to send what the inner one asks about.
+        let wide: &[&str] = if lan == "kernel" { &["port 1 deny"] } else { &[] };
+        let run = networks.run("lan", wide).args(["python3", "-c", outer, OFFICE[0], inner]);
+        assert_eq!(run.run().ok().stdout, "tcp lan\ntcp office\nudp lan\nudp office\n", "{lan} {office}");
+        networks.end();
+    }
+}
+
 #[test]
 fn rules_are_shown_with_the_views_that_use_a_stack() {
     let networks = Networks::new(User::Ordinary, "smol", "kernel");

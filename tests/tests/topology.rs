@@ -141,7 +141,7 @@ fn mistakes_are_named_with_their_place() {
     let table = [
         (
             "[stak.a]",
-            "line 1, column 2: unknown field `stak`, expected one of `name`, `switch`, `stack`, `program`; did you mean `stack`?",
+            "line 1, column 2: unknown field `stak`, expected one of `name`, `switch`, `gateway`, `stack`, `program`; did you mean `stack`?",
         ),
         (
             "[switch.lan]\n\n  age = \"1\"",

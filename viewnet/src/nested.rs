@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use msocket_proto::line::{CallError, Line};
-use msocket_proto::proto::FilePlace;
+use msocket_proto::proto::File;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -38,12 +38,7 @@ pub(crate) enum Request {
         secret: String,
     },
     /// A file about the view's network. Answer: `null` and the descriptor, or its errno.
-    File {
-        /// Where.
-        place: FilePlace,
-        /// Its path there.
-        path: String,
-    },
+    File(File),
 }
 
 /// The view that was made.

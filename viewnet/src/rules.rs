@@ -4,7 +4,7 @@
 //! A rule is a line of words, on the command line (`--rule`) as in a file of TOML (`rules = ["…", …]`):
 //! ```text
 //! rule   = condition… action | "default" family… action
-//! condition = "to" PREFIX[,PREFIX…] | "port" PORT[-PORT][,…] | "tcp" | "udp"
+//! condition = "to" PREFIX[,PREFIX…] | "port" PORT[-PORT][,…] | "tcp" | "udp" | "bind"
 //! action = "via" STACK | "deny" | "unreachable"
 //! family = "inet" | "inet6" | "netlink" | "packet" | a number of AF_*
 //! ```
@@ -12,6 +12,9 @@
 //! its prefix is does not matter. If none does, the default of the destination's family decides, and without one the view's
 //! own stack. `default` without families is the default of all that have none of their own; where it stands
 //! does not matter. A family's default is also where its sockets are made, and so where servers listen.
+//!
+//! A rule with `bind` is about the address and port that a socket is bound to (bind(2), any port but 0), and about no
+//! destination. If none matches, the socket is on the stack that has the address.
 //!
 //! STACK is a stack's name or path, `none`, `host` (the network that viewnet was started in), or `own`, the stack
 //! that the view has without rules. `deny` is EACCES, as `prohibit` of ip-rule(8); `unreachable` is
@@ -96,6 +99,8 @@ struct Conditions {
     to: Option<Vec<IpNet>>,
     ports: Option<Vec<RangeInclusive<u16>>>,
     transport: Option<Transport>,
+    /// It is about bind(2).
+    bind: Option<()>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,10 +188,17 @@ impl Rules {
                     once("tcp or udp", &mut conditions.transport, transport)?;
                     behind
                 }
+                "bind" => {
+                    once("bind", &mut conditions.bind, ())?;
+                    behind
+                }
                 _ => break,
             };
         }
         let target = self.action(rest)?;
+        if conditions.bind.is_some() && target == Target::Fail(Errno::ENETUNREACH) {
+            return wrong("nothing is unreachable to bind(2)", "write `deny`");
+        }
         if conditions == Conditions::default() {
             return wrong("it has no condition", format!("write `default {}`", rest.join(" ")));
         }
@@ -223,7 +235,7 @@ impl Rules {
             Some((word, _)) => {
                 return wrong(
                     format!("`{word}` is no word of a rule"),
-                    format!("conditions are `to`, `port`, `tcp` and `udp`; {ACTIONS}"),
+                    format!("conditions are `to`, `port`, `tcp`, `udp` and `bind`; {ACTIONS}"),
                 );
             }
             None => return wrong("it says what matches and not what to do", ACTIONS),
@@ -282,9 +294,16 @@ impl Rules {
 
     /// Who answers a destination.
     pub(crate) fn decide(&self, destination: &Destination) -> Target {
-        let first = self.list.iter().find(|rule| rule.conditions.hold(destination));
+        let mut about = self.list.iter().filter(|rule| rule.conditions.bind.is_none());
+        let first = about.find(|rule| rule.conditions.hold(destination));
         let family = if destination.address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         first.map_or_else(|| self.default_of(family), |rule| rule.target)
+    }
+
+    /// Where a socket goes that is bound to a port; `None`: to the stack that has the address.
+    pub(crate) fn decide_bind(&self, local: &Destination) -> Option<Target> {
+        let mut about = self.list.iter().filter(|rule| rule.conditions.bind.is_some());
+        about.find(|rule| rule.conditions.hold(local)).map(|rule| rule.target)
     }
 }
 

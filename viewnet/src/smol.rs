@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use msocket_proto::line::Refusal;
-use msocket_proto::proto::FilePlace;
+use msocket_proto::proto::File;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
@@ -197,13 +197,13 @@ impl Hosts {
     }
 
     /// A file about a stack's network.
-    pub(crate) fn file(&mut self, stack: SmolId, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+    pub(crate) fn file(&mut self, stack: SmolId, file: &File) -> Result<OwnedFd, Errno> {
         match stack {
             SmolId::Own(id) => {
                 let key = self.server.smol(id).ok_or(Errno::ENETDOWN)?;
-                self.server.host().ok_or(Errno::ENETDOWN)?.file(key, place, path)
+                self.server.host().ok_or(Errno::ENETDOWN)?.file(key, file)
             }
-            SmolId::Joined(id) => self.joined.get_mut(&id).ok_or(Errno::ENETDOWN)?.relay.file(place, path),
+            SmolId::Joined(id) => self.joined.get_mut(&id).ok_or(Errno::ENETDOWN)?.relay.file(file),
         }
     }
 

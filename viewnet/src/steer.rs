@@ -13,7 +13,7 @@
 //! inherited, is left alone.
 //!
 //! A socket stays where it is when it
-//! - is bound to an address that is not the wildcard, or to a device: that has chosen its stack;
+//! - is bound to an address that is not the wildcard, by a rule about binding, or to a device: that has chosen its stack;
 //! - is a stream that is connected, connecting or listening;
 //! - is a datagram socket that has sent or is connected, if it is to *send* elsewhere: [`ELSEWHERE`]. To connect(2) it anew
 //!   may move it.
@@ -42,6 +42,7 @@ use crate::sys::seccomp::Notification;
 use crate::sys::socket as sys;
 use crate::target::Target;
 use crate::views::{At, Known, Source};
+pub(crate) use options::Fresh;
 
 /// Most sockets whose bind(2) is remembered; the oldest are forgotten first, and count as bound by the kernel.
 const MAX_BOUND: usize = 1 << 16;
@@ -64,6 +65,8 @@ struct Binding {
     any_port: bool,
     /// It has sent to an address.
     sent: bool,
+    /// A rule about bind(2) chose its stack: it stays there.
+    placed: bool,
 }
 
 impl Bound {
@@ -164,7 +167,8 @@ impl Steer<'_, '_> {
         }
         let name = self.ask(&socket, SocketCall::LocalName)?;
         let Some((local, port)) = address(&name, false) else { return Ok(()) };
-        let chosen = binding.is_some() && !local.is_unspecified() || self.has_device(&socket);
+        let named = binding.is_some_and(|binding| binding.placed || !local.is_unspecified());
+        let chosen = named || self.has_device(&socket);
         if chosen || socket.is_stream() && self.is_busy(&socket) {
             return Ok(());
         }
@@ -184,13 +188,16 @@ impl Steer<'_, '_> {
         let Some((local, port)) = course.addresses.first().and_then(|bytes| address(bytes, true)) else {
             return Ok(());
         };
-        let binding = Binding { any_port: port == 0, sent: false };
-        let others = self.known.views.places(view).into_iter().filter(|at| *at != socket.at);
-        let wanted = &course.addresses[0];
-        let home = if local.is_unspecified() || self.has_address(socket.at, &socket.spec, wanted) {
-            Some(socket.at)
-        } else {
-            others.collect::<Vec<_>>().into_iter().find(|at| self.has_address(*at, &socket.spec, wanted))
+        let transport = socket.transport();
+        let name = Destination { address: local, port: Some(port), transport };
+        let placed = match port != 0 && transport.is_some() {
+            true => self.known.views.decide_bind(view, &name)?,
+            false => None,
+        };
+        let binding = Binding { any_port: port == 0, sent: false, placed: placed.is_some() };
+        let home = match placed {
+            Some(at) => Some(at),
+            None => self.home_of(view, &socket, local, &course.addresses[0])?,
         };
         let inode = match home {
             Some(at) if at != socket.at && !self.has_device(&socket) && self.is_fresh(&socket) => {
@@ -200,6 +207,24 @@ impl Steer<'_, '_> {
         };
         self.known.views.bound.insert(inode, binding);
         Ok(())
+    }
+
+    /// The stack that has the address that a socket is to be bound to, the one where the socket is before all others.
+    fn home_of(
+        &mut self,
+        view: u64,
+        socket: &Socket,
+        local: IpAddr,
+        wanted: &[u8],
+    ) -> Result<Option<At>, Errno> {
+        // One that was to have another port, which it could not, is as new.
+        let placed = self.known.views.bound.0.get(&socket.inode).is_some_and(|binding| binding.placed);
+        let here = if placed { self.known.views.default_of(view, socket.spec.domain)? } else { socket.at };
+        if local.is_unspecified() || self.has_address(here, &socket.spec, wanted) {
+            return Ok(Some(here));
+        }
+        let others = self.known.views.places(view).into_iter().filter(|at| *at != here);
+        Ok(others.collect::<Vec<_>>().into_iter().find(|at| self.has_address(*at, &socket.spec, wanted)))
     }
 
     /// What a socket is, if it is an internet socket of one of the view's stacks, and the program did not choose that.
@@ -213,13 +238,20 @@ impl Steer<'_, '_> {
         let at = if library {
             let ours = self.known.smol.as_deref()?.stack_of(inode)?;
             let is_it = |at: &At| matches!(self.known.views.source(*at), Some(Source::Smol { stack, .. }) if *stack == ours);
-            places.into_iter().find(is_it)?
+            places.iter().copied().find(is_it)
         } else {
-            let cookie = cookie(&file)?;
-            places.into_iter().find(|at| self.cookie_of(*at) == Some(cookie))?
+            None
         };
-        let mut socket =
-            Socket { file, inode, library, at, spec: SocketSpec { domain: 0, kind: 0, protocol: 0 } };
+        let spec = SocketSpec { domain: 0, kind: 0, protocol: 0 };
+        let mut socket = Socket { file, inode, library, at: At::own(view), spec };
+        socket.at = match at {
+            Some(at) => at,
+            // The stack may be one that we have joined twice: for an outer view, and for this one.
+            None => {
+                let cookie = self.cookie(&socket)?;
+                places.into_iter().find(|at| self.cookie_of(*at) == Some(cookie))?
+            }
+        };
         let mut number = |name| self.number(&socket, libc::SOL_SOCKET, name);
         let spec = SocketSpec {
             domain: number(libc::SO_DOMAIN)?,
@@ -230,20 +262,23 @@ impl Steer<'_, '_> {
         [libc::AF_INET, libc::AF_INET6].contains(&spec.domain).then_some(socket)
     }
 
-    /// The namespace of a stack that is the kernel's.
+    /// What names the network that a socket is in, among all (SO_NETNS_COOKIE).
+    fn cookie(&mut self, socket: &Socket) -> Option<u64> {
+        let call = SocketCall::GetOption { level: libc::SOL_SOCKET, name: NETNS_COOKIE, value: vec![0; 8] };
+        Some(u64::from_ne_bytes(self.ask(socket, call).ok()?.try_into().ok()?))
+    }
+
+    /// The same of a stack.
     fn cookie_of(&mut self, at: At) -> Option<u64> {
         if let Some(known) = self.known.views.cookies.get(&at) {
             return *known;
         }
-        if matches!(
-            self.known.views.source(at),
-            Some(Source::Smol { .. } | Source::Gone | Source::Outer) | None
-        ) {
+        if matches!(self.known.views.source(at), Some(Source::Gone | Source::Outer) | None) {
             return None;
         }
         let spec =
             SocketSpec { domain: libc::AF_INET, kind: libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol: 0 };
-        let found = self.known.make(at, spec, self.target).ok().and_then(|socket| cookie(&socket));
+        let found = self.made(at, spec).ok().and_then(|socket| self.cookie(&socket));
         self.known.views.cookies.insert(at, found);
         found
     }
@@ -295,9 +330,7 @@ impl Steer<'_, '_> {
             Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => ELSEWHERE,
             other => other,
         })?;
-        let fresh = self.made(old.at, spec)?;
-        options::copy(self, &old, &fresh, &new);
-        drop(fresh);
+        options::copy(self, &old, &new)?;
         sys::copy_flags(old.file.as_fd(), new.file.as_fd())?;
         if let Some((mut address, any_port)) = bound {
             match self.ask(&new, SocketCall::Bind { address: address.clone() }) {
@@ -378,12 +411,6 @@ fn ask_kernel(socket: std::os::fd::BorrowedFd<'_>, call: SocketCall) -> Result<V
         SocketCall::LocalName => sys::local_name(socket),
         _ => Err(Errno::EOPNOTSUPP),
     }
-}
-
-fn cookie(socket: &OwnedFd) -> Option<u64> {
-    let mut bytes = [0; 8];
-    let used = sys::option(socket.as_fd(), libc::SOL_SOCKET, NETNS_COOKIE, &mut bytes).ok()?;
-    (used == bytes.len()).then_some(u64::from_ne_bytes(bytes))
 }
 
 /// Address and port of a struct sockaddr_in or sockaddr_in6. AF_UNSPEC is AF_INET to bind(2) and sends, and for connect(2) no address.

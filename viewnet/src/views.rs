@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use msocket_proto::proto::FilePlace;
+use msocket_proto::proto::File;
 use nix::errno::Errno;
 use stacks::remote::RemoteStack;
 use stacks::serve::{Server, StackId};
@@ -24,7 +24,7 @@ use crate::eye::BELIEF;
 use crate::handlers::{Caller, is_of_the_machine};
 use crate::rules::{Destination, MAX_STACKS, Rules, Target as To};
 use crate::smol::{Hosts, SmolId, machine_socket};
-use crate::steer::{Bound, Chosen};
+use crate::steer::{Bound, Chosen, Fresh};
 use crate::target::Target;
 
 /// Most threads we remember; past that all are looked up again.
@@ -155,6 +155,8 @@ pub(crate) struct Views {
     pub(crate) joined: BTreeMap<u64, Source>,
     /// The namespaces of stacks that are the kernel's, as far as they were asked for (SO_NETNS_COOKIE).
     pub(crate) cookies: BTreeMap<At, Option<u64>>,
+    /// What fresh sockets are like, lately.
+    pub(crate) fresh: Fresh,
     /// Sockets that were bound by their programs.
     pub(crate) bound: Bound,
     /// Sockets that were made on a stack because of an msocket(), for as long as rules look at destinations.
@@ -305,6 +307,22 @@ impl Views {
         self.choose(view, None, |rules| rules.decide(destination))
     }
 
+    /// The stack for a socket that is bound to a port; `None`: the one that has the address.
+    pub(crate) fn decide_bind(&self, mut view: u64, local: &Destination) -> Result<Option<At>, Errno> {
+        loop {
+            let here = self.views.get(&view).ok_or(Errno::ENETDOWN)?;
+            let inner = matches!(here.source, Source::Outer) && here.outer < view;
+            match here.rules.decide_bind(local) {
+                // What is the view's own is that of the one around it.
+                None | Some(To::Own) if inner => view = here.outer,
+                None => return Ok(None),
+                Some(To::Fail(errno)) => return Err(errno),
+                Some(To::Own) => return Ok(Some(At::own(view))),
+                Some(To::Stack(place)) => return Ok(Some(At::named(view, place))),
+            }
+        }
+    }
+
     /// All stacks that the sockets of a view can be on.
     pub(crate) fn places(&self, mut view: u64) -> Vec<At> {
         let mut places = Vec::new();
@@ -400,25 +418,20 @@ impl Known<'_> {
     }
 
     /// A file about the network of the thread. EOPNOTSUPP: it has left for a network of its own, or has the host's.
-    pub(crate) fn file(
-        &mut self,
-        target: &mut dyn Target,
-        place: FilePlace,
-        path: &str,
-    ) -> Result<OwnedFd, Errno> {
+    pub(crate) fn file(&mut self, target: &mut dyn Target, file: &File) -> Result<OwnedFd, Errno> {
         let view = self.view(target)?.ok_or(Errno::EOPNOTSUPP)?;
         // As with what is asked of interfaces.
         let at = self.views.default_of(view, libc::AF_INET)?;
         match self.views.source(at) {
             Some(Source::Served(stack) | Source::Shared(stack)) => {
                 let stack = *stack;
-                self.server.kernel(stack).ok_or(Errno::ENETDOWN)?.file(place, path)
+                self.server.kernel(stack).ok_or(Errno::ENETDOWN)?.file(file)
             }
             Some(Source::Smol { stack, .. }) => {
                 let stack = *stack;
-                self.smol.as_mut().ok_or(Errno::ENETDOWN)?.file(stack, place, path)
+                self.smol.as_mut().ok_or(Errno::ENETDOWN)?.file(stack, file)
             }
-            Some(Source::Joined(stack, _)) => stack.file(place, path),
+            Some(Source::Joined(stack, _)) => stack.file(file),
             Some(Source::Host) => Err(Errno::EOPNOTSUPP),
             Some(Source::Gone | Source::Outer) | None => Err(Errno::ENETDOWN),
         }

@@ -1,50 +1,19 @@
 //! ioctl(2) on sockets of stacks in a library (netdevice(7), arp(7), socket(7), tcp(7)).
 //!
 //! What a request's argument is and what it points to goes to the host as `stacks::smol::call::SocketCall::Ioctl`
-//! says; the sizes are those of a supervisor's `handlers/smol/ioctl.rs`.
+//! says; the sizes are [`msocket_proto::ioctl`]'s.
 
 use msocket_proto::ask::{Call, Head, Told};
+use msocket_proto::ioctl::{
+    Argument, IFNAMSIZ, IFR_DATA, IFREQ, IN6_RTMSG, LONGEST, MOST, RT_DEV, RTENTRY, SIOCETHTOOL, SIOCGIFCONF,
+    ethtool_size, is_ours,
+};
 
 use crate::calls::{self, Came};
 use crate::lines::Key;
 use crate::ops::Answer;
 use crate::sys::packet::Part;
 use crate::sys::{Copied, Data};
-
-/// SIOCOUTQ, which is TIOCOUTQ; SIOCATMARK; SIOCOUTQNSD: an int comes back.
-const NUMBERS: [u32; 3] = [0x5411, 0x8905, 0x894b];
-/// SIOCGSTAMP, SIOCGSTAMPNS: a time comes back.
-const STAMPS: [u32; 2] = [0x8906, 0x8907];
-const SIOCGIFCONF: u32 = 0x8912;
-const SIOCETHTOOL: u32 = 0x8946;
-const SIOCGSKNS: u32 = 0x894c;
-/// SIOCADDRT, SIOCDELRT.
-const ROUTES: [u32; 2] = [0x890b, 0x890c];
-/// SIOCDARP, SIOCGARP, SIOCSARP and sizeof(struct arpreq).
-const ARP: std::ops::RangeInclusive<u32> = 0x8953..=0x8955;
-const ARPREQ: usize = 68;
-/// SIOCGIFVLAN, SIOCSIFVLAN and sizeof(struct vlan_ioctl_args), linux/if_vlan.h.
-const VLAN: [u32; 2] = [0x8982, 0x8983];
-const VLAN_ARGS: usize = 56;
-/// SIOCSIFADDR, SIOCSIFDSTADDR, SIOCDIFADDR, whose argument on an IPv6 socket is a struct in6_ifreq.
-const ADDRESSES: [u32; 3] = [0x8916, 0x8918, 0x8936];
-const IN6_IFREQ: usize = 24;
-const IFREQ: usize = 40;
-/// struct rtentry, linux/route.h, and where `rt_dev` points from; sizeof(struct in6_rtmsg), linux/ipv6_route.h.
-const RTENTRY: usize = 120;
-const RT_DEV: usize = 88;
-const IN6_RTMSG: usize = 80;
-/// IFNAMSIZ, linux/if.h.
-const IFNAMSIZ: usize = 16;
-/// Where a struct ifreq has its union, and so `ifr_data`.
-const IFR_DATA: usize = 16;
-/// Most interfaces of a list.
-const MOST: usize = 1000;
-
-/// Whether a supervisor would be asked, too.
-fn is_ours(request: u32) -> bool {
-    request == NUMBERS[0] || (0x8905..=0x89ff).contains(&request) || (0x8b00..=0x8bff).contains(&request)
-}
 
 /// ioctl(2)
 pub fn ioctl(fd: i32, request: u32, address: usize) -> Answer {
@@ -53,31 +22,27 @@ pub fn ioctl(fd: i32, request: u32, address: usize) -> Answer {
     }
     let Some(key) = calls::host_of(fd) else { return Answer::Original };
     let argument = |length| Data::at(address, length);
-    let asked = match request {
-        SIOCGIFCONF => return list(key, fd, address),
-        SIOCETHTOOL => return ethtool(key, fd, address),
-        _ if NUMBERS.contains(&request) => give(key, fd, request, &[], argument(4)),
-        _ if STAMPS.contains(&request) => give(key, fd, request, &[], argument(16)),
-        _ if ROUTES.contains(&request) => route(key, fd, request, address),
-        // Requests of drivers, bridges, wireless devices, and those of AF_UNIX itself, some without an argument.
-        SIOCGSKNS | 0x8984.. => {
+    let asked = match msocket_proto::ioctl::argument(request, IFREQ) {
+        Argument::List => return list(key, fd, address),
+        Argument::Ethtool => return ethtool(key, fd, address),
+        Argument::Number => give(key, fd, request, &[], argument(4)),
+        Argument::Time => give(key, fd, request, &[], argument(16)),
+        Argument::Route => route(key, fd, request, address),
+        Argument::Any => {
             let copied = Copied::<IFREQ>::partly(address);
             match copied.length() {
                 0 => give(key, fd, request, &[], Data::NONE),
                 length => give(key, fd, request, copied.whole(), argument(length)),
             }
         }
-        _ => {
-            let (least, size) = match request {
-                _ if ARP.contains(&request) => (ARPREQ, ARPREQ),
-                _ if VLAN.contains(&request) => (VLAN_ARGS, VLAN_ARGS),
-                _ if ADDRESSES.contains(&request) => (IN6_IFREQ, IFREQ),
-                _ => (IFREQ, IFREQ),
-            };
-            let copied = Copied::<ARPREQ>::partly(address);
+        Argument::Struct { least, size } => {
+            let copied = Copied::<LONGEST>::partly(address);
             match copied.length().min(size) {
                 length if length < least => return Answer::Fail(libc::EFAULT),
-                length => give(key, fd, request, &copied.whole()[..length], argument(size)),
+                length => {
+                    let given = copied.whole().get(..length).unwrap_or_default();
+                    give(key, fd, request, given, argument(size))
+                }
             }
         }
     };
@@ -165,20 +130,4 @@ fn ethtool(key: Key, fd: i32, address: usize) -> Answer {
     let nested = given.saturating_sub(IFREQ).min(size);
     let mut parts = [Part::Program(Data::at(address, given.min(IFREQ))), Part::Program(Data::at(at, nested))];
     came.scatter(start, &mut parts).map_or_else(Answer::Fail, |()| Answer::Value(0))
-}
-
-/// How long the struct of an ethtool command is, linux/ethtool.h; a struct ethtool_value where nothing longer is
-/// known, for most commands to ask have one, and all others are refused whatever is in them.
-fn ethtool_size(command: u32) -> usize {
-    match command {
-        // ETHTOOL_GSET, GDRVINFO, GCOALESCE, GRINGPARAM, GCHANNELS, GET_TS_INFO, GLINKSETTINGS
-        0x01 => 44,
-        0x03 => 196,
-        0x0e => 92,
-        0x10 => 36,
-        0x3c => 36,
-        0x41 => 44,
-        0x4c => 48,
-        _ => 8,
-    }
 }

@@ -25,7 +25,9 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use self::file::{MAX_PATH, SocketFile, is_dead, listen, listen_locked, lock_folder, sweep, unusable};
+pub use self::file::{
+    MAX_PATH, SocketFile, companion, is_dead, listen, listen_locked, lock_folder, sweep, unusable,
+};
 
 /// Most descriptors one message may carry.
 pub const MAX_FDS: usize = 16;

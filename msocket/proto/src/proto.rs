@@ -49,12 +49,7 @@ pub enum Request {
     },
     /// A file about the stack's network, for reading. Answer: `null` and the descriptor, or its errno; EOPNOTSUPP if it
     /// is not to be had so, as folders below /proc/net.
-    File {
-        /// Where.
-        place: FilePlace,
-        /// Its path there.
-        path: String,
-    },
+    File(File),
     /// Use the stack as a view does. Answer: [`Joined`], with the network namespace's descriptor if there
     /// is one and the caller is the stack's owner.
     Join {
@@ -75,6 +70,32 @@ pub enum Request {
         /// Even if it is in use.
         force: bool,
     },
+}
+
+/// A file about a stack's network.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Where.
+    pub place: FilePlace,
+    /// Its path there.
+    pub path: String,
+    /// What for.
+    #[serde(default)]
+    pub how: FileUse,
+}
+
+/// What a file is opened for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileUse {
+    /// To be read.
+    #[default]
+    Read,
+    /// To be looked at, as stat(2) does (O_PATH).
+    Look,
+    /// Likewise, and if it is a symbolic link, that (O_NOFOLLOW).
+    Link,
 }
 
 /// Where files about a network are.

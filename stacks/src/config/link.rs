@@ -1,12 +1,14 @@
 //! What an interface is plugged into, and where its frames are recorded, as text.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use switch::link::{BadLink, Impaired};
+use switch::vlan::PortVlans;
 
-use super::{ConfigError, DEFAULT_SWITCH, check_name};
+use super::{ConfigError, check_name};
 
 /// Recorded bytes of a frame: the least is its headers.
 const SNAP: std::ops::RangeInclusive<u32> = 64..=65_549;
@@ -18,23 +20,6 @@ pub enum Link {
     /// Nothing.
     #[default]
     None,
-    /// A port of a switch.
-    Switch {
-        /// Name or path of the switch.
-        name: String,
-        /// How the switch sees the port.
-        vlan: PortVlan,
-    },
-    /// A port of a vde_switch.
-    Vde {
-        /// The folder of its control socket.
-        path: String,
-    },
-    /// A TAP of the network in which the stack runs.
-    Tap {
-        /// The interface's name there.
-        name: String,
-    },
     /// A TAP, or a packet socket, that is open already.
     Fd {
         /// The descriptor's number.
@@ -50,23 +35,19 @@ pub enum Link {
         /// The cable's name.
         name: String,
     },
+    /// Whatever a port of a switch may lead to, too: another switch first of all.
+    To(switch::link::Link),
 }
 
-/// How a switch treats the frames of a port (802.1Q).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum PortVlan {
-    /// As the switch is set up for new ports.
-    #[default]
-    Default,
-    /// Untagged frames of one VLAN.
-    Access(u16),
-    /// Tagged frames of several VLANs.
-    Trunk {
-        /// Ranges of VLAN ids, both ends included.
-        allowed: Vec<(u16, u16)>,
-        /// The VLAN of untagged frames.
-        native: Option<u16>,
-    },
+/// A port of a switch, as a link says that it is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Plug<'a> {
+    /// Name or path of the switch.
+    pub switch: &'a str,
+    /// How the switch sees the port; absent: as it sees all that it was told nothing about.
+    pub vlans: Option<&'a PortVlans>,
+    /// What happens on the way.
+    pub impaired: Option<&'a Impaired>,
 }
 
 /// Where the frames of an interface are recorded: `FILE`, `FILE[cut]`, `FILE[snap 128]`, `FILE[cut snap 128]`.
@@ -81,80 +62,85 @@ pub struct Pcap {
     pub snap: Option<u32>,
 }
 
+impl Link {
+    /// A port of the switch that the user calls `name`, or that has this path.
+    pub fn switch(name: &str, vlans: Option<PortVlans>) -> Self {
+        Self::To(switch::link::Link::Switch { name: name.to_owned(), vlans })
+    }
+
+    /// The port of a switch that it leads to, if it is one.
+    pub fn plug(&self) -> Option<Plug<'_>> {
+        let Self::To(link) = self else { return None };
+        match link.plain() {
+            switch::link::Link::Switch { name, vlans } => {
+                Some(Plug { switch: name, vlans: vlans.as_ref(), impaired: link.impaired() })
+            }
+            _ => None,
+        }
+    }
+
+    /// The plug of the tunnel that it leads to, if it is one.
+    pub fn tunnel(&self) -> Option<Plug<'_>> {
+        match self {
+            Self::Wg { path } => Some(Plug { switch: path, vlans: None, impaired: None }),
+            _ => None,
+        }
+    }
+
+    /// The same link, with relative paths in it made ones in `folder`.
+    pub fn rooted(self, folder: &Path) -> Self {
+        match self {
+            Self::To(link) => Self::To(link.rooted(folder)),
+            Self::Wg { path } => Self::Wg { path: folder.join(path).to_string_lossy().into_owned() },
+            other => other,
+        }
+    }
+
+    /// The same link with these rules at its switch's port.
+    pub fn with_vlans(self, new: Option<PortVlans>) -> Self {
+        use switch::link::Link::{Impaired, Switch};
+        match self {
+            Self::To(Switch { name, .. }) => Self::To(Switch { name, vlans: new }),
+            Self::To(Impaired(mut impaired)) => {
+                if let Switch { vlans, .. } = &mut impaired.link {
+                    *vlans = new;
+                }
+                Self::To(Impaired(impaired))
+            }
+            other => other,
+        }
+    }
+}
+
+impl Plug<'_> {
+    /// How the switch is to see the port.
+    pub fn vlans(&self) -> PortVlans {
+        self.vlans.cloned().unwrap_or_default()
+    }
+}
+
 impl FromStr for Link {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let text = text.trim();
-        let named = |name: &str, what: &str| match name {
-            "" => Err(ConfigError::new(text, format!("nothing after the colon; {what}"))),
-            name => Ok(name.to_owned()),
-        };
-        match text.split_once(':') {
-            Some(("vde", path)) => {
-                Ok(Self::Vde { path: named(path, "give the folder of the vde_switch's socket")? })
-            }
-            Some(("wg", path)) => Ok(Self::Wg { path: named(path, "give a file of wg-quick(8)")? }),
-            Some(("pair", name)) => Ok(Self::Pair { name: named(name, "give the cable's name")? }),
-            Some(("tap", name)) => {
-                check_name(name)?;
-                Ok(Self::Tap { name: name.into() })
-            }
-            Some(("fd", number)) => match number.parse() {
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("none", "") => Ok(Self::None),
+            ("wg", "") => Err(ConfigError::new(text, "nothing after the colon; give a file of wg-quick(8)")),
+            ("wg", path) => Ok(Self::Wg { path: path.to_owned() }),
+            ("pair", "") => Err(ConfigError::new(text, "nothing after the colon; give the cable's name")),
+            ("pair", name) => Ok(Self::Pair { name: name.to_owned() }),
+            ("fd", number) => match number.parse() {
                 Ok(number) => Ok(Self::Fd { number }),
                 Err(_) => Err(ConfigError::new(text, "no number of a descriptor, such as fd:3")),
             },
-            _ => switch_link(text),
-        }
-    }
-}
-
-/// `none`, or a link to a switch.
-fn switch_link(text: &str) -> Result<Link, ConfigError> {
-    let (plug, vlan) = match text.split_once('[') {
-        None => (text, PortVlan::Default),
-        Some((plug, rest)) => match rest.strip_suffix(']') {
-            Some(vlan) => (plug, vlan.parse()?),
-            None => return Err(ConfigError::new(text, "`[` without `]`")),
-        },
-    };
-    match plug.split_once(':').unwrap_or((plug, "")) {
-        ("none", "") if vlan == PortVlan::Default => Ok(Link::None),
-        ("switch", "") => Ok(Link::Switch { name: DEFAULT_SWITCH.into(), vlan }),
-        ("switch", name) => Ok(Link::Switch { name: name.into(), vlan }),
-        _ => Err(ConfigError::new(
-            text,
-            "unknown link; known are switch, switch:NAME, wg:FILE, vde:PATH, tap:NAME, fd:N, pair:NAME and none",
-        )),
-    }
-}
-
-impl FromStr for PortVlan {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let wrong = || ConfigError::new(text, "expected `vlan 10` or `trunk 10,20-29 [native 1]`");
-        let vid = |word: &str| match word.trim().parse() {
-            Ok(vid) if (1..=4094).contains(&vid) => Ok(vid),
-            _ => Err(ConfigError::new(word, "no VLAN id; 1 to 4094")),
-        };
-        let words: Vec<&str> = text.split_whitespace().collect();
-        match words[..] {
-            ["vlan", id] => Ok(Self::Access(vid(id)?)),
-            ["trunk", list] | ["trunk", list, "native", _] => {
-                let mut allowed = Vec::new();
-                for range in list.split(',') {
-                    let (first, last) = range.split_once('-').unwrap_or((range, range));
-                    let (first, last) = (vid(first)?, vid(last)?);
-                    if first > last {
-                        return Err(ConfigError::new(range, "the range is empty"));
-                    }
-                    allowed.push((first, last));
+            _ => {
+                let link: switch::link::Link = text.parse().map_err(|e: BadLink| ConfigError::of_link(&e))?;
+                if let switch::link::Link::Tap(name) | switch::link::Link::Nic(name) = link.plain() {
+                    check_name(name)?;
                 }
-                let native = words.get(3).map(|id| vid(id)).transpose()?;
-                Ok(Self::Trunk { allowed, native })
+                Ok(Self::To(link))
             }
-            _ => Err(wrong()),
         }
     }
 }
@@ -163,34 +149,10 @@ impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("none"),
-            Self::Switch { name, vlan } => write!(f, "switch:{name}{vlan}"),
-            Self::Vde { path } => write!(f, "vde:{path}"),
-            Self::Tap { name } => write!(f, "tap:{name}"),
             Self::Fd { number } => write!(f, "fd:{number}"),
             Self::Wg { path } => write!(f, "wg:{path}"),
             Self::Pair { name } => write!(f, "pair:{name}"),
-        }
-    }
-}
-
-impl fmt::Display for PortVlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => Ok(()),
-            Self::Access(vid) => write!(f, "[vlan {vid}]"),
-            Self::Trunk { allowed, native } => {
-                f.write_str("[trunk ")?;
-                for (i, (first, last)) in allowed.iter().enumerate() {
-                    let comma = if i == 0 { "" } else { "," };
-                    if first == last {
-                        write!(f, "{comma}{first}")?
-                    } else {
-                        write!(f, "{comma}{first}-{last}")?
-                    }
-                }
-                native.map_or(Ok(()), |vid| write!(f, " native {vid}"))?;
-                f.write_str("]")
-            }
+            Self::To(link) => link.fmt(f),
         }
     }
 }

@@ -37,8 +37,8 @@ fn one_line_and_toml_mean_the_same() {
 #[test]
 fn trunk_with_commas_stays_one_link() {
     let config = line("switch:lan[trunk 10,20-29 native 1],ip=10.0.0.2/24").unwrap();
-    let vlan = PortVlan::Trunk { allowed: vec![(10, 10), (20, 29)], native: Some(1) };
-    assert_eq!(config.interfaces[0].link, Link::Switch { name: "lan".into(), vlan });
+    let plug = config.interfaces[0].link.plug().unwrap();
+    assert_eq!((plug.switch, plug.vlans().to_string().as_str()), ("lan", "trunk 10,20-29 native 1"));
     assert_eq!(config.interfaces[0].link.to_string(), "switch:lan[trunk 10,20-29 native 1]");
 }
 
@@ -66,9 +66,10 @@ fn options_may_name_their_interface() {
 #[test]
 fn mistakes_are_named() {
     for (text, part) in [
-        ("eth0=svitch:lan", "unknown link"),
+        ("eth0=svitch:lan", "of stacks also none, fd:N and pair:NAME"),
         ("eth0=switch:lan[vlan 5000]", "1 to 4094"),
-        ("eth0=switch:lan[vlan 5", "without"),
+        ("eth0=switch:lan[vlan 5", "no brackets"),
+        ("eth0=switch:lan[vlan 5 trunk 7]", "expected `vlan 10`"),
         ("eth0=switch:lan,ip=10.0.0.300/24", "no address"),
         ("eth0=switch:lan,mtu=12", "no MTU"),
         ("eth0=switch:lan,mac=03:00:00:00:00:01", "group address"),
@@ -118,7 +119,12 @@ fn a_wrong_line_of_toml_is_named_by_number() {
 fn links_and_recordings_print_as_they_read() {
     for text in [
         "vde:/run/vde.ctl",
-        "vde:/a folder/with [brackets]",
+        "vde:/a folder[port 7]",
+        "switch:lan[hybrid 10,20 untagged 20 pvid 20]",
+        "switch:lan[tunnel 7]",
+        "switch:lan[service 10,20 native 30]",
+        "udp:[fd00::1]:5000",
+        "impair:{switch:lan[vlan 10]}[in delay 20ms, loss 1% | out rate 10000000 | seed 7]",
         "tap:tap0",
         "fd:3",
         "pair:blue",
@@ -127,6 +133,8 @@ fn links_and_recordings_print_as_they_read() {
     ] {
         let link: Link = text.parse().unwrap();
         assert_eq!(link.to_string(), text);
+        // Commas in it do not end it.
+        assert_eq!(line(&format!("{text},ip=10.0.0.1/24")).unwrap().interfaces[0].link, link);
         assert_eq!(text.parse::<Link>().unwrap(), link);
     }
     for (text, cut, snap) in [
@@ -146,7 +154,7 @@ fn links_and_recordings_print_as_they_read() {
 
 proptest::proptest! {
     #[test]
-    fn what_is_accepted_reads_as_it_was_printed(text in "(vde|tap|fd|pair|switch|none)?:?\\PC{0,20}") {
+    fn what_is_accepted_reads_as_it_was_printed(text in "(impair:\\{)?(vde|tap|fd|pair|switch|none)?:?\\PC{0,20}") {
         if let Ok(link) = text.parse::<Link>() {
             proptest::prop_assert_eq!(link.to_string().parse::<Link>().unwrap(), link);
         }

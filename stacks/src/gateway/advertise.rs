@@ -10,6 +10,9 @@ pub const INTERVAL: Duration = Duration::from_secs(200);
 /// Router solicitation, router advertisement.
 pub const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
+/// Options: a prefix, nameservers.
+const PREFIX: u8 = 3;
+const RDNSS: u8 = 25;
 /// For how long we are a router, in seconds: three intervals.
 const ROUTER_LIFETIME: u16 = 600;
 /// For how long a prefix's addresses are good, and preferred, in seconds (RFC 4861 clause 6.2.1).
@@ -30,36 +33,46 @@ pub fn advertisement(mac: [u8; 6], mtu: u32, net: Ipv6Net, nameserver: Option<Ip
     message.extend_from_slice(&mtu.to_be_bytes());
     // Prefix: on the link, and good for addresses.
     let flags = if net.prefix_len() == 64 { 0xC0 } else { 0x80 };
-    message.extend_from_slice(&[3, 4, net.prefix_len(), flags]);
+    message.extend_from_slice(&[PREFIX, 4, net.prefix_len(), flags]);
     message.extend_from_slice(&VALID.to_be_bytes());
     message.extend_from_slice(&PREFERRED.to_be_bytes());
     message.extend_from_slice(&[0; 4]);
     message.extend_from_slice(&net.network().octets());
     if let Some(nameserver) = nameserver {
-        message.extend_from_slice(&[25, 3, 0, 0]);
+        message.extend_from_slice(&[RDNSS, 3, 0, 0]);
         message.extend_from_slice(&u32::from(ROUTER_LIFETIME).to_be_bytes());
         message.extend_from_slice(&nameserver.octets());
     }
     message
 }
 
+/// The options of an advertisement whose router routes, as far as they are whole; nothing of what is none.
+fn options(message: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let whole = message.split_first_chunk::<16>();
+    let whole = whole.filter(|(head, _)| head[0] == ADVERTISEMENT && head[6..8] != [0, 0]);
+    let mut rest = whole.map_or(&[][..], |(_, rest)| rest);
+    std::iter::from_fn(move || {
+        let length = usize::from(*rest.get(1)?) * 8;
+        let (option, left) = rest.split_at_checked(length).filter(|_| length > 0)?;
+        rest = left;
+        Some(option)
+    })
+}
+
+/// The first nameserver of an advertisement (RFC 8106 section 5.1).
+pub fn nameserver(message: &[u8]) -> Option<Ipv6Addr> {
+    let option = options(message).find(|option| option[0] == RDNSS && option.len() >= 24)?;
+    option[8..24].first_chunk::<16>().map(|bytes| Ipv6Addr::from(*bytes))
+}
+
 /// The network of an advertisement in which its hearer may choose an address, if its router routes: `None` for what
 /// is none, or is malformed.
 pub fn network(message: &[u8]) -> Option<Ipv6Net> {
-    let (head, mut options) = message.split_first_chunk::<16>()?;
-    let lifetime = u16::from_be_bytes([head[6], head[7]]);
-    if head[0] != ADVERTISEMENT || lifetime == 0 {
-        return None;
-    }
-    while let [kind, length, ..] = *options {
-        let (option, rest) = options.split_at_checked(usize::from(length) * 8).filter(|_| length > 0)?;
-        if kind == 3 && option.len() == 32 && option[2] == 64 && option[3] & 0xC0 == 0xC0 {
-            let prefix: [u8; 16] = option[16..].try_into().ok()?;
-            return Ipv6Net::new(prefix.into(), 64).ok().filter(|net| !net.addr().is_unicast_link_local());
-        }
-        options = rest;
-    }
-    None
+    let option = options(message).find(|option| {
+        option[0] == PREFIX && option.len() == 32 && option[2] == 64 && option[3] & 0xC0 == 0xC0
+    })?;
+    let prefix = option[16..].first_chunk::<16>()?;
+    Ipv6Net::new((*prefix).into(), 64).ok().filter(|net| !net.addr().is_unicast_link_local())
 }
 
 #[cfg(test)]
@@ -71,7 +84,7 @@ mod tests {
     fn a_host_learns_its_network() {
         let net: Ipv6Net = "fd00:10:0:2::1/64".parse().unwrap();
         let message = advertisement([2, 0, 0, 0, 0, 1], 1500, net, Some(net.addr()));
-        assert_eq!(network(&message), Some(net.trunc()));
+        assert_eq!((network(&message), nameserver(&message)), (Some(net.trunc()), Some(net.addr())));
         let wide: Ipv6Net = "fd00::1/48".parse().unwrap();
         assert_eq!(network(&advertisement([2, 0, 0, 0, 0, 1], 1500, wide, None)), None);
     }
@@ -79,7 +92,7 @@ mod tests {
     proptest! {
         #[test]
         fn anything_may_come(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = network(&bytes);
+            let _ = (network(&bytes), nameserver(&bytes));
         }
     }
 }

@@ -13,6 +13,7 @@
 //! questions to nameservers, one minute for echoes (RFC 5508 REQ-2).
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use nix::sys::epoll::EpollFlags;
 
 use super::flows::{Flows, Slot};
 use super::host::{self, Heard};
+use super::nat64;
 use super::policy::Verdict;
 use super::services::DOMAIN;
 use super::streams::trouble;
@@ -35,6 +37,10 @@ pub(super) const MAX_MAPPINGS: usize = 16_384;
 const TURN: usize = 32;
 /// Errors taken from one socket in its turn.
 const ERRORS: usize = 8;
+/// Translated questions of one inside port that are remembered until they are answered.
+const MAX_TRANSLATED: usize = 64;
+/// What every resolver takes (RFC 1035 section 4.2.1); what is longer already may stay so.
+const LONGEST_ANSWER: usize = 512;
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 const QUESTIONS: Duration = Duration::from_secs(30);
 const ECHOES: Duration = Duration::from_secs(60);
@@ -46,8 +52,10 @@ const HEADER: usize = 8;
 /// UDP, or ICMP's echo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
-    Udp,
-    Echo,
+    /// UDP, by a host socket of IPv4 or of IPv6.
+    Udp(bool),
+    /// Echo requests, likewise.
+    Echo(bool),
     /// Questions to this address of the gateway's, which go to a nameserver.
     Question(IpAddr),
 }
@@ -62,6 +70,8 @@ struct Mapping {
     /// The nameserver, of questions.
     server: Option<SocketAddr>,
     socket: OwnedFd,
+    /// Numbers of questions that were asked for IPv4 addresses in the place of IPv6 ones.
+    translated: VecDeque<[u8; 2]>,
     ttl: u8,
     lifetime: Duration,
     /// There may be more to take from it.
@@ -74,7 +84,7 @@ pub(super) struct Datagrams {
     pub(super) flows: Flows<Key>,
     mappings: Vec<Option<Mapping>>,
     /// Those that are ready.
-    turn: std::collections::VecDeque<Slot>,
+    turn: VecDeque<Slot>,
     pub(super) prohibited: u64,
     pub(super) evicted: u64,
     /// Datagrams that the host's kernel did not take.
@@ -110,7 +120,7 @@ impl Datagrams {
             Verdict::Own => return hall.engine.tell(now, packet, Trouble::Port, None),
             verdict => return self.refuse(now, verdict, packet, hall),
         };
-        self.send(now, (Kind::Udp, inside), to, packet, data, hall);
+        self.send(now, (Kind::Udp(to.is_ipv4()), inside), to, packet, data, hall);
     }
 
     /// A question to the gateway, for `server` to answer.
@@ -130,7 +140,14 @@ impl Datagrams {
         {
             self.forget(slot);
         }
-        self.send(now, key, server, packet, data, hall);
+        let translated = hall.dns64.then(|| nat64::as_v4(data)).flatten();
+        self.send(now, key, server, packet, translated.as_deref().unwrap_or(data), hall);
+        if translated.is_some()
+            && let Some(mapping) = self.flows.find(&key).and_then(|slot| self.mappings[slot].as_mut())
+        {
+            mapping.translated.push_back([data[0], data[1]]);
+            mapping.translated.truncate(MAX_TRANSLATED);
+        }
     }
 
     /// Has a nameserver turned out not to be there since this was last asked?
@@ -153,7 +170,9 @@ impl Datagrams {
             Verdict::Host(to) => to,
             verdict => return self.refuse(now, verdict, packet, hall),
         };
-        self.send(now, (Kind::Echo, inside), to, packet, &packet.payload, hall);
+        let v4 = to.is_ipv4();
+        let message = retyped(&packet.payload, if v4 { ICMP_ECHO } else { ICMPV6_ECHO });
+        self.send(now, (Kind::Echo(v4), inside), to, packet, &message, hall);
     }
 
     fn send(
@@ -170,10 +189,10 @@ impl Datagrams {
             return hall.engine.tell(now, packet, Trouble::Hops, None);
         }
         let lifetime = match key.0 {
-            Kind::Echo => ECHOES,
+            Kind::Echo(_) => ECHOES,
             Kind::Question(_) => QUESTIONS,
-            Kind::Udp if to.port() == DOMAIN => QUESTIONS,
-            Kind::Udp => LIFETIME,
+            Kind::Udp(_) if to.port() == DOMAIN => QUESTIONS,
+            Kind::Udp(_) => LIFETIME,
         };
         let slot = match self.flows.find(&key).map_or_else(|| self.open(now, key, to, lifetime, hall), Ok) {
             Ok(slot) => slot,
@@ -190,7 +209,7 @@ impl Datagrams {
         }
         let ttl = (packet.ttl - 1).min(HOST_TTL);
         let same_ttl = ttl == mapping.ttl || question;
-        let single = key.0 == Kind::Udp && packet.gso_size == 0 && same_ttl;
+        let single = matches!(key.0, Kind::Udp(_)) && packet.gso_size == 0 && same_ttl;
         if single && self.train.join(slot, to, data) {
             return;
         }
@@ -258,8 +277,8 @@ impl Datagrams {
         }
         let v4 = to.is_ipv4();
         let socket = match kind {
-            Kind::Udp | Kind::Question(_) => host::datagram_socket(v4)?,
-            Kind::Echo => host::echo_socket(v4)?,
+            Kind::Udp(_) | Kind::Question(_) => host::datagram_socket(v4)?,
+            Kind::Echo(_) => host::echo_socket(v4)?,
         };
         let slot = self.flows.insert(now, key, inside.ip(), lifetime);
         let watched = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
@@ -275,6 +294,7 @@ impl Datagrams {
             inside,
             server: matches!(kind, Kind::Question(_)).then_some(to),
             socket,
+            translated: VecDeque::new(),
             ttl: HOST_TTL,
             lifetime,
             ready: false,
@@ -329,7 +349,7 @@ impl Datagrams {
 
 impl Mapping {
     /// Takes what has come; true: there may be more.
-    fn receive(&self, now: Instant, hall: &mut Hall) -> bool {
+    fn receive(&mut self, now: Instant, hall: &mut Hall) -> bool {
         for _ in 0..TURN {
             let got = match host::receive(&self.socket, &mut hall.scratch) {
                 Ok(got) => got,
@@ -341,33 +361,45 @@ impl Mapping {
                 (Kind::Question(asked), Some(server)) => {
                     (got.from == server).then(|| SocketAddr::new(asked, DOMAIN))
                 }
-                _ => hall.policy.name(got.from),
+                _ => hall.policy.name(got.from, self.inside.is_ipv4()),
             };
             let Some(from) = from else { continue };
             match self.kind {
-                Kind::Udp | Kind::Question(_) => {
+                Kind::Udp(_) | Kind::Question(_) => {
                     let data = &hall.scratch[..got.length];
+                    let told = self.translate_back(data);
+                    let data = told.as_deref().unwrap_or(data);
                     // No room: as lost as on any way.
                     let _ = hall.engine.send_as(now, (from, self.inside), None, data, got.segment);
                 }
-                Kind::Echo if got.length >= HEADER => {
+                Kind::Echo(_) if got.length >= HEADER => {
                     let message = &mut hall.scratch[..got.length];
+                    message[0] = if self.inside.is_ipv4() { ICMP_REPLY } else { ICMPV6_REPLY };
                     message[2..4].fill(0);
                     message[4..6].copy_from_slice(&self.inside.port().to_be_bytes());
                     let ends = (Some(from.ip()), self.inside.ip());
                     let _ = hall.engine.send_message_as(now, ends, None, HOST_TTL, &[message]);
                 }
-                Kind::Echo => {}
+                Kind::Echo(_) => {}
             }
         }
         true
     }
 
+    /// The answer to a question that was asked for IPv4 addresses.
+    fn translate_back(&mut self, message: &[u8]) -> Option<Vec<u8>> {
+        let place = self.translated.iter().position(|number| message.starts_with(number))?;
+        let answer = nat64::as_v6(message, message.len().max(LONGEST_ANSWER))?;
+        self.translated.remove(place);
+        Some(answer)
+    }
+
     /// Tells the inside what the host heard of one of its datagrams, the first bytes of which are in the scratch.
     fn tell(&self, now: Instant, heard: &Heard, hall: &mut Hall) {
+        let v4 = self.inside.is_ipv4();
         let what = match heard.errno {
             Errno::ECONNREFUSED => Trouble::Port,
-            Errno::EMSGSIZE => Trouble::TooBig { mtu: heard.info },
+            Errno::EMSGSIZE => Trouble::TooBig { mtu: path_mtu(heard, v4) },
             Errno::EHOSTUNREACH
                 if matches!((heard.to.is_ipv4(), heard.icmp), (true, (11, 0)) | (false, (3, 0))) =>
             {
@@ -378,21 +410,20 @@ impl Mapping {
                 None => return,
             },
         };
-        let Some(to) = hall.policy.name(heard.to) else { return };
+        let Some(to) = hall.policy.name(heard.to, v4) else { return };
         let data = &hall.scratch[..heard.length.min(QUOTED)];
         let (protocol, payload) = match self.kind {
-            Kind::Udp | Kind::Question(_) => (libc::IPPROTO_UDP, udp(self.inside.port(), to.port(), data)),
+            Kind::Udp(_) | Kind::Question(_) => (libc::IPPROTO_UDP, udp(self.inside.port(), to.port(), data)),
             // What the queue has of an echo is its own header first.
-            Kind::Echo => {
-                let mut message = data.to_vec();
+            Kind::Echo(_) => {
+                let mut message = retyped(data, if v4 { ICMP_ECHO } else { ICMPV6_ECHO });
                 if let Some(ident) = message.get_mut(4..6) {
                     ident.copy_from_slice(&self.inside.port().to_be_bytes());
                 }
-                let v4 = to.is_ipv4();
                 (if v4 { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 }, message)
             }
         };
-        let offender = heard.offender.and_then(|address| hall.policy.name(SocketAddr::new(address, 0)));
+        let offender = heard.offender.and_then(|address| hall.policy.name(SocketAddr::new(address, 0), v4));
         let packet = Packet {
             link: hall.link,
             source: self.inside.ip(),
@@ -409,6 +440,32 @@ impl Mapping {
             mac: None,
         };
         hall.engine.tell(now, &packet, what, offender.map(|it| it.ip()));
+    }
+}
+
+/// Types of echo messages (RFC 792, RFC 4443).
+const ICMP_ECHO: u8 = 8;
+const ICMP_REPLY: u8 = 0;
+const ICMPV6_ECHO: u8 = 128;
+const ICMPV6_REPLY: u8 = 129;
+/// By how much an IPv6 header is longer than one of IPv4.
+const LONGER: u32 = 20;
+
+/// An echo message with the type that its family has.
+fn retyped(message: &[u8], kind: u8) -> Vec<u8> {
+    let mut message = message.to_vec();
+    if let Some(first) = message.first_mut() {
+        *first = kind;
+    }
+    message
+}
+
+/// What a path's MTU is to the inside (RFC 7915 section 4.2).
+fn path_mtu(heard: &Heard, v4: bool) -> u32 {
+    match (heard.to.is_ipv4(), v4) {
+        (true, false) => heard.info.saturating_add(LONGER),
+        (false, true) => heard.info.saturating_sub(LONGER),
+        _ => heard.info,
     }
 }
 

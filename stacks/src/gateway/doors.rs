@@ -14,6 +14,7 @@
 //! up: a connection whose other end lives as long as the view or stack. Connections that came in stay.
 
 mod auto;
+mod told;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,10 +31,11 @@ use super::flows::{Flows, Slot};
 use super::host;
 use super::publish::{MAX_PORTS, Ports, Publish, Transport};
 use super::streams::{Counts, Streams};
-use super::{Hall, Place, holder};
+use super::{Hall, Place};
 use crate::smol::engine::SocketId;
 use crate::smol::net::Packet;
 use auto::Auto;
+pub use told::Published;
 
 /// Publications of one gateway: each is a connection.
 const MAX_PUBLICATIONS: usize = 256;
@@ -64,26 +66,6 @@ impl Inside {
     fn address(&self, v4: bool) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|address| address.is_ipv4() == v4)
     }
-}
-
-/// A published port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Published {
-    /// The stack that it leads to.
-    pub stack: String,
-    /// TCP or UDP.
-    pub transport: Transport,
-    /// The host's address and port.
-    pub listen: SocketAddr,
-    /// The stack's address and port.
-    pub inside: SocketAddr,
-    /// Because a program listens there.
-    pub auto: bool,
-    /// Connections that came in, or clients whose datagrams did.
-    pub clients: u64,
-    /// Why it is not open; absent: it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<String>,
 }
 
 #[derive(Debug)]
@@ -124,6 +106,8 @@ pub(super) struct Doors {
     turn: VecDeque<usize>,
     /// No connection is taken before.
     pause: Option<Instant>,
+    /// When to ask a stack who listens.
+    look_at: Option<Instant>,
     /// UDP clients by the inside's address and the one in whose name they are heard there.
     flows: Flows<(SocketAddr, SocketAddr)>,
     clients: Vec<Option<Client>>,
@@ -137,6 +121,7 @@ impl Doors {
             doors: Vec::new(),
             turn: VecDeque::new(),
             pause: None,
+            look_at: None,
             flows: Flows::new(MAX_CLIENTS),
             clients: Vec::new(),
         }
@@ -157,6 +142,7 @@ impl Doors {
             Publish::Auto(address) => {
                 if let Some(publication) = self.publications.get_mut(&id) {
                     publication.auto = Some(Auto::new(now, *address));
+                    self.look_at = Some(now);
                 }
                 Ok(())
             }
@@ -178,6 +164,9 @@ impl Doors {
         if self.publications.len() >= MAX_PUBLICATIONS {
             return Err(Refusal::new(what, format!("there are {MAX_PUBLICATIONS} publications already"))
                 .hint("`viewnet publish ls` shows them, `viewnet publish rm` ends some"));
+        }
+        for address in &inside.addresses {
+            hall.engine.forget_neighbour(hall.link, *address);
         }
         self.next = self.next.wrapping_add(1);
         let hung_up = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
@@ -249,53 +238,6 @@ impl Doors {
         Ok(())
     }
 
-    /// Why a port is not published. `look`: also for who has it.
-    fn refusal(
-        &self,
-        what: String,
-        transport: Transport,
-        listen: SocketAddr,
-        errno: Errno,
-        look: bool,
-    ) -> Refusal {
-        let (why, hint) = match errno {
-            Errno::EADDRINUSE => {
-                let meets = |door: &&Door| {
-                    let (a, b) = (door.listen, listen);
-                    let ips = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
-                    door.transport == transport && a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && ips
-                };
-                let ours = self.doors.iter().flatten().find(meets).and_then(|door| {
-                    self.publications
-                        .get(&door.publication)
-                        .map(|it| format!("it is published for {}", it.inside.stack))
-                });
-                let found = || if look { holder::of(transport, listen) } else { None };
-                let why = ours.or_else(|| found().map(|who| format!("{who} has it")));
-                (
-                    why.unwrap_or_else(|| "another program has it".into()),
-                    "take another port of the host".into(),
-                )
-            }
-            Errno::EACCES => (
-                "ports below 1024 are root's".into(),
-                format!(
-                    "take another port, or have an administrator set the sysctl net.ipv4.ip_unprivileged_port_start={}",
-                    listen.port()
-                ),
-            ),
-            Errno::EADDRNOTAVAIL => {
-                (format!("the host has no address {}", listen.ip()), "`ip addr` shows those it has".into())
-            }
-            Errno::ENOSPC => (
-                format!("there are more than {MAX_PORTS} published ports"),
-                "`viewnet publish ls` shows them, `viewnet publish rm` ends some".into(),
-            ),
-            errno => return Refusal::system(what, errno),
-        };
-        Refusal::new(what, why).hint(hint).errno(errno as i32)
-    }
-
     /// Closes doors of a stack: those named, or all of them with the publication. How many.
     pub(super) fn unpublish(&mut self, stack: Option<&str>, ports: &[Ports]) -> usize {
         let before = self.doors.iter().flatten().count();
@@ -313,6 +255,7 @@ impl Doors {
                 self.close(slot);
             }
         }
+        self.end_empty();
         before - self.doors.iter().flatten().count()
     }
 
@@ -332,40 +275,15 @@ impl Doors {
                 moved += 1;
             }
         }
-        if moved == 0 {
-            self.end(id);
-        }
+        self.end_empty();
         Ok(moved)
     }
 
-    /// What is published.
-    pub(super) fn published(&self) -> Vec<Published> {
-        let open = self.doors.iter().flatten().filter_map(|door| {
-            let inside = &self.publications.get(&door.publication)?.inside;
-            Some(Published {
-                stack: inside.stack.clone(),
-                transport: door.transport,
-                listen: door.listen,
-                inside: SocketAddr::new(target(inside, door.listen.is_ipv4())?, door.port),
-                auto: door.auto,
-                clients: door.clients,
-                failure: None,
-            })
-        });
-        let failed = self.publications.values().flat_map(|it| {
-            it.auto.iter().flat_map(|auto| auto.failures()).filter_map(|(listen, why)| {
-                Some(Published {
-                    stack: it.inside.stack.clone(),
-                    transport: Transport::Tcp,
-                    listen,
-                    inside: SocketAddr::new(target(&it.inside, listen.is_ipv4())?, listen.port()),
-                    auto: true,
-                    clients: 0,
-                    failure: Some(why.to_owned()),
-                })
-            })
-        });
-        open.chain(failed).collect()
+    /// Ends publications that have no door any more, and will get none.
+    fn end_empty(&mut self) {
+        let doors = &self.doors;
+        let has_door = |id: u32| doors.iter().flatten().any(|door| door.publication == id);
+        self.publications.retain(|id, it| it.auto.is_some() || has_door(*id));
     }
 
     /// Ends a publication.
@@ -379,7 +297,7 @@ impl Doors {
     }
 
     fn close(&mut self, slot: usize) {
-        self.doors[slot] = None;
+        let Some(Door { transport: Transport::Udp, .. }) = self.doors[slot].take() else { return };
         for client in 0..self.clients.len() {
             if self.clients[client].is_some_and(|client| client.door == slot) {
                 self.forget(client);
@@ -409,19 +327,17 @@ impl Doors {
 
     /// When to call [`Doors::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let autos = self.publications.values().filter_map(|it| it.auto.as_ref()?.poll_timeout());
-        autos.chain(self.pause).chain(self.flows.poll_timeout()).min()
+        [self.look_at, self.pause, self.flows.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Time has passed.
     pub(super) fn handle_timeout(&mut self, now: Instant, hall: &mut Hall) {
-        if self.publications.is_empty() && self.flows.is_empty() {
-            return;
-        }
         while let Some(client) = self.flows.poll_expired(now) {
             self.forget(client);
         }
-        self.look(now, hall);
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look(now, hall);
+        }
     }
 
     /// Takes what has come; true: there may be more.
@@ -432,10 +348,10 @@ impl Doors {
         streams: &mut Streams,
         counts: &mut Counts,
     ) -> bool {
-        if self.turn.is_empty() || self.pause.is_some_and(|until| until > now) {
+        self.pause = self.pause.filter(|until| *until > now);
+        if self.turn.is_empty() || self.pause.is_some() {
             return false;
         }
-        self.pause = None;
         for _ in 0..self.turn.len() {
             let Some(slot) = self.turn.pop_front() else { break };
             let more = match self.doors.get(slot) {
@@ -556,7 +472,7 @@ fn target(inside: &Inside, v4: bool) -> Option<IpAddr> {
 fn name(client: SocketAddr, to: IpAddr, hall: &Hall) -> Option<SocketAddr> {
     let own = || hall.policy.own(to.is_ipv4()).map(|own| SocketAddr::new(own, client.port()));
     let same = client.is_ipv4() == to.is_ipv4();
-    hall.policy.name(client).filter(|_| same).or_else(own)
+    hall.policy.name(client, client.is_ipv4()).filter(|_| same).or_else(own)
 }
 
 /// Connects to the inside in the name of a client.

@@ -1,15 +1,32 @@
 //! The host's sockets: making them, asking them.
 
 use std::io::IoSliceMut;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::nat64;
+use super::policy::Families;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg,
+    setsockopt, sockopt,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+
+/// Which families lead from the host to everybody, as far as its routes say: nothing is sent.
+pub(super) fn families() -> Families {
+    let leads = |to: IpAddr| {
+        let socket = new(to.is_ipv4(), SocketType::DGRAM, None);
+        socket.is_ok_and(|it| rustix::net::connect(&it, &SocketAddr::new(to, DISCARD)).is_ok())
+    };
+    // An address of documentation (RFC 5737), which goes where all goes, and the same in IPv6.
+    let anybody = Ipv4Addr::new(198, 51, 100, 1);
+    Families { v4: leads(anybody.into()), v6: leads(nat64::embed(anybody).into()) }
+}
+
+/// The port of nobody (RFC 863).
+const DISCARD: u16 = 9;
 
 /// What is received at once at most: a datagram, or a train of them (UDP_GRO).
 pub(crate) const LONGEST: usize = 65_535;
@@ -229,5 +246,6 @@ pub(super) fn receive_error(socket: &OwnedFd, buffer: &mut [u8]) -> Option<Heard
 
 fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = storage.as_sockaddr_in().map(|it| SocketAddr::from((it.ip(), it.port())));
-    v4.or_else(|| storage.as_sockaddr_in6().map(|it| SocketAddr::from((it.ip(), it.port()))))
+    let v6 = |it: &SockaddrIn6| SocketAddrV6::new(it.ip(), it.port(), 0, it.scope_id()).into();
+    v4.or_else(|| storage.as_sockaddr_in6().map(v6))
 }

@@ -23,10 +23,12 @@ pub mod flows;
 mod holder;
 pub(crate) mod host;
 pub mod names;
+pub mod nat64;
 pub mod policy;
 pub mod publish;
+mod questions;
 pub mod serve;
-mod services;
+pub(crate) mod services;
 mod streams;
 mod train;
 
@@ -53,7 +55,9 @@ use datagrams::Datagrams;
 use doors::{Doors, Inside, Published};
 use policy::{Policy, Rules, Verdict};
 use publish::{Ports, Publish};
-use services::{DOMAIN, Outcome, Services};
+use questions::Questions;
+pub use services::Dns64;
+use services::{Outcome, Services};
 use streams::{Counts, Streams};
 
 /// The gateway's name where it is plugged in.
@@ -79,6 +83,9 @@ pub struct Config {
     /// Who may go where.
     #[serde(default)]
     pub rules: Rules,
+    /// When questions for IPv6 addresses are asked for IPv4 addresses.
+    #[serde(default)]
+    pub dns64: Dns64,
     /// It keeps no switch that ends when unused, and so ends with the last of the others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guest: bool,
@@ -124,6 +131,7 @@ enum Place {
     Life(u32),
     /// A stack that is asked who listens.
     Auto(u32),
+    Question(usize),
 }
 
 impl Place {
@@ -136,6 +144,7 @@ impl Place {
             Self::Door(slot) => 3 << 32 | slot as u64,
             Self::Life(id) => 4 << 32 | u64::from(id),
             Self::Auto(id) => 5 << 32 | u64::from(id),
+            Self::Question(slot) => 6 << 32 | slot as u64,
         }
     }
 
@@ -147,6 +156,7 @@ impl Place {
             3 => Self::Door(slot),
             4 => Self::Life(token as u32),
             5 => Self::Auto(token as u32),
+            6 => Self::Question(slot),
             _ if slot == 1 => Self::Beside,
             _ => Self::Port,
         }
@@ -167,6 +177,8 @@ struct Hall {
     listener: SocketId,
     /// The host's nameserver, where questions to the gateway go.
     nameserver: Option<SocketAddr>,
+    /// Questions for IPv6 addresses are asked for IPv4 addresses: the host has no IPv6.
+    dns64: bool,
     /// One datagram, or a train of them.
     scratch: Vec<u8>,
 }
@@ -177,12 +189,13 @@ impl Hall {
         self.nameserver.filter(|_| !self.policy.rules.isolate)
     }
 
-    /// What becomes of a connection to `to`.
-    fn judge(&self, to: SocketAddr) -> Verdict {
-        if to.port() == DOMAIN && self.policy.is_own(to.ip()) {
-            return self.names().map_or(Verdict::Own, Verdict::Host);
+    /// Where questions to a nameserver go, if it may be asked: those to the gateway to the host's.
+    fn server(&self, to: SocketAddr) -> Option<SocketAddr> {
+        match self.policy.judge(to) {
+            _ if self.policy.is_own(to.ip()) => self.names(),
+            Verdict::Host(to) => Some(to),
+            _ => None,
         }
-        self.policy.judge(to)
     }
 
     fn watch(&self, what: &impl AsFd, place: Place, flags: EpollFlags) -> Result<(), Errno> {
@@ -204,6 +217,7 @@ pub struct Gateway {
     streams: Streams,
     datagrams: Datagrams,
     doors: Doors,
+    questions: Questions,
     services: Services,
     counts: Counts,
 }
@@ -248,11 +262,12 @@ impl Gateway {
         let link = IfIndex(LOOPBACK.0 + 1);
         engine.plug(now, link, true);
         engine.hear_group(now, link, services::ALL_ROUTERS);
-        let services = Services::new(now, &config.ip, stacks);
+        let services = Services::new(now, &config.ip, config.dns64, stacks);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let policy = Policy::new(config.rules.clone(), config.ip.clone());
         let scratch = vec![0; host::LONGEST + 1];
-        let hall = Hall { engine, policy, epoll, link, caller, listener, nameserver: None, scratch };
+        let hall =
+            Hall { engine, policy, epoll, link, caller, listener, nameserver: None, dns64: false, scratch };
         for (fd, flags) in port.sources() {
             hall.watch(&fd, Place::Port, flags).map_err(failed)?;
         }
@@ -266,6 +281,7 @@ impl Gateway {
             streams: Streams::new(),
             datagrams: Datagrams::new(),
             doors: Doors::new(),
+            questions: Questions::new(),
             services,
             counts: Counts::default(),
         })
@@ -333,7 +349,11 @@ impl Gateway {
         if self.unfinished {
             return Some(clocks().0);
         }
-        let flows = [self.streams.flows.poll_timeout(), self.datagrams.flows.poll_timeout()];
+        let flows = [
+            self.streams.flows.poll_timeout(),
+            self.datagrams.flows.poll_timeout(),
+            self.questions.flows.poll_timeout(),
+        ];
         flows
             .into_iter()
             .chain([self.hall.engine.poll_timeout(), self.services.poll_timeout(), self.doors.poll_timeout()])
@@ -375,6 +395,10 @@ impl Gateway {
                 Place::Door(slot) => self.doors.handle_event(slot),
                 Place::Life(id) => self.doors.handle_end(id),
                 Place::Auto(id) => self.doors.handle_answer(id, &mut self.hall),
+                Place::Question(slot) => {
+                    let (hall, services) = (&mut self.hall, &mut self.services);
+                    self.questions.handle_event(now, slot, event.events(), hall, services);
+                }
             }
         }
         if self.hall.engine.poll_timeout().is_some_and(|at| at <= now) {
@@ -383,6 +407,7 @@ impl Gateway {
         self.streams.handle_timeout(now, &mut self.hall);
         self.datagrams.handle_timeout(now);
         self.doors.handle_timeout(now, &mut self.hall);
+        self.questions.handle_timeout(now, &mut self.hall);
         self.services.handle_timeout(now, &mut self.hall);
         self.run(now);
         Ok(beside)
@@ -398,10 +423,13 @@ impl Gateway {
             while let Some(id) = self.hall.engine.poll_dirty() {
                 if id == self.hall.listener {
                     while let Some((id, _)) = self.hall.engine.accept(now, id) {
-                        self.streams.accept(now, id, &mut self.hall);
+                        if !self.questions.accept(now, id, &mut self.hall, &mut self.services) {
+                            self.streams.accept(now, id, &mut self.hall);
+                        }
                     }
                 } else {
                     self.streams.handle_dirty(now, id, &mut self.hall);
+                    self.questions.handle_dirty(now, id, &mut self.hall, &mut self.services);
                 }
             }
             more |= self.datagrams.run(now, &mut self.hall);
@@ -449,7 +477,12 @@ impl Gateway {
             }
             while let Some(knocked) = hall.engine.poll_knock() {
                 self.services.refresh(now, hall);
-                self.streams.knock(now, knocked, hall, &mut self.counts);
+                match hall.engine.ends(knocked.1) {
+                    Some((inside, to)) if self.services.is_nameserver(to, hall) => {
+                        self.questions.knock(now, knocked, inside, hall.server(to), hall);
+                    }
+                    _ => self.streams.knock(now, knocked, hall, &mut self.counts),
+                }
             }
         }
         self.port_ready = true;

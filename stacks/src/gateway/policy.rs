@@ -15,6 +15,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::nat64;
+
 /// Most rules of one gateway: each new flow looks at all of them.
 pub const MAX_RULES: usize = 256;
 
@@ -131,11 +133,29 @@ pub enum Verdict {
     Unreachable,
 }
 
+/// Which families the host's network has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Families {
+    /// IPv4
+    pub v4: bool,
+    /// IPv6
+    pub v6: bool,
+}
+
+impl Families {
+    /// IPv4 alone.
+    pub const V4: Self = Self { v4: true, v6: false };
+    /// IPv6 alone.
+    pub const V6: Self = Self { v4: false, v6: true };
+}
+
 /// Rules, and the addresses that they are about.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// The rules.
     pub rules: Rules,
+    /// What the host has; what it has not is reached by the other (NAT64).
+    pub families: Families,
     /// The gateway's own addresses with their networks.
     own: Vec<IpNet>,
 }
@@ -143,7 +163,7 @@ pub struct Policy {
 impl Policy {
     /// `own`: the gateway's addresses with their prefix lengths.
     pub fn new(rules: Rules, own: Vec<IpNet>) -> Self {
-        Self { rules, own }
+        Self { rules, families: Families { v4: true, v6: true }, own }
     }
 
     /// Is it one of the gateway's own addresses?
@@ -179,23 +199,53 @@ impl Policy {
                 Verdict::Own
             };
         }
-        if !is_forwarded(to.ip()) || self.own.iter().any(|net| net.contains(&to.ip())) {
+        // Of the two forms of an address, each may be what no router forwards, or what a rule names.
+        let real = self.translated(to);
+        if [to, real].into_iter().any(|to| !is_forwarded(to.ip()) || self.is_local(to.ip())) {
             return Verdict::Unreachable;
         }
-        let named = |list: &[Destinations]| list.iter().any(|destinations| destinations.contains(to));
+        let named = |list: &[Destinations]| {
+            list.iter().any(|destinations| destinations.contains(to) || destinations.contains(real))
+        };
         if !named(&self.rules.allow) && (self.rules.isolate || named(&self.rules.deny)) {
             return Verdict::Prohibited;
         }
-        Verdict::Host(to)
+        Verdict::Host(real)
     }
 
-    /// In whose name the inside hears something that came from `from`; `None`: it is not for the inside.
-    pub fn name(&self, from: SocketAddr) -> Option<SocketAddr> {
+    /// Where the host sends what is for `to`: an IPv4 address within [`nat64`]'s network is that; but where the host has IPv6
+    /// alone, its network may know that network, and an IPv4 address is one in there (RFC 6877).
+    fn translated(&self, to: SocketAddr) -> SocketAddr {
+        let real = match to.ip() {
+            IpAddr::V6(v6) if self.families != Families::V6 => nat64::extract(v6).map(IpAddr::V4),
+            IpAddr::V4(v4) if self.families == Families::V6 => Some(IpAddr::V6(nat64::embed(v4))),
+            _ => None,
+        };
+        real.map_or(to, |real| SocketAddr::new(real, to.port()))
+    }
+
+    fn is_local(&self, address: IpAddr) -> bool {
+        self.own.iter().any(|net| net.contains(&address))
+    }
+
+    /// In whose name an inside address of IPv4, or of IPv6, hears something that came from `from`; `None`: it is not for
+    /// the inside.
+    pub fn name(&self, from: SocketAddr, v4: bool) -> Option<SocketAddr> {
+        let from = self.named(from)?;
+        let address = match from.ip() {
+            IpAddr::V4(it) if !v4 => IpAddr::V6(nat64::embed(it)),
+            IpAddr::V6(it) if v4 => IpAddr::V4(nat64::extract(it)?),
+            address => address,
+        };
+        Some(SocketAddr::new(address, from.port()))
+    }
+
+    fn named(&self, from: SocketAddr) -> Option<SocketAddr> {
         if from.ip().is_loopback() {
             let own = self.own(from.is_ipv4()).filter(|_| self.rules.host_loopback)?;
             return Some(SocketAddr::new(own, from.port()));
         }
-        let strange = !is_forwarded(from.ip()) || self.own.iter().any(|net| net.contains(&from.ip()));
+        let strange = !is_forwarded(from.ip()) || self.is_local(from.ip());
         (!strange).then_some(from)
     }
 }
@@ -267,10 +317,43 @@ mod tests {
     fn nobody_hears_the_loopback_or_their_own_network_through_the_gateway() {
         let open = policy(Rules::default());
         for from in ["127.0.0.1:5", "10.0.2.9:5", "[fd00:2::9]:5", "224.0.0.1:5"] {
-            assert_eq!(open.name(from.parse().unwrap()), None, "{from}");
+            assert_eq!(
+                open.name(from.parse().unwrap(), from.starts_with(|c: char| c.is_ascii_digit())),
+                None,
+                "{from}"
+            );
         }
         let asked = policy(Rules { host_loopback: true, ..Rules::default() });
-        assert_eq!(asked.name("127.0.0.1:5".parse().unwrap()), Some("10.0.2.1:5".parse().unwrap()));
+        assert_eq!(asked.name("127.0.0.1:5".parse().unwrap(), true), Some("10.0.2.1:5".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_the_host_lacks_is_reached_by_what_it_has() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let rules = Rules { deny: vec!["192.0.2.9".parse().unwrap()], ..Rules::default() };
+        let mut policy = policy(rules);
+        for (v4, v6) in [(true, true), (true, false), (false, false)] {
+            policy.families = Families { v4, v6 };
+            assert_eq!(
+                policy.judge(address("[64:ff9b::c000:201]:80")),
+                Verdict::Host(address("192.0.2.1:80"))
+            );
+            assert_eq!(policy.judge(address("[64:ff9b::c000:209]:80")), Verdict::Prohibited);
+            for inner in ["7f00:1", "a00:207", "a00:201", "e000:1"] {
+                let to = address(&format!("[64:ff9b::{inner}]:80"));
+                assert_eq!(policy.judge(to), Verdict::Unreachable, "{inner}");
+            }
+            assert_eq!(policy.judge(address("192.0.2.1:80")), Verdict::Host(address("192.0.2.1:80")));
+        }
+        let name = policy.name(address("192.0.2.1:80"), false);
+        assert_eq!(name, Some(address("[64:ff9b::c000:201]:80")));
+        policy.families = Families::V6;
+        let beyond = address("[64:ff9b::c000:201]:80");
+        assert_eq!(policy.judge(address("192.0.2.1:80")), Verdict::Host(beyond));
+        assert_eq!(policy.judge(beyond), Verdict::Host(beyond));
+        assert_eq!(policy.name(beyond, true), Some(address("192.0.2.1:80")));
+        assert_eq!(policy.name(beyond, false), Some(beyond));
+        assert_eq!(policy.name(address("[2001:db8::1]:80"), true), None);
     }
 
     proptest! {

@@ -13,11 +13,13 @@ use std::time::{Duration, Instant, SystemTime};
 use ipnet::IpNet;
 use msocket_proto::line::Line;
 use msocket_proto::proto::Request;
+use serde::{Deserialize, Serialize};
 
 use super::advertise::{self, advertisement};
 use super::dhcp::Leases;
 use super::names::{self, Answer, Question};
-use super::{Hall, clocks};
+use super::policy::Families;
+use super::{Hall, clocks, host};
 use crate::serve::Description;
 use crate::smol::net::Packet;
 
@@ -60,10 +62,24 @@ pub(super) struct Services {
     advertise_at: Option<Instant>,
     resolver: Resolver,
     directory: Directory,
+    dns64: Dns64,
+}
+
+/// When questions for IPv6 addresses are asked for IPv4 addresses (RFC 6147).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dns64 {
+    /// While the host has IPv4 and no IPv6.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
 }
 
 impl Services {
-    pub(super) fn new(now: Instant, own: &[IpNet], stacks: &Path) -> Self {
+    pub(super) fn new(now: Instant, own: &[IpNet], dns64: Dns64, stacks: &Path) -> Self {
         let leases = own.iter().find_map(|net| match net {
             IpNet::V4(net) => Some(Leases::new(*net)),
             IpNet::V6(_) => None,
@@ -73,6 +89,7 @@ impl Services {
             leases,
             advertise_at: v6.then_some(now),
             resolver: Resolver::default(),
+            dns64,
             directory: Directory { stacks: stacks.to_owned(), asked_at: None, views: Vec::new() },
         }
     }
@@ -114,23 +131,22 @@ impl Services {
                 Outcome::Done
             }
             DOMAIN if hall.policy.is_inside(packet.source) => {
-                self.resolver.refresh(now);
-                hall.nameserver = self.resolver.server();
+                self.refresh(now, hall);
                 let named = self.resolver.servers.contains(&packet.destination);
                 if !own && !named {
                     return Outcome::Pass;
                 }
-                let said = names::question(data)
-                    .and_then(|question| self.directory.answer(now, &question, hall))
-                    .or_else(|| (own && hall.names().is_none()).then_some(Answer::Refused));
-                if let Some(message) = said.and_then(|said| names::answer(data, &said)) {
+                let refused =
+                    || (own && hall.names().is_none()).then(|| names::answer(data, &Answer::Refused));
+                if let Some(message) = self.answer(now, data, hall).or_else(|| refused().flatten()) {
                     let from = SocketAddr::new(packet.destination, DOMAIN);
                     let to = SocketAddr::new(packet.source, port(0));
                     let _ = hall.engine.send_as(now, (from, to), None, &message, 0);
                     return Outcome::Done;
                 }
-                match hall.names() {
-                    Some(server) if own => Outcome::Ask(server),
+                match hall.server(SocketAddr::new(packet.destination, DOMAIN)) {
+                    // Others are asked without us, unless their answers are to be translated.
+                    Some(server) if own || hall.dns64 => Outcome::Ask(server),
                     _ => Outcome::Pass,
                 }
             }
@@ -144,9 +160,27 @@ impl Services {
         hall.nameserver = self.resolver.server();
     }
 
-    /// For connections, which come without a word: where questions go now.
+    /// The answer to a question, if it is known here.
+    pub(super) fn answer(&mut self, now: Instant, message: &[u8], hall: &Hall) -> Option<Vec<u8>> {
+        let question = names::question(message)?;
+        names::answer(message, &self.directory.answer(now, &question, hall)?)
+    }
+
+    /// Is this where questions for names go, which are answered here or sent on?
+    pub(super) fn is_nameserver(&self, to: SocketAddr, hall: &Hall) -> bool {
+        to.port() == DOMAIN && (hall.policy.is_own(to.ip()) || self.resolver.servers.contains(&to.ip()))
+    }
+
+    /// What the host is like now: its nameservers, its families.
     pub(super) fn refresh(&mut self, now: Instant, hall: &mut Hall) {
-        self.resolver.refresh(now);
+        if self.resolver.refresh(now) {
+            hall.policy.families = host::families();
+            hall.dns64 = match self.dns64 {
+                Dns64::Auto => hall.policy.families == Families::V4,
+                Dns64::Always => true,
+                Dns64::Never => false,
+            };
+        }
         hall.nameserver = self.resolver.server();
     }
 
@@ -186,21 +220,25 @@ impl Resolver {
         self.servers.get(self.turn % count).map(|address| SocketAddr::new(*address, DOMAIN))
     }
 
-    fn refresh(&mut self, now: Instant) {
+    /// True: it looked.
+    fn refresh(&mut self, now: Instant) -> bool {
         if self.read_at.is_some_and(|at| now.saturating_duration_since(at) < FRESH) {
-            return;
+            return false;
         }
         self.read_at = Some(now);
         let modified = std::fs::metadata(RESOLV_CONF).and_then(|meta| meta.modified()).ok();
         if modified != self.modified || self.servers.is_empty() {
             self.modified = modified;
-            self.servers = names::nameservers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default());
-            // resolv.conf(5): without any, the one on the machine.
-            if self.servers.is_empty() {
-                self.servers.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
-            }
+            self.servers = nameservers();
         }
+        true
     }
+}
+
+/// The nameservers that resolv.conf(5) names; without any, the one on the machine.
+pub(crate) fn nameservers() -> Vec<IpAddr> {
+    let named = names::nameservers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default());
+    if named.is_empty() { vec![IpAddr::V4(Ipv4Addr::LOCALHOST)] } else { named }
 }
 
 /// The user's views and their addresses.

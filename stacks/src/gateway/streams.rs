@@ -102,7 +102,7 @@ impl Streams {
     /// The inside asks for a connection.
     pub(super) fn knock(&mut self, now: Instant, knocked: Knocked, hall: &mut Hall, counts: &mut Counts) {
         let Some((inside, to)) = hall.engine.ends(knocked.1) else { return };
-        let outcome = match hall.judge(to) {
+        let outcome = match hall.policy.judge(to) {
             Verdict::Host(to) => self.connect(now, inside, to, knocked.1, hall, counts),
             Verdict::Own => Err(Errno::ECONNREFUSED),
             Verdict::Prohibited => {
@@ -202,7 +202,8 @@ impl Streams {
             if !events.intersects(EpollFlags::EPOLLOUT | over) {
                 return;
             }
-            match host::take_error(&stream.host) {
+            let error = events.intersects(over).then(|| host::take_error(&stream.host)).flatten();
+            match error {
                 None => {
                     stream.phase = Phase::Admitted;
                     counts.opened += 1;
@@ -298,8 +299,11 @@ impl Streams {
         }
         if status.receive_finished && status.readable == 0 && !stream.host_told {
             stream.host_told = true;
-            // One that is not connected any more says so when it is read.
-            let _ = rustix::net::shutdown(&stream.host, Shutdown::Write);
+            // If both have said everything, closing it says so, too.
+            if !stream.host_finished {
+                // One that is not connected any more says so when it is read.
+                let _ = rustix::net::shutdown(&stream.host, Shutdown::Write);
+            }
         }
         if stream.host_finished && !stream.inside_told {
             stream.inside_told = true;

@@ -8,7 +8,7 @@
 
 use std::os::fd::OwnedFd;
 
-use msocket_proto::proto::FilePlace;
+use msocket_proto::proto::{File, FilePlace, FileUse};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -18,26 +18,31 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, 
 const ATTEMPTS: usize = 64;
 
 /// Opens a file; the caller is in the namespace. `sysfs` is made when it is needed first.
-pub(super) fn open(place: FilePlace, path: &str, sysfs: &mut Option<OwnedFd>) -> Result<OwnedFd, Errno> {
-    let path = if path.is_empty() { "." } else { path };
-    match place {
+pub(super) fn open(file: &File, sysfs: &mut Option<OwnedFd>) -> Result<OwnedFd, Errno> {
+    let path = if file.path.is_empty() { "." } else { file.path.as_str() };
+    match file.place {
         FilePlace::Proc => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let folder = rustix::fs::open("/proc/thread-self/net", flags, Mode::empty()).map_err(errno)?;
-            below(&folder, path)
+            below(&folder, path, file.how)
         }
         FilePlace::Sys => {
             let root = match sysfs.take() {
                 Some(root) => root,
                 None => mount()?,
             };
-            below(sysfs.insert(root), &format!("class/net/{path}"))
+            below(sysfs.insert(root), &format!("class/net/{path}"), file.how)
         }
     }
 }
 
-fn below(folder: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+fn below(folder: &OwnedFd, path: &str, how: FileUse) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::CLOEXEC
+        | match how {
+            FileUse::Read => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY,
+            FileUse::Look => OFlags::PATH,
+            FileUse::Link => OFlags::PATH | OFlags::NOFOLLOW,
+        };
     let open = || openat2(folder, path, flags, Mode::empty(), ResolveFlags::BENEATH);
     // EAGAIN: something was mounted or renamed on the machine while a `..` was walked, as links in sysfs have them.
     let again = |result: &Result<_, _>| matches!(result, Err(rustix::io::Errno::AGAIN));

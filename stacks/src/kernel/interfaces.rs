@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use msocket_proto::line::Refusal;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64,
 };
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use super::namespace::sysctl;
 use super::netlink::{Mode, Netlink};
 use crate::config::{InterfaceConfig, Mac, RouteConfig};
-use crate::stack::InterfaceInfo;
+use crate::stack::{InterfaceCounters, InterfaceInfo};
 
 /// rtnetlink(7)
 const RT_TABLE_LOCAL: u8 = 255;
@@ -209,11 +209,13 @@ impl Interfaces {
                 up: message.header.flags.contains(LinkFlags::Up),
                 link: String::new(),
                 addresses: addresses.iter().filter_map(|a| address_on(a, message.header.index)).collect(),
+                counters: InterfaceCounters::default(),
             };
             for attribute in &message.attributes {
                 match attribute {
                     LinkAttribute::IfName(name) => info.name.clone_from(name),
                     LinkAttribute::Mtu(mtu) => info.mtu = *mtu,
+                    LinkAttribute::Stats64(stats) => info.counters = counters(stats),
                     LinkAttribute::Address(mac) if message.header.index != LOOPBACK => {
                         info.mac = mac.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":");
                     }
@@ -224,6 +226,19 @@ impl Interfaces {
             found.push(info);
         }
         Ok(found)
+    }
+}
+
+fn counters(stats: &Stats64) -> InterfaceCounters {
+    InterfaceCounters {
+        rx_packets: stats.rx_packets,
+        rx_bytes: stats.rx_bytes,
+        rx_errors: stats.rx_errors,
+        rx_dropped: stats.rx_dropped,
+        tx_packets: stats.tx_packets,
+        tx_bytes: stats.tx_bytes,
+        tx_errors: stats.tx_errors,
+        tx_dropped: stats.tx_dropped,
     }
 }
 

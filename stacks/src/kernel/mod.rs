@@ -20,14 +20,16 @@ pub(crate) mod sys;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use msocket_proto::line::Refusal;
-use msocket_proto::proto::FilePlace;
+use msocket_proto::proto::File;
 use nix::errno::Errno;
 
 use crate::attach;
-use crate::config::{Link, PortVlan, StackConfig};
+use crate::config::{Link, StackConfig};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
+use crate::stub::kernel::KernelStub;
 use interfaces::Interfaces;
 use namespace::{NetNamespace, Step};
 use orphans::Unfinished;
@@ -67,6 +69,8 @@ pub struct KernelStack {
     links: HashMap<String, String>,
     /// Connections to switches; dropping one unplugs the interface.
     plugs: Vec<Plug>,
+    /// The nameserver on its loopback.
+    stub: Option<KernelStub>,
     /// Its view of /sys, once somebody has asked for it.
     sysfs: Option<OwnedFd>,
 }
@@ -87,7 +91,7 @@ impl KernelStack {
             .into());
         }
         let namespace = NetNamespace::create()?;
-        let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new(), sysfs: None };
+        let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new(), stub: None, sysfs: None };
         if config.forward {
             for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
                 match namespace::sysctl(name, "1") {
@@ -108,21 +112,18 @@ impl KernelStack {
                 .hint("run `tcpdump -w FILE` in the view, or use a smol stack")
                 .into());
             }
-            match &interface.link {
-                Link::None => plug::unplugged(&stack.namespace, &interface.name)?,
-                Link::Switch { name: switch, vlan } => {
-                    let path = attach::path(switches, switch);
-                    let plug = plug::plug(&stack.namespace, name, &interface.name, &path, switch, vlan)?;
-                    stack.plugs.push(plug);
+            match (&interface.link, interface.link.plug().or_else(|| interface.link.tunnel())) {
+                (Link::None, _) => plug::unplugged(&stack.namespace, &interface.name)?,
+                (_, Some(to)) => {
+                    let path = attach::path(switches, to.switch);
+                    stack.plugs.push(plug::plug(&stack.namespace, name, &interface.name, &path, &to)?);
+                    if interface.link.tunnel().is_some() {
+                        interfaces.become_tunnel(&interface.name)?;
+                    }
                 }
-                Link::Wg { path } => {
-                    let (at, vlan) = (std::path::Path::new(path), PortVlan::Default);
-                    stack.plugs.push(plug::plug(&stack.namespace, name, &interface.name, at, path, &vlan)?);
-                    interfaces.become_tunnel(&interface.name)?;
-                }
-                Link::Vde { .. } | Link::Tap { .. } | Link::Fd { .. } | Link::Pair { .. } => {
+                (link, None) => {
                     return Err(Refusal::new(
-                        format!("cannot plug {} into {}", interface.name, interface.link),
+                        format!("cannot plug {} into {link}", interface.name),
                         "a kernel stack plugs into viewnet's switches and tunnels only",
                     )
                     .hint("use a smol stack, or a switch in between: `viewnet switch port add`")
@@ -134,6 +135,10 @@ impl KernelStack {
         }
         for route in &config.routes {
             interfaces.add_route(route)?;
+        }
+        if let Some(nameserver) = &config.nameserver {
+            let stub = KernelStub::new(nameserver);
+            stack.stub = Some(stub.map_err(|e| Refusal::system("cannot make the view's nameserver", e))?);
         }
         Ok(stack)
     }
@@ -147,6 +152,7 @@ impl KernelStack {
             namespace: NetNamespace::from_fd(fd)?,
             links: HashMap::new(),
             plugs: Vec::new(),
+            stub: None,
             sysfs: None,
         })
     }
@@ -154,6 +160,18 @@ impl KernelStack {
     /// The namespace, to be joined by another maker of the same user.
     pub fn net_namespace(&self) -> &NetNamespace {
         &self.namespace
+    }
+
+    /// Readable when [`Self::turn`] has something to do.
+    pub fn stub(&self) -> Option<BorrowedFd<'_>> {
+        self.stub.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Does what the stack itself is for: answers questions for names.
+    pub fn turn(&mut self, now: Instant) {
+        if let Some(stub) = self.stub.as_mut().filter(|_| self.namespace.enter().is_ok()) {
+            stub.turn(now);
+        }
     }
 
     /// What its sockets without a program still have to do for peers beyond its plugs.
@@ -170,6 +188,7 @@ impl KernelStack {
     /// Why an interface stays up.
     pub fn shut(&mut self) -> Result<(), Refusal> {
         self.plugs.clear();
+        self.stub = None;
         self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
         let mut interfaces = Interfaces::open()?;
         interfaces.down(interfaces::LOOPBACK)?;
@@ -199,9 +218,9 @@ impl Stack for KernelStack {
         Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())
     }
 
-    fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
+    fn file(&mut self, file: &File) -> Result<OwnedFd, Errno> {
         self.namespace.enter()?;
-        files::open(place, path, &mut self.sysfs)
+        files::open(file, &mut self.sysfs)
     }
 
     fn namespace(&self) -> Option<BorrowedFd<'_>> {

@@ -21,7 +21,7 @@ use super::SetUpError;
 use super::interfaces::{Interfaces, index_of};
 use super::namespace::{NetNamespace, Step, errno_of, sysctl};
 use crate::attach;
-use crate::config::PortVlan;
+use crate::config;
 
 thread_local! {
     /// The closet of this maker; it lives as long as the process or a packet socket in it.
@@ -37,16 +37,16 @@ pub(super) struct Plug {
     _client: Client,
 }
 
-/// Makes interface `name` in `namespace`, where this process is, and plugs it into the switch at `path`
-/// (called `switch` by the user) as a port named after the `stack`.
+/// Makes interface `name` in `namespace`, where this process is, and plugs it into the switch at `path` as a port named
+/// after the `stack`.
 pub(super) fn plug(
     namespace: &NetNamespace,
     stack: &str,
     name: &str,
     path: &Path,
-    switch: &str,
-    vlan: &PortVlan,
+    plug: &config::Plug<'_>,
 ) -> Result<Plug, SetUpError> {
+    let switch = plug.switch;
     let mut client = attach::connect(name, path, switch)?;
     let (fd, kind) = match tap::open(Path::new(tap::DEVICE), name) {
         Ok((fd, _)) => (fd, Kind::Tap),
@@ -55,8 +55,9 @@ pub(super) fn plug(
             (veth(namespace, name)?, Kind::Packet)
         }
     };
-    let wanted = Attach { vlans: attach::vlans(vlan)?, dying: kind == Kind::Tap, ..Attach::new(kind) };
-    attach::add(stack, name, switch, wanted, |attach| client.add_port(&fd, attach))?;
+    let wanted = Attach { vlans: plug.vlans(), dying: kind == Kind::Tap, ..Attach::new(kind) };
+    let added = attach::add(stack, name, switch, wanted, |attach| client.add_port(&fd, attach))?;
+    attach::impair(&mut client, &added.name, plug)?;
     Ok(Plug { _client: client })
 }
 

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use msocket_proto::line::{Line, Refusal};
-use msocket_proto::proto::FilePlace;
+use msocket_proto::line::{Line, Refusal, companion};
+use msocket_proto::proto::File;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use rustix::net::{SocketFlags, accept_with};
@@ -203,8 +203,15 @@ impl Smol {
     }
 
     /// A file about a stack's network.
-    pub(super) fn file(&mut self, key: StackKey, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
-        self.host.as_mut().ok_or(Errno::ENETDOWN)?.file(key, place, path)
+    pub(super) fn file(&mut self, key: StackKey, file: &File) -> Result<OwnedFd, Errno> {
+        self.host.as_mut().ok_or(Errno::ENETDOWN)?.file(key, file)
+    }
+
+    /// Where a stack may have a folder of files.
+    pub(super) fn set_folder(&mut self, key: StackKey, place: Option<PathBuf>) {
+        if let Some(host) = &mut self.host {
+            host.set_folder(key, place);
+        }
     }
 
     pub(super) fn remove(&mut self, key: StackKey) {
@@ -289,7 +296,10 @@ impl Server {
         let folder = serving.path.parent().unwrap_or_else(|| Path::new("/"));
         let host = self.host_in(folder).map_err(|e| Refusal::system(what, e))?;
         let key = host.create(&serving.name, config, switches)?;
-        self.add(serving, Backing::Smol(key)).inspect_err(|_| self.smol.remove(key))
+        let place = companion(&serving.path);
+        let id = self.add(serving, Backing::Smol(key)).inspect_err(|_| self.smol.remove(key))?;
+        self.smol.set_folder(key, Some(place));
+        Ok(id)
     }
 
     /// When the stack fails, it is made anew, as `config` says.
@@ -306,6 +316,7 @@ impl Server {
             };
             if let Some(new) = self.smol.restart(StackId(*id), &served.name, old) {
                 log::warn!("stack {} was made anew", served.name);
+                self.smol.set_folder(new, served.door.is_some().then(|| companion(&served.path)));
                 served.backing = Backing::Smol(new);
             }
         }

@@ -285,6 +285,7 @@ impl Engine {
                 .filter(|address| address.link == link.index)
                 .map(|address| address.net.to_string())
                 .collect(),
+            counters: link.counters.into(),
         };
         tables.links.values().map(info).collect()
     }

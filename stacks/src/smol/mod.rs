@@ -19,12 +19,13 @@
 pub mod call;
 pub mod engine;
 pub mod host;
+pub(crate) mod mib;
 pub mod net;
 pub mod netlink;
 pub mod port;
 mod pump;
 pub mod relay;
-mod sockets;
+pub(crate) mod sockets;
 pub mod tables;
 mod tally;
 pub mod tcp;

@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use msocket_proto::proto::FilePlace;
+use msocket_proto::proto::File;
 use nix::errno::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -45,7 +45,7 @@ enum Ask {
     /// What programs see of their sockets, if that is the secret in their names. Answered with the descriptor.
     Board { ticket: Ticket, secret: String },
     /// A file about the stack's network. Answered with the descriptor.
-    File { ticket: Ticket, place: FilePlace, path: String },
+    File { ticket: Ticket, file: File },
     /// A parked call was interrupted.
     Cancel { ticket: Ticket },
     /// An answer could not be delivered; its descriptor comes along, if it had one.
@@ -194,8 +194,8 @@ impl Relay {
     ///
     /// # Errors
     /// The errno that the program shall see; ENETDOWN when the host has gone.
-    pub fn file(&mut self, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
-        self.ask_for(|ticket| Ask::File { ticket, place, path: path.to_owned() })
+    pub fn file(&mut self, file: &File) -> Result<OwnedFd, Errno> {
+        self.ask_for(|ticket| Ask::File { ticket, file: file.clone() })
     }
 
     /// Asks for a descriptor.
@@ -382,9 +382,9 @@ impl Door {
                     board.and_then(|(own, file)| (own == secret).then_some(file).ok_or(Errno::ENOENT));
                 self.give(ticket, board)
             }
-            Ask::File { ticket, place, path } => {
+            Ask::File { ticket, file } => {
                 let stack = self.stack.ok_or(Errno::EACCES);
-                self.give(ticket, stack.and_then(|stack| host.file(stack, place, &path)))
+                self.give(ticket, stack.and_then(|stack| host.file(stack, &file)))
             }
             Ask::Call { ticket, caller, call } => {
                 let Some(file) = fd else { return false };

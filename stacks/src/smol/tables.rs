@@ -192,6 +192,23 @@ pub struct LinkCounters {
     pub tx_dropped: u64,
 }
 
+impl From<LinkCounters> for crate::stack::InterfaceCounters {
+    fn from(counters: LinkCounters) -> Self {
+        let LinkCounters {
+            rx_packets,
+            rx_bytes,
+            rx_errors,
+            rx_dropped,
+            tx_packets,
+            tx_bytes,
+            tx_dropped,
+            ..
+        } = counters;
+        // Whatever cannot be sent is dropped here.
+        Self { rx_packets, rx_bytes, rx_errors, rx_dropped, tx_packets, tx_bytes, tx_errors: 0, tx_dropped }
+    }
+}
+
 /// An interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {

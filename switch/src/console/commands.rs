@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{After, Context, show};
+use super::ports::{Place, change, place};
+use super::{After, Context, debug, ports, show, tree};
 use crate::frame::Mac;
-use crate::port::{MAX_PORTS, PortId};
+use crate::port::PortId;
 use crate::vlan::{Egress, PortVlans, Vid, VidSet};
 
 /// The console's number for frames without a VLAN.
@@ -32,14 +33,14 @@ impl Trouble {
     }
 }
 
-type Done = Result<(), Trouble>;
+pub(super) type Done = Result<(), Trouble>;
 
-const INVALID: Trouble = Trouble(Errno::EINVAL);
-const NO_SUCH: Trouble = Trouble(Errno::ENXIO);
-const EXISTS: Trouble = Trouble(Errno::EEXIST);
-const IN_USE: Trouble = Trouble(Errno::EADDRINUSE);
+pub(super) const INVALID: Trouble = Trouble(Errno::EINVAL);
+pub(super) const NO_SUCH: Trouble = Trouble(Errno::ENXIO);
+pub(super) const EXISTS: Trouble = Trouble(Errno::EEXIST);
+pub(super) const IN_USE: Trouble = Trouble(Errno::EADDRINUSE);
 const NOT_HERE: Trouble = Trouble(Errno::EOPNOTSUPP);
-const NOT_FOUND: Trouble = Trouble(Errno::ENOENT);
+pub(super) const NOT_FOUND: Trouble = Trouble(Errno::ENOENT);
 
 /// How a command is done.
 enum Does {
@@ -78,9 +79,9 @@ static COMMANDS: &[Command] = &[
     command("showinfo", "", "show switch version and info", Shows(show::switch)),
     command("load", "path", "load a configuration script", Ends(|path| After::Load(PathBuf::from(path)))),
     command("debug", RULE, "DEBUG MENU", Menu),
-    command("debug/list", "", "list debug categories", Shows(show::no_debugging)),
-    command("debug/add", "dbgpath", "enable debug info for a given category", Acts(|_, _| Err(INVALID))),
-    command("debug/del", "dbgpath", "disable debug info for a given category", Acts(|_, _| Err(INVALID))),
+    command("debug/list", "", "list debug categories", Shows(debug::list)),
+    command("debug/add", "dbgpath", "enable debug info for a given category", Acts(debug::add)),
+    command("debug/del", "dbgpath", "disable debug info for a given category", Acts(debug::del)),
     command("plugin", RULE, "PLUGINS MENU", Menu),
     command("plugin/list", "", "list plugins", Shows(show::no_plugins)),
     command("plugin/add", "library", "load a plugin", Acts(|_, _| Err(NOT_HERE))),
@@ -88,46 +89,51 @@ static COMMANDS: &[Command] = &[
     command("hash", RULE, "HASH TABLE MENU", Menu),
     command("hash/showinfo", "", "show hash info", Shows(show::hash)),
     command("hash/setsize", "N", "change hash size", Acts(hash_size)),
-    command("hash/setgcint", "N", "change garbage collector interval", Acts(|_, _| Ok(()))),
+    command("hash/setgcint", "N", "change garbage collector interval", Acts(hash_interval)),
     command("hash/setexpire", "N", "change hash entries expire time", Acts(hash_expire)),
-    command("hash/setminper", "N", "minimum persistence time", Acts(|_, _| Err(NOT_HERE))),
+    command("hash/setminper", "N", "minimum persistence time", Acts(hash_hold)),
     command("hash/print", "", "print the hash table", Shows(show::stations)),
     command("hash/find", "MAC [VLAN]", "MAC lookup", Shows(find_station)),
     command("fstp", RULE, "FAST SPANNING TREE MENU", Menu),
-    command("fstp/showinfo", "", "show fstp info", Shows(show::no_tree)),
-    command("fstp/setfstp", "0/1", "Fast spanning tree protocol 1=ON 0=OFF", Shows(no_tree)),
-    command(
-        "fstp/setedge",
-        "VLAN PORT 1/0",
-        "Define an edge port for a vlan 1=Y 0=N",
-        Acts(|_, _| Err(NOT_HERE)),
-    ),
-    command("fstp/bonus", "VLAN PORT COST", "set the port bonus for a vlan", Acts(|_, _| Err(NOT_HERE))),
-    command("fstp/print", "[N]", "print fst data for the defined vlan", Shows(print_trees)),
+    command("fstp/showinfo", "", "show fstp info", Shows(tree::info)),
+    command("fstp/setfstp", "0/1", "Fast spanning tree protocol 1=ON 0=OFF", Shows(tree::set)),
+    command("fstp/setedge", "VLAN PORT 1/0", "Define an edge port for a vlan 1=Y 0=N", Acts(tree::set_edge)),
+    command("fstp/bonus", "VLAN PORT COST", "set the port bonus for a vlan", Acts(tree::set_bonus)),
+    command("fstp/print", "[N]", "print fst data for the defined vlan", Shows(tree::print)),
     command("port", RULE, "PORT STATUS MENU", Menu),
     command("port/showinfo", "", "show port info", Shows(show::ports)),
-    command("port/setnumports", "N", "set the number of ports", Acts(number_of_ports)),
-    command("port/sethub", "0/1", "1=HUB 0=switch", Acts(only_off)),
+    command("port/setnumports", "N", "set the number of ports", Acts(ports::set_count)),
+    command("port/sethub", "0/1", "1=HUB 0=switch", Acts(set_hub)),
     command("port/setvlan", "N VLAN", "set port VLAN (untagged)", Acts(set_vlan)),
-    command("port/createauto", "", "create a port with an automatically allocated id", Shows(create_any)),
-    command("port/create", "N", "create the port N (inactive|notallocatable)", Acts(create)),
-    command("port/remove", "N", "remove the port N", Acts(remove)),
-    command("port/allocatable", "N 0/1", "Is the port allocatable as unnamed? 1=Y 0=N", Acts(not_for_ports)),
-    command("port/setuser", "N user", "access control: set user", Acts(not_for_ports)),
-    command("port/setgroup", "N user", "access control: set group", Acts(not_for_ports)),
-    command("port/epclose", "N ID", "remove the endpoint port N/id ID", Acts(close)),
-    command("port/resetcounter", "[N]", "reset the port (N) counters", Acts(reset_counters)),
+    command(
+        "port/createauto",
+        "",
+        "create a port with an automatically allocated id (inactive|notallocatable)",
+        Shows(ports::create_any),
+    ),
+    command("port/create", "N", "create the port N (inactive|notallocatable)", Acts(ports::create)),
+    command("port/remove", "N", "remove the port N", Acts(ports::remove)),
+    command(
+        "port/allocatable",
+        "N 0/1",
+        "Is the port allocatable as unnamed? 1=Y 0=N",
+        Acts(ports::set_allocatable),
+    ),
+    command("port/setuser", "N user", "access control: set user", Acts(ports::set_user)),
+    command("port/setgroup", "N user", "access control: set group", Acts(ports::set_group)),
+    command("port/epclose", "N ID", "remove the endpoint port N/id ID", Acts(ports::close)),
+    command("port/resetcounter", "[N]", "reset the port (N) counters", Acts(ports::reset_counters)),
     command(
         "port/print",
         "[N]",
         "print the port/endpoint table",
-        Shows(|c, arg, out| print_ports(c, arg, false, out)),
+        Shows(|c, arg, out| ports::print(c, arg, false, out)),
     ),
     command(
         "port/allprint",
         "[N]",
         "print the port/endpoint table (including inactive port)",
-        Shows(|c, arg, out| print_ports(c, arg, true, out)),
+        Shows(|c, arg, out| ports::print(c, arg, true, out)),
     ),
     command("vlan", RULE, "VLAN MANAGEMENT MENU", Menu),
     command("vlan/create", "N", "create the VLAN with tag N", Acts(create_vlan)),
@@ -187,22 +193,33 @@ fn help(_: &mut Context<'_>, prefix: &str, out: &mut String) -> Done {
     Ok(())
 }
 
-/// What can only be off here.
-fn only_off(_: &mut Context<'_>, argument: &str) -> Done {
-    if number(argument) == 0 { Ok(()) } else { Err(NOT_HERE) }
-}
-
-/// This one answers with nothing, but does answer.
-fn no_tree(context: &mut Context<'_>, argument: &str, _: &mut String) -> Done {
-    only_off(context, argument)
-}
-
 /// Our table has room for more than any that was asked for.
 fn hash_size(context: &mut Context<'_>, argument: &str) -> Done {
     if number(argument) <= 0 {
         return Err(INVALID);
     }
     context.switch.flush(None, None);
+    Ok(())
+}
+
+fn hash_interval(context: &mut Context<'_>, argument: &str) -> Done {
+    context.memory.gc_s = number(argument);
+    Ok(())
+}
+
+fn hash_hold(context: &mut Context<'_>, argument: &str) -> Done {
+    let hold = u64::try_from(number(argument)).ok().filter(|hold| *hold <= 1_000_000);
+    context.switch.set_hold(Duration::from_secs(hold.ok_or(INVALID)?));
+    Ok(())
+}
+
+/// A hub has no spanning tree.
+fn set_hub(context: &mut Context<'_>, argument: &str) -> Done {
+    let hub = number(argument) != 0;
+    if hub {
+        tree::turn(context, false);
+    }
+    context.switch.set_hub(hub);
     Ok(())
 }
 
@@ -224,117 +241,43 @@ fn find_station(context: &mut Context<'_>, argument: &str, out: &mut String) -> 
     Ok(())
 }
 
-fn print_trees(context: &mut Context<'_>, argument: &str, out: &mut String) -> Done {
-    for vid in chosen(context, argument)? {
-        show::no_root(vid, out);
-    }
-    Ok(())
-}
-
-fn number_of_ports(context: &mut Context<'_>, argument: &str) -> Done {
-    let ports = context.switch.ports().map(|(id, _)| i64::from(number_of(id)));
-    let highest = ports.chain(context.reserved.keys().map(|n| i64::from(*n))).max().unwrap_or(0);
-    match number(argument) {
-        n if n <= 0 || n > MAX_PORTS as i64 => Err(INVALID),
-        n if n < highest => Err(IN_USE),
-        _ => Ok(()),
-    }
-}
-
-fn print_ports(context: &mut Context<'_>, argument: &str, all: bool, out: &mut String) -> Done {
-    if argument.is_empty() {
-        show::every_port(context, all, out);
-        return Ok(());
-    }
-    match place(context, number(argument))? {
-        Place::Reserved(n) if all => show::reserved_port(n, &context.reserved[&n], out),
-        Place::Port(id) => show::port(context, id, out),
-        Place::Reserved(_) | Place::Free(_) => return Err(NO_SUCH),
-    }
-    Ok(())
-}
-
-fn create(context: &mut Context<'_>, argument: &str) -> Done {
-    match place(context, number(argument))? {
-        Place::Free(n) => {
-            context.reserved.insert(n, PortVlans::default());
-            Ok(())
-        }
-        _ => Err(EXISTS),
-    }
-}
-
-fn create_any(context: &mut Context<'_>, _: &str, out: &mut String) -> Done {
-    let free = (1..=MAX_PORTS as i64).find(|n| matches!(place(context, *n), Ok(Place::Free(_))));
-    let n = free.ok_or(Trouble(Errno::ENOSPC))?;
-    show::line(out, format_args!("Port {n:04}"));
-    create(context, &n.to_string())
-}
-
-fn remove(context: &mut Context<'_>, argument: &str) -> Done {
-    match place(context, number(argument))? {
-        Place::Reserved(n) => {
-            context.reserved.remove(&n);
-            Ok(())
-        }
-        Place::Port(_) => Err(IN_USE),
-        Place::Free(_) => Err(NO_SUCH),
-    }
-}
-
-fn not_for_ports(context: &mut Context<'_>, argument: &str) -> Done {
-    match place(context, number(argument))? {
-        Place::Free(_) => Err(NO_SUCH),
-        _ => Err(NOT_HERE),
-    }
-}
-
-/// A port has one endpoint, which has its number.
-fn close(context: &mut Context<'_>, argument: &str) -> Done {
-    let (port, endpoint) = two_numbers(argument)?;
-    match place(context, port)? {
-        Place::Port(id) if port == endpoint => {
-            context.ports.remove(context.switch, id);
-            Ok(())
-        }
-        _ => Err(NO_SUCH),
-    }
-}
-
-fn reset_counters(context: &mut Context<'_>, argument: &str) -> Done {
-    let port = match argument {
-        "" => None,
-        n => match place(context, number(n))? {
-            Place::Port(id) => Some(id),
-            _ => return Ok(()),
-        },
-    };
-    context.switch.reset_counters(port);
-    Ok(())
-}
+/// No untagged VLAN: frames without tag are dropped.
+const NONE_AT_ALL: i64 = 4095;
 
 fn set_vlan(context: &mut Context<'_>, argument: &str) -> Done {
     let (port, vlan) = two_numbers(argument)?;
-    let (place, vid) = (place(context, port)?, known_vlan(context, vlan)?);
-    change(context, place, |now| match now {
-        PortVlans::Access { .. } => PortVlans::Access { vid },
-        PortVlans::Trunk { native, allowed } => {
+    let place = place(context, port)?;
+    let native = if vlan == NONE_AT_ALL { None } else { Some(known_vlan(context, vlan)?) };
+    change(context, place, |now| match (now, native) {
+        (PortVlans::Access { .. }, Some(vid)) => PortVlans::Access { vid },
+        (PortVlans::Access { .. }, None) => PortVlans::Trunk { native, allowed: VidSet::none() },
+        (PortVlans::Trunk { native: old, allowed }, _) => {
             let mut allowed = allowed.clone();
-            native.iter().for_each(|old| allowed.remove(*old));
-            allowed.insert(vid);
-            PortVlans::Trunk { native: Some(vid), allowed }
+            old.iter().for_each(|old| allowed.remove(*old));
+            native.iter().for_each(|vid| allowed.insert(*vid));
+            plain(PortVlans::Trunk { native, allowed })
         }
-        PortVlans::Hybrid { pvid, allowed, untagged } => {
+        (PortVlans::Hybrid { pvid, allowed, untagged }, _) => {
             let mut untagged = untagged.clone();
             pvid.iter().for_each(|old| untagged.remove(*old));
-            untagged.insert(vid);
-            PortVlans::Hybrid { pvid: Some(vid), allowed: allowed.clone(), untagged }
+            native.iter().for_each(|vid| untagged.insert(*vid));
+            PortVlans::Hybrid { pvid: native, allowed: allowed.clone(), untagged }
         }
-        PortVlans::Tunnel { .. } => PortVlans::Tunnel { vid },
-        PortVlans::Service { allowed, .. } => {
-            PortVlans::Service { native: Some(vid), allowed: allowed.clone() }
-        }
+        (PortVlans::Tunnel { .. }, Some(vid)) => PortVlans::Tunnel { vid },
+        // All of a customer's frames are in the VLAN.
+        (PortVlans::Tunnel { vid }, None) => PortVlans::Tunnel { vid: *vid },
+        (PortVlans::Service { allowed, .. }, _) => PortVlans::Service { native, allowed: allowed.clone() },
     })
+}
+
+/// A trunk of one VLAN without tag is a port as it was at first.
+fn plain(vlans: PortVlans) -> PortVlans {
+    match vlans {
+        PortVlans::Trunk { native: Some(vid), allowed } if allowed.iter().all(|other| other == vid) => {
+            PortVlans::Access { vid }
+        }
+        other => other,
+    }
 }
 
 fn add_to_vlan(context: &mut Context<'_>, argument: &str) -> Done {
@@ -365,7 +308,7 @@ fn take_from_vlan(context: &mut Context<'_>, argument: &str) -> Done {
     let (place, vid) = (place(context, port)?, known_vlan(context, vlan)?);
     let rules = match place {
         Place::Port(id) => context.switch.port(id).map(|port| &port.vlans),
-        Place::Reserved(n) => context.reserved.get(&n),
+        Place::Kept(id) => context.switch.place(id).map(|place| &place.vlans),
         Place::Free(_) => None,
     };
     if rules.ok_or(NO_SUCH)?.pvid() == Some(vid) {
@@ -375,12 +318,7 @@ fn take_from_vlan(context: &mut Context<'_>, argument: &str) -> Done {
         PortVlans::Trunk { native, allowed } => {
             let mut allowed = allowed.clone();
             allowed.remove(vid);
-            // Without any tag it is a port as it was at first.
-            let others = allowed.iter().any(|other| Some(other) != *native);
-            match *native {
-                Some(vid) if !others => PortVlans::Access { vid },
-                native => PortVlans::Trunk { native, allowed },
-            }
+            plain(PortVlans::Trunk { native: *native, allowed })
         }
         PortVlans::Hybrid { pvid, allowed, untagged } => {
             let (mut allowed, mut untagged) = (allowed.clone(), untagged.clone());
@@ -412,7 +350,7 @@ fn remove_vlan(context: &mut Context<'_>, argument: &str) -> Done {
     // A trunk of all VLANs is in none by name.
     let carries_all = |id| switch.port(id).is_some_and(|port| port.vlans.carries_all().is_some());
     let mut members = switch.members(vid).filter(|(id, _)| !carries_all(*id));
-    let is_used = members.next().is_some() || context.reserved.values().any(|vlans| vlans.carries(vid));
+    let is_used = members.next().is_some() || switch.places().any(|(_, place)| place.vlans.carries(vid));
     drop(members);
     if is_used || vid == Vid::DEFAULT {
         return Err(IN_USE);
@@ -428,7 +366,7 @@ fn print_vlans(context: &mut Context<'_>, argument: &str, all: bool, out: &mut S
 }
 
 /// The VLAN that is named, or all there are.
-fn chosen(context: &Context<'_>, argument: &str) -> Result<Vec<Vid>, Trouble> {
+pub(super) fn chosen(context: &Context<'_>, argument: &str) -> Result<Vec<Vid>, Trouble> {
     match argument {
         "" => {
             let others = context.switch.vlans().filter(|vid| *vid != Vid::DEFAULT);
@@ -438,47 +376,9 @@ fn chosen(context: &Context<'_>, argument: &str) -> Result<Vec<Vid>, Trouble> {
     }
 }
 
-/// What has a port's number.
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    Port(PortId),
-    Reserved(u32),
-    Free(u32),
-}
-
-fn place(context: &Context<'_>, number: i64) -> Result<Place, Trouble> {
-    let index =
-        u32::try_from(number).ok().and_then(|n| n.checked_sub(1)).filter(|i| (*i as usize) < MAX_PORTS);
-    let index = index.ok_or(INVALID)?;
-    let id = PortId::new(index);
-    Ok(match context.switch.port(id) {
-        Some(_) => Place::Port(id),
-        None if context.reserved.contains_key(&(index + 1)) => Place::Reserved(index + 1),
-        None => Place::Free(index + 1),
-    })
-}
-
 /// The console's number of a port.
 pub(super) fn number_of(id: PortId) -> u32 {
     id.index() as u32 + 1
-}
-
-fn change(context: &mut Context<'_>, place: Place, rules: impl FnOnce(&PortVlans) -> PortVlans) -> Done {
-    match place {
-        Place::Port(id) => {
-            let now = &context.switch.port(id).ok_or(NO_SUCH)?.vlans;
-            let new = rules(now);
-            if new != *now {
-                context.switch.set_vlans(id, new);
-            }
-        }
-        Place::Reserved(n) => {
-            let now = context.reserved.get_mut(&n).ok_or(NO_SUCH)?;
-            *now = rules(now);
-        }
-        Place::Free(_) => return Err(NO_SUCH),
-    }
-    Ok(())
 }
 
 /// The VLAN of the console's number; 0 is that of ports that were told nothing, so it has no 1.
@@ -489,7 +389,7 @@ fn vid(number: i64) -> Option<Vid> {
     }
 }
 
-fn known_vlan(context: &Context<'_>, number: i64) -> Result<Vid, Trouble> {
+pub(super) fn known_vlan(context: &Context<'_>, number: i64) -> Result<Vid, Trouble> {
     if !(0..=i64::from(Vid::MAX)).contains(&number) {
         return Err(INVALID);
     }
@@ -504,7 +404,7 @@ fn is_known(context: &Context<'_>, vid: Vid) -> bool {
 }
 
 /// As atoi(3): the number at the start of the text, 0 if there is none.
-fn number(text: &str) -> i64 {
+pub(super) fn number(text: &str) -> i64 {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
     // What does not fit is no number of anything here.
@@ -513,7 +413,7 @@ fn number(text: &str) -> i64 {
 }
 
 /// As scanf(3) reads `%i %i`: decimal, 0x and octal numbers.
-fn two_numbers(text: &str) -> Result<(i64, i64), Trouble> {
+pub(super) fn two_numbers(text: &str) -> Result<(i64, i64), Trouble> {
     let read = |word: &str| {
         let (sign, digits) = word.strip_prefix('-').map_or((1, word), |digits| (-1, digits));
         let hexadecimal = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X"));

@@ -1,23 +1,24 @@
 //! What the console shows: the form of vde_switch's answers.
 
+use std::collections::BTreeSet;
 use std::fmt::{Arguments, Write as _};
 use std::time::Instant;
 
 use nix::errno::Errno;
 
 use super::commands::{Trouble, number_of};
-use super::{Context, Identity};
+use super::{Context, Endpoint, Identity, Who};
 use crate::fdb::{Entry, MAX_ENTRIES};
 use crate::frame::Mac;
-use crate::port::{Counters, MAX_PORTS, PortId};
-use crate::vlan::{Egress, PortVlans, Vid};
+use crate::port::PortId;
+use crate::stp::config::State;
+use crate::switch::Place;
+use crate::vlan::{Egress, Vid};
 
 type Done = Result<(), Trouble>;
 
 /// vde_switch's version whose console this is.
 const VDE: &str = "2.3.2";
-/// How often the forwarding database is looked through: never, entries end by the clock.
-const SWEEP_S: u64 = 0;
 
 /// One line.
 pub(super) fn line(out: &mut String, text: Arguments<'_>) {
@@ -25,7 +26,7 @@ pub(super) fn line(out: &mut String, text: Arguments<'_>) {
 }
 
 /// The console's number of a VLAN.
-fn shown(vid: Vid) -> u16 {
+pub(super) fn shown(vid: Vid) -> u16 {
     if vid == Vid::DEFAULT { 0 } else { vid.number() }
 }
 
@@ -35,8 +36,12 @@ pub(super) fn banner(identity: &Identity) -> String {
 }
 
 pub(super) fn sockets(context: &mut Context<'_>, _: &str, out: &mut String) -> Done {
-    line(out, format_args!("ctl dir {}", context.identity.socket.display()));
-    line(out, format_args!("std mode 0{:03o}", context.identity.mode));
+    let identity = context.identity;
+    // Without a folder of VDE's, what others plug in by.
+    let (place, mode) =
+        identity.vde.as_ref().map_or((&identity.socket, identity.mode), |(folder, mode)| (folder, *mode));
+    line(out, format_args!("ctl dir {}", place.display()));
+    line(out, format_args!("std mode 0{mode:03o}"));
     Ok(())
 }
 
@@ -44,16 +49,9 @@ pub(super) fn switch(context: &mut Context<'_>, _: &str, out: &mut String) -> Do
     let identity = context.identity;
     line(out, format_args!("{}", banner(identity)));
     let uptime = context.now.saturating_duration_since(identity.started).as_secs();
-    line(out, format_args!("pid {} MAC {} uptime {uptime}", identity.pid, Mac([0; 6])));
+    line(out, format_args!("pid {} MAC {} uptime {uptime}", identity.pid, context.switch.address()));
     line(out, format_args!("mgmt {} perm 0{:03o}", identity.mgmt.display(), identity.mgmt_mode));
     Ok(())
-}
-
-/// As there is no category, none matches.
-pub(super) fn no_debugging(_: &mut Context<'_>, _: &str, out: &mut String) -> Done {
-    line(out, format_args!("{:<22} {:<3} {:<6} {}", "CATEGORY", "TAG", "STATUS", "HELP"));
-    line(out, format_args!("{:<22} {:<3} {:<6} {}", "------------", "---", "------", "----"));
-    Err(Trouble::of(Errno::ENOENT as i32))
 }
 
 pub(super) fn no_plugins(_: &mut Context<'_>, _: &str, out: &mut String) -> Done {
@@ -64,9 +62,9 @@ pub(super) fn no_plugins(_: &mut Context<'_>, _: &str, out: &mut String) -> Done
 
 pub(super) fn hash(context: &mut Context<'_>, _: &str, out: &mut String) -> Done {
     line(out, format_args!("Hash size {MAX_ENTRIES}"));
-    line(out, format_args!("GC interval {SWEEP_S} secs"));
+    line(out, format_args!("GC interval {} secs", context.memory.gc_s));
     line(out, format_args!("GC expire {} secs", context.switch.fdb().age().as_secs()));
-    line(out, format_args!("Min persistence 0 secs"));
+    line(out, format_args!("Min persistence {} secs", context.switch.fdb().hold().as_secs()));
     Ok(())
 }
 
@@ -84,75 +82,73 @@ pub(super) fn station(now: Instant, vid: Vid, mac: Mac, entry: Entry, out: &mut 
     line(out, format_args!("Hash: 0000 Addr: {mac} VLAN {vlan:04} to port: {port:03}  age {age} secs"));
 }
 
-pub(super) fn no_tree(context: &mut Context<'_>, _: &str, out: &mut String) -> Done {
-    line(out, format_args!("MAC {} Priority 32768 (0x8000)", Mac([0; 6])));
-    line(out, format_args!("FSTP={}", context.switch.stp().is_some()));
-    Ok(())
-}
-
-pub(super) fn no_root(vid: Vid, out: &mut String) {
-    line(out, format_args!("FST DATA VLAN {:04} ROOTSWITCH FSTP IS DISABLED", shown(vid)));
-    line(out, format_args!(" ++ root 80:00:{}", Mac([0; 6])));
-    line(out, format_args!(" ++ designated ff:ff:{}", Mac([0xFF; 6])));
-    line(out, format_args!(" ++ rootport 0000 cost 0 age 0 bonusport 0000 bonuscost 0"));
-}
-
-pub(super) fn ports(_: &mut Context<'_>, _: &str, out: &mut String) -> Done {
-    line(out, format_args!("Numports={MAX_PORTS}"));
-    line(out, format_args!("HUB=false"));
+pub(super) fn ports(context: &mut Context<'_>, _: &str, out: &mut String) -> Done {
+    line(out, format_args!("Numports={}", context.switch.numbers()));
+    line(out, format_args!("HUB={}", context.switch.is_hub()));
     line(out, format_args!("counters=true"));
     Ok(())
 }
 
 /// All ports by number, those without endpoint only if asked for.
 pub(super) fn every_port(context: &Context<'_>, all: bool, out: &mut String) {
-    let mut reserved = context.reserved.iter().filter(|_| all).peekable();
-    for (id, _) in context.switch.ports() {
-        while let Some((n, vlans)) = reserved.next_if(|(n, _)| **n < number_of(id)) {
-            reserved_port(*n, vlans, out);
-        }
-        port(context, id, out);
-    }
-    reserved.for_each(|(n, vlans)| reserved_port(*n, vlans, out));
+    let kept =
+        context.switch.places().map(|(id, _)| id).filter(|id| all || context.switch.port(*id).is_some());
+    let ids: BTreeSet<PortId> = context.switch.ports().map(|(id, _)| id).chain(kept).collect();
+    ids.into_iter().for_each(|id| port(context, id, out));
 }
 
-/// A port with its endpoint.
+/// A port with its endpoints, or one that nobody has plugged into.
 pub(super) fn port(context: &Context<'_>, id: PortId, out: &mut String) {
-    let Some(port) = context.switch.port(id) else { return };
-    let n = number_of(id);
-    head(n, &port.vlans, true, &port.counters, out);
-    line(out, format_args!("  -- endpoint ID {n:04} module {:<12}: {}", context.ports.kind(id), port.name));
-}
-
-/// A port that nobody has plugged into.
-pub(super) fn reserved_port(n: u32, vlans: &PortVlans, out: &mut String) {
-    head(n, vlans, false, &Counters::default(), out);
-}
-
-fn head(n: u32, vlans: &PortVlans, active: bool, counters: &Counters, out: &mut String) {
+    let (port, place) = (context.switch.port(id), context.switch.place(id));
+    let unknown = Place { allocatable: true, ..Place::default() };
+    let kept = place.unwrap_or(&unknown);
+    let (vlans, counters) = port.map_or((&kept.vlans, &kept.counters), |port| (&port.vlans, &port.counters));
     // 4095 is no VLAN at all.
-    let untagged = vlans.pvid().map_or(4095, shown);
-    let (inactive, not) = if active { ("", "") } else { ("IN", "NOT ") };
+    let (n, untagged) = (number_of(id), vlans.pvid().map_or(4095, shown));
+    let inactive = if port.is_some() { "" } else { "IN" };
+    let not = if kept.allocatable { "" } else { "NOT " };
     line(
         out,
         format_args!("Port {n:04} untagged_vlan={untagged:04} {inactive}ACTIVE - {not}Unnamed Allocatable"),
     );
-    line(out, format_args!(" Current User: NONE Access Control: (User: NONE - Group: NONE)"));
+    let name = |who: Option<Who<u32>>| match who {
+        None => "NONE".to_owned(),
+        Some(who @ (Who::User(id) | Who::Group(id))) => {
+            context.ports.name(who).unwrap_or_else(|| id.to_string())
+        }
+    };
+    let current = name(port.and_then(|_| context.ports.user(id)).map(Who::User));
+    let (user, group) = (name(kept.user.map(Who::User)), name(kept.group.map(Who::Group)));
+    line(out, format_args!(" Current User: {current} Access Control: (User: {user} - Group: {group})"));
     line(out, format_args!(" IN:  pkts {:>10}          bytes {:>20}", counters.rx_frames, counters.rx_bytes));
     line(out, format_args!(" OUT: pkts {:>10}          bytes {:>20}", counters.tx_frames, counters.tx_bytes));
+    if port.is_none() {
+        return;
+    }
+    for Endpoint { number, module, description } in context.ports.endpoints(id) {
+        line(out, format_args!("  -- endpoint ID {number:04} module {module:<12}: {description}"));
+    }
 }
 
 /// A VLAN and its ports.
 pub(super) fn vlan(context: &Context<'_>, vid: Vid, all: bool, out: &mut String) {
     line(out, format_args!("VLAN {:04}", shown(vid)));
-    let active = context.switch.members(vid).map(|(id, egress)| (number_of(id), egress, true));
-    let reserved = context.reserved.iter().filter(|_| all);
-    let reserved = reserved.filter_map(|(n, vlans)| Some((*n, vlans.egress(vid)?, false)));
-    let mut members: Vec<(u32, Egress, bool)> = active.chain(reserved).collect();
-    members.sort_unstable_by_key(|(n, ..)| *n);
-    for (n, egress, active) in members {
-        let (tagged, active) = (u8::from(egress == Egress::Tagged), u8::from(active));
-        let status = if active == 1 { "Forwarding" } else { "Learning" };
+    let active = context.switch.members(vid).map(|(id, egress)| (id, egress, true));
+    let kept = context.switch.places().filter(|(id, _)| all && context.switch.port(*id).is_none());
+    let kept = kept.filter_map(|(id, place)| Some((id, place.vlans.egress(vid)?, false)));
+    let mut members: Vec<(PortId, Egress, bool)> = active.chain(kept).collect();
+    members.sort_unstable_by_key(|(id, ..)| *id);
+    for (id, egress, active) in members {
+        let status = match context.switch.port(id) {
+            Some(port) if port.shut.is_some() => "Discarding",
+            Some(port) => match port.state {
+                State::Discarding => "Discarding",
+                State::Learning => "Learning",
+                State::Forwarding => "Forwarding",
+            },
+            None => "Learning",
+        };
+        let (n, tagged, active) = (number_of(id), u8::from(egress == Egress::Tagged), u8::from(active));
         line(out, format_args!(" -- Port {n:04} tagged={tagged} active={active} status={status}"));
     }
 }

@@ -6,26 +6,46 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::port::Offloads;
-use crate::vlan::Vid;
+use crate::vlan::{PortVlans, Vid};
 use std::time::Duration;
 
 /// Ports without descriptors.
 struct Bare;
 
 impl Ports for Bare {
-    fn kind(&self, _: PortId) -> &'static str {
-        "tap"
+    fn endpoints(&self, port: PortId) -> Vec<Endpoint> {
+        let description = format!("end of {}", port.index() + 1);
+        vec![Endpoint { number: 1, module: "tuntap", description }]
     }
 
-    fn remove(&mut self, switch: &mut Switch, port: PortId) {
-        switch.remove_port(port);
+    fn user(&self, port: PortId) -> Option<u32> {
+        (port.index() == 0).then_some(7)
+    }
+
+    fn close(&mut self, switch: &mut Switch, port: PortId, endpoint: u32) -> bool {
+        endpoint == 1 && switch.remove_port(port).is_some()
+    }
+
+    fn tree_changed(&mut self, _: Instant, _: &mut Switch) {}
+
+    fn find(&self, who: Who<&str>) -> Option<u32> {
+        [Who::User("me"), Who::Group("us")].contains(&who).then_some(7)
+    }
+
+    fn name(&self, who: Who<u32>) -> Option<String> {
+        match who {
+            Who::User(7) => Some("me".to_owned()),
+            Who::Group(7) => Some("us".to_owned()),
+            _ => None,
+        }
     }
 }
 
 struct Desk {
     now: Instant,
     switch: Switch,
-    reserved: Reserved,
+    memory: Memory,
+    categories: Categories,
     identity: Identity,
 }
 
@@ -43,16 +63,17 @@ impl Desk {
             started: now,
             socket: "/s".into(),
             mode: 0o600,
+            vde: None,
             mgmt: "/m".into(),
             mgmt_mode: 0o600,
         };
-        Self { now, switch, reserved: Reserved::new(), identity }
+        Self { now, switch, memory: Memory::default(), categories: Categories::default(), identity }
     }
 
     fn run(&mut self, line: &str) -> (After, String) {
-        let Self { now, switch, reserved, identity } = self;
+        let Self { now, switch, memory, categories, identity } = self;
         let mut out = String::new();
-        let mut context = Context { now: *now, switch, ports: &mut Bare, reserved, identity };
+        let mut context = Context { now: *now, switch, ports: &mut Bare, memory, categories, identity };
         (run(&mut context, line, &mut out), out)
     }
 
@@ -85,7 +106,7 @@ fn answers_have_vdes_form() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[1], "Port 0002 untagged_vlan=0000 ACTIVE - Unnamed Allocatable");
     assert_eq!(lines[3], " IN:  pkts          0          bytes                    0");
-    assert_eq!(lines[5], "  -- endpoint ID 0002 module tap         : b");
+    assert_eq!(lines[5], "  -- endpoint ID 0001 module tuntap      : end of 2");
 }
 
 #[test]
@@ -144,9 +165,6 @@ fn ports_are_created_closed_and_counted() {
         ("vlan/remove 5", "1098 Address already in use"),
         ("port/setnumports 3", "1098 Address already in use"),
         ("port/setnumports 32", "1000 Success"),
-        ("port/setuser 1 root", "1095 Operation not supported"),
-        ("port/sethub 0", "1000 Success"),
-        ("port/sethub 1", "1095 Operation not supported"),
         ("port/remove 1", "1098 Address already in use"),
         ("port/epclose 1 4", "1006 No such device or address"),
         ("port/epclose 1 1", "1000 Success"),
@@ -155,7 +173,6 @@ fn ports_are_created_closed_and_counted() {
         ("hash/setexpire 0", "1022 Invalid argument"),
         ("hash/find 02:00:00:00:00:01", "1019 No such device"),
         ("hash/find 02:00", "1022 Invalid argument"),
-        ("fstp/setfstp 1", "1095 Operation not supported"),
     ];
     for (line, expected) in table {
         assert_eq!(desk.code(line), expected, "{line}");
@@ -170,6 +187,128 @@ fn ports_are_created_closed_and_counted() {
     assert_eq!(desk.code("port/remove 7"), "1000 Success");
     assert_eq!(desk.switch.port_count(), 1);
     assert_eq!(desk.switch.fdb().age(), Duration::from_secs(60));
+}
+
+#[test]
+fn ports_are_for_some() {
+    let mut desk = Desk::new();
+    let table = [
+        ("port/create 3", "1000 Success"),
+        ("port/setuser 3 me", "1000 Success"),
+        ("port/setgroup 3  us", "1000 Success"),
+        ("port/setuser 3 nobody", "1022 Invalid argument"),
+        ("port/setuser 3", "1022 Invalid argument"),
+        ("port/setuser 9 me", "1006 No such device or address"),
+        ("port/setuser 9000 me", "1022 Invalid argument"),
+        ("port/allocatable 3 1", "1000 Success"),
+        ("port/allocatable 4 1", "1006 No such device or address"),
+        ("port/allocatable 3", "1022 Invalid argument"),
+        ("port/setvlan 3 4095", "1000 Success"),
+    ];
+    for (line, expected) in table {
+        assert_eq!(desk.code(line), expected, "{line}");
+    }
+    let text = desk.run("port/allprint 3").1;
+    assert!(text.contains("Port 0003 untagged_vlan=4095 INACTIVE - Unnamed Allocatable\n"), "{text}");
+    assert!(text.contains("Current User: NONE Access Control: (User: me - Group: us)\n"), "{text}");
+    let place = desk.switch.place(PortId::new(2)).unwrap();
+    assert!(
+        place.admits(7, &[]) && place.admits(9, &[1, 7]) && place.admits(0, &[]) && !place.admits(9, &[1])
+    );
+    assert_eq!(desk.code("port/setuser 3 NONE"), "1000 Success");
+    assert_eq!(desk.code("port/setgroup 3 99"), "1000 Success");
+    assert!(desk.run("port/allprint 3").1.contains("(User: NONE - Group: 99)\n"));
+    // Whoever plugs in there finds the rules, and leaves what it counted.
+    desk.switch.add_port_at(PortId::new(2), "vde3", Offloads::NONE).unwrap();
+    let vlans = &desk.switch.port(PortId::new(2)).unwrap().vlans;
+    assert_eq!(*vlans, PortVlans::Trunk { native: None, allowed: crate::vlan::VidSet::none() });
+    assert_eq!(desk.code("port/setvlan 3 0"), "1000 Success");
+    desk.switch.remove_port(PortId::new(2));
+    assert!(desk.run("port/allprint 3").1.contains("Port 0003 untagged_vlan=0000 INACTIVE"));
+    // What is said of a port that was not created keeps its number.
+    assert_eq!(desk.code("port/setuser 1 me"), "1000 Success");
+    assert!(desk.run("port/print 1").1.contains("Current User: me Access Control: (User: me - Group: NONE)"));
+    assert_eq!(desk.code("port/epclose 1 1"), "1000 Success");
+    assert_eq!(desk.switch.add_port("c", PortVlans::default(), Offloads::NONE), Ok(PortId::new(3)));
+    assert_eq!(desk.code("port/remove 1"), "1000 Success");
+}
+
+#[test]
+fn the_tree_is_turned_on_and_off() {
+    let mut desk = Desk::new();
+    desk.switch.set_address("02:00:00:00:00:aa".parse().unwrap());
+    let data = |text: &str| format!("0000 DATA END WITH '.'\n{text}.\n1000 Success\n");
+    assert_eq!(desk.run("fstp/setfstp 1").1, data(""));
+    assert_eq!(
+        desk.run("fstp/showinfo").1,
+        data("MAC 02:00:00:00:00:aa Priority 32768 (0x8000)\nFSTP=true\n")
+    );
+    assert_eq!(desk.code("fstp/setedge 0 1 1"), "1000 Success");
+    assert_eq!(desk.code("fstp/bonus 0 2 500"), "1000 Success");
+    let printed = "FST DATA VLAN 0000 ROOTSWITCH \n ++ root 80:00:02:00:00:00:00:aa\n \
+                   ++ designated ff:ff:ff:ff:ff:ff:ff:ff\n ++ rootport 0000 cost 0 age 0 bonusport 0002 bonuscost 500\n \
+                   -- Port 0001 tagged=0 portcost=2000 role=Edge\n -- Port 0002 tagged=0 portcost=1500 role=Designated\n";
+    assert_eq!(desk.run("fstp/print").1, data(printed));
+    assert_eq!(desk.code("fstp/bonus 0 1 5"), "1000 Success");
+    let text = desk.run("fstp/print 0").1;
+    assert!(
+        text.contains("0001 tagged=0 portcost=1995") && text.contains("0002 tagged=0 portcost=2000"),
+        "{text}"
+    );
+    for (line, expected) in [
+        ("fstp/setedge 0 99 1", "1006 No such device or address"),
+        ("fstp/setedge 0 9999 1", "1022 Invalid argument"),
+        ("fstp/setedge 5 1 1", "1006 No such device or address"),
+        ("fstp/setedge 0 1", "1022 Invalid argument"),
+        ("fstp/bonus x 1 1", "1022 Invalid argument"),
+    ] {
+        assert_eq!(desk.code(line), expected, "{line}");
+    }
+    // A hub has none.
+    assert_eq!(desk.code("port/sethub 1"), "1000 Success");
+    assert!(desk.switch.is_hub() && desk.switch.stp().is_none());
+    assert_eq!(desk.run("port/showinfo").1, data("Numports=8192\nHUB=true\ncounters=true\n"));
+    assert_eq!(desk.run("fstp/setfstp 1").1, data("Can't use fstp in hub mode\n"));
+    assert_eq!(desk.code("port/sethub 0"), "1000 Success");
+    assert!(desk.run("fstp/print").1.contains("FST DATA VLAN 0000 ROOTSWITCH FSTP IS DISABLED\n"));
+}
+
+#[test]
+fn categories_are_told() {
+    let mut desk = Desk::new();
+    for (line, expected) in [
+        ("debug/add port", "1000 Success"),
+        ("debug/add port", "1017 File exists"),
+        ("debug/add nothing", "1022 Invalid argument"),
+        ("debug/del hash", "1002 No such file or directory"),
+        ("debug/del port/ep", "1000 Success"),
+        ("debug/list nothing", "1002 No such file or directory"),
+    ] {
+        assert_eq!(desk.code(line), expected, "{line}");
+    }
+    let text = desk.run("debug/list port").1;
+    let expected = "port/+                 021 ON     new port\nport/-                 022 ON     closed port\n\
+                    port/descr             023 ON     set port description\n\
+                    port/ep/+              031 OFF    new endpoint\nport/ep/-              032 OFF    closed endpoint\n";
+    assert!(text.contains(expected), "{text}");
+    let mut debugger = Debugger::new(&desk.switch);
+    desk.switch.events_mut().listen(true);
+    let c = desk.switch.add_port("c", PortVlans::default(), Offloads::NONE).unwrap();
+    let frame = [&[0xFF; 6][..], &[2, 0, 0, 0, 0, 7], &[0x88, 0xB5], &[0; 46]].concat();
+    let mut out = crate::switch::Egress::new();
+    desk.switch.handle_frame(desk.now, c, &crate::offload::VnetHdr::default(), &frame, &mut out);
+    desk.switch.remove_port(c);
+    let events = desk.switch.events_mut().take();
+    let told: Vec<Told> =
+        events.iter().flat_map(|event| debugger.tell(event, &desk.switch)).flatten().collect();
+    let lines: Vec<&str> = told.iter().map(|told| told.text.as_str()).collect();
+    // The port is gone when its coming is told: its number is not known any more.
+    assert_eq!(
+        lines,
+        ["3021 port/+ 00\n", "3011 hash/+ 02:00:00:00:00:07 VLAN 00:00 Port 0\n", "3022 port/- 00\n"]
+    );
+    let heard: Vec<bool> = told.iter().map(|told| desk.categories.contain(told)).collect();
+    assert_eq!(heard, [true, false, true]);
 }
 
 #[test]

@@ -192,6 +192,13 @@ impl Spec {
     }
 }
 
+impl Default for Spec {
+    /// One that leaves every frame as it is.
+    fn default() -> Self {
+        Settings::default().into()
+    }
+}
+
 impl From<Settings> for Spec {
     fn from(settings: Settings) -> Self {
         Self { states: vec![(String::new(), settings)], interval: Duration::ZERO, arrows: Vec::new() }

@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::expect::Expectation;
 use super::outbox::{Emptied, Outbox};
 use super::{Sent, sys};
 use crate::frame::{HEADER_LEN, Mac};
@@ -36,17 +37,14 @@ const VDE_SLOT: usize = vde::MAX_FRAME.next_multiple_of(64);
 /// Buffer asked for in each direction, in bytes: some thousand frames. The kernel caps it at net.core.rmem_max.
 const BUFFER: i32 = 4 << 20;
 
-/// Datagrams asked for at least.
-const FEW: usize = 4;
-
 /// A datagram socket that is a port.
 #[derive(Debug)]
 pub(super) struct Datagrams {
     fd: OwnedFd,
     outbox: Outbox,
     flavour: Flavour,
-    /// How many datagrams to ask for: some more than there were lately, as each costs a little whether it comes or not.
-    expected: usize,
+    /// How many datagrams to ask for.
+    expected: Expectation,
     /// This moment, as far as the port was told.
     now: Option<Instant>,
 }
@@ -112,7 +110,7 @@ impl Datagrams {
         for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
             let _ = sys::set_option(fd.as_fd(), libc::SOL_SOCKET, option, BUFFER);
         }
-        Self { fd, outbox: Outbox::default(), flavour, expected: FEW, now: None }
+        Self { fd, outbox: Outbox::default(), flavour, expected: Expectation::default(), now: None }
     }
 
     pub(super) fn into_fd(self) -> OwnedFd {
@@ -145,10 +143,14 @@ impl Datagrams {
         limit: usize,
         mut each: impl FnMut(Result<Range<usize>, DropReason>),
     ) -> io::Result<bool> {
-        let slot = if matches!(self.flavour, Flavour::Vde) { VDE_SLOT } else { SLOT };
-        let limit = limit.min(room.len() / slot).min(self.expected);
+        if self.expected.count() == 1 && !matches!(self.flavour, Flavour::Vxlan(_)) {
+            return self.receive_one(now, room, each).map(|()| false);
+        }
+        let slot = self.slot();
+        let limit = limit.min(room.len() / slot).min(self.expected.count());
         let flavour = &mut self.flavour;
-        let taken = sys::recv_batch(self.fd.as_fd(), room, slot, limit, |datagram, bytes| {
+        let named = matches!(flavour, Flavour::Vxlan(_));
+        let taken = sys::recv_batch(self.fd.as_fd(), room, slot, limit, named, |datagram, bytes| {
             let whole = datagram.start..datagram.start + bytes.len();
             each(match flavour {
                 _ if datagram.truncated => Err(DropReason::Long),
@@ -158,15 +160,29 @@ impl Datagrams {
                     .ok_or(DropReason::BadTunnel),
             });
         });
-        let count = match taken {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            // An error of an earlier datagram; it is told once.
-            Err(e) if is_passing(&e) => return Ok(false),
-            other => other?,
-        };
-        let full = count == limit;
-        self.expected = if full { 2 * self.expected } else { 2 * count }.clamp(FEW, sys::DATAGRAMS);
-        Ok(full)
+        let Some(count) = passing(taken)? else { return Ok(false) };
+        Ok(self.expected.came(now, count, limit))
+    }
+
+    /// Takes one, where no more are expected: that is quicker. If there are others the next turn, which comes at once
+    /// then, expects some.
+    fn receive_one(
+        &mut self,
+        now: Instant,
+        room: &mut [u8],
+        mut each: impl FnMut(Result<Range<usize>, DropReason>),
+    ) -> io::Result<()> {
+        let slot = self.slot().min(room.len());
+        let taken = sys::recv_one(self.fd.as_fd(), &mut room[..slot]);
+        let Some(len) = passing(taken)? else { return Ok(()) };
+        self.expected.came(now, 1, 1);
+        each(if len > slot { Err(DropReason::Long) } else { Ok(0..len) });
+        Ok(())
+    }
+
+    /// Bytes from one datagram to the next.
+    fn slot(&self) -> usize {
+        if matches!(self.flavour, Flavour::Vde) { VDE_SLOT } else { SLOT }
     }
 
     /// A burst begins.
@@ -272,6 +288,16 @@ fn destination(pieces: &Pieces<'_>) -> Mac {
 
 fn reconnect(fd: &OwnedFd, name: &PathBuf) -> bool {
     rustix::net::SocketAddrUnix::new(name).is_ok_and(|name| rustix::net::connect(fd, &name).is_ok())
+}
+
+/// What was received, if anything was.
+fn passing<T>(taken: io::Result<T>) -> io::Result<Option<T>> {
+    match taken {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        // An error of an earlier datagram; it is told once.
+        Err(e) if is_passing(&e) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// Errors that an earlier datagram met on its way.

@@ -11,6 +11,7 @@
 //! hangs up when the other end goes; that of a ring between two switches; the listening socket of a stream.
 
 mod datagrams;
+mod expect;
 pub mod listener;
 mod outbox;
 pub mod packet;
@@ -36,6 +37,7 @@ use crate::offload::{Pieces, VNET_HDR_LEN, VnetHdr};
 use crate::port::{DropReason, Offloads};
 use crate::vxlan::{self, Tunnel};
 use datagrams::{Datagrams, Flushed};
+use expect::Expectation;
 use ring::Ring;
 use stream::Stream;
 
@@ -98,6 +100,8 @@ pub struct Wire {
     end: End,
     kind: Kind,
     vnet_hdr: bool,
+    /// How many frames to ask a packet socket for.
+    expected: Expectation,
     /// RWF_NOWAIT works here, for all we know.
     nowait: bool,
     /// Hangs up when the other end is gone.
@@ -211,7 +215,7 @@ impl Wire {
     }
 
     fn of(end: End, kind: Kind, vnet_hdr: bool) -> Self {
-        Self { end, kind, vnet_hdr, nowait: true, lifeline: None }
+        Self { end, kind, vnet_hdr, nowait: true, expected: Expectation::default(), lifeline: None }
     }
 
     /// What it is.
@@ -239,9 +243,6 @@ impl Wire {
             End::Stream(stream) => return Ok((VnetHdr::default(), stream.receive(buffer)?)),
             End::Datagrams(_) => return Err(io::ErrorKind::WouldBlock.into()),
         };
-        if self.kind == Kind::Packet {
-            return packet::receive(fd.as_fd(), buffer);
-        }
         let len = match self.nowait {
             true => match rustix::io::preadv2(&*fd, &mut [IoSliceMut::new(buffer)], HERE, NOWAIT) {
                 Err(rustix::io::Errno::OPNOTSUPP) => {
@@ -268,16 +269,41 @@ impl Wire {
         now: Instant,
         room: &mut [u8],
         limit: usize,
-        each: impl FnMut(Result<Range<usize>, DropReason>),
+        mut each: impl FnMut(Result<(VnetHdr, Range<usize>), DropReason>),
     ) -> io::Result<bool> {
-        match &mut self.end {
-            End::Datagrams(datagrams) => datagrams.receive(now, room, limit, each),
-            _ => Ok(false),
+        let fd = match &mut self.end {
+            End::Datagrams(datagrams) => {
+                let none = VnetHdr::default();
+                return datagrams.receive(now, room, limit, |frame| each(frame.map(|at| (none, at))));
+            }
+            End::Fd(fd) if self.kind == Kind::Packet => &*fd,
+            End::Fd(_) | End::Ring(_) | End::Stream(_) => return Ok(false),
+        };
+        let limit = limit.min(self.expected.count());
+        let came = match limit {
+            1 => {
+                let base = room.as_ptr() as usize;
+                packet::receive(fd.as_fd(), &mut room[..BUFFER_LEN]).map(|(hdr, frame)| {
+                    let start = frame.as_ptr() as usize - base;
+                    each(Ok((hdr, start..start + frame.len())));
+                    1
+                })
+            }
+            _ => packet::receive_batch(fd.as_fd(), room, limit, |hdr, at| each(Ok((hdr, at)))),
+        };
+        match came {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            came => Ok(self.expected.came(now, came?, limit)),
         }
     }
 
     /// Are its frames taken by [`Wire::receive_batch`]?
     pub fn is_batched(&self) -> bool {
+        matches!(self.end, End::Datagrams(_)) || self.kind == Kind::Packet
+    }
+
+    /// May somebody else have shut down its socket?
+    pub fn is_shared(&self) -> bool {
         matches!(self.end, End::Datagrams(_))
     }
 

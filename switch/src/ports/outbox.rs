@@ -92,7 +92,14 @@ impl Outbox {
     pub(super) fn send(&mut self, fd: BorrowedFd<'_>) -> Emptied {
         while !self.waiting.is_empty() {
             let Self { bytes, waiting } = self;
-            match sys::send_batch(fd, waiting.iter().map(|one| (&bytes[one.at.clone()], one.to))) {
+            let sent = match waiting.front() {
+                // The usual case of a question and its answer, and the shorter way into the kernel.
+                Some(Waiting { at, to: None }) if waiting.len() == 1 => {
+                    sys::send_one(fd, &bytes[at.clone()]).map(|_| 1)
+                }
+                _ => sys::send_batch(fd, waiting.iter().map(|one| (&bytes[one.at.clone()], one.to))),
+            };
+            match sent {
                 Ok(sent) => drop(waiting.drain(..sent.min(waiting.len()))),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Emptied::Blocked,

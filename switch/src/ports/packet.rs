@@ -6,14 +6,19 @@
 //! super-segments cross whole, and what is written goes out. The kernel takes VLAN tags out of arriving
 //! frames and tells them beside the frame; `receive` puts them back where they were.
 //!
+//! Frames are taken by recvmsg(2), and in a burst by recvmmsg(2). A receive ring would be cheaper for small frames, but one
+//! of version 3 tells of a frame up to a millisecond late, and one of version 2 has no room for super-segments
+//! (bench/nic.sh; bench/RESULTS.md).
+//!
 //! Read: packet(7), net/packet/af_packet.c. PACKET_IGNORE_OUTGOING is from Linux 4.20.
 
 use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
-use super::sys;
+use super::{BUFFER_LEN, sys};
 use crate::frame::TAG_LEN;
 use crate::offload::{VNET_HDR_LEN, VnetHdr};
 
@@ -89,6 +94,28 @@ pub(crate) fn receive<'b>(fd: BorrowedFd<'_>, buffer: &'b mut [u8]) -> io::Resul
     let (len, tag) = sys::packet_recv(fd, &mut parts, None)?;
     let end = TAG_LEN + len.saturating_sub(VNET_HDR_LEN);
     Ok(restore_tag(VnetHdr::parse(hdr), tag, buffer, end))
+}
+
+/// Takes up to `count` frames into `room`, each into [`BUFFER_LEN`] bytes of it, and says of each where it lies; returns how
+/// many there were.
+///
+/// # Errors
+/// As [`receive`].
+pub(crate) fn receive_batch(
+    fd: BorrowedFd<'_>,
+    room: &mut [u8],
+    count: usize,
+    mut each: impl FnMut(VnetHdr, Range<usize>),
+) -> io::Result<usize> {
+    sys::packet_recv_batch(fd, room, BUFFER_LEN, count, |start, slot, tag| {
+        let Some((hdr, _)) = slot.split_first_chunk::<VNET_HDR_LEN>() else { return };
+        // Room for a tag, before the frame, is where its virtio-net header was.
+        const BEFORE: usize = VNET_HDR_LEN - TAG_LEN;
+        let (hdr, end) = (VnetHdr::parse(*hdr), slot.len() - BEFORE);
+        let (hdr, frame) = restore_tag(hdr, tag, &mut slot[BEFORE..], end);
+        let start = start + BEFORE + end - frame.len();
+        each(hdr, start..start + frame.len());
+    })
 }
 
 /// Puts the tag that the kernel took out of the frame, which lies from [`TAG_LEN`] to `end`, back where it was.

@@ -237,30 +237,73 @@ pub(crate) fn packet_recv(
         let (hatype, pkttype) = (address.sll_hatype, address.sll_pkttype);
         *from = Address { ifindex: u32::try_from(address.sll_ifindex).unwrap_or(0), hatype, pkttype };
     }
-    // SAFETY: the kernel filled `space` and set `msg_controllen`; the CMSG functions stay inside it.
-    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-    // SAFETY: `header` is null or points to a whole control header inside `space`.
+    // SAFETY: the kernel filled `space` and set `msg_controllen`.
+    Ok((len, unsafe { tag_of(&message) }))
+}
+
+/// The tag that PACKET_AUXDATA tells of.
+///
+/// # Safety
+/// The message's control buffer is as the kernel has written it, or as it was given to recvmsg.
+unsafe fn tag_of(message: &libc::msghdr) -> Option<(u16, u16)> {
+    // SAFETY: the CMSG functions stay inside the control buffer.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: `header` is null or points to a whole control header inside that buffer.
     while let Some(cmsg) = unsafe { header.as_ref() } {
         if (cmsg.cmsg_level, cmsg.cmsg_type) == (libc::SOL_PACKET, libc::PACKET_AUXDATA) {
             // SAFETY: the kernel writes a whole `struct tpacket_auxdata` as data of this message.
             let aux = unsafe { libc::CMSG_DATA(cmsg).cast::<libc::tpacket_auxdata>().read_unaligned() };
             if aux.tp_status & libc::TP_STATUS_VLAN_VALID != 0 {
-                let tpid = if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0 {
-                    aux.tp_vlan_tpid
-                } else {
-                    crate::frame::TPID
-                };
-                return Ok((len, Some((tpid, aux.tp_vlan_tci))));
+                let has_tpid = aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+                let tpid = if has_tpid { aux.tp_vlan_tpid } else { crate::frame::TPID };
+                return Some((tpid, aux.tp_vlan_tci));
             }
         }
         // SAFETY: as above.
-        header = unsafe { libc::CMSG_NXTHDR(&raw const message, cmsg) };
+        header = unsafe { libc::CMSG_NXTHDR(message, cmsg) };
     }
-    Ok((len, None))
+    None
 }
 
-/// Datagrams moved by one call at most: a turn of a port (`serve::plugs::BATCH`).
-pub(crate) const DATAGRAMS: usize = 64;
+/// recvmmsg on a packet socket without waiting: up to `count` frames, each into `slot` bytes of `room`, one behind the
+/// other. Gives each to `each`: where its slot begins, its bytes, and the tag that the kernel took out; returns how many
+/// there were.
+pub(crate) fn packet_recv_batch(
+    fd: BorrowedFd<'_>,
+    room: &mut [u8],
+    slot: usize,
+    count: usize,
+    mut each: impl FnMut(usize, &mut [u8], Option<(u16, u16)>),
+) -> io::Result<usize> {
+    #[derive(Clone, Copy)]
+    #[repr(C, align(8))]
+    struct Space([MaybeUninit<u8>; 64]);
+    let mut spaces = [Space([MaybeUninit::uninit(); 64]); DATAGRAMS];
+    let mut batch = Batch::new();
+    for (place, space) in room.chunks_exact_mut(slot).zip(&mut spaces).take(count) {
+        let (header, _) = batch.add(place.as_mut_ptr(), slot);
+        header.msg_control = space.0.as_mut_ptr().cast();
+        header.msg_controllen = size_of::<Space>() as _;
+    }
+    let (headers, used) = (batch.headers.as_mut_ptr().cast(), batch.used as c_uint);
+    // SAFETY: the first `used` headers are set, and name distinct slots of `room` and `spaces`, which outlive the call.
+    let rc = unsafe {
+        libc::recvmmsg(fd.as_raw_fd(), headers, used, libc::MSG_DONTWAIT as _, std::ptr::null_mut())
+    };
+    let count = usize::try_from(rc).map_err(|_| io::Error::last_os_error())?.min(batch.used);
+    for (at, place) in room.chunks_exact_mut(slot).take(count).enumerate() {
+        // SAFETY: it was set by `add`, and filled by the kernel with its control buffer.
+        let (header, tag) = unsafe {
+            let header = batch.headers[at].assume_init_ref();
+            (header, tag_of(&header.msg_hdr))
+        };
+        each(at * slot, &mut place[..(header.msg_len as usize).min(slot)], tag);
+    }
+    Ok(count)
+}
+
+/// Datagrams moved by one call at most.
+const DATAGRAMS: usize = super::expect::MANY;
 
 /// A datagram that [`recv_batch`] took.
 #[derive(Debug, Clone, Copy)]
@@ -339,20 +382,39 @@ pub(crate) fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
-/// recvmmsg without waiting: up to `count` datagrams, each into `slot` bytes of `room`, one behind the other.
-/// Gives each to `each`; returns how many there were.
+/// recv without waiting: one datagram. Returns its length, which is longer than `room` if it was cut off there.
+pub(crate) fn recv_one(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    // SAFETY: `room` has as many bytes as the kernel is told.
+    let rc = unsafe { libc::recv(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), flags) };
+    usize::try_from(rc).map_err(|_| io::Error::last_os_error())
+}
+
+/// send without waiting: one datagram to where the socket is connected to.
+pub(crate) fn send_one(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `bytes` has as many bytes as the kernel is told, and is only read.
+    let rc = unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(rc).map_err(|_| io::Error::last_os_error())
+}
+
+/// recvmmsg without waiting: up to `count` datagrams, each into `slot` bytes of `room`, one behind the other; with the
+/// addresses of those they are from, if they are wanted. Gives each to `each`; returns how many there were.
 pub(crate) fn recv_batch(
     fd: BorrowedFd<'_>,
     room: &mut [u8],
     slot: usize,
     count: usize,
+    named: bool,
     mut each: impl FnMut(Datagram, &[u8]),
 ) -> io::Result<usize> {
     let mut batch = Batch::new();
     for place in room.chunks_exact_mut(slot).take(count.min(DATAGRAMS)) {
         let (header, name) = batch.add(place.as_mut_ptr(), slot);
-        header.msg_namelen = size_of_val(name) as libc::socklen_t;
-        header.msg_name = (&raw mut *name).cast();
+        if named {
+            header.msg_namelen = size_of_val(name) as libc::socklen_t;
+            header.msg_name = (&raw mut *name).cast();
+        }
     }
     let (headers, used) = (batch.headers.as_mut_ptr().cast(), batch.used as c_uint);
     // SAFETY: the first `used` headers are set, and name distinct slots of `room` and addresses, which outlive the call.

@@ -11,6 +11,7 @@
 //!    by deficit round robin: at each turn a queue may send [`QUANTUM`] bytes more for each unit of its weight,
 //!    and keeps what it did not use for its next turn, unless it runs empty.
 //!
+//! A class, or a reservation, that has sent as much as its own rate allows is passed over, whatever else there is.
 //! All this when the port's own token bucket says that the frame's bits may go. A frame that is next waits for
 //! that, and is not overtaken but by one that would be next itself. A wire that is full is tried again after [`RETRY`].
 //!
@@ -23,6 +24,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::bucket::Bucket;
+pub use super::class::{BadClass, Class, Service};
 use super::fifo::{Fifo, MIN_BYTES, Queued};
 use super::priority::{PCPS, PcpMap};
 use super::rate::Rate;
@@ -47,56 +49,6 @@ const QUEUE: Duration = Duration::from_millis(50);
 const QUEUE_BYTES: std::ops::RangeInclusive<u64> = 128 << 10..=4 << 20;
 /// Most bytes one queue may be given.
 pub const MAX_QUEUE_BYTES: u32 = 64 << 20;
-
-/// How a class is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub enum Class {
-    /// Before all weighted ones, and all strict ones of a lower number.
-    Strict,
-    /// By turns; so often as much as others.
-    Weight(u8),
-}
-
-/// The text names no class.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no class; write `strict` or a weight of 1 to 255")]
-pub struct BadClass(String);
-
-impl std::str::FromStr for Class {
-    type Err = BadClass;
-
-    fn from_str(text: &str) -> Result<Self, BadClass> {
-        match text.parse() {
-            Ok(weight @ 1..) => Ok(Self::Weight(weight)),
-            _ if text == "strict" => Ok(Self::Strict),
-            _ => Err(BadClass(text.to_owned())),
-        }
-    }
-}
-
-impl TryFrom<String> for Class {
-    type Error = BadClass;
-
-    fn try_from(text: String) -> Result<Self, BadClass> {
-        text.parse()
-    }
-}
-
-impl From<Class> for String {
-    fn from(class: Class) -> Self {
-        class.to_string()
-    }
-}
-
-impl std::fmt::Display for Class {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Strict => f.write_str("strict"),
-            Self::Weight(weight) => weight.fmt(f),
-        }
-    }
-}
 
 /// How a port sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,7 +77,7 @@ impl Default for Shape {
         Self {
             rate: None,
             burst_bytes: None,
-            classes: vec![Class::Weight(1)],
+            classes: vec![Class::weight(1)],
             map: None,
             queue_bytes: None,
             reservable_percent: RESERVABLE_PERCENT,
@@ -217,6 +169,7 @@ pub struct PortQueues {
     backlog: u64,
     strict: u64,
     promised: u64,
+    limited: u64,
     /// Deficit round robin: whose turn it is, and whether it got its quantum.
     turn: usize,
     granted: bool,
@@ -230,6 +183,8 @@ struct Queue {
     quantum: u32,
     deficit: u32,
     promise: Option<Promise>,
+    /// What it may send at most.
+    max: Option<Bucket>,
     counters: QueueCounters,
 }
 
@@ -237,7 +192,6 @@ struct Queue {
 struct Promise {
     reservation: Reservation,
     promised: Bucket,
-    max: Option<Bucket>,
 }
 
 impl PortQueues {
@@ -268,20 +222,22 @@ impl PortQueues {
             backlog: 0,
             strict: 0,
             promised: 0,
+            limited: 0,
             turn: 0,
             granted: false,
             retry: None,
             shape,
         };
         for at in 0..count {
-            let weight = match queues.shape.classes[at] {
-                Class::Strict => {
+            let Class { service, rate } = queues.shape.classes[at];
+            let weight = match service {
+                Service::Strict => {
                     queues.strict |= 1 << at;
                     1
                 }
-                Class::Weight(weight) => u32::from(weight),
+                Service::Weight(weight) => u32::from(weight),
             };
-            queues.add(weight, None);
+            queues.add(weight, None, rate);
         }
         Ok(queues)
     }
@@ -334,10 +290,9 @@ impl PortQueues {
         let present: Vec<Reservation> = self.reservations().collect();
         admit(self.shape.rate, self.shape.reservable_percent, &present, &reservation)?;
         let promised = bucket(reservation.rate, None);
-        let max = reservation.max.map(|max| bucket(max, None));
         self.by_vid.insert(reservation.vid, self.queues.len());
         self.promised |= 1 << self.queues.len();
-        self.add(1, Some(Promise { reservation, promised, max }));
+        self.add(1, Some(Promise { reservation, promised }), reservation.max);
         Ok(())
     }
 
@@ -444,13 +399,11 @@ impl PortQueues {
         let queue = &mut self.queues[pick.queue];
         queue.counters.tx_frames += 1;
         queue.counters.tx_bytes += bits / 8;
-        if let Some(promise) = &mut queue.promise {
-            if pick.turn == Turn::Promised {
-                promise.promised.charge(now, bits);
-            }
-            if let Some(max) = &mut promise.max {
-                max.charge(now, bits);
-            }
+        if let Some(promise) = queue.promise.as_mut().filter(|_| pick.turn == Turn::Promised) {
+            promise.promised.charge(now, bits);
+        }
+        if let Some(max) = &mut queue.max {
+            max.charge(now, bits);
         }
         if pick.turn == Turn::Weighted {
             queue.deficit = queue.deficit.saturating_sub((bits / 8) as u32);
@@ -473,13 +426,17 @@ impl PortQueues {
         self.retry = Some(now + RETRY);
     }
 
-    fn add(&mut self, weight: u32, promise: Option<Promise>) {
+    fn add(&mut self, weight: u32, promise: Option<Promise>, max: Option<Rate>) {
+        if max.is_some() {
+            self.limited |= 1 << self.queues.len();
+        }
+        let max = max.map(|max| bucket(max, None));
         let rate = self.shape.rate.map_or(u64::MAX, Rate::bps);
         let usual = in_time(rate, QUEUE).clamp(*QUEUE_BYTES.start(), *QUEUE_BYTES.end());
         let bytes = self.shape.queue_bytes.map_or(usual as usize, |bytes| (bytes as usize).max(MIN_BYTES));
         let counters = QueueCounters::default();
         let quantum = weight * QUANTUM;
-        self.queues.push(Queue { fifo: Fifo::new(bytes), quantum, deficit: 0, promise, counters });
+        self.queues.push(Queue { fifo: Fifo::new(bytes), quantum, deficit: 0, promise, max, counters });
     }
 
     fn next_bits(&self, queue: usize) -> u64 {
@@ -488,15 +445,15 @@ impl PortQueues {
 
     fn choose(&mut self, now: Instant) -> Option<Pick> {
         let mut eligible = self.backlog;
-        let mut promised = self.backlog & self.promised;
-        while promised != 0 {
-            let at = promised.trailing_zeros() as usize;
-            promised &= promised - 1;
+        for at in bits_of(self.backlog & self.limited) {
             let bits = self.next_bits(at);
-            let Some(promise) = &mut self.queues[at].promise else { continue };
-            if promise.max.as_mut().is_some_and(|max| !max.has(now, bits)) {
+            if self.queues[at].max.as_mut().is_some_and(|max| !max.has(now, bits)) {
                 eligible &= !(1 << at);
-            } else if promise.promised.has(now, bits) {
+            }
+        }
+        for at in bits_of(eligible & self.promised) {
+            let bits = self.next_bits(at);
+            if self.queues[at].promise.as_mut().is_some_and(|promise| promise.promised.has(now, bits)) {
                 return Some(Pick { queue: at, turn: Turn::Promised });
             }
         }
@@ -534,12 +491,20 @@ impl PortQueues {
         let mut first = now + LONG;
         for queue in &mut self.queues {
             let Some(len) = queue.fifo.next_len() else { continue };
-            let max = queue.promise.as_mut().and_then(|promise| promise.max.as_mut());
-            let at = max.and_then(|max| max.ready_at(now, 8 * len as u64));
+            let at = queue.max.as_mut().and_then(|max| max.ready_at(now, 8 * len as u64));
             first = first.min(at.unwrap_or(first));
         }
         first
     }
+}
+
+/// The numbers of the bits that are set, the lowest first.
+fn bits_of(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = bits.checked_ilog2().map(|_| bits.trailing_zeros() as usize)?;
+        bits &= bits - 1;
+        Some(at)
+    })
 }
 
 /// When a bucket says never.

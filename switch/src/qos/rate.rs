@@ -25,6 +25,13 @@ impl Rate {
     pub fn bps(self) -> u64 {
         self.0
     }
+
+    /// As it can be typed, and nothing is lost: `100M`.
+    pub fn exact(self) -> String {
+        let units = [(1_000_000_000_000, "T"), (1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
+        let unit = units.into_iter().find(|(unit, _)| self.0.is_multiple_of(*unit));
+        unit.map_or_else(|| self.0.to_string(), |(unit, name)| format!("{}{name}", self.0 / unit))
+    }
 }
 
 /// The text or number is no rate.
@@ -132,6 +139,9 @@ mod tests {
         }
         assert_eq!("100M".parse::<Rate>().unwrap().to_string(), "100 Mbit/s");
         assert_eq!("1.05G".parse::<Rate>().unwrap().to_string(), "1.05 Gbit/s");
+        for (text, exact) in [("1000M", "1G"), ("2.5G", "2500M"), ("1001", "1001")] {
+            assert_eq!(text.parse::<Rate>().unwrap().exact(), exact);
+        }
         assert_eq!((bytes("64K"), bytes("1500")), (Ok(65_536), Ok(1500)));
         assert!(bytes("5G").is_err());
         assert!(serde_json::from_str::<Rate>("0").is_err());

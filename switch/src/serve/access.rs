@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Group, chown, getegid};
 use super::Options;
 use super::consoles::{self, Consoles};
 use crate::console::Identity;
-use crate::control::Settings;
+use crate::control::{self, Settings};
 
 /// Mode bits of a socket's file.
 const MODE_BITS: u32 = 0o777;
@@ -31,6 +31,7 @@ impl Access {
             started: now,
             socket: options.path.clone(),
             mode: options.mode,
+            vde: None,
             mgmt: PathBuf::new(),
             mgmt_mode: consoles::MODE,
         };
@@ -51,6 +52,11 @@ impl Access {
     pub(super) fn mgmt(&self) -> Option<PathBuf> {
         let path = &self.consoles.identity.mgmt;
         (!path.as_os_str().is_empty()).then(|| path.clone())
+    }
+
+    /// VDE's programs plug in there from now on, or nowhere.
+    pub(super) fn vde_is_at(&mut self, vde: &control::Vde) {
+        self.consoles.identity.vde = vde.path.clone().map(|folder| (folder, vde.mode));
     }
 
     /// The mode of the control socket's file.

@@ -124,8 +124,8 @@ impl Captures {
             let Some(frame) = frame.filter(|_| capture.rule.direction.has_out()) else { continue };
             for transmit in egress.as_slice() {
                 if capture.wants_port(transmit.port) {
-                    let (head, rest) = transmit.edit.apply(frame);
-                    let hdr = hdr.shifted(transmit.edit.shift());
+                    let (head, rest) = transmit.edit().apply(frame);
+                    let hdr = hdr.shifted(transmit.edit().shift());
                     let pieces = [head.as_ref(), rest];
                     let crossing = Crossing { port: transmit.port, way: Way::Out, hdr, pieces };
                     capture.tell(now, &crossing, None, switch);

@@ -9,6 +9,7 @@
 mod events;
 mod links;
 mod seeing;
+mod vde;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -277,7 +278,10 @@ impl Connections {
                     switch.rename(id, &name).map_err(|e| refuse_port(&e))?;
                     hall.plugs.captures.port_named(id, &name);
                 }
-                vlans.into_iter().for_each(|vlans| switch.set_vlans(id, vlans));
+                if let Some(vlans) = vlans {
+                    switch.set_vlans(id, vlans);
+                    hall.release_idle(now, id);
+                }
                 Answer::Done(())
             }
             Request::VlanLs => Answer::Vlans(hall.vlans()),
@@ -290,7 +294,10 @@ impl Connections {
             }
             Request::VlanRm { vid } => {
                 let removed = switch.remove_vlan(vid);
-                Answer::Done(removed.map_err(|id| self.refuse_vlan_rm(vid, id, switch.port(id)))?)
+                removed.map_err(|id| self.refuse_vlan_rm(vid, id, switch.port(id)))?;
+                let ids: Vec<PortId> = switch.ports().map(|(id, _)| id).collect();
+                ids.into_iter().for_each(|id| hall.release_idle(now, id));
+                Answer::Done(())
             }
             Request::MacLs(filter) => {
                 let port = select(switch, &filter)?;
@@ -302,6 +309,9 @@ impl Connections {
             | Request::StpPortSet { .. }
             | Request::Impair(_)
             | Request::ImpairLs) => links::answer(now, request, hall)?,
+            request @ (Request::VdeLs | Request::VdeKeep(_) | Request::VdeRelease { .. }) => {
+                vde::answer(request, hall)?
+            }
             request @ (Request::Set(_)
             | Request::MirrorLs
             | Request::MirrorAdd(_)
@@ -326,11 +336,12 @@ impl Connections {
     /// Who may ask what: see [`crate::control`].
     fn judge(&mut self, index: u32, request: &Request) -> Result<(), Refusal> {
         use Request::{
-            GuardLs, Hello, ImpairLs, MacLs, MirrorLs, PortAdd, PortLs, QosLs, ReserveLs, Show, Stp, VlanLs,
+            GuardLs, Hello, ImpairLs, MacLs, MirrorLs, PortAdd, PortLs, QosLs, ReserveLs, Show, Stp, VdeLs,
+            VlanLs,
         };
         let allowed = match request {
             Hello | Show | PortLs | VlanLs | MacLs(_) | QosLs | GuardLs | ReserveLs | Stp | MirrorLs
-            | ImpairLs => true,
+            | ImpairLs | VdeLs => true,
             PortAdd(attach) => attach.vlans == PortVlans::default() && !attach.linger,
             _ => false,
         };
@@ -399,6 +410,7 @@ impl Connections {
             idle_s: self.idle.map(|idle| idle.as_secs()),
             age_s: switch.fdb().age().as_secs(),
             mgmt: hall.access.mgmt(),
+            hub: switch.is_hub(),
             ports: switch.port_count(),
             vlans: switch.vlans().count(),
             stations: switch.stations(now).count(),
@@ -427,7 +439,7 @@ impl Connections {
         let _ = hall.epoll.delete(&connection.line);
         self.waiting.retain(|(waits, _)| *waits != index);
         hall.plugs.captures.remove_of(index);
-        self.subscribers.remove(index, hall);
+        self.subscribers.remove(index);
         for id in connection.ports {
             // The number may be another port's by now.
             if hall.plugs.plug(id).is_some_and(|plug| plug.owner == Some(index)) {
@@ -461,7 +473,7 @@ impl Hall<'_> {
                     .and_then(|stp| stp.role(id))
                     .map(|(role, state)| PortStp { role, state }),
                 linger: plug.owner.is_none(),
-                peer: plug.peer.clone(),
+                peer: plug.endpoints().map(|(_, peer)| peer).collect::<Vec<_>>().join(", "),
                 vxlan: plug.tunnel().map(|tunnel| tunnel.config().clone()),
                 rx_frames: counted.rx_frames,
                 rx_bytes: counted.rx_bytes,

@@ -15,17 +15,25 @@ use std::time::{Duration, Instant};
 
 use msocket_proto::line::{SocketFile, listen};
 use nix::sys::epoll::{Epoll, EpollFlags};
+use nix::unistd::{Group, User};
 
 use super::plugs::Plugs;
 use super::{Source, interest};
-use crate::console::{self, After, Context, END, Identity, MAX_SCRIPT, PROMPT, Ports, Reserved, Session};
+use crate::console::{
+    self, After, Categories, Context, Debugger, END, Endpoint, Identity, MAX_SCRIPT, Memory, PROMPT, Ports,
+    Session, Who,
+};
+use crate::events::Event;
 use crate::port::PortId;
+use crate::ports::Kind;
 use crate::switch::Switch;
 
 /// Sessions at most: some persons and their scripts. An answer can be some megabytes long.
 const MAX_SESSIONS: usize = 16;
 /// Commands done in a row before others have their turn.
 const COMMANDS: usize = 16;
+/// Bytes of unasked lines that wait to be read at most.
+const MAX_UNREAD: usize = 64 << 10;
 /// How long an answer may wait to be read.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The mode of the socket's file.
@@ -35,7 +43,9 @@ pub(super) const MODE: u32 = 0o600;
 pub(super) struct Consoles {
     bound: Option<Bound>,
     table: Vec<Option<Connection>>,
-    reserved: Reserved,
+    memory: Memory,
+    /// While somebody is told what happens.
+    debugger: Option<Debugger>,
     pub(super) identity: Identity,
     /// Somebody said `shutdown`.
     pub(super) told_to_end: bool,
@@ -59,6 +69,8 @@ struct Connection {
     sent: usize,
     /// Since when nothing of the output was read.
     waits: Option<Instant>,
+    /// What it is told unasked.
+    categories: Categories,
     /// The end comes when all is sent.
     ending: bool,
     /// There may be commands that were not done yet.
@@ -72,19 +84,54 @@ struct Door<'a> {
 }
 
 impl Ports for Door<'_> {
-    fn kind(&self, port: PortId) -> &'static str {
-        self.plugs.plug(port).map_or("", |plug| plug.kind().name())
+    fn endpoints(&self, port: PortId) -> Vec<Endpoint> {
+        let Some(plug) = self.plugs.plug(port) else { return Vec::new() };
+        let module = match plug.kind() {
+            Kind::Vde => "unix prog",
+            Kind::Tap => "tuntap",
+            other => other.name(),
+        };
+        let says = |text: &str| match text {
+            "" => "no endpoint description".to_owned(),
+            text => text.to_owned(),
+        };
+        let mut all: Vec<_> = plug.endpoints().collect();
+        all.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
+        all.into_iter().map(|(number, peer)| Endpoint { number, module, description: says(peer) }).collect()
     }
 
-    fn remove(&mut self, switch: &mut Switch, port: PortId) {
-        self.plugs.remove(port, switch, self.epoll);
+    fn user(&self, port: PortId) -> Option<u32> {
+        self.plugs.plug(port)?.user
+    }
+
+    fn close(&mut self, switch: &mut Switch, port: PortId, endpoint: u32) -> bool {
+        self.plugs.close_endpoint(port, endpoint, switch, self.epoll)
+    }
+
+    fn tree_changed(&mut self, now: Instant, switch: &mut Switch) {
+        self.plugs.look_at_all(now, switch);
+    }
+
+    // Who sits here asked for it, and waits as long as the system takes.
+    fn find(&self, who: Who<&str>) -> Option<u32> {
+        match who {
+            Who::User(name) => Some(User::from_name(name).ok()??.uid.as_raw()),
+            Who::Group(name) => Some(Group::from_name(name).ok()??.gid.as_raw()),
+        }
+    }
+
+    fn name(&self, who: Who<u32>) -> Option<String> {
+        match who {
+            Who::User(id) => Some(User::from_uid(id.into()).ok()??.name),
+            Who::Group(id) => Some(Group::from_gid(id.into()).ok()??.name),
+        }
     }
 }
 
 impl Consoles {
     pub(super) fn new(identity: Identity) -> Self {
         let table = Vec::new();
-        Self { bound: None, table, reserved: Reserved::new(), identity, told_to_end: false }
+        Self { bound: None, table, memory: Memory::default(), debugger: None, identity, told_to_end: false }
     }
 
     /// Serves the console at `path`, or nowhere; sessions go on.
@@ -127,8 +174,16 @@ impl Consoles {
             let mut greeting = String::new();
             let session = Session::begin(&self.identity, &mut greeting);
             let output = greeting.into_bytes();
-            let connection =
-                Connection { stream, session, output, sent: 0, waits: None, ending: false, runnable: true };
+            let connection = Connection {
+                stream,
+                session,
+                output,
+                sent: 0,
+                waits: None,
+                categories: Categories::default(),
+                ending: false,
+                runnable: true,
+            };
             match self.table.get_mut(index) {
                 Some(place) => *place = Some(connection),
                 None => self.table.push(Some(connection)),
@@ -145,12 +200,19 @@ impl Consoles {
 
     /// Does what was typed, and drops those that do not read.
     pub(super) fn serve(&mut self, now: Instant, switch: &mut Switch, plugs: &mut Plugs, epoll: &Epoll) {
-        let Self { table, reserved, identity, told_to_end, .. } = self;
+        let Self { table, memory, identity, told_to_end, .. } = self;
         for (index, place) in table.iter_mut().enumerate() {
             let Some(connection) = place.as_mut() else { continue };
             let mut door = Door { plugs: &mut *plugs, epoll };
-            let mut context =
-                Context { now, switch: &mut *switch, ports: &mut door, reserved: &mut *reserved, identity };
+            let mut categories = connection.categories;
+            let mut context = Context {
+                now,
+                switch: &mut *switch,
+                ports: &mut door,
+                memory: &mut *memory,
+                categories: &mut categories,
+                identity,
+            };
             let late = connection.waits.is_some_and(|since| now >= since + PATIENCE);
             let is_over = late
                 || connection.runnable && {
@@ -162,6 +224,40 @@ impl Consoles {
                 *place = None;
                 continue;
             }
+            connection.categories = categories;
+            connection.watch(now, epoll, Source::Session(index as u32));
+        }
+        let is_told = table.iter().flatten().any(|connection| !connection.categories.is_empty());
+        if is_told != self.debugger.is_some() {
+            self.debugger = is_told.then(|| Debugger::new(switch));
+            // Who is told no more, and nobody else, is noticed when events are published.
+            if is_told {
+                switch.events_mut().listen(true);
+            }
+        }
+    }
+
+    /// Does somebody want to be told what happens?
+    pub(super) fn is_told(&self) -> bool {
+        self.debugger.is_some()
+    }
+
+    /// The round is over: tells what happened in it.
+    pub(super) fn publish(&mut self, now: Instant, events: &[Event], switch: &Switch, epoll: &Epoll) {
+        let Self { table, debugger: Some(debugger), .. } = self else { return };
+        let told: Vec<_> = events.iter().flat_map(|event| debugger.tell(event, switch)).flatten().collect();
+        for (index, place) in table.iter_mut().enumerate() {
+            let Some(connection) = place.as_mut().filter(|c| !c.categories.is_empty() && !c.ending) else {
+                continue;
+            };
+            for line in told.iter().filter(|line| connection.categories.contain(line)) {
+                // Who does not read misses some.
+                if connection.output.len() + line.text.len() <= MAX_UNREAD {
+                    connection.output.extend_from_slice(line.text.as_bytes());
+                }
+            }
+            // A session that is gone is noticed when it is read.
+            let _ = connection.flush();
             connection.watch(now, epoll, Source::Session(index as u32));
         }
     }

@@ -48,13 +48,14 @@ use crate::qos::queues::PortQueues;
 use crate::switch::{Egress, PortError, Switch};
 use crate::vlan::PortVlans;
 use endpoints::Endpoint;
+pub(super) use endpoints::FIRST;
 pub(super) use impaired::Impaired;
 use impaired::Lines;
 
 /// Frames taken from one port before the next has its turn: at 64 KiB each, 4 MiB or about a millisecond.
 pub(super) const BATCH: usize = 64;
-/// Room for the frames of a burst, in bytes: a batch of 64 frames of 1,500 bytes, and one of any size.
-const ARENA: usize = 3 * BUFFER_LEN;
+/// Room for the frames of a burst, in bytes: a batch, each of any size. Only what frames lie in takes memory.
+const ARENA: usize = BATCH * BUFFER_LEN;
 /// Where a frame begins, no other ends, in bytes.
 const CACHE_LINE: usize = 64;
 /// Turns in which a port is emptied before it is pulled out: a TAP queues 1,000 frames (txqueuelen).
@@ -231,7 +232,7 @@ impl Plugs {
         if plug.wire.hoards() && !std::mem::replace(&mut plug.awake, true) {
             self.awake.push(id);
         }
-        if plug.wire.is_batched() && events.intersects(SHUT_DOWN) {
+        if plug.wire.is_shared() && events.intersects(SHUT_DOWN) {
             plug.mark_dead(id, &mut self.dead);
             return false;
         }
@@ -273,6 +274,7 @@ impl Plugs {
         // Lent, so that all else can be used meanwhile.
         let (arena, taken) = (std::mem::take(&mut self.arena), std::mem::take(&mut self.taken));
         let impaired = self.plug(id).is_some_and(|plug| plug.lines.is_some());
+        switch.foresee(id, taken.iter().map(|taken| &arena[taken.at.clone()]));
         for Taken { hdr, at } in &taken {
             let bytes = &arena[at.clone()];
             if !impaired || !self.impair_ingress(now, id, hdr, bytes, switch) {
@@ -398,8 +400,7 @@ impl Plugs {
             match plug.wire.receive(room) {
                 Ok((hdr, bytes)) => {
                     (plug.errors, plug.down) = (0, false);
-                    // A packet socket queues few frames of this size, and would lose them.
-                    if bytes.len() > BULK_FRAME && plug.kind() != Kind::Packet {
+                    if bytes.len() > BULK_FRAME {
                         *bulk += bytes.len();
                     }
                     let start = free + (bytes.as_ptr() as usize - base);

@@ -58,7 +58,7 @@ impl Plug {
         if frame.bytes().len() > queues.burst_bytes() {
             takes = Offloads { csum: takes.csum, ..Offloads::NONE };
         }
-        let cut = offload::emit(hdr, frame, transmit.edit, takes, |hdr, pieces| {
+        let cut = offload::emit(hdr, frame, transmit.edit(), takes, |hdr, pieces| {
             if !queues.push(hdr, egress.vid(), egress.priority(), pieces) {
                 switch.dropped(transmit.port, DropReason::QueueFull);
             }

@@ -17,6 +17,7 @@ use crate::port::PortId;
 use crate::qos::queues::{PortQueues, ShapeError};
 use crate::qos::reserve::{ReserveError, reservable};
 use crate::switch::PortError;
+use crate::vlan::Vid;
 
 const RESERVE: &str = "cannot reserve";
 const SHAPE: &str = "cannot set the port's queues";
@@ -157,6 +158,23 @@ impl Hall<'_> {
         let present = self.plugs.queues(id).ok_or(ReserveError::Unknown(rm.vid)).map_err(none)?;
         let new = present.released(rm.vid).map_err(none)?;
         self.set_queues(now, id, Some(new), WHAT)
+    }
+
+    /// Takes back what a port promised to VLANs that it does not carry any more.
+    pub(super) fn release_idle(&mut self, now: Instant, id: PortId) {
+        let (Some(port), Some(mut queues)) = (self.switch.port(id), self.plugs.queues(id)) else { return };
+        let is_idle = |vid: &Vid| !port.vlans.carries(*vid);
+        let idle: Vec<Vid> = queues.reservations().map(|promise| promise.vid).filter(is_idle).collect();
+        let mut new = None;
+        for vid in idle {
+            if let Ok(released) = queues.released(vid) {
+                queues = new.insert(released);
+            }
+        }
+        if let Some(new) = new {
+            // Fewer queues take no more memory.
+            let _ = self.set_queues(now, id, Some(new), RESERVE);
+        }
     }
 
     fn set_queues(

@@ -23,7 +23,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::attach::printable;
 use super::connections::Hall;
-use super::plugs::NewPlug;
+use super::plugs::{FIRST, NewPlug};
 use super::{Source, interest};
 use crate::control;
 use crate::port::PortId;
@@ -42,8 +42,6 @@ const MAX_FOLDER: usize = 96;
 
 /// The port of a vde_switch's own management.
 const ZERO: &str = "vde0";
-/// The number of a port's first endpoint.
-const FIRST: u32 = 1;
 
 /// Where VDE's programs plug in.
 #[derive(Debug)]
@@ -263,7 +261,10 @@ fn add(
     let path = seat.name.path().to_owned();
     let peer = printable(&request.description);
     let endpoint = match seated {
-        Seated::Among(_) => hall.plugs.join(id, wire, peer, Some(seat.name), hall.epoll).map_err(failed)?,
+        Seated::Among(_) => {
+            let joined = hall.plugs.join(id, wire, peer, Some(seat.name), hall.switch, hall.epoll);
+            joined.map_err(failed)?
+        }
         Seated::Alone(..) => {
             let new = NewPlug {
                 name: &if is_zero { ZERO.to_owned() } else { number_name(id) },

@@ -34,7 +34,7 @@ pub enum Edge {
 }
 
 /// The bridge's parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Which protocol.
     pub protocol: Protocol,
@@ -284,6 +284,9 @@ pub struct Tree {
     pub forward_delay_s: u8,
     /// BPDUs in one second on one port.
     pub tx_hold: u8,
+    /// What this bridge was told; above are the root's times.
+    #[serde(default)]
+    pub config: Config,
     /// How often the topology changed.
     pub topology_changes: u64,
     /// Seconds since it last did; absent if it never did.
@@ -304,6 +307,12 @@ pub struct PortTree {
     pub state: State,
     /// What its link costs.
     pub cost: u32,
+    /// What it was told that its link costs; absent: according to its speed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_cost: Option<u32>,
+    /// Its priority.
+    #[serde(default)]
+    pub priority: u8,
     /// Its priority and number, in hexadecimal: `8.001`.
     pub id: String,
     /// The protocol it speaks.

@@ -1,6 +1,6 @@
 //! What the switch is told about priorities, limits and pinned stations, and what a port lets in by that.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Switch, is_remapping};
 use crate::fdb::{Full, MAX_ENTRIES_PER_PORT};
@@ -36,6 +36,11 @@ impl Port {
 }
 
 impl Switch {
+    /// A station stays where it was last heard until it was silent there for longer than this.
+    pub fn set_hold(&mut self, hold: Duration) {
+        self.fdb.set_hold(hold);
+    }
+
     /// A frame to this station is about to go everywhere: is it one of too many?
     #[inline]
     pub(super) fn judge_flood(&mut self, now: Instant, from: PortId, to: Mac) -> Result<(), DropReason> {

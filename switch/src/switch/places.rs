@@ -13,10 +13,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Egress, PortError, Switch, Transmit};
+use super::{Egress, PortError, Switch, Transmit, Way};
 use crate::events::Event;
 use crate::forward::{self, Admitted};
-use crate::frame::{Frame, Priority, TagEdit};
+use crate::frame::{Priority, TagEdit};
 use crate::offload::VnetHdr;
 use crate::port::{Counters, DropReason, MAX_PORTS, Offloads, PortId};
 use crate::vlan::{PortVlans, Vid};
@@ -118,8 +118,12 @@ impl Switch {
     /// A bad name, a number that is taken or that there is not.
     pub fn add_port_at(&mut self, id: PortId, name: &str, offloads: Offloads) -> Result<(), PortError> {
         self.check_name(name)?;
-        if id.index() >= self.most_ports().min(self.places.limit as usize) {
-            return Err(PortError::NoSuchNumber(self.places.limit));
+        match id.index() {
+            index if index >= self.places.limit as usize => {
+                return Err(PortError::NoSuchNumber(self.places.limit));
+            }
+            index if index >= self.most_ports() => return Err(PortError::NoNumber),
+            _ => {}
         }
         if self.port(id).is_some() {
             return Err(PortError::NumberTaken(id.index() as u32 + 1));
@@ -166,7 +170,7 @@ impl Switch {
     /// Makes the switch a hub, or one that learns again. A hub has no spanning tree; it must be off.
     pub fn set_hub(&mut self, hub: bool) {
         if std::mem::replace(&mut self.hub, hub) != hub {
-            self.fdb.retain(|_, _, entry| entry.pinned);
+            self.fdb.retain(|_, _, _, pinned| pinned);
             let value = if hub { "on" } else { "off" }.to_owned();
             self.events.push(Event::Setting { name: "hub".to_owned(), value });
         }
@@ -174,14 +178,14 @@ impl Switch {
 
     /// What a hub does with a frame.
     #[cold]
-    pub(super) fn repeat<'f>(
+    pub(super) fn repeat(
         &mut self,
         now: Instant,
         from: PortId,
         hdr: &VnetHdr,
-        bytes: &'f [u8],
+        bytes: &[u8],
         out: &mut Egress,
-    ) -> Result<Frame<'f>, DropReason> {
+    ) -> Result<Way, DropReason> {
         let frame = forward::check(hdr, bytes)?;
         let (vid, tag) = (Vid::DEFAULT, None);
         let ingress = self.ports[from.index()].as_mut();
@@ -189,11 +193,11 @@ impl Switch {
         (out.vid, out.priority) = (vid, judged.unwrap_or_else(|| Ok(Priority::default()))?);
         self.judge_flood(now, from, frame.destination())?;
         let others = self.ports().filter(|(id, port)| *id != from && port.is_open());
-        out.list.extend(others.map(|(port, _)| Transmit { port, edit: TagEdit::Keep }));
+        out.list.extend(others.map(|(port, _)| Transmit::new(port, TagEdit::Keep)));
         if !self.mirrors.is_empty() {
             self.mirrors.apply(from, vid, bytes.len(), &mut out.list);
         }
-        Ok(frame)
+        Ok(Way::Out(frame.kind()))
     }
 }
 
@@ -201,3 +205,6 @@ impl Switch {
 pub fn number_name(id: PortId) -> String {
     format!("vde{}", id.index() + 1)
 }
+
+#[cfg(test)]
+mod tests;

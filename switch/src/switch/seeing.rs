@@ -17,7 +17,7 @@ impl Switch {
     pub fn set_mirror(&mut self, mirror: Mirror) -> Result<(), PortError> {
         let to = mirror.to;
         let port = self.port(to).ok_or_else(|| PortError::Unknown(format!("#{}", to.index())))?;
-        if mirror.from.as_ref().is_some_and(|from| from.contains(&to)) {
+        if mirror.from.as_ref().is_some_and(|from| from.contains(to)) {
             return Err(PortError::MirrorsItself(port.name.clone()));
         }
         if !self.mirrors.set(mirror) {

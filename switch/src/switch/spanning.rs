@@ -10,9 +10,10 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 
 use super::Switch;
+use crate::events::Event as Told;
 use crate::frame::Mac;
 use crate::port::{Port, PortId};
-use crate::stp::bpdu::{FRAME_LEN, GROUP};
+use crate::stp::bpdu::{BridgeId, FRAME_LEN, GROUP};
 use crate::stp::config::{Change, Config, PortChange, PortConfig, State, Tree};
 use crate::stp::{BadValue, Bridge, Event, MAX_PORTS};
 
@@ -24,6 +25,8 @@ pub(super) struct Spanning {
     config: Config,
     /// Those of ports that are not as by default.
     ports: FxHashMap<PortId, PortConfig>,
+    /// The root that was last told of, and the port that leads there.
+    told: Option<(BridgeId, Option<PortId>)>,
 }
 
 /// Why the spanning tree cannot be had, or not so.
@@ -201,14 +204,28 @@ impl Switch {
                 Event::Flush(id) => flushed.push(id),
             }
         }
+        if self.events.is_on() {
+            self.tell_root();
+        }
         match flushed[..] {
             [] => {}
             [id] => self.fdb.forget_learned(id),
             // Often all ports but one: the table is searched once.
             _ => {
                 flushed.sort_unstable();
-                self.fdb.retain(|_, _, entry| entry.pinned || flushed.binary_search(&entry.port).is_err());
+                self.fdb.retain(|_, _, at, pinned| pinned || flushed.binary_search(&at).is_err());
             }
+        }
+    }
+
+    /// Tells of another root, and of another port that leads there.
+    fn tell_root(&mut self) {
+        let root = self.stp().map(|bridge| bridge.root()).map(|(root, _, port)| (root, port));
+        if std::mem::replace(&mut self.spanning.told, root) != root
+            && let Some((root, port)) = root
+        {
+            let port = port.and_then(|id| self.port(id)).map(|port| port.name.clone());
+            self.events.push(Told::RootChanged { root: root.to_string(), port });
         }
     }
 
@@ -216,6 +233,9 @@ impl Switch {
         let Some(port) = self.ports.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let was_open = port.is_open();
         port.state = state;
+        if self.events.is_on() {
+            self.events.push(Told::PortState { port: port.name.clone(), state });
+        }
         let (is_open, vlans) = (port.is_open(), port.vlans.clone());
         match (was_open, is_open) {
             (true, false) => self.leave(id, &vlans),

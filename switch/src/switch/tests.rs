@@ -44,7 +44,7 @@ fn send(switch: &mut Switch, now: Instant, port: PortId, bytes: &[u8]) -> Vec<(P
         .as_slice()
         .iter()
         .map(|t| {
-            let (head, rest) = t.edit.apply(frame);
+            let (head, rest) = t.edit().apply(frame);
             (t.port, [head.as_ref(), rest].concat())
         })
         .collect();
@@ -415,7 +415,7 @@ proptest! {
         let mut out = Egress::new();
         if let Some(frame) = s.handle_frame(now, a, &hdr, &bytes, &mut out) {
             for t in out.as_slice() {
-                let _ = crate::offload::emit(&hdr, frame, t.edit, Offloads::NONE, |_, _| std::ops::ControlFlow::Continue(()));
+                let _ = crate::offload::emit(&hdr, frame, t.edit(), Offloads::NONE, |_, _| std::ops::ControlFlow::Continue(()));
             }
         }
         let counted = s.port(a).unwrap().counters;

@@ -78,7 +78,7 @@ impl Switch {
             vlans.stop_carrying(vid);
             self.set_vlans(id, vlans);
         }
-        self.fdb.retain(|v, _, _| v != vid);
+        self.fdb.retain(|v, _, _, _| v != vid);
         self.vlan_names.remove(&vid);
         self.vlan_rates.remove(&vid);
         self.vlan_counters[vid.index()] = VlanCounters::default();

@@ -123,6 +123,17 @@ fn words_of(told: &Told) -> String {
         Event::PortRemoved { port } => write!(text, "port {port} removed"),
         Event::PortRenamed { port, was } => write!(text, "port {was} is now {port}"),
         Event::PortVlans { port, vlans } => write!(text, "port {port} is now {vlans}"),
+        Event::EndpointAdded { port, endpoint, peer } => {
+            write!(text, "port {port} has a program, number {endpoint}: {peer}")
+        }
+        Event::EndpointRemoved { port, endpoint } => {
+            write!(text, "port {port} has its program number {endpoint} no more")
+        }
+        Event::PortState { port, state } => {
+            write!(text, "port {port} is {}", format!("{state:?}").to_lowercase())
+        }
+        Event::RootChanged { root, port: Some(port) } => write!(text, "the root is {root}, by {port}"),
+        Event::RootChanged { root, port: None } => write!(text, "the root is {root}, this switch"),
         Event::StationLearned { vlan, mac, port } => {
             write!(text, "station {mac} of VLAN {vlan} is on {port}")
         }

@@ -13,19 +13,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::switch::client::Client;
+use ::switch::vlan::{PortVlans, Vid};
 use clap::Subcommand;
 use ipnet::IpNet;
 use msocket_proto::line::{Line, sweep, unusable};
-use stacks::config::{Link, PortVlan};
-use stacks::gateway::Config;
+use stacks::config::Link;
 use stacks::gateway::policy::{Destinations, Rules};
-use stacks::gateway::serve::{Description, Request};
+use stacks::gateway::serve::Description;
+pub(crate) use stacks::gateway::serve::Request;
+use stacks::gateway::{Config, Dns64};
 
 use crate::commands::switch;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::tables::{print, print_json, table};
 
+const START: &str = "cannot start the gateway";
 /// The gateway's address, if none is said, and its network's length.
 const ADDRESSES: [&str; 2] = ["10.0.2.1/24", "fd00:10:0:2::1/64"];
 
@@ -91,8 +94,12 @@ struct Up {
     #[arg(long, value_name = "ADDR/LEN")]
     ip: Vec<IpNet>,
     /// The switch's VLAN that it is in
-    #[arg(long, value_name = "VID", value_parser = clap::value_parser!(u16).range(1..=4094))]
-    vlan: Option<u16>,
+    #[arg(long, value_name = "VID")]
+    vlan: Option<Vid>,
+    /// When names are looked up for IPv4 addresses, which stand as IPv6 ones in 64:ff9b::/96: `auto`, while the host
+    /// has IPv4 and no IPv6
+    #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = dns64)]
+    dns64: Dns64,
     #[command(flatten)]
     rules: RuleOptions,
 }
@@ -112,6 +119,15 @@ struct RuleOptions {
     /// Refuse these destinations
     #[arg(long, value_name = "DEST")]
     deny: Vec<Destinations>,
+}
+
+fn dns64(text: &str) -> Result<Dns64, String> {
+    match text {
+        "auto" => Ok(Dns64::Auto),
+        "always" => Ok(Dns64::Always),
+        "never" => Ok(Dns64::Never),
+        _ => Err("it is auto, always or never".into()),
+    }
 }
 
 impl RuleOptions {
@@ -141,29 +157,64 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
-    let path = args.target.path(runtime)?;
-    let what = "cannot start the gateway";
-    let ip = if args.ip.is_empty() { addresses() } else { args.ip };
+    let Up { target, ip, vlan, dns64, rules } = args;
+    start(runtime, &target.name, Wanted { ip, vlan, dns64, rules: rules.rules() })
+}
+
+/// What a gateway is to be like.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// Its addresses; none: the usual ones.
+    pub(crate) ip: Vec<IpNet>,
+    /// The switch's VLAN that it is in.
+    pub(crate) vlan: Option<Vid>,
+    /// When names are looked up for IPv4 addresses.
+    pub(crate) dns64: Dns64,
+    /// Who may go where.
+    pub(crate) rules: Rules,
+}
+
+/// Starts the gateway of the switch that is called `name`.
+pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(), Failure> {
+    let Wanted { mut ip, vlan, dns64, rules } = wanted;
+    let target = Target { name: name.to_owned() };
+    let path = target.path(runtime)?;
+    if ip.is_empty() {
+        ip = addresses();
+    }
+    check_addresses(&ip)?;
+    // As long as this connection, the switch stays.
+    let held = switch::reach(runtime, name)?;
+    let link = Link::switch(&target.switch(runtime)?, vlan.map(|vid| PortVlans::Access { vid }));
+    launch::launch(&path, &Config { link, ip, rules, dns64, guest: false })?;
+    drop(held);
+    Ok(())
+}
+
+/// Asks the gateway of the switch that is called `name`.
+pub(crate) fn ask_of<A: serde::de::DeserializeOwned>(
+    runtime: &Runtime,
+    name: &str,
+    request: &Request,
+) -> Result<A, Failure> {
+    ask(runtime, &Target { name: name.to_owned() }, request)
+}
+
+/// Whether a gateway can have these addresses.
+pub(crate) fn check_addresses(ip: &[IpNet]) -> Result<(), Failure> {
     for v4 in [true, false] {
         if ip.iter().filter(|net: &&IpNet| net.addr().is_ipv4() == v4).count() > 1 {
             return Err(
-                Failure::new(what, "it has two addresses of one family").hint("give one --ip of each")
+                Failure::new(START, "it has two addresses of one family").hint("give one --ip of each")
             );
         }
     }
     if let Some(net) =
         ip.iter().find(|net| net.addr() == net.network() || net.max_prefix_len() - net.prefix_len() < 2)
     {
-        return Err(Failure::new(what, format!("{net} is no address in a network with others"))
+        return Err(Failure::new(START, format!("{net} is no address in a network with others"))
             .hint("write it with the length of its network's prefix: 10.0.2.1/24"));
     }
-    let vlan = args.vlan.map_or(PortVlan::Default, PortVlan::Access);
-    // As long as this connection, the switch stays.
-    let held = switch::reach(runtime, &args.target.name)?;
-    let name = args.target.switch(runtime)?;
-    let config = Config { link: Link::Switch { name, vlan }, ip, rules: args.rules.rules(), guest: false };
-    launch::launch(&path, &config)?;
-    drop(held);
     Ok(())
 }
 
@@ -172,8 +223,8 @@ fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
 pub(crate) fn ensure_default(runtime: &Runtime, client: &mut Client) -> Result<(), Failure> {
     let what = "cannot start the default gateway";
     let path = runtime.gateways().join(switch::DEFAULT);
-    let link = Link::Switch { name: switch::DEFAULT.into(), vlan: PortVlan::Default };
-    let config = Config { link, ip: addresses(), rules: Rules::default(), guest: true };
+    let link = Link::switch(switch::DEFAULT, None);
+    let config = Config { link, ip: addresses(), rules: Rules::default(), dns64: Dns64::Auto, guest: true };
     for _ in 0..ATTEMPTS {
         let ports = client.ports().map_err(|e| call_failed(what, e))?;
         if ports.iter().any(|port| port.name == stacks::gateway::PORT) {
@@ -245,11 +296,12 @@ fn show(runtime: &Runtime, target: &Target, json: bool) -> Result<(), Failure> {
         }
     }
     text += &format!(
-        "connections   {}, {} made, {} refused\nmappings      {}\nleases        {}\nprohibited    {}\nevicted       {}\n",
+        "connections   {}, {} made, {} refused\nmappings      {}\npublished     {}\nleases        {}\nprohibited    {}\nevicted       {}\n",
         figures.streams,
         figures.opened,
         figures.refused,
         figures.mappings,
+        figures.published.len(),
         figures.leases,
         figures.prohibited,
         figures.evicted,

@@ -1,5 +1,7 @@
 //! `viewnet metrics`: the counters of all switches and stacks as Prometheus reads them.
 
+use stacks::serve::Description;
+use stacks::stack::InterfaceCounters;
 use switch::metrics::{Exposition, Kind, Snapshot, expose};
 
 use crate::commands::stack;
@@ -43,8 +45,37 @@ pub(crate) fn run(Args {}: &Args) -> Result<Exit, Failure> {
             out.sample(&[("stack", &stack.name), ("call", call)], count);
         }
     }
+    interfaces(&mut out, &stacks);
     print(&out.finish())?;
     Ok(Exit::Done)
+}
+
+/// What the stacks' interfaces counted, the loopback's too.
+fn interfaces(out: &mut Exposition, stacks: &[Description]) {
+    type Counter = (&'static str, &'static str, fn(&InterfaceCounters) -> u64);
+    let counters: [Counter; 8] = [
+        ("viewnet_interface_receive_packets_total", "Packets that a stack's interface received.", |c| {
+            c.rx_packets
+        }),
+        ("viewnet_interface_receive_bytes_total", "Their bytes.", |c| c.rx_bytes),
+        ("viewnet_interface_receive_errors_total", "Packets received that made no sense.", |c| c.rx_errors),
+        ("viewnet_interface_receive_drops_total", "Packets received and dropped.", |c| c.rx_dropped),
+        ("viewnet_interface_transmit_packets_total", "Packets that a stack's interface sent.", |c| {
+            c.tx_packets
+        }),
+        ("viewnet_interface_transmit_bytes_total", "Their bytes.", |c| c.tx_bytes),
+        ("viewnet_interface_transmit_errors_total", "Packets that could not be sent.", |c| c.tx_errors),
+        ("viewnet_interface_transmit_drops_total", "Packets to be sent and dropped.", |c| c.tx_dropped),
+    ];
+    for (name, help, count) in counters {
+        out.family(Kind::Counter, name, help);
+        for stack in stacks {
+            for interface in &stack.interfaces {
+                let labels = [("stack", stack.name.as_str()), ("interface", interface.name.as_str())];
+                out.sample(&labels, count(&interface.counters));
+            }
+        }
+    }
 }
 
 /// What each switch that answers says of itself.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ::switch::client::Client;
-use stacks::config::{ConfigError, Link, PortVlan, StackConfig};
+use stacks::config::{ConfigError, StackConfig};
 
 use crate::commands::{gateway, switch, vpn};
 use crate::exit::Failure;
@@ -22,9 +22,10 @@ pub(crate) struct StackOptions {
     pub(crate) kind: Option<KindName>,
 
     /// Add an interface: `[NAME=]LINK[,ip=ADDR/LEN][,gw=ADDR][,mtu=N][,mac=MAC][,route=…]`, where LINK is
-    /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]`, `switch:NAME[trunk 10,20-29 native 1]`, `wg:FILE` (a WireGuard
-    /// tunnel as wg-quick(8) describes it, which says the addresses) or `none`; on smol stacks also `vde:PATH`,
-    /// `tap:NAME`, `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no interface but the loopback
+    /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]` or `[trunk 10,20-29 native 1]`, `vde:PATH`, `udp:ADDR:PORT`,
+    /// `vxlan:VNI[peer ADDR]`, `qemu:PATH`, `tap:NAME`, `nic:NAME`, one of these in `impair:{LINK}[delay 20ms, loss 1%]`,
+    /// `wg:FILE` (a WireGuard tunnel as wg-quick(8) describes it, which says the addresses), or `none`; on smol stacks also `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no
+    /// interface but the loopback
     #[arg(long, value_name = "LINK")]
     pub(crate) link: Vec<String>,
 
@@ -129,8 +130,8 @@ impl StackOptions {
 pub(crate) struct RuleOptions {
     /// Let another stack answer some destinations: `to PREFIX[,…] port PORT[-PORT][,…] tcp|udp via STACK`, with
     /// any of the conditions, or `deny` or `unreachable` in place of `via STACK`; the first rule that matches
-    /// decides. `default [FAMILY…] via STACK` is for all others. STACK is a name or a path, `own` (the view's
-    /// stack without rules), `host` or `none`
+    /// decides. With `bind` among them it is about the port that a socket is bound to. `default [FAMILY…] via
+    /// STACK` is for all others. STACK is a name or a path, `own` (the view's stack without rules), `host` or `none`
     #[arg(long, value_name = "RULE")]
     pub(crate) rule: Vec<String>,
 }
@@ -180,22 +181,39 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
 ///
 /// # Errors
 /// Why that cannot be; then the stack is as it was.
-pub(crate) fn hold_default(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
+pub(crate) fn hold_default(
+    runtime: &Runtime,
+    is_smol: bool,
+    config: &mut StackConfig,
+) -> Result<Vec<Client>, Failure> {
     let mut plugged = config.clone();
     plugged.add_ip("auto").map_err(|e| Failure::from(e.refusal("cannot use the default network")))?;
-    let held = hold_switches(runtime, &mut plugged)?;
+    let held = hold_switches(runtime, is_smol, &mut plugged)?;
     *config = plugged;
     Ok(held)
 }
 
-/// Makes sure that the switches and tunnels a stack is plugged into are there; they stay while the value lives. Interfaces that
+/// Makes relative paths in links mean the same to whoever makes the stack, in whatever folder.
+fn root_links(config: &mut StackConfig) -> Result<(), Failure> {
+    let here = std::env::current_dir().map_err(|e| Failure::io("cannot use this folder", &e))?;
+    config.interfaces.iter_mut().for_each(|interface| interface.root(&here));
+    Ok(())
+}
+
+/// Makes sure that the switches and tunnels a stack is plugged into are there; they stay while the value lives. Links that a stack
+/// of its kind cannot have by itself get a switch of their own. Interfaces that
 /// are to be told their addresses by their networks are.
-pub(crate) fn hold_switches(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
-    let mut held = Vec::new();
+pub(crate) fn hold_switches(
+    runtime: &Runtime,
+    is_smol: bool,
+    config: &mut StackConfig,
+) -> Result<Vec<Client>, Failure> {
+    root_links(config)?;
+    let mut held = switch::lay(runtime, is_smol, config)?;
     for interface in &config.interfaces {
-        if let Link::Switch { name, vlan } = &interface.link {
-            let mut client = switch::reach(runtime, name)?;
-            if interface.auto.is_some() && name == switch::DEFAULT && *vlan == PortVlan::Default {
+        if let Some(plug) = interface.link.plug() {
+            let mut client = switch::reach(runtime, plug.switch)?;
+            if interface.auto.is_some() && plug.switch == switch::DEFAULT && plug.vlans.is_none() {
                 gateway::ensure_default(runtime, &mut client)?;
             }
             held.push(client);

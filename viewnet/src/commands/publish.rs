@@ -153,9 +153,8 @@ fn find(
     let gateways = gateway::all(runtime)?;
     let mut switch = None;
     for (link, addresses) in plugs {
-        let Link::Switch { name, .. } = link else { continue };
-        let of_it =
-            |it: &&Description| matches!(&it.config.link, Link::Switch { name: its, .. } if its == name);
+        let Some(name) = link.plug().map(|plug| plug.switch) else { continue };
+        let of_it = |it: &&Description| it.config.link.plug().is_some_and(|plug| plug.switch == name);
         for it in gateways.iter().filter(of_it) {
             let inside = |address: &&IpAddr| it.config.ip.iter().any(|net| net.contains(*address));
             let addresses: Vec<IpAddr> = addresses.iter().filter(inside).copied().collect();
@@ -163,7 +162,7 @@ fn find(
                 return Ok((it.path.clone(), Inside { stack, path, addresses }));
             }
         }
-        switch = switch.or(Some((name, gateways.iter().any(|it| of_it(&it)))));
+        switch = switch.or_else(|| Some((name, gateways.iter().any(|it| of_it(&it)))));
     }
     Err(match switch {
         None => Failure::new(what, "it is plugged into no switch")

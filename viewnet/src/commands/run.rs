@@ -109,7 +109,8 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
             return error.map(|never| match never {});
         }
         Choice::Spec(mut spec, unsaid) => {
-            let hold = |config| hold(&runtime, config, unsaid, args.verbose);
+            let is_smol = matches!(spec, StackSpec::Smol(_));
+            let hold = |config| hold(&runtime, is_smol, config, unsaid, args.verbose);
             let switches = spec.config_mut().map(hold).transpose()?;
             (spec, switches)
         }
@@ -140,27 +141,28 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
     failed.map(|never| match never {})
 }
 
-/// The switches of a new stack, `unsaid` if it is to be on the default network. Where that cannot be had a view starts
-/// nevertheless, with its loopback: its program may need no other.
+/// The switches of a new stack, `unsaid` if it is to be on the default network. Inside a view that network is there only
+/// if somebody outside has started it; else the inner view has a loopback and nothing more.
 fn hold(
     runtime: &Runtime,
+    is_smol: bool,
     config: &mut StackConfig,
     unsaid: bool,
     verbose: bool,
 ) -> Result<Vec<Client>, Failure> {
     if !unsaid {
-        return hold_switches(runtime, config);
+        return hold_switches(runtime, is_smol, config);
     }
-    hold_default(runtime, config).or_else(|why| {
-        // Inside a view there is one only if there is one outside.
-        if verbose || crate::nested::supervisor().is_none() {
-            eprintln!(
-                "viewnet: the view has nothing but a loopback: {}: {}",
-                why.refusal.what, why.refusal.why
-            );
+    match hold_default(runtime, is_smol, config) {
+        Err(why) if crate::nested::supervisor().is_some() => {
+            if verbose {
+                let why = why.refusal;
+                eprintln!("viewnet: the view has nothing but a loopback: {}: {}", why.what, why.why);
+            }
+            Ok(Vec::new())
         }
-        Ok(Vec::new())
-    })
+        held => held,
+    }
 }
 
 /// The program in a view that the preloaded library makes.

@@ -105,7 +105,7 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
         return Err(Failure::new(format!("cannot give rules to stack {name}"), "rules are a view's")
             .hint("leave `rules` out of the file, and use --rule with `viewnet run`"));
     }
-    let switches = hold_switches(runtime, &mut config)?;
+    let switches = hold_switches(runtime, args.options.kind == Some(KindName::Smol), &mut config)?;
     let kind = if args.options.kind == Some(KindName::Smol) { Kind::Smol } else { Kind::Kernel };
     if kind == Kind::Kernel && args.restart != Restart::Never {
         return Err(Failure::new(format!("cannot restart stack {name}"), "a kernel stack does not fail")

@@ -3,7 +3,7 @@
 //! # Theory of operation
 //! A switch is a process of its own that answers on a socket file; every command here but `up` is one
 //! connection to it, a request or two, and the answer as a table or as JSON. NAME is a name, whose socket
-//! lives in the runtime folder, or a path (with a `/`). [`launch`] starts switches, [`ensure_default`] for those
+//! lives in the runtime folder, or a path (with a `/`). [`launch`] starts switches, [`wire`] those that carry a stack's link, [`ensure_default`] for those
 //! who need one and do not care which; [`inspect`] asks, [`change`] changes, [`qos`] and [`guard`] do both, [`crate::tables`] prints.
 
 mod change;
@@ -15,6 +15,8 @@ mod links;
 mod mirror;
 mod qos;
 mod stp;
+mod vde;
+mod wire;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,6 +34,7 @@ pub(crate) use self::change::plug;
 pub(crate) use self::inspect::duration;
 use self::launch::ensure_default;
 pub(crate) use self::launch::{Definition, start_switch};
+pub(crate) use self::wire::lay;
 use crate::commands::options::file_mode;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
@@ -110,6 +113,9 @@ enum Command {
     /// List, add and remove mirrors: copies of some ports' frames for another one
     #[command(subcommand)]
     Mirror(mirror::Mirror),
+    /// Ports' numbers, which VDE's programs ask for: list, keep and release them
+    #[command(subcommand)]
+    Vde(vde::Vde),
     #[command(hide = true)]
     Serve(launch::Serve),
 }
@@ -303,7 +309,7 @@ impl VdeOptions {
 }
 
 /// The number of a group, which may be given as such.
-fn group_id(name: &str) -> Result<u32, Failure> {
+pub(crate) fn group_id(name: &str) -> Result<u32, Failure> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
@@ -412,6 +418,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Qos(command) => qos::run_qos(command, &runtime)?,
         Command::Reserve(command) => qos::run_reserve(command, &runtime)?,
         Command::Guard(command) => guard::run(command, &runtime)?,
+        Command::Vde(command) => vde::run(command, &runtime)?,
     }
     Ok(Exit::Done)
 }

@@ -27,8 +27,10 @@ const LOOK: Duration = Duration::from_millis(50);
 /// of the file, just that. If a step fails, what was begun is undone. `viewnet down` takes everything away.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "A topology:
-  [switch.lan]                      # age, mode, group, mgmt; vlan.10 = \"office\"
-  port.up0 = { nic = \"veth1\", trunk = \"10,20-29\", native = 1 }   # or tap; access = 10
+  [switch.lan]                      # age, mode, group, mgmt, vde, metrics, stp; vlan.10 = \"office\"
+  port.up0 = { nic = \"veth1\", trunk = \"10,20-29\", native = 1 }   # or tap, link; access = 10; qos, reserve, guard,
+                                    # stp, impair, pin, mirror, shut, as of port.\"web.eth0\", which is the stack's
+  [gateway.lan]                     # ip, vlan, host-loopback, isolate, allow, deny
 
   [stack.web]                       # kind, mode, restart, limits
   [[stack.web.interface]]           # and [[stack.web.route]]: as in `stack up --config`
@@ -97,10 +99,7 @@ pub(crate) fn read(file: &Path) -> Result<(PathBuf, String, Topology), Failure> 
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
     let wrong = |problem: Problem| problem.failure(format!("cannot use {}", file.display()));
     let (name, mut topology) = Topology::parse(&text, &stem).map_err(wrong)?;
-    for switch in topology.switches.values_mut() {
-        // Relative to the file.
-        switch.mgmt = switch.mgmt.take().and_then(|mgmt| Some(path.parent()?.join(mgmt)));
-    }
+    path.parent().into_iter().for_each(|folder| topology.root(folder));
     Ok((path, name, topology))
 }
 

@@ -9,15 +9,16 @@
 
 use std::os::fd::AsFd;
 
+use msocket_proto::ioctl::{IFREQ, SIOCETHTOOL, SIOCGIFCONF};
 use nix::errno::Errno;
 use stacks::smol::call::{Done, SocketCall};
 use stacks::stack::{Kind, SocketSpec};
 
-use super::smol::ioctl::{SIOCETHTOOL, SIOCGIFCONF, question};
+use super::smol::ioctl::question;
 use super::{Call, INTERFACES, any_holds};
 use crate::answer::{Answer, Reply, Stop};
 use crate::ask::{Ask, Given};
-use crate::sys::ioctl::{IFREQ, ethtool_request, interface_list, interface_request};
+use crate::sys::ioctl::{ethtool_request, interface_list, interface_request};
 
 /// Requests that only ask, that every kind of socket answers, and whose argument is a struct ifreq:
 /// SIOCGIF{NAME,FLAGS,METRIC,MEM,MTU,HWADDR,SLAVE,INDEX,TXQLEN,MAP}.

@@ -48,6 +48,18 @@ fn without_destinations_there_is_nothing_to_steer() {
 }
 
 #[test]
+fn a_rule_about_binding_is_about_no_destination() {
+    let rules = rules(&["bind tcp port 80 via host", "to 10.0.0.1 bind deny", "port 80 via lan"]);
+    assert_eq!(rules.decide_bind(&tcp("0.0.0.0", 80)), Some(Target::Stack(0)));
+    assert_eq!(rules.decide_bind(&tcp("10.0.0.1", 80)), Some(Target::Stack(0)));
+    assert_eq!(rules.decide_bind(&tcp("10.0.0.1", 81)), Some(Target::Fail(Errno::EACCES)));
+    assert_eq!(rules.decide_bind(&tcp("10.0.0.2", 81)), None);
+    assert_eq!(rules.decide(&tcp("10.0.0.1", 80)), Target::Stack(1));
+    assert_eq!(rules.decide(&tcp("10.0.0.1", 81)), Target::Own);
+    assert!(rules.steer());
+}
+
+#[test]
 fn errors_name_the_word_and_the_fix() {
     for (texts, why, hint) in [
         (
@@ -64,6 +76,7 @@ fn errors_name_the_word_and_the_fix() {
         (&["port 70000 deny"], "`70000` is no port", "0 to 65535"),
         (&["port 9-8 deny"], "`9-8` is no port", "range"),
         (&["tcp udp deny"], "twice", "two rules"),
+        (&["bind port 80 unreachable"], "unreachable to bind", "`deny`"),
         (&["default via a", "default via b"], "a default already", "one default per family"),
         (&["default inet via a", "default inet deny"], "`inet` has a default already", "one default"),
         (&["default irda via a"], "`irda` is no address family", "inet6"),
@@ -146,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_a_rule_or_an_error_and_reads_back(text in "[ a-z0-9.:/,\\[\\]-]{0,40}|(to|port|via|deny|default|udp|inet6|[0-9.:/,-]{1,9}| ){0,9}") {
+    fn any_text_is_a_rule_or_an_error_and_reads_back(text in "[ a-z0-9.:/,\\[\\]-]{0,40}|(to|port|via|deny|default|udp|bind|inet6|[0-9.:/,-]{1,9}| ){0,9}") {
         if let Ok(rules) = Rules::try_from(vec![text]) {
             let texts: Vec<String> = rules.clone().into();
             prop_assert_eq!(Rules::try_from(texts).unwrap(), rules);

@@ -3,10 +3,20 @@
 //! What a program has set is what differs from a fresh socket on the same stack: where the stacks differ in their defaults,
 //! the new socket keeps those of its own. What one stack has and the other does not is lost, as it would be had the program asked there. Options that
 //! cannot be read back are not carried over either: groups that were joined, filters, MD5 keys, IPsec policies.
+//!
+//! What a fresh socket has is believed for [`BELIEF`], as it is half of what a move costs otherwise.
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use nix::errno::Errno;
 use stacks::smol::call::SocketCall;
+use stacks::stack::SocketSpec;
 
 use super::{Socket, Steer};
+use crate::eye::BELIEF;
+use crate::views::At;
 
 /// How a value is read and set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,22 +134,26 @@ const OPTIONS: &[(i32, i32, Form)] = &[
     (UDP, 104, INT),
 ];
 
-/// Sets on `new` what differs on `old` from `fresh`, which is on the same stack.
-pub(super) fn copy(steer: &mut Steer<'_, '_>, old: &Socket, fresh: &Socket, new: &Socket) {
+/// Most kinds of sockets that are known; past that all are looked at again.
+const MAX_KNOWN: usize = 64;
+
+/// The value of each option of a socket, if it has that.
+type Values = [Option<Vec<u8>>; OPTIONS.len()];
+
+/// What a fresh socket has, by stack and kind, and when that was looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Fresh(BTreeMap<(At, [i32; 3]), (Instant, Rc<Values>)>);
+
+/// Sets on `new` what differs on `old` from a fresh socket on the same stack.
+pub(super) fn copy(steer: &mut Steer<'_, '_>, old: &Socket, new: &Socket) -> Result<(), Errno> {
     let lock = steer.number(old, SOL, BUF_LOCK);
-    for &(level, name, form) in OPTIONS {
-        if !applies(level, old) {
+    let fresh = fresh(steer, old)?;
+    for (&(level, name, form), fresh) in OPTIONS.iter().zip(fresh.iter()) {
+        if matches!(form, Doubled(bit) if lock.is_some_and(|lock| lock & bit == 0)) {
             continue;
         }
-        let room = match form {
-            Bytes(room) => room,
-            Doubled(bit) if lock.is_some_and(|lock| lock & bit == 0) => continue,
-            Doubled(_) => 4,
-        };
-        let mut read =
-            |socket| steer.ask(socket, SocketCall::GetOption { level, name, value: vec![0; room] });
-        let Ok(mut value) = read(old) else { continue };
-        if read(fresh).as_ref() == Ok(&value) {
+        let Some(mut value) = read(steer, old, (level, name, form)) else { continue };
+        if fresh.as_ref() == Some(&value) {
             continue;
         }
         if let (Doubled(_), Ok(bytes)) = (form, <[u8; 4]>::try_from(&value[..])) {
@@ -149,6 +163,40 @@ pub(super) fn copy(steer: &mut Steer<'_, '_>, old: &Socket, fresh: &Socket, new:
             log::debug!("option {level}/{name} is not carried over: {}", errno.desc());
         }
     }
+    Ok(())
+}
+
+/// What a fresh socket like this one has.
+fn fresh(steer: &mut Steer<'_, '_>, like: &Socket) -> Result<Rc<Values>, Errno> {
+    let SocketSpec { domain, kind, protocol } = like.spec;
+    let (key, now) = ((like.at, [domain, kind, protocol]), steer.known.now);
+    if let Some((at, values)) = steer.known.views.fresh.0.get(&key)
+        && now.saturating_duration_since(*at) < BELIEF
+    {
+        return Ok(Rc::clone(values));
+    }
+    let socket = steer.made(like.at, SocketSpec { kind: kind | libc::SOCK_CLOEXEC, ..like.spec })?;
+    let values: Rc<Values> = Rc::new(std::array::from_fn(|at| read(steer, &socket, OPTIONS[at])));
+    let known = &mut steer.known.views.fresh.0;
+    if known.len() >= MAX_KNOWN {
+        known.clear();
+    }
+    known.insert(key, (now, Rc::clone(&values)));
+    Ok(values)
+}
+
+/// The value of an option, if the socket has it.
+fn read(
+    steer: &mut Steer<'_, '_>,
+    socket: &Socket,
+    (level, name, form): (i32, i32, Form),
+) -> Option<Vec<u8>> {
+    let room = match form {
+        Bytes(room) => room,
+        Doubled(_) => 4,
+    };
+    let call = SocketCall::GetOption { level, name, value: vec![0; room] };
+    if applies(level, socket) { steer.ask(socket, call).ok() } else { None }
 }
 
 /// Whether a socket can have options of a level.

@@ -22,7 +22,7 @@ fn addresses_are_read_as_the_kernel_does() {
 fn the_oldest_binding_is_forgotten() {
     let mut bound = Bound::default();
     for inode in 0..=MAX_BOUND as u64 {
-        bound.insert(inode, Binding { any_port: true, sent: false });
+        bound.insert(inode, Binding { any_port: true, sent: false, placed: false });
     }
     assert_eq!(bound.0.len(), MAX_BOUND);
     assert!(!bound.0.contains_key(&0));

@@ -34,8 +34,8 @@ impl Supervisor {
                         .send(&Reply::<()>::Error(Refusal::new("cannot show it", "it is none of ours")), &[]),
                 }
             }
-            Ok(Received::Message(nested::Request::File { place, path }, _)) => {
-                match self.with_known(tid, |known, target| known.file(target, place, &path)) {
+            Ok(Received::Message(nested::Request::File(file), _)) => {
+                match self.with_known(tid, |known, target| known.file(target, &file)) {
                     Ok(file) => line.send(&Reply::Ok(()), &[file.as_fd()]),
                     Err(errno) => {
                         let refusal = Refusal::new("cannot open it", errno.desc());

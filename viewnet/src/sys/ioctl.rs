@@ -2,12 +2,8 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use msocket_proto::ioctl::{IFREQ, SIOCETHTOOL};
 use nix::errno::Errno;
-
-/// sizeof(struct ifreq) on 64-bit Linux; the 32-bit layout is its first 32 bytes.
-pub(crate) const IFREQ: usize = 40;
-
-const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
 /// SIOCGIFCONF's argument on 64-bit Linux.
 #[repr(C)]
@@ -71,7 +67,7 @@ pub(crate) fn ethtool_request(
     request.ifr_ifru.ifru_data = (&raw mut aligned).cast();
     // SAFETY: the kernel reads one struct ifreq, and reads and writes what its command says behind `ifr_data`:
     // no more than the longest of them has, as the command is one of the table.
-    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), libc::c_ulong::from(SIOCETHTOOL), &raw mut request) };
     data.copy_from_slice(&aligned.0[..data.len()]);
     Errno::result(rc).map(drop)
 }

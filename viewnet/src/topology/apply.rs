@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use msocket_proto::line::CallError;
 use stacks::remote;
-use switch::client::{Client, Request, Settings};
+use switch::client::{Client, Request};
 
 use super::diff::{Change, Current, Plan, Step, plan};
-use super::schema::{Age, Mode, Port, Stack, Switch, Topology};
+use super::schema::{self, Age, Gateway, Mode, Port, PortSettings, Stack, Switch, Topology};
 use super::state::{Folder, Identity, Made, State};
-use super::{processes, runner, world};
+use super::{processes, runner, settings, world};
+use crate::commands::gateway;
 use crate::commands::options::hold_switches;
 use crate::commands::switch::{Definition, plug, start_switch};
 use crate::exit::{Failure, call_failed};
@@ -61,7 +62,8 @@ impl Applier<'_> {
         let mut first = None;
         for step in &plan.steps {
             // Whoever uses a stack that stays keeps its switch, too.
-            let is_switch = matches!(step, Step::RemoveSwitch(_) | Step::RemovePort(..));
+            let is_switch =
+                matches!(step, Step::RemoveSwitch(_) | Step::RemovePort(..) | Step::RemoveGateway(_));
             let failed = if first.is_some() && is_switch { None } else { self.step(step).err() };
             first = first.or(failed);
         }
@@ -123,6 +125,20 @@ impl Applier<'_> {
                 self.forget_port(switch, name);
                 self.save()
             }
+            Step::SetPort(switch, name, both) => self.set_port(switch, name, &both.0, both.1.as_ref()),
+            Step::AddGateway(name, gateway) => self.add_gateway(name, gateway),
+            Step::ChangeGateway(name, wanted) => {
+                gateway::ask_of::<()>(self.runtime, name, &gateway::Request::Set { rules: wanted.rules() })?;
+                if let Some(made) = self.state.gateways.get_mut(name) {
+                    made.config = (**wanted).clone();
+                }
+                self.save()
+            }
+            Step::RemoveGateway(name) => {
+                gateway::ask_of::<()>(self.runtime, name, &gateway::Request::Down)?;
+                self.state.gateways.remove(name);
+                self.save()
+            }
             Step::AddStack(name, stack) => self.add_stack(name, stack),
             Step::NoteStack(name, stack) => {
                 if let Some(made) = self.state.stacks.get_mut(name) {
@@ -139,11 +155,13 @@ impl Applier<'_> {
         let config = Switch { port: Default::default(), ..switch.clone() };
         self.state.switches.insert(name.to_owned(), Made { id: None, config });
         self.save()?;
+        let vde = switch.vde.as_ref().map(schema::VdeFolder::told).transpose()?;
         let definition = Definition {
             age: Duration::from_secs(switch.age.unwrap_or(Age::DEFAULT).seconds()),
             mode: switch.mode.unwrap_or(Mode(0o600)).0,
             group: switch.group.clone(),
             mgmt: switch.mgmt.clone(),
+            vde,
         };
         if let Err(failure) = start_switch(self.runtime, name, definition) {
             self.state.switches.remove(name);
@@ -154,20 +172,13 @@ impl Applier<'_> {
             made.id = Identity::of(&self.runtime.switch(name));
         }
         self.save()?;
-        self.name_vlans(name, &Switch::default(), switch)
+        // It was started with the rest.
+        let begun = Switch { stp: None, metrics: None, vlan: Default::default(), ..switch.clone() };
+        settings::change_switch(&mut self.connect(name)?, name, &begun, switch)
     }
 
     fn change_switch(&mut self, name: &str, now: &Switch, wanted: &Switch) -> Result<(), Failure> {
-        let definition = (wanted.mode.unwrap_or(Mode(0o600)), wanted.age.unwrap_or(Age::DEFAULT));
-        let settings = Settings {
-            age_s: Some(definition.1.seconds()),
-            mode: (now.mode != wanted.mode).then_some(definition.0.0),
-            group: (now.group != wanted.group).then(|| wanted.group.clone().unwrap_or_default()),
-            mgmt: (now.mgmt != wanted.mgmt).then(|| wanted.mgmt.clone().unwrap_or_default()),
-            ..Settings::default()
-        };
-        self.call(name, &Request::Set(settings))?;
-        self.name_vlans(name, now, wanted)?;
+        settings::change_switch(&mut self.connect(name)?, name, now, wanted)?;
         if let Some(made) = self.state.switches.get_mut(name) {
             let port = std::mem::take(&mut made.config.port);
             made.config = Switch { port, ..wanted.clone() };
@@ -175,28 +186,57 @@ impl Applier<'_> {
         self.save()
     }
 
-    fn name_vlans(&mut self, name: &str, now: &Switch, wanted: &Switch) -> Result<(), Failure> {
-        for (key, text) in wanted.vlan.iter().filter(|(key, text)| now.vlan.get(key) != Some(text)) {
-            self.call(name, &Request::VlanAdd { vid: key.0, name: text.clone() })?;
-        }
-        for key in now.vlan.keys().filter(|key| !wanted.vlan.contains_key(key)) {
-            // Its name only: ports may be in it.
-            self.call(name, &Request::VlanAdd { vid: key.0, name: String::new() })?;
+    fn add_port(&mut self, switch: &str, name: &str, port: &Port) -> Result<(), Failure> {
+        self.note_port(switch, name, port);
+        self.save()?;
+        plug(self.runtime, switch, name, port).inspect_err(|_| {
+            self.forget_port(switch, name);
+            let _ = self.save();
+        })
+    }
+
+    /// Changes a port's settings; it is no longer in the file if there is no `wanted` one.
+    fn set_port(
+        &mut self,
+        switch: &str,
+        name: &str,
+        now: &Port,
+        wanted: Option<&Port>,
+    ) -> Result<(), Failure> {
+        self.note_port(switch, name, wanted.unwrap_or(now));
+        self.save()?;
+        let mut client = self.connect(switch)?;
+        let plain = now.with_settings(PortSettings::default());
+        let is_own = wanted.unwrap_or(now).leads_to().is_some();
+        let real = if is_own { name.to_owned() } else { world::port_of(&mut client, name)? };
+        settings::change_port(&mut client, &real, now, wanted.unwrap_or(&plain))?;
+        if wanted.is_none() {
+            self.forget_port(switch, name);
+            self.save()?;
         }
         Ok(())
     }
 
-    fn add_port(&mut self, switch: &str, name: &str, port: &Port) -> Result<(), Failure> {
+    fn note_port(&mut self, switch: &str, name: &str, port: &Port) {
         if let Some(made) = self.state.switches.get_mut(switch) {
             made.config.port.insert(name.to_owned(), port.clone());
         }
+    }
+
+    fn add_gateway(&mut self, name: &str, wanted: &Gateway) -> Result<(), Failure> {
+        self.state.gateways.insert(name.to_owned(), Made { id: None, config: wanted.clone() });
         self.save()?;
-        let mut client = self.connect(switch)?;
-        let (tap, nic) = (port.tap.as_deref(), port.nic.as_deref());
-        plug(&mut client, name, tap, nic, port.plain, port.vlans()).inspect_err(|_| {
-            self.forget_port(switch, name);
-            let _ = self.save();
-        })
+        let Gateway { ip, vlan, .. } = wanted.clone();
+        let started = gateway::start(
+            self.runtime,
+            name,
+            gateway::Wanted { ip, vlan, rules: wanted.rules(), ..Default::default() },
+        );
+        match (&started, self.state.gateways.get_mut(name)) {
+            (Ok(()), Some(made)) => made.id = Identity::of(&self.runtime.gateways().join(name)),
+            _ => drop(self.state.gateways.remove(name)),
+        }
+        self.save().and(started)
     }
 
     fn forget_port(&mut self, switch: &str, name: &str) {
@@ -216,7 +256,7 @@ impl Applier<'_> {
             kind: world::kind_of(stack),
             restart: stack.restart.unwrap_or_default(),
         };
-        let made = hold_switches(self.runtime, &mut up.config)
+        let made = hold_switches(self.runtime, stack.kind == Some(schema::StackKind::Smol), &mut up.config)
             .and_then(|held| keeper::up(self.runtime, &up, stack.kind.is_none()).map(|()| drop(held)));
         if let Err(failure) = made {
             self.state.stacks.remove(name);

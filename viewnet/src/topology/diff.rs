@@ -5,28 +5,35 @@
 //! [`plan`] compares it with the file and gives a list of [`Change`]s in the order in which they are to be done:
 //!
 //! 1. programs that go, or must start again, end, those first that others do not wait for;
-//! 2. stacks go that nobody wants or that are made anew, then ports, then switches;
-//! 3. switches come, or are changed while they run, then ports, then stacks;
-//! 4. programs start, each after those it waits for.
+//! 2. stacks go that nobody wants or that are made anew, then gateways, ports, switches;
+//! 3. switches come, or are changed while they run, then ports, gateways, stacks;
+//! 4. ports, of stacks too, get their settings: some name other ports, which are there by now;
+//! 5. programs start, each after those it waits for.
 //!
-//! What can be changed while it runs is changed: all of a switch, the VLANs of any port. A stack that differs in
+//! What can be changed while it runs is changed: all of a switch, VLANs and settings of any port, who may use a gateway. A stack that differs in
 //! anything else is made anew, and so is one whose port vanished with its switch; a program whose stack is made anew
 //! starts again. So a change is `~` for the reader, and both a removal and an addition to whoever does it.
+
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
-use stacks::config::{Link, PortVlan};
 use switch::vlan::PortVlans;
 
-use super::schema::{Age, Mode, Port, Program, Stack, Switch, Topology};
+use self::words::differences;
+use super::schema::{
+    Age, Gateway, Mode, Port, PortSettings, Program, Stack, Switch, Topology, Tree, VdeFolder, Vlan,
+};
 
 /// What there is of a topology.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Current {
-    /// Its switches as they are now, with the ports that it added.
+    /// Its switches as they are now, with the ports that it added, and those of stacks to which it told something.
     pub(crate) switches: BTreeMap<String, Switch>,
+    /// Its gateways.
+    pub(crate) gateways: BTreeMap<String, Gateway>,
     /// Its stacks.
     pub(crate) stacks: BTreeMap<String, CurrentStack>,
     /// Its programs, as they were started.
@@ -52,6 +59,8 @@ pub(crate) enum Thing {
     Switch(String),
     /// A port of a switch.
     Port(String, String),
+    /// The gateway of a switch.
+    Gateway(String),
     /// A stack.
     Stack(String),
     /// A program.
@@ -63,6 +72,7 @@ impl fmt::Display for Thing {
         match self {
             Self::Switch(name) => write!(f, "switch {name}"),
             Self::Port(switch, name) => write!(f, "port {switch}/{name}"),
+            Self::Gateway(name) => write!(f, "gateway {name}"),
             Self::Stack(name) => write!(f, "stack {name}"),
             Self::Program(name) => write!(f, "program {name}"),
         }
@@ -123,6 +133,14 @@ pub(crate) enum Step {
     AddPort(String, String, Box<Port>),
     /// Changes the VLANs of a port.
     SetVlans(String, String, PortVlans),
+    /// Changes the settings of a port from those of one to those of the other, which is in the file, or is not.
+    SetPort(String, String, Box<(Port, Option<Port>)>),
+    /// Starts the gateway of a switch.
+    AddGateway(String, Box<Gateway>),
+    /// Changes who may go where through a gateway.
+    ChangeGateway(String, Box<Gateway>),
+    /// Ends a gateway.
+    RemoveGateway(String),
     /// Makes a stack.
     AddStack(String, Box<Stack>),
     /// Takes note that a stack is now as the file says.
@@ -142,19 +160,27 @@ pub(crate) struct Plan {
 
 /// See the [module](self).
 pub(crate) fn plan(wanted: &Topology, current: &Current) -> Plan {
-    let mut planner = Planner { wanted, current, plan: Plan::default(), anew: BTreeSet::new() };
+    let mut planner =
+        Planner { wanted, current, plan: Plan::default(), anew: BTreeSet::new(), new_ports: BTreeSet::new() };
     let (mut going, mut coming) = (Vec::new(), Vec::new());
     planner.switches(&mut going, &mut coming);
+    let (closing, opening) = planner.gateways();
     let (mut gone, made) = planner.stacks();
+    let settings = planner.settings();
     let (stops, starts) = planner.programs();
     let steps = &mut planner.plan.steps;
     if !stops.is_empty() {
         steps.push(Step::StopPrograms(stops));
     }
     steps.append(&mut gone);
+    steps.extend(closing);
     steps.append(&mut going);
+    // A port may lead to a switch that comes after its own.
+    coming.sort_by_key(|step| !matches!(step, Step::AddSwitch(..) | Step::ChangeSwitch(..)));
     steps.append(&mut coming);
+    steps.extend(opening);
     steps.extend(made);
+    steps.extend(settings);
     if !starts.is_empty() {
         steps.push(Step::StartPrograms(starts));
     }
@@ -167,6 +193,8 @@ struct Planner<'a> {
     plan: Plan,
     /// Stacks that are made anew, or for the first time.
     anew: BTreeSet<String>,
+    /// Ports, with their switches, that are plugged in or plugged in again.
+    new_ports: BTreeSet<(String, String)>,
 }
 
 impl Planner<'_> {
@@ -211,29 +239,108 @@ impl Planner<'_> {
     ) {
         let wanted = &self.wanted.switches[switch].port;
         let thing = |name: &str| Thing::Port(switch.to_owned(), name.to_owned());
-        for name in now.keys().filter(|name| !wanted.contains_key(*name)) {
-            self.say(Sign::Remove, thing(name), "");
-            going.push(Step::RemovePort(switch.to_owned(), name.clone()));
+        // Those of stacks come and go with their stacks.
+        let own = |port: &&Port| port.leads_to().is_some();
+        for name in now.iter().filter(|(_, port)| own(port)).map(|(name, _)| name) {
+            if !wanted.get(name).is_some_and(|port| own(&port)) {
+                self.say(Sign::Remove, thing(name), "");
+                going.push(Step::RemovePort(switch.to_owned(), name.clone()));
+            }
         }
-        for (name, port) in wanted {
+        for (name, port) in wanted.iter().filter(|(_, port)| own(port)) {
             let add = || Step::AddPort(switch.to_owned(), name.clone(), Box::new(port.clone()));
             match now.get(name) {
-                None => {
-                    self.say(Sign::Add, thing(name), describe_port(port));
-                    coming.push(add());
+                Some(old) if old.is_same_interface(port) => {
+                    if old.vlans() != port.vlans() {
+                        self.say(Sign::Change, thing(name), format!("{} → {}", old.vlans(), port.vlans()));
+                        coming.push(Step::SetVlans(switch.to_owned(), name.clone(), port.vlans()));
+                    }
                 }
-                Some(old) if !old.is_same_interface(port) => {
+                Some(old) if own(&old) => {
                     self.say(Sign::Change, thing(name), format!("now {}", describe_port(port)));
+                    self.new_ports.insert((switch.to_owned(), name.clone()));
                     going.push(Step::RemovePort(switch.to_owned(), name.clone()));
                     coming.push(add());
                 }
-                Some(old) if old.vlans() != port.vlans() => {
-                    self.say(Sign::Change, thing(name), format!("{} → {}", old.vlans(), port.vlans()));
-                    coming.push(Step::SetVlans(switch.to_owned(), name.clone(), port.vlans()));
+                _ => {
+                    self.say(Sign::Add, thing(name), describe_port(port));
+                    self.new_ports.insert((switch.to_owned(), name.clone()));
+                    coming.push(add());
+                }
+            }
+        }
+    }
+
+    /// What ports are told beside where they lead and their VLANs.
+    fn settings(&mut self) -> Vec<Step> {
+        let (wanted, current) = (self.wanted, self.current);
+        let mut steps = Vec::new();
+        for (switch_name, switch) in wanted.switches.iter().filter(|(_, switch)| !switch.external) {
+            let now = current.switches.get(switch_name).map(|now| &now.port);
+            let told = now.into_iter().flat_map(BTreeMap::keys);
+            let names: BTreeSet<&String> = switch.port.keys().chain(told).collect();
+            for name in names {
+                let shall = switch.port.get(name);
+                let place = (switch_name.clone(), name.clone());
+                let behind = wanted.behind(switch_name, name).map(|(stack, _)| stack.to_owned());
+                let is_new = self.new_ports.contains(&place)
+                    || behind.as_ref().is_some_and(|stack| self.anew.contains(stack));
+                let is = now.and_then(|now| now.get(name)).filter(|_| !is_new);
+                // One that goes, or went with its stack, needs no settings.
+                if shall.is_none() && (behind.is_none() || is.is_none_or(|is| is.leads_to().is_some())) {
+                    continue;
+                }
+                let plain = is.or(shall).map(|port| port.with_settings(PortSettings::default()));
+                let is = is.cloned().or_else(|| plain.clone()).unwrap_or_default();
+                let target = shall.cloned().or(plain).unwrap_or_default();
+                if is.settings() == target.settings() {
+                    continue;
+                }
+                if !self.new_ports.contains(&place) {
+                    let words = differences(&is.settings(), &target.settings()).join(", ");
+                    self.say(Sign::Change, Thing::Port(place.0.clone(), place.1.clone()), words);
+                }
+                steps.push(Step::SetPort(place.0, place.1, Box::new((is, shall.cloned()))));
+            }
+        }
+        // Mirrors name ports, which must not be mirrors any more: those that end come first.
+        steps.sort_by_key(|step| matches!(step, Step::SetPort(_, _, both) if both.1.as_ref().is_some_and(|port| port.mirror.is_some())));
+        steps
+    }
+
+    /// Gateways that go, and those that come or change.
+    fn gateways(&mut self) -> (Vec<Step>, Vec<Step>) {
+        let (wanted, current) = (self.wanted, self.current);
+        let (mut closing, mut opening) = (Vec::new(), Vec::new());
+        for (name, gateway) in &wanted.gateways {
+            let thing = Thing::Gateway(name.clone());
+            let add = Step::AddGateway(name.clone(), Box::new(gateway.clone()));
+            match current.gateways.get(name) {
+                None => {
+                    self.say(Sign::Add, thing, differences(&Gateway::default(), gateway).join(", "));
+                    opening.push(add);
+                }
+                Some(now) if !now.is_same_place(gateway) => {
+                    self.say(
+                        Sign::Change,
+                        thing,
+                        format!("made anew: {}", differences(now, gateway).join(", ")),
+                    );
+                    closing.push(Step::RemoveGateway(name.clone()));
+                    opening.push(add);
+                }
+                Some(now) if now != gateway => {
+                    self.say(Sign::Change, thing, differences(now, gateway).join(", "));
+                    opening.push(Step::ChangeGateway(name.clone(), Box::new(gateway.clone())));
                 }
                 Some(_) => {}
             }
         }
+        for name in current.gateways.keys().filter(|name| !wanted.gateways.contains_key(*name)) {
+            self.say(Sign::Remove, Thing::Gateway(name.clone()), "");
+            closing.push(Step::RemoveGateway(name.clone()));
+        }
+        (closing, opening)
     }
 
     /// What goes, and what comes.
@@ -334,12 +441,9 @@ impl Planner<'_> {
 fn moved_ports(now: &CurrentStack, wanted: &Stack) -> Vec<(Step, String)> {
     let mut moved = Vec::new();
     for interface in &wanted.interfaces {
-        let Link::Switch { vlan, .. } = &interface.link else { continue };
-        let (Some((switch, port, is)), Ok(shall)) =
-            (now.ports.get(&interface.name), stacks::attach::vlans(vlan))
-        else {
-            continue;
-        };
+        let Some(plug) = interface.link.plug() else { continue };
+        let Some((switch, port, is)) = now.ports.get(&interface.name) else { continue };
+        let shall = plug.vlans();
         if *is != shall {
             let step = Step::SetVlans(switch.clone(), port.clone(), shall.clone());
             moved.push((step, format!("{}: {is} → {shall}", interface.name)));
@@ -351,9 +455,7 @@ fn moved_ports(now: &CurrentStack, wanted: &Stack) -> Vec<(Step, String)> {
 fn without_vlans(stack: &Stack) -> Stack {
     let mut stack = stack.clone();
     for interface in &mut stack.interfaces {
-        if let Link::Switch { vlan, .. } = &mut interface.link {
-            *vlan = PortVlan::Default;
-        }
+        interface.link = std::mem::take(&mut interface.link).with_vlans(None);
     }
     stack
 }
@@ -382,21 +484,50 @@ fn compare_switches(now: &Switch, wanted: &Switch) -> Vec<String> {
             None => "no console".to_owned(),
         });
     }
-    for (vid, name) in wanted.vlan.iter().filter(|(vid, name)| now.vlan.get(vid) != Some(name)) {
-        words.push(format!("VLAN {} {name}", vid.0));
+    let unnamed = Vlan::default();
+    for (vid, vlan) in &wanted.vlan {
+        let is = now.vlan.get(vid);
+        if is.is_none_or(|is| is.name != vlan.name) {
+            words.push(format!("VLAN {} {}", vid.0, vlan.name).trim_end().to_owned());
+        }
+        let (mut is, mut shall) = (is.unwrap_or(&unnamed).canonical(), vlan.canonical());
+        (is.name, shall.name) = (String::new(), String::new());
+        words.extend(differences(&is, &shall).iter().map(|word| format!("VLAN {} {word}", vid.0)));
     }
     words.extend(
         now.vlan.keys().filter(|vid| !wanted.vlan.contains_key(vid)).map(|vid| format!("no VLAN {}", vid.0)),
     );
+    let rest = |switch: &Switch| Rest {
+        vde: switch.vde.clone(),
+        metrics: switch.metrics.clone(),
+        stp: switch.tree(),
+    };
+    words.extend(differences(&rest(now), &rest(wanted)));
     words
 }
 
+/// What of a switch is compared by the words of the file.
+#[derive(Serialize)]
+struct Rest {
+    vde: Option<VdeFolder>,
+    metrics: Option<String>,
+    stp: Tree,
+}
+
 fn describe_port(port: &Port) -> String {
-    let device = match (&port.tap, &port.nic) {
-        (Some(tap), _) => format!("tap {tap}"),
-        (None, nic) => format!("nic {}", nic.as_deref().unwrap_or_default()),
+    let device = port.leads_to().map(|link| link.to_string()).unwrap_or_default();
+    let place = match (&port.tap, &port.nic) {
+        (None, None) => device,
+        // As people say it.
+        _ => device.replacen(':', " ", 1),
     };
-    format!("{device}{}, {}", if port.plain { " plain" } else { "" }, port.vlans())
+    let plain = if port.plain { " plain" } else { "" };
+    let words = differences(&PortSettings::default(), &port.settings());
+    [format!("{place}{plain}"), port.vlans().to_string()]
+        .into_iter()
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn describe_stack(stack: &Stack) -> String {

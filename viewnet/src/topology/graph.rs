@@ -8,9 +8,10 @@ mod svg;
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use stacks::config::{Link, PortVlan};
+use stacks::config::Link;
+use switch::link::Link as PortLink;
 
-use super::schema::{Program, Stack, Switch, Topology};
+use super::schema::{Gateway, Port, PortSettings, Program, Stack, Switch, Topology};
 
 pub(crate) use self::svg::svg;
 
@@ -64,7 +65,12 @@ impl Graph {
     pub(crate) fn of(topology: &Topology) -> Self {
         let mut graph = Self::default();
         topology.switches.iter().for_each(|(name, switch)| graph.add_switch(name, switch));
-        topology.stacks.iter().for_each(|(name, stack)| graph.add_stack(name, stack));
+        // Ports lead from switch to switch, so those are there by now.
+        for (name, switch) in &topology.switches {
+            switch.port.iter().for_each(|(port_name, port)| graph.add_port(name, port_name, port));
+        }
+        topology.gateways.iter().for_each(|(name, gateway)| graph.add_gateway(name, gateway));
+        topology.stacks.iter().for_each(|(name, stack)| graph.add_stack(name, stack, topology));
         topology.programs.iter().for_each(|(name, program)| graph.add_program(name, program));
         graph
     }
@@ -92,42 +98,70 @@ impl Graph {
 
     fn add_switch(&mut self, name: &str, switch: &Switch) {
         let mut more = vec![if switch.external { "external switch".to_owned() } else { "switch".to_owned() }];
-        more.extend(switch.vlan.iter().map(|(vid, name)| format!("VLAN {} {name}", vid.0)));
-        let id = self.node(Rank::Switch, name, more);
-        for (port_name, port) in &switch.port {
-            let (what, device) = match (&port.tap, &port.nic) {
-                (Some(tap), _) => ("tap", tap.as_str()),
-                (None, nic) => ("nic", nic.as_deref().unwrap_or_default()),
-            };
-            let port_id =
-                self.node(Rank::Port, &format!("{name}/{port_name}"), vec![format!("{what} {device}")]);
-            self.edge(&id, &port_id, port.vlans().to_string());
+        more.extend(switch.vlan.iter().map(|(vid, vlan)| format!("VLAN {} {}", vid.0, vlan.name)));
+        let tree = switch.tree();
+        if tree.enabled == Some(true) {
+            more.push(
+                tree.priority
+                    .map_or_else(|| "spanning tree".into(), |n| format!("spanning tree, priority {n}")),
+            );
+        }
+        self.node(Rank::Switch, name, more);
+    }
+
+    /// Draws what a port leads to; that of a stack is drawn with the stack.
+    fn add_port(&mut self, switch: &str, name: &str, port: &Port) {
+        let switch_id = &self.node(Rank::Switch, switch, vec![]);
+        let words = words(&port.settings());
+        let Some(link) = port.leads_to() else { return };
+        let label = [port.vlans().to_string()].into_iter().chain(words).collect::<Vec<_>>().join(", ");
+        match link {
+            PortLink::Switch { name: other, .. } => {
+                let other = self.node(Rank::Switch, &other, vec!["switch".to_owned()]);
+                self.edge(switch_id, &other, format!("{name}, {label}"));
+            }
+            link => {
+                let id =
+                    self.node(Rank::Port, &format!("{switch}/{name}"), vec![shortened(&link.to_string())]);
+                self.edge(switch_id, &id, label);
+            }
         }
     }
 
-    fn add_stack(&mut self, name: &str, stack: &Stack) {
+    fn add_gateway(&mut self, switch: &str, gateway: &Gateway) {
+        let id = self.node(Rank::Switch, switch, vec!["switch".to_owned()]);
+        let addresses: Vec<String> = gateway.ip.iter().map(ToString::to_string).collect();
+        let gateway_id = self.node(Rank::Port, &format!("{switch}/gateway"), addresses);
+        self.edge(&id, &gateway_id, gateway.vlan.map_or_else(String::new, |vid| format!("access {vid}")));
+    }
+
+    fn add_stack(&mut self, name: &str, stack: &Stack, topology: &Topology) {
         let kind = stack.kind.map_or_else(|| "stack".to_owned(), |kind| format!("{kind} stack"));
         let id = self.node(Rank::Stack, name, vec![kind]);
         for interface in &stack.interfaces {
-            let addresses: Vec<String> = interface.ip.iter().map(ToString::to_string).collect();
-            self.plug(&id, &interface.name, &interface.link, &addresses);
+            let addresses = interface.ip.iter().map(ToString::to_string);
+            let switch = interface.link.plug().and_then(|plug| topology.switches.get(plug.switch));
+            let port = switch.and_then(|switch| switch.port.get(&format!("{name}.{}", interface.name)));
+            let settings = port.map(|port| words(&port.settings())).unwrap_or_default();
+            let more: Vec<String> = addresses.chain(settings).collect();
+            self.plug(&id, &interface.name, &interface.link, &more);
         }
     }
 
     /// Draws an interface.
-    pub(crate) fn plug(&mut self, stack: &str, interface: &str, link: &Link, addresses: &[String]) {
-        let (to, vlan) = match link {
-            Link::None => return,
-            Link::Switch { name, vlan } => {
-                let vlan = match vlan {
-                    PortVlan::Default => String::new(),
-                    vlan => vlan.to_string(),
-                };
-                (self.node(Rank::Switch, name, vec!["switch".to_owned()]), vlan)
+    pub(crate) fn plug(&mut self, stack: &str, interface: &str, link: &Link, more: &[String]) {
+        let (to, vlan, impaired) = match (link, link.plug()) {
+            (Link::None, _) => return,
+            (_, Some(plug)) => {
+                let vlans = plug.vlans.map_or_else(String::new, switch::link::rules);
+                let to = self.node(Rank::Switch, plug.switch, vec!["switch".to_owned()]);
+                (to, vlans, plug.impaired.map_or("", |_| "impaired"))
             }
-            other => (self.node(Rank::Switch, &other.to_string(), vec![]), String::new()),
+            (other, None) => {
+                (self.node(Rank::Switch, &shortened(&other.to_string()), vec![]), String::new(), "")
+            }
         };
-        let words = [interface.to_owned(), addresses.join(" "), vlan];
+        let words = [interface.to_owned(), more.join(" "), vlan, impaired.to_owned()];
         let words: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
         self.edge(stack, &to, words.join(" "));
     }
@@ -162,6 +196,22 @@ impl Graph {
         }
         text + "}\n"
     }
+}
+
+/// What a port was told, in a word for each thing, as the picture has little room.
+fn words(settings: &PortSettings) -> Vec<String> {
+    let PortSettings { shut, pin, qos, reserve, guard, stp, impair, mirror } = settings;
+    let said = [
+        (*shut, "shut"),
+        (!pin.is_empty(), "pinned"),
+        (*qos != Default::default(), "qos"),
+        (!reserve.is_empty(), "reserved"),
+        (*guard != Default::default(), "guarded"),
+        (*stp != Default::default(), "stp"),
+        (*impair != Default::default(), "impaired"),
+        (mirror.is_some(), "mirror"),
+    ];
+    said.into_iter().filter(|(is_said, _)| *is_said).map(|(_, word)| word.to_owned()).collect()
 }
 
 /// Characters of a command that are shown.

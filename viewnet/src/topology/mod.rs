@@ -23,5 +23,6 @@ pub(crate) mod processes;
 pub(crate) mod programs;
 pub(crate) mod runner;
 pub(crate) mod schema;
+pub(crate) mod settings;
 pub(crate) mod state;
 pub(crate) mod world;

@@ -19,7 +19,7 @@ use std::time::UNIX_EPOCH;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::schema::{Stack, Switch};
+use super::schema::{Gateway, Stack, Switch};
 use crate::exit::Failure;
 use crate::runtime::Runtime;
 
@@ -36,6 +36,9 @@ pub(crate) struct State {
     /// Switches, with the ports that were added.
     #[serde(default)]
     pub(crate) switches: BTreeMap<String, Made<Switch>>,
+    /// Gateways, by their switches.
+    #[serde(default)]
+    pub(crate) gateways: BTreeMap<String, Made<Gateway>>,
     /// Stacks.
     #[serde(default)]
     pub(crate) stacks: BTreeMap<String, Made<Stack>>,
@@ -82,7 +85,13 @@ impl<T> Made<T> {
 impl State {
     /// Nothing made yet.
     pub(crate) fn new(file: &Path) -> Self {
-        Self { version: VERSION, file: file.to_owned(), switches: BTreeMap::new(), stacks: BTreeMap::new() }
+        Self {
+            version: VERSION,
+            file: file.to_owned(),
+            switches: BTreeMap::new(),
+            gateways: BTreeMap::new(),
+            stacks: BTreeMap::new(),
+        }
     }
 }
 

@@ -1,19 +1,22 @@
 //! What there is of a topology, asked of the things themselves.
 
+mod switch;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ::switch::client::{Client, PortInfo, is_gone};
+use ::switch::vlan::PortVlans;
 use msocket_proto::line::{Line, sweep};
-use stacks::config::Link;
+use stacks::gateway::serve::Description;
 use stacks::remote;
-use switch::client::{Client, PortInfo, is_gone};
-use switch::vlan::PortVlans;
 
 use super::diff::{Current, CurrentStack};
 use super::runner;
-use super::schema::{Age, Stack, StackKind, Switch, Topology};
+use super::schema::{Stack, StackKind, Switch, Topology};
 use super::state::{Folder, Made, State};
+use crate::commands::gateway;
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
 
@@ -27,15 +30,19 @@ pub(crate) fn observe(runtime: &Runtime, folder: &Folder, state: &mut State) -> 
     let mut current = Current::default();
     let mut ports: BTreeMap<String, Vec<PortInfo>> = BTreeMap::new();
     let mut gone = Vec::new();
-    for (name, made) in &state.switches {
+    for (name, made) in &mut state.switches {
         let path = runtime.switch(name);
         wait_for_begun(made, &path);
         match Client::connect(&path).ok().filter(|_| made.is_at(&path)) {
             None => gone.push(name.clone()),
             Some(mut client) => {
                 let failed = |e| call_failed(&format!("cannot ask the switch `{name}`"), e);
-                match look_at_switch(&mut client, &made.config) {
+                match switch::look_at(&mut client, &made.config) {
                     Ok((now, list)) => {
+                        // Those of stacks go with them.
+                        made.config
+                            .port
+                            .retain(|name, port| port.leads_to().is_some() || now.port.contains_key(name));
                         current.switches.insert(name.clone(), now);
                         ports.insert(name.clone(), list);
                     }
@@ -47,6 +54,18 @@ pub(crate) fn observe(runtime: &Runtime, folder: &Folder, state: &mut State) -> 
         }
     }
     gone.drain(..).for_each(|name: String| drop(state.switches.remove(&name)));
+    for (name, made) in &state.gateways {
+        let path = runtime.gateways().join(name);
+        wait_for_begun(made, &path);
+        let asked = || gateway::ask_of::<Description>(runtime, name, &gateway::Request::Show).ok();
+        match Some(&path).filter(|path| made.is_at(path)).and_then(|_| asked()) {
+            None => gone.push(name.clone()),
+            Some(found) => {
+                current.gateways.insert(name.clone(), made.config.with_rules(found.config.rules));
+            }
+        }
+    }
+    gone.drain(..).for_each(|name: String| drop(state.gateways.remove(&name)));
     for (name, made) in &state.stacks {
         let path = runtime.stack(name);
         wait_for_begun(made, &path);
@@ -72,30 +91,6 @@ fn wait_for_begun<T>(made: &Made<T>, path: &Path) {
     }
 }
 
-/// A switch as it is now: what it says itself, else what it was told; and all its ports.
-fn look_at_switch(
-    client: &mut Client,
-    made: &Switch,
-) -> Result<(Switch, Vec<PortInfo>), msocket_proto::line::CallError> {
-    let mut now = made.clone();
-    let show = client.show()?;
-    now.mgmt = show.mgmt;
-    let age = Age::try_from(show.age_s).ok();
-    if age != Some(now.age.unwrap_or(Age::DEFAULT)) {
-        now.age = age;
-    }
-    let vlans = client.vlans()?;
-    let name = |vid| vlans.iter().find(|vlan| vlan.vid == vid).map(|vlan| vlan.name.clone());
-    now.vlan = made.vlan.keys().filter_map(|key| Some((*key, name(key.0)?))).collect();
-    let ports = client.ports()?;
-    let find = |name: &String| ports.iter().find(|port| port.name == *name);
-    let port = |(name, port): (&String, &super::schema::Port)| {
-        Some((name.clone(), port.with_vlans(&find(name)?.vlans)))
-    };
-    now.port = made.port.iter().filter_map(port).collect();
-    Ok((now, ports))
-}
-
 fn look_at_stack(
     runtime: &Runtime,
     name: &str,
@@ -105,17 +100,18 @@ fn look_at_stack(
     let description = remote::describe(&runtime.stack(name))?;
     let mut found = CurrentStack { made: made.clone(), broken: description.failure, ports: BTreeMap::new() };
     for interface in &made.interfaces {
-        let Link::Switch { name: switch, .. } = &interface.link else { continue };
+        let Some(plug) = interface.link.plug() else { continue };
+        let switch = plug.switch;
         if !ports.contains_key(switch) {
             let path = runtime.switch(switch);
             let list = Client::connect(&path).ok().and_then(|mut client| client.ports().ok());
-            ports.insert(switch.clone(), list.unwrap_or_default());
+            ports.insert(switch.to_owned(), list.unwrap_or_default());
         }
         let wanted = format!("{name}.{}", interface.name);
         match ports[switch].iter().find(|port| is_port_of(&port.name, &wanted)) {
             Some(port) => {
                 let place: (String, String, PortVlans) =
-                    (switch.clone(), port.name.clone(), port.vlans.clone());
+                    (switch.to_owned(), port.name.clone(), port.vlans.clone());
                 found.ports.insert(interface.name.clone(), place);
             }
             None if found.broken.is_none() => {
@@ -135,12 +131,23 @@ fn is_port_of(port: &str, wanted: &str) -> bool {
     })
 }
 
+/// What a switch calls the port of a stack's interface, STACK.INTERFACE.
+pub(crate) fn port_of(client: &mut Client, wanted: &str) -> Result<String, Failure> {
+    let what = || format!("cannot change port {wanted}");
+    let ports = client.ports().map_err(|e| call_failed(&what(), e))?;
+    let found = ports.into_iter().find(|port| is_port_of(&port.name, wanted));
+    found.map(|port| port.name).ok_or_else(|| {
+        Failure::new(what(), "its stack is not plugged in").hint("`viewnet stack show` says why")
+    })
+}
+
 /// What there is, as a file would say it: where to go back to.
 pub(crate) fn as_topology(current: &Current) -> Topology {
     let stacks = current.stacks.iter().map(|(name, stack)| (name.clone(), stack.made.clone()));
     Topology {
         name: None,
         switches: current.switches.clone(),
+        gateways: current.gateways.clone(),
         stacks: stacks.collect(),
         programs: current.programs.clone(),
     }
@@ -163,7 +170,9 @@ pub(crate) fn taken(runtime: &Runtime, topology: &Topology, current: &Current) -
             None => "it is there already, and not this topology's".to_owned(),
         };
         let mut hint = match owner {
+            Some(topology) if what == "gateway" => format!("end that with `viewnet down {topology}`"),
             Some(topology) => format!("choose another name, or end that with `viewnet down {topology}`"),
+            None if what == "gateway" => format!("end it with `viewnet gateway down --switch {name}`"),
             None => format!("choose another name, or end it with `viewnet {what} down {name}`"),
         };
         if what == "switch" {
@@ -173,9 +182,11 @@ pub(crate) fn taken(runtime: &Runtime, topology: &Topology, current: &Current) -
     };
     let new = |name: &String, switch: &Switch| !switch.external && !current.switches.contains_key(name);
     let switches = topology.switches.iter().filter(|(name, switch)| new(name, switch));
+    let gateways = topology.gateways.keys().filter(|name| !current.gateways.contains_key(*name));
     let stacks = topology.stacks.keys().filter(|name| !current.stacks.contains_key(*name));
     switches
         .map(|(name, _)| ("switch", name, runtime.switch(name)))
+        .chain(gateways.map(|name| ("gateway", name, runtime.gateways().join(name))))
         .chain(stacks.map(|name| ("stack", name, runtime.stack(name))))
         .find_map(|(what, name, path)| taken(what, name, path))
 }
@@ -183,6 +194,7 @@ pub(crate) fn taken(runtime: &Runtime, topology: &Topology, current: &Current) -
 fn owner(runtime: &Runtime, what: &str, name: &str) -> Option<String> {
     let has = |state: &State| match what {
         "switch" => state.switches.get(name).is_some_and(|made| made.is_at(&runtime.switch(name))),
+        "gateway" => state.gateways.get(name).is_some_and(|made| made.is_at(&runtime.gateways().join(name))),
         _ => state.stacks.get(name).is_some_and(|made| made.is_at(&runtime.stack(name))),
     };
     let all = Folder::all(runtime).into_iter();

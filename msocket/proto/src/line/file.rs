@@ -82,6 +82,7 @@ pub fn sweep(path: &Path) -> io::Result<bool> {
         let dead = is_dead(path);
         if dead {
             std::fs::remove_file(path)?;
+            let _ = std::fs::remove_dir_all(companion(path));
         }
         dead
     };
@@ -118,6 +119,14 @@ pub(super) fn dial(path: &Path) -> io::Result<UnixStream> {
     let stream = UnixStream::from(socket);
     stream.set_nonblocking(false)?;
     Ok(stream)
+}
+
+/// The folder that a server may have beside its socket's file: whoever removes that removes this, too.
+pub fn companion(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".files");
+    path.with_file_name(name)
 }
 
 /// A socket file that is ours: whoever takes the path after us is safe from us.
@@ -159,6 +168,7 @@ impl SocketFile {
     pub fn remove_locked(&self) {
         if Identity::of(&self.path).is_ok_and(|identity| identity == self.identity) {
             let _ = std::fs::remove_file(&self.path);
+            let _ = std::fs::remove_dir_all(companion(&self.path));
         }
     }
 }

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use msocket_proto::line::{Line, Received, Reply};
-use msocket_proto::proto::{FilePlace, Request};
+use msocket_proto::proto::{File, FilePlace, FileUse, Request};
 use nix::sys::epoll::EpollFlags;
 
 use super::{Doors, Inside};
@@ -46,11 +46,6 @@ impl Auto {
         Self { address, line: None, at: now, asked: None, found: BTreeSet::new(), failed: BTreeMap::new() }
     }
 
-    /// When to ask.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        Some(self.at)
-    }
-
     /// Ports that cannot be had, and why.
     pub(super) fn failures(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
         let address = self.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -76,7 +71,8 @@ impl Auto {
 
     fn ask(&mut self, list: usize) {
         let Some(line) = &mut self.line else { return };
-        let request = Request::File { place: FilePlace::Proc, path: LISTS[list].into() };
+        let request =
+            Request::File(File { place: FilePlace::Proc, path: LISTS[list].into(), how: FileUse::Read });
         self.asked = Some(list);
         if line.send(&request, &[]).is_err() {
             (self.line, self.asked) = (None, None);
@@ -113,10 +109,13 @@ impl Auto {
 impl Doors {
     /// Asks those whose time has come.
     pub(super) fn look(&mut self, now: Instant, hall: &Hall) {
+        self.look_at = None;
         for (id, publication) in &mut self.publications {
-            if let Some(auto) = publication.auto.as_mut().filter(|auto| auto.at <= now) {
+            let Some(auto) = &mut publication.auto else { continue };
+            if auto.at <= now {
                 auto.begin(now, *id, &publication.inside, hall);
             }
+            self.look_at = Some(self.look_at.map_or(auto.at, |at| at.min(auto.at)));
         }
     }
 

@@ -27,8 +27,10 @@ const BATCH: usize = 4;
 const WARM: usize = 128;
 /// Connections looked at, per one that becomes warm, for one that can rest.
 const LOOKED_AT: usize = 2;
-/// Where the checksum is in a TCP header.
+/// Where the checksum and the flags are in a TCP header.
 const TCP_CHECKSUM: u16 = 16;
+const FLAGS: usize = 13;
+const RST: u8 = 4;
 /// net.ipv4.ip_default_ttl, and the default hop limit.
 pub(in crate::smol) const DEFAULT_TTL: u8 = 64;
 
@@ -133,6 +135,15 @@ impl Engine {
         let Some(segment) = self.tcp.poll_segment(now, connection, slot, HEADROOM) else {
             return Said::Nothing;
         };
+        let count = &mut self.net.mib.tcp;
+        let segments = match segment.gso_size {
+            0 => 1,
+            size => segment.data.div_ceil(usize::from(size)) as u64,
+        };
+        count.sent += segments;
+        count.sent_again += if segment.again { segments } else { 0 };
+        let flags = self.net.slot().get(segment.range.start + FLAGS).copied().unwrap_or(0);
+        self.net.mib.tcp.resets_sent += u64::from(flags & RST != 0);
         // Without a way the segment is lost; the machine will say it again.
         let Some(path) = path else { return Said::Something };
         let v4 = peer.address.is_ipv4();

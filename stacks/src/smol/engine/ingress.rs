@@ -115,8 +115,9 @@ impl Engine {
             libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE => self.udp_packet(now, packet),
             libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => self.ping_packet(now, packet),
             libc::IPPROTO_IGMP => {}
-            _ if raw => {}
+            _ if raw => self.net.mib.ip(packet.source.is_ipv4()).in_delivers += 1,
             _ => {
+                self.net.mib.ip(packet.source.is_ipv4()).in_unknown_protocols += 1;
                 self.counters.no_socket += 1;
                 self.net.reject(now, packet, Rejection::ProtocolUnreachable);
             }

@@ -7,6 +7,7 @@ mod options;
 mod others;
 mod sim;
 mod streams;
+mod transparent;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -222,6 +222,11 @@ impl Engine {
         self.net.send(now, &path, &datagram, message)
     }
 
+    /// Somebody else may have an address now: it is asked for anew.
+    pub fn forget_neighbour(&mut self, link: IfIndex, address: IpAddr) {
+        self.net.forget_neighbour(link, address);
+    }
+
     /// It hears what is sent to a group on an interface.
     pub fn hear_group(&mut self, now: Instant, link: IfIndex, group: IpAddr) {
         self.net.join(now, link, group);

@@ -19,9 +19,12 @@ use super::super::pump::{End, Facts, Place, Shared, Socket, unix};
 use super::super::tables::{IfIndex, LOOPBACK};
 use super::StackKey;
 use super::bounds::Bounds;
+use super::files::Files;
 use crate::config::StackConfig;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SOCK_PACKET, SocketSpec, TYPE_MASK};
+use crate::stub::Stub;
+use crate::stub::smol::Of;
 
 /// Frames taken from a port before the sockets have their turn.
 const FRAMES: usize = 64;
@@ -41,12 +44,16 @@ pub(super) struct Hosted {
     unwatched: VecDeque<SocketId>,
     /// Those whose frames go to a ring, which programs look at without a call.
     pub(super) rings: BTreeSet<SocketId>,
+    /// What programs read about its network.
+    pub(super) files: Files,
     deadline: Option<Instant>,
     /// There is more to do at once.
     unfinished: bool,
     /// Something has happened since it was done that no event will tell of.
     untold: bool,
     ports: Vec<Plugged>,
+    /// The nameserver on its loopback.
+    stub: Option<Stub<SocketId>>,
     bounds: Bounds,
     /// Used and not yet judged: processor time, packets.
     used: (Duration, u64),
@@ -91,16 +98,23 @@ impl Hosted {
                 ports.push(Plugged { link, token, port, dead: false, ready: true });
             }
         }
+        let stub = config.nameserver.as_ref().map(|config| {
+            let seed = super::random()?.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+            Stub::new(&mut Of { engine: &mut engine, now }, config, seed)
+        });
+        let stub = stub.transpose().map_err(|e| Refusal::system("cannot make the view's nameserver", e))?;
         Ok(Self {
             key,
             state: Ok(engine),
             sockets: FxHashMap::default(),
             unwatched: VecDeque::new(),
             rings: BTreeSet::new(),
+            files: Files::default(),
             deadline: None,
             unfinished: true,
             untold: false,
             ports,
+            stub,
             bounds: Bounds::new(now, config.limits),
             used: (Duration::ZERO, 0),
         })
@@ -344,7 +358,7 @@ impl Hosted {
     fn service(&mut self, now: Instant, id: SocketId, shared: &mut Shared, woken: &mut Vec<Ticket>) -> bool {
         let key = self.key;
         let (engine, sockets) = self.parts();
-        let Some(socket) = sockets.get_mut(&id) else { return false };
+        let Some(socket) = sockets.get_mut(&id) else { return self.ask_names(now, id) };
         let mut found = socket.service(now, engine, shared);
         let listening = id;
         let caller = socket.caller;
@@ -380,6 +394,14 @@ impl Hosted {
             }
         }
         found.moved || found.gone
+    }
+
+    /// Something happened to a socket of no program's.
+    fn ask_names(&mut self, now: Instant, id: SocketId) -> bool {
+        let Some(stub) = self.stub.as_mut().filter(|stub| stub.owns(id)) else { return false };
+        let engine = self.state.as_mut().expect("a failed stack is not asked");
+        stub.turn(now, &mut Of { engine, now });
+        true
     }
 
     /// The program has no descriptor of it any more, and the engine knows.

@@ -13,6 +13,7 @@
 mod attempt;
 mod bounds;
 mod connecting;
+mod files;
 mod hosted;
 mod parked;
 mod ring;
@@ -22,12 +23,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use msocket_proto::board::SECRET;
 use msocket_proto::line::Refusal;
-use msocket_proto::proto::FilePlace;
+use msocket_proto::proto::File;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -163,13 +164,25 @@ impl Host {
     ///
     /// # Errors
     /// The errno that the program shall see; EOPNOTSUPP if it cannot be had.
-    pub fn file(&mut self, key: StackKey, place: FilePlace, path: &str) -> Result<OwnedFd, Errno> {
-        if place != FilePlace::Proc {
-            return Err(Errno::EOPNOTSUPP);
-        }
+    pub fn file(&mut self, key: StackKey, file: &File) -> Result<OwnedFd, Errno> {
         let now = now();
-        let text = self.guarded(key, |hosted, _| hosted.parts().0.proc_file(now, path));
-        unix::text_file(&text.unwrap_or(Err(Errno::ENETDOWN))?)
+        let opened = self.guarded(key, |hosted, _| {
+            let (engine, _) = hosted.parts();
+            let node = engine.file(now, file)?;
+            if let Some(text) = files::text(&node, file.how) {
+                return text;
+            }
+            let nodes = engine.files(now);
+            hosted.files.open(file, nodes)
+        });
+        opened.unwrap_or(Err(Errno::ENETDOWN))
+    }
+
+    /// Where a stack may have a folder of files; none: not any more.
+    pub fn set_folder(&mut self, key: StackKey, place: Option<PathBuf>) {
+        if let Some(hosted) = self.stacks.get_mut(&key) {
+            hosted.files.set_place(place);
+        }
     }
 
     /// Forgets a stack; its programs' sockets break.

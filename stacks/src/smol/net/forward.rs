@@ -135,8 +135,13 @@ impl Net {
         let at = self.arena.write(&passing.buffer.pieces());
         let bytes = self.arena.at(at.clone());
         lose_hop(bytes);
+        let (v4, length) = (passing.destination.is_ipv4(), bytes.len() as u64);
         let way = Way { link: path.link, next_hop: path.next_hop, group: false };
         let origin = Origin::Forwarded(passing.arrival.link);
+        let ip = self.mib.ip(v4);
+        ip.forwarded += 1;
+        ip.out_transmits += 1;
+        ip.out_octets += length;
         let _ = if too_long {
             if header.needs_csum() {
                 let (start, field) = (usize::from(header.csum_start), usize::from(header.csum_offset));

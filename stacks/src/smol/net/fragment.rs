@@ -33,10 +33,18 @@ impl Net {
         ident: u32,
         origin: Origin,
     ) -> Result<(), Errno> {
-        match packet.first().map(|byte| byte >> 4) {
-            Some(4) => self.send_fragments_v4(now, way, packet, limit, origin),
-            _ => self.send_fragments_v6(now, way, packet, limit, ident, origin),
+        let v4 = packet.first().map(|byte| byte >> 4) == Some(4);
+        let sent = if v4 {
+            self.send_fragments_v4(now, way, packet, limit, origin)
+        } else {
+            self.send_fragments_v6(now, way, packet, limit, ident, origin)
+        };
+        let ip = self.mib.ip(v4);
+        match sent {
+            Ok(()) => ip.cut += 1,
+            Err(_) => ip.cut_failed += 1,
         }
+        sent
     }
 
     fn send_fragments_v4(
@@ -106,6 +114,8 @@ impl Net {
             self.count(way.link, |counters| counters.tx_dropped += 1);
             return Err(Errno::ENOBUFS);
         }
+        let v4 = pieces.first().and_then(|head| head.first()).map(|byte| byte >> 4) == Some(4);
+        self.mib.ip(v4).cut_parts += 1;
         let at = self.arena.write(pieces);
         self.send_packet(now, way, at, VnetHdr::default(), origin)
     }

@@ -151,6 +151,12 @@ impl Net {
         self.change(now, link, group, |member| member.own += 1);
     }
 
+    /// Groups that the network layer itself is in, and how often.
+    pub(in crate::smol) fn own_groups(&self) -> impl Iterator<Item = (IfIndex, IpAddr, usize)> {
+        let own = self.groups.members.iter().filter(|(_, member)| member.own > 0);
+        own.map(|((link, group), member)| (*link, *group, member.own as usize))
+    }
+
     /// The end of a [`Net::join`].
     pub(super) fn leave(&mut self, now: Instant, link: IfIndex, group: IpAddr) {
         if self.groups.members.contains_key(&(link, group)) {

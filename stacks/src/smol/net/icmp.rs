@@ -35,6 +35,7 @@ pub(super) struct Quoted {
 
 impl Net {
     pub(super) fn icmp_input<'f>(&mut self, now: Instant, packet: Packet<'f>) -> Delivery<'f> {
+        self.mib.heard(true, packet.payload[0]);
         let group = packet.group_frame || packet.destination.is_multicast();
         match packet.payload[0] {
             8 if !group && !self.stands_for(packet.destination) => self.answer(now, &packet, 0),
@@ -49,6 +50,7 @@ impl Net {
     }
 
     pub(super) fn icmpv6_input<'f>(&mut self, now: Instant, packet: Packet<'f>) -> Delivery<'f> {
+        self.mib.heard(false, packet.payload[0]);
         match packet.payload[0] {
             1..=4 => return self.icmp_error(now, packet),
             128 if packet.payload.len() >= 8 && !self.stands_for(packet.destination) => {

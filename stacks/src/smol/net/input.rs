@@ -132,11 +132,27 @@ impl Net {
         arrival: &Arrival,
         buffer: Buffer<'f>,
     ) -> Delivery<'f> {
-        match buffer.front().first().map(|byte| byte >> 4) {
+        let version = buffer.front().first().map(|byte| byte >> 4);
+        let ip = self.mib.ip(version == Some(4));
+        ip.in_receives += 1;
+        ip.in_octets += buffer.len() as u64;
+        match version {
             Some(4) => self.ipv4_input(now, arrival, buffer),
             Some(6) => self.ipv6_input(now, arrival, buffer),
             _ => Delivery::None,
         }
+    }
+
+    /// Counts a packet whose IP header makes no sense.
+    pub(super) fn misheaded<'f>(&mut self, link: IfIndex, v4: bool) -> Delivery<'f> {
+        self.mib.ip(v4).in_header_errors += 1;
+        self.bad(link)
+    }
+
+    /// Counts a packet whose addresses are not for us.
+    pub(super) fn misaddressed<'f>(&mut self, link: IfIndex, v4: bool) -> Delivery<'f> {
+        self.mib.ip(v4).in_address_errors += 1;
+        self.unwanted(link)
     }
 
     /// Counts a packet that makes no sense.

@@ -84,12 +84,15 @@ impl Net {
         mut buffer: Buffer<'f>,
     ) -> Delivery<'f> {
         let len = buffer.len();
-        let Some(mut header) = Header4::parse(buffer.front(), len) else { return self.bad(arrival.link) };
+        let Some(mut header) = Header4::parse(buffer.front(), len) else {
+            return self.misheaded(arrival.link, true);
+        };
         if !arrival.is_looped() && fold(sum(&buffer.front()[..header.len])) != 0xFFFF {
-            return self.bad(arrival.link);
+            return self.misheaded(arrival.link, true);
         }
         buffer.truncate(header.total);
         if !self.options_allow(&buffer.front()[V4_HEADER..header.len]) {
+            self.mib.ip(true).in_header_errors += 1;
             return self.unwanted(arrival.link);
         }
         match self.whose_v4(arrival, &header) {
@@ -98,7 +101,7 @@ impl Net {
                 self.forward_v4(now, arrival, &header, buffer);
                 return Delivery::None;
             }
-            Whose::Nobodys => return self.unwanted(arrival.link),
+            Whose::Nobodys => return self.misaddressed(arrival.link, true),
         }
         if header.is_fragment() {
             let Some(whole) = self.reassemble_v4(now, arrival, &header, &buffer) else {

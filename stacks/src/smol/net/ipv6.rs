@@ -86,7 +86,9 @@ impl Net {
         mut buffer: Buffer<'f>,
     ) -> Delivery<'f> {
         let len = buffer.len();
-        let Some(header) = Header6::parse(buffer.front(), len) else { return self.bad(arrival.link) };
+        let Some(header) = Header6::parse(buffer.front(), len) else {
+            return self.misheaded(arrival.link, false);
+        };
         buffer.truncate(header.total);
         let (source, destination) = (header.source, header.destination);
         let lo = self.tables.links.get(&arrival.link).is_some_and(|link| link.kind == LinkKind::Loopback);
@@ -95,6 +97,7 @@ impl Net {
         let bad_group = destination.is_multicast() && (scope == 0 || (scope == 1 && outside));
         let bad_loopback = outside && (source.is_loopback() || destination.is_loopback());
         if source.is_multicast() || bad_group || bad_loopback || source.to_ipv4_mapped().is_some() {
+            self.mib.ip(false).in_header_errors += 1;
             return self.unwanted(arrival.link);
         }
         let ours = if destination.is_multicast() {
@@ -112,7 +115,7 @@ impl Net {
             self.forward_v6(now, arrival, &header, buffer);
             return Delivery::None;
         }
-        self.unwanted(arrival.link)
+        self.misaddressed(arrival.link, false)
     }
 
     fn ipv6_deliver<'f>(
@@ -150,6 +153,7 @@ impl Net {
                 }
                 Walk::Drop | Walk::Fragment(..) => return self.unwanted(arrival.link),
                 Walk::Tell(trouble) => {
+                    self.mib.ip(false).in_header_errors += 1;
                     let packet = packet(&arrival, header, header.next, V6_HEADER, buffer);
                     self.tell(now, &packet, trouble);
                     return self.bad(arrival.link);

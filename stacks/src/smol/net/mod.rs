@@ -59,6 +59,7 @@ use nix::errno::Errno;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::timers::Timer;
+use super::mib::Mib;
 use super::tables::{Address, Change, IfIndex, LinkKind, Tables};
 use crate::config::Mac;
 
@@ -228,6 +229,8 @@ pub struct Net {
     pub tables: Tables,
     /// We stand for everybody who is not on our networks: packets for them are ours, and we send in their names.
     pub transparent: bool,
+    /// What was counted.
+    pub(in crate::smol) mib: Mib,
     /// See [`Net::generation`].
     generation: u64,
     /// Grows whenever links, addresses or routes change.
@@ -265,6 +268,7 @@ impl Net {
         Self {
             tables: Tables::new(),
             transparent: false,
+            mib: Mib::default(),
             generation: 1,
             revision: 1,
             cache: RefCell::default(),

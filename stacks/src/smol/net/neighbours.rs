@@ -337,6 +337,13 @@ impl Net {
     }
 
     /// Removes an entry; what waits for it is dropped.
+    /// What is known of an address may be of somebody who had it before: it is asked for anew.
+    pub fn forget_neighbour(&mut self, link: IfIndex, address: IpAddr) {
+        if self.tables.neighbours.contains_key(&(link, address)) {
+            self.forget((link, address));
+        }
+    }
+
     fn forget(&mut self, key: (IfIndex, IpAddr)) {
         self.timers.clear(Timer::Neighbour(key.0, key.1));
         let _ = self.neighbours.take_queue(key);

@@ -104,7 +104,12 @@ impl Net {
         }
         let mut payload = slot.start + range.start..slot.start + range.end;
         let plan = self.plan(path, datagram, &payload)?;
+        let v4 = path.source.is_ipv4();
+        let icmp = datagram.protocol == if v4 { ICMP } else { ICMPV6 };
+        let kind = if icmp { self.arena.at(payload.clone()).first().copied() } else { None };
+        self.mib.leaves(v4, plan.head + payload.len(), kind);
         if self.arena.is_full() && !path.local {
+            self.mib.ip(v4).out_discards += 1;
             self.count(path.link, |counters| counters.tx_dropped += 1);
             return Err(Errno::ENOBUFS);
         }
@@ -175,6 +180,9 @@ impl Net {
             IpAddr::V6(_) => return Err(Errno::EINVAL),
         };
         self.arm_trim(now);
+        let v4 = path.source.is_ipv4();
+        let kind = packet.get(head).copied().filter(|_| v4 && packet.get(9) == Some(&ICMP));
+        self.mib.leaves(v4, packet.len(), kind);
         if path.local || path.looped {
             let copy = self.arena_copy(at.clone(), head);
             self.loop_back(path.link, copy, 0, path.group)?;

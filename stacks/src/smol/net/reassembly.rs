@@ -199,6 +199,12 @@ impl Reassembly {
 }
 
 impl Net {
+    /// How many datagrams are there in part, and their bytes.
+    pub(in crate::smol) fn parts(&self, v4: bool) -> (usize, usize) {
+        let of = self.reassembly.partials.iter().filter(|(key, _)| key.source.is_ipv4() == v4);
+        of.fold((0, 0), |(count, bytes), (_, partial)| (count + 1, bytes + partial.cost))
+    }
+
     /// A fragment of an IPv4 datagram: the datagram, if it was the last one missing.
     pub(super) fn reassemble_v4(
         &mut self,
@@ -207,10 +213,12 @@ impl Net {
         header: &Header4,
         buffer: &Buffer<'_>,
     ) -> Option<Buffer<'static>> {
+        self.mib.ip(true).parts += 1;
         let joined = buffer.pieces().concat();
         let (head, data) = joined.split_at(header.len);
         let end = header.offset + data.len();
         if (header.more_fragments && data.len() % 8 != 0) || end + header.len > MAX_PACKET {
+            self.mib.ip(true).parts_failed += 1;
             self.count(arrival.link, |counters| counters.rx_errors += 1);
             return None;
         }
@@ -253,6 +261,7 @@ impl Net {
         at: usize,
         named_at: usize,
     ) -> Option<(Buffer<'static>, u8)> {
+        self.mib.ip(false).parts += 1;
         let joined = buffer.pieces().concat();
         let fragment = joined.get(at..at + FRAGMENT_HEADER)?;
         let data = &joined[at + FRAGMENT_HEADER..];
@@ -272,6 +281,7 @@ impl Net {
         if let Some(trouble) = trouble {
             let packet = quote(arrival, header, &joined[..at], &joined[at..]);
             self.tell(now, &packet, trouble);
+            self.mib.ip(false).parts_failed += 1;
             self.count(arrival.link, |counters| counters.rx_errors += 1);
             return None;
         }
@@ -279,6 +289,7 @@ impl Net {
         head[named_at] = next;
         // A fragment that is whole is nobody's business but its own (RFC 6946).
         let (mut head, data, next) = if offset == 0 && !more {
+            self.mib.ip(false).wholes += 1;
             (head, data.to_vec(), next)
         } else {
             let link = header.source.is_unicast_link_local().then_some(arrival.link);
@@ -329,10 +340,13 @@ impl Net {
         }
         self.timers.clear(Timer::Reassembly(id));
         let partial = self.reassembly.remove(&key)?;
+        let ip = self.mib.ip(key.source.is_ipv4());
         if outcome == Outcome::Spoilt {
+            ip.parts_failed += 1;
             self.count(arrival.link, |counters| counters.rx_errors += 1);
             return None;
         }
+        ip.wholes += 1;
         Some(partial)
     }
 
@@ -343,6 +357,7 @@ impl Net {
             let Some((&id, &key)) = oldest else { return };
             self.timers.clear(Timer::Reassembly(id));
             let _ = self.reassembly.remove(&key);
+            self.mib.ip(key.source.is_ipv4()).parts_failed += 1;
         }
     }
 
@@ -350,6 +365,9 @@ impl Net {
     pub(super) fn reassembly_due(&mut self, now: Instant, id: u64) {
         let Some(key) = self.reassembly.order.get(&id).copied() else { return };
         let Some(partial) = self.reassembly.remove(&key) else { return };
+        let ip = self.mib.ip(key.source.is_ipv4());
+        ip.parts_late += 1;
+        ip.parts_failed += 1;
         self.count(partial.arrival.link, |counters| counters.rx_dropped += 1);
         let Some(header) = &partial.header else { return };
         let first = partial.runs.first().map_or(0, |run| run.1);

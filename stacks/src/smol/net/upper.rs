@@ -12,6 +12,7 @@ use switch::offload::checksum::{fold, sum};
 
 use super::output::{ICMP, ICMPV6, TCP, UDP, UDP_LITE, pseudo_sum};
 use super::{Delivery, Net, Packet};
+use crate::smol::mib::Unsound;
 
 /// IPPROTO_IGMP
 pub(super) const IGMP: u8 = 2;
@@ -24,7 +25,11 @@ impl Net {
     /// A whole packet for us.
     pub(super) fn upper_input<'f>(&mut self, now: Instant, mut packet: Packet<'f>) -> Delivery<'f> {
         let v4 = packet.source.is_ipv4();
-        if !is_sound(&mut packet) {
+        if is_ours(packet.protocol, v4) {
+            self.mib.ip(v4).in_delivers += 1;
+        }
+        if let Err(why) = check(&mut packet) {
+            self.mib.unsound(&packet, why);
             return self.bad(packet.link);
         }
         match packet.protocol {
@@ -39,42 +44,51 @@ impl Net {
     }
 }
 
+/// Whether the protocol is one of those that a stack itself knows; all others are raw sockets', or nobody's.
+fn is_ours(protocol: u8, v4: bool) -> bool {
+    match protocol {
+        TCP | UDP | UDP_LITE => true,
+        ICMP | IGMP => v4,
+        ICMPV6 => !v4,
+        _ => false,
+    }
+}
+
 /// Looks at a UDP-Lite datagram: its checksum covers as much as it says and cannot be absent (RFC 3828 clause 3.1).
-fn lite_is_sound(packet: &mut Packet<'_>) -> bool {
+fn check_lite(packet: &mut Packet<'_>) -> Result<(), Unsound> {
     let bytes: &[u8] = &packet.payload;
-    let Some(header) = bytes.first_chunk::<UDP_HEADER>() else { return false };
+    let header = bytes.first_chunk::<UDP_HEADER>().ok_or(Unsound::Length)?;
     let covered = match usize::from(u16::from_be_bytes([header[4], header[5]])) {
         0 => bytes.len(),
         covered => covered,
     };
-    let Some(covered) = bytes.get(..covered).filter(|covered| covered.len() >= UDP_HEADER) else {
-        return false;
-    };
+    let covered =
+        bytes.get(..covered).filter(|covered| covered.len() >= UDP_HEADER).ok_or(Unsound::Length)?;
     if !packet.checked {
         let pseudo = pseudo_sum(packet.source, packet.destination, packet.protocol, bytes.len());
         packet.checked = header[6..] != [0, 0] && fold(pseudo + sum(covered)) == 0xFFFF;
     }
-    packet.checked
+    if packet.checked { Ok(()) } else { Err(Unsound::Sum) }
 }
 
 /// Looks at lengths and checksum of the protocols that we know; cuts off what is behind a UDP datagram.
-fn is_sound(packet: &mut Packet<'_>) -> bool {
+fn check(packet: &mut Packet<'_>) -> Result<(), Unsound> {
     let v4 = packet.source.is_ipv4();
     let minimum = match packet.protocol {
         TCP => TCP_HEADER,
         UDP => UDP_HEADER,
         ICMP if v4 => 8,
         ICMPV6 if !v4 => 4,
-        UDP_LITE => return lite_is_sound(packet),
-        _ => return true,
+        UDP_LITE => return check_lite(packet),
+        _ => return Ok(()),
     };
     if packet.payload.len() < minimum {
-        return false;
+        return Err(Unsound::Length);
     }
     if packet.protocol == UDP && packet.gso_size == 0 {
         let len = usize::from(u16::from_be_bytes([packet.payload[4], packet.payload[5]]));
         if len < UDP_HEADER || len > packet.payload.len() {
-            return false;
+            return Err(Unsound::Length);
         }
         match &mut packet.payload {
             Cow::Borrowed(bytes) => *bytes = &bytes[..len],
@@ -83,12 +97,12 @@ fn is_sound(packet: &mut Packet<'_>) -> bool {
         if packet.payload[6..8] == [0, 0] && !packet.checked {
             // The sender made none, which only IPv4 allows (RFC 768, RFC 8200 clause 8.1).
             packet.checked = true;
-            return v4;
+            return if v4 { Ok(()) } else { Err(Unsound::Sum) };
         }
     }
     if !packet.checked {
         let pseudo = pseudo_sum(packet.source, packet.destination, packet.protocol, packet.payload.len());
         packet.checked = fold(pseudo + sum(&packet.payload)) == 0xFFFF;
     }
-    packet.checked
+    if packet.checked { Ok(()) } else { Err(Unsound::Sum) }
 }

@@ -24,6 +24,7 @@ mod other;
 pub(super) mod proc;
 mod reply;
 mod route;
+pub(super) mod sys;
 mod wire;
 
 use std::collections::VecDeque;
@@ -158,6 +159,11 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    /// Protocol, port, the first 32 groups, bytes that wait, whether it is being told a list.
+    pub(crate) fn numbers(&self) -> (i32, u32, u32, usize, bool) {
+        (self.protocol, self.port, self.groups as u32, self.queued, self.dump.is_some())
     }
 
     /// There is something to receive.

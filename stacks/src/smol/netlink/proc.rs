@@ -4,6 +4,10 @@
 //! net/ipv4/fib_trie.c (fib_route_seq_show), net/ipv6/addrconf.c (if6_seq_show), net/ipv4/arp.c. Numbers that
 //! are the kernel's own business (places in hash tables, addresses of objects) are 0, as it shows them to ordinary users.
 
+mod groups;
+mod mib;
+mod rest;
+
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,35 +15,138 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::{DiagSocket, World};
+use crate::smol::engine::Counters;
+use crate::smol::mib::Mib;
 use crate::smol::tables::{LinkKind, Nud, Route, RouteKind, TABLE_MAIN, Tables};
 use crate::smol::tcp::State;
+
+pub(crate) use groups::Group;
 
 /// Width of a line in `tcp`, without its newline (TMPSZ less 1).
 const TCP_WIDTH: usize = 149;
 /// Width of a line in `udp` and `route`.
 const WIDTH: usize = 127;
+/// There is no cache of routes since Linux 3.6, and nobody here leases flow labels.
+const RT_CACHE: &str = "Iface\tDestination\tGateway \tFlags\t\tRefCnt\tUse\tMetric\tSource\t\tMTU\tWindow\tIRTT\tTOS\t\
+                        HHRef\tHHUptod\tSpecDst                          \n";
+const FLOW_LABELS: &str = "Label S Owner  Users  Linger Expires  Dst                              Opt\n";
 /// Clock ticks a second, as programs know them (USER_HZ).
 const TICKS: u128 = 100;
 
-/// What a file says; ENOENT if it is none of ours, EOPNOTSUPP if it is not about this network.
-pub(crate) fn file(path: &str, world: &dyn World) -> Result<String, Errno> {
+/// The files, as far as a stack has something to say in them. Others of Linux's (netfilter, connection tracking, IPsec,
+/// the shape of its routing table) are as on a kernel that was built without.
+pub(crate) const NAMES: [&str; 35] = [
+    "anycast6",
+    "arp",
+    "dev",
+    "dev_mcast",
+    "icmp",
+    "icmp6",
+    "if_inet6",
+    "igmp",
+    "igmp6",
+    "ip6_flowlabel",
+    "ipv6_route",
+    "mcfilter",
+    "mcfilter6",
+    "netlink",
+    "netstat",
+    "packet",
+    "ptype",
+    "raw",
+    "raw6",
+    "route",
+    "rt_cache",
+    "snmp",
+    "snmp6",
+    "sockstat",
+    "sockstat6",
+    "tcp",
+    "tcp6",
+    "udp",
+    "udp6",
+    "udplite",
+    "udplite6",
+    // Of the machine: AF_UNIX, its network cards' interrupts, its clock, its protocols.
+    "protocols",
+    "psched",
+    "softnet_stat",
+    "unix",
+];
+
+/// A socket that is in no table of ports.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Holder {
+    /// SOCK_*
+    pub(crate) kind: i32,
+    /// ETH_P_*, NETLINK_*
+    pub(crate) protocol: u16,
+    /// The interface of a packet socket, or 0.
+    pub(crate) link: u32,
+    /// The port and the first 32 groups of a netlink socket.
+    pub(crate) port: u32,
+    pub(crate) groups: u32,
+    /// It is being told a list.
+    pub(crate) dumps: bool,
+    /// Bytes that wait.
+    pub(crate) queued: usize,
+    pub(crate) uid: u32,
+    pub(crate) inode: u32,
+}
+
+/// What these files show beside what netlink does.
+pub(crate) trait Stack: World {
+    /// What was counted of packets.
+    fn mib(&self) -> &Mib;
+    /// What went wrong.
+    fn counters(&self) -> Counters;
+    /// Groups that sockets and addresses are in.
+    fn groups(&self) -> Vec<Group>;
+    /// Packet sockets, or netlink sockets.
+    fn holders(&self, family: i32) -> Vec<Holder>;
+    /// How many sockets there are.
+    fn used(&self) -> usize;
+    /// Datagrams that came in part, and their bytes.
+    fn parts(&self, v4: bool) -> (usize, usize);
+}
+
+/// What a file says; ENOENT if it is none of ours, EOPNOTSUPP if it is the machine's.
+pub(crate) fn file(path: &str, world: &dyn Stack) -> Result<String, Errno> {
     let (inet, inet6) = (libc::AF_INET as u8, libc::AF_INET6 as u8);
     let (tcp, udp) = (libc::IPPROTO_TCP as u8, libc::IPPROTO_UDP as u8);
     Ok(match path {
         "tcp" => self::tcp(&world.sockets(inet, tcp)),
         "tcp6" => tcp6(&world.sockets(inet6, tcp)),
-        "udp" => datagrams(&world.sockets(inet, udp), false),
-        "udp6" => datagrams(&world.sockets(inet6, udp), true),
-        "udplite" => datagrams(&world.sockets(inet, libc::IPPROTO_UDPLITE as u8), false),
-        "udplite6" => datagrams(&world.sockets(inet6, libc::IPPROTO_UDPLITE as u8), true),
-        "raw" => datagrams(&world.sockets(inet, libc::IPPROTO_RAW as u8), false),
-        "raw6" => datagrams(&world.sockets(inet6, libc::IPPROTO_RAW as u8), true),
+        "udp" => datagrams(&world.sockets(inet, udp), &UDP),
+        "udp6" => datagrams(&world.sockets(inet6, udp), &IPV6),
+        "udplite" => datagrams(&world.sockets(inet, libc::IPPROTO_UDPLITE as u8), &UDP),
+        "udplite6" => datagrams(&world.sockets(inet6, libc::IPPROTO_UDPLITE as u8), &IPV6),
+        "raw" => datagrams(&world.sockets(inet, libc::IPPROTO_RAW as u8), &RAW),
+        "raw6" => datagrams(&world.sockets(inet6, libc::IPPROTO_RAW as u8), &IPV6),
         "dev" => dev(world.tables()),
         "route" => route(world.tables()),
         "if_inet6" => if_inet6(world.tables()),
         "arp" => arp(world.tables()),
-        // Sockets of the machine, and the folder.
-        "unix" | "" => return Err(Errno::EOPNOTSUPP),
+        "icmp" => datagrams(&world.sockets(inet, libc::IPPROTO_ICMP as u8), &PING),
+        "icmp6" => datagrams(&world.sockets(inet6, libc::IPPROTO_ICMPV6 as u8), &IPV6),
+        "snmp" => mib::snmp(world),
+        "snmp6" => mib::snmp6(world),
+        "netstat" => mib::netstat(world),
+        "sockstat" => mib::sockstat(world),
+        "sockstat6" => mib::sockstat6(world),
+        "igmp" => groups::igmp(world),
+        "igmp6" => groups::igmp6(world),
+        "mcfilter" => groups::mcfilter(world, true),
+        "mcfilter6" => groups::mcfilter(world, false),
+        "dev_mcast" => groups::dev_mcast(world, world.tables()),
+        "ipv6_route" => rest::ipv6_route(world.tables()),
+        "packet" => rest::packet(world),
+        "netlink" => rest::netlink(world),
+        "ptype" => rest::ptype(world),
+        "rt_cache" => RT_CACHE.to_owned(),
+        "anycast6" => String::new(),
+        "ip6_flowlabel" => FLOW_LABELS.to_owned(),
+        "protocols" | "psched" | "softnet_stat" | "unix" => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::ENOENT),
     })
 }
@@ -118,20 +225,41 @@ fn tcp6(sockets: &[DiagSocket]) -> String {
     text
 }
 
-fn datagrams(sockets: &[DiagSocket], wide: bool) -> String {
-    let mut text = if wide {
-        "  sl  local_address                         remote_address                        st tx_queue rx_queue tr \
-         tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
-            .to_owned()
+/// How a list of sockets with datagrams looks.
+struct Looks {
+    /// Addresses of IPv6.
+    wide: bool,
+    /// Blanks before the head, and width of a line's number.
+    indent: usize,
+    number: usize,
+    /// Width of a line.
+    width: usize,
+}
+
+/// net/ipv4/udp.c (udp4_seq_show), net/ipv4/ping.c (ping_v4_seq_show), net/ipv4/raw.c (raw_seq_show), net/ipv6/datagram.c
+/// (__ip6_dgram_sock_seq_show).
+const UDP: Looks = Looks { wide: false, indent: 3, number: 5, width: WIDTH };
+const PING: Looks = Looks { wide: false, indent: 2, number: 5, width: WIDTH };
+const RAW: Looks = Looks { wide: false, indent: 2, number: 4, width: 0 };
+const IPV6: Looks = Looks { wide: true, indent: 2, number: 5, width: 0 };
+
+fn datagrams(sockets: &[DiagSocket], looks: &Looks) -> String {
+    let addresses = if looks.wide {
+        "local_address                         remote_address                       "
     } else {
-        let head = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
-                    inode ref pointer drops";
-        format!("{head:WIDTH$}\n")
+        "local_address rem_address  "
     };
+    let (indent, digits, width) = (looks.indent, looks.number, looks.width);
+    let head = format!(
+        "{:indent$}sl  {addresses} st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops",
+        ""
+    );
+    let mut text = format!("{head:width$}\n");
     for (number, socket) in sockets.iter().enumerate() {
         let DiagSocket { state, uid, inode, drops, .. } = socket;
         let line = format!(
-            "{number:5}: {} {} {state:02X} {:08X}:{:08X} 00:00000000 00000000 {uid:5} {:8} {inode} 2 {:016} {drops}",
+            "{number:digits$}: {} {} {state:02X} {:08X}:{:08X} 00:00000000 00000000 {uid:5} {:8} {inode} 2 {:016} \
+             {drops}",
             end(socket.local),
             end(socket.peer),
             socket.send_queue,
@@ -139,7 +267,6 @@ fn datagrams(sockets: &[DiagSocket], wide: bool) -> String {
             0,
             0
         );
-        let width = if wide { 0 } else { WIDTH };
         let _ = writeln!(text, "{line:width$}");
     }
     text

@@ -37,9 +37,9 @@ use switch::offload::{Pieces, VnetHdr, emit};
 use switch::port::{DropReason, Offloads};
 pub use switch::ports::{BUFFER_LEN, Sent};
 use switch::ports::{Kind, Trouble, Wire, tap};
+use switch::vde::Wanted;
 
-use crate::attach;
-use crate::config::{InterfaceConfig, Link, PortVlan};
+use crate::config::{InterfaceConfig, Link};
 use cable::{Cable, Cables};
 use pcap::{Direction, Recorder};
 use uplink::Uplink;
@@ -91,27 +91,47 @@ impl Port {
     /// # Errors
     /// What failed, why, and what to do about it.
     pub fn open(plugs: &mut Plugs<'_>, interface: &InterfaceConfig) -> Result<Option<Self>, Refusal> {
-        let name = &interface.name;
         let end = match &interface.link {
             Link::None => return Ok(None),
-            Link::Switch { name: switch, vlan } => {
-                let at = attach::path(plugs.switches, switch);
-                End::Uplink(Box::new(Uplink::plug((plugs.stack, name), (&at, switch), vlan, plugs.guest)?))
+            Link::Pair { name: cable } => End::Cable(Box::new(plugs.cables.plug(&interface.name, cable)?)),
+            Link::Fd { number } => wire(inherited(&interface.name, *number)?, interface)?,
+            Link::Wg { .. } => {
+                let plug = interface.link.tunnel().expect("it is one");
+                let (names, switches) = ((plugs.stack, interface.name.as_str()), plugs.switches);
+                End::Uplink(Box::new(Uplink::plug(names, switches, &plug, false)?))
             }
-            Link::Wg { path } => {
-                let (at, vlan) = (Path::new(path), PortVlan::Default);
-                End::Uplink(Box::new(Uplink::plug((plugs.stack, name), (at, path), &vlan, false)?))
-            }
-            Link::Vde { path } => End::Vde(Vde::plug(name, path, &format!("{}.{name}", plugs.stack))?),
-            Link::Pair { name: cable } => End::Cable(Box::new(plugs.cables.plug(name, cable)?)),
-            Link::Tap { name: tap } => wire(open_tap(name, tap)?, name, &interface.link)?,
-            Link::Fd { number } => wire(inherited(name, *number)?, name, &interface.link)?,
+            Link::To(link) => Self::open_link(plugs, interface, link)?,
         };
         let recorder = match &interface.pcap {
-            Some(pcap) => Some(Box::new(Recorder::begin(name, pcap, plugs.clocks)?)),
+            Some(pcap) => Some(Box::new(Recorder::begin(&interface.name, pcap, plugs.clocks)?)),
             None => None,
         };
         Ok(Some(Self { end, recorder, alive: true, errors: 0 }))
+    }
+
+    fn open_link(
+        plugs: &Plugs<'_>,
+        interface: &InterfaceConfig,
+        link: &switch::link::Link,
+    ) -> Result<End, Refusal> {
+        use switch::link::Link::{Tap, Vde as VdeLink};
+        let name = &interface.name;
+        match (link, interface.link.plug()) {
+            (_, Some(plug)) => {
+                let uplink = Uplink::plug((plugs.stack, name), plugs.switches, &plug, plugs.guest)?;
+                Ok(End::Uplink(Box::new(uplink)))
+            }
+            (VdeLink { path, port }, None) => {
+                let description = format!("{}.{name}", plugs.stack);
+                Ok(End::Vde(Vde::plug(name, path, Wanted::number(*port), &description)?))
+            }
+            (Tap(tap), None) => wire(open_tap(name, tap)?, interface),
+            (link, None) => {
+                let why = "a smol stack that nobody runs beside it has no switch of its own for it";
+                Err(Refusal::new(format!("cannot plug {name} into {link}"), why)
+                    .hint("make a switch, `viewnet switch port add` to it, and plug into that"))
+            }
+        }
     }
 
     /// What to wait for. Take them out of the epoll set before the port is dropped: closing a descriptor does
@@ -281,7 +301,8 @@ fn send_fitted(
     }
 }
 
-fn wire(fd: OwnedFd, interface: &str, link: &Link) -> Result<End, Refusal> {
+fn wire(fd: OwnedFd, interface: &InterfaceConfig) -> Result<End, Refusal> {
+    let InterfaceConfig { name: interface, link, .. } = interface;
     // One of the two refuses it, in its own words; those of the TAP are the likelier ones.
     let spare = fd.try_clone();
     let wire = Wire::new(vec![fd], Kind::Tap).or_else(|why| {

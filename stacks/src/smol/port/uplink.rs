@@ -13,7 +13,7 @@ use switch::client::{Attach, Client, Kind};
 use switch::ports::ring::{CAPACITY, Ring};
 
 use crate::attach;
-use crate::config::PortVlan;
+use crate::config::Plug;
 
 /// Free bytes below which no frames are made: what an engine makes in a round, some super-segments.
 pub(super) const ROOM: u32 = 1 << 20;
@@ -26,21 +26,23 @@ pub struct Uplink {
 }
 
 impl Uplink {
-    /// Plugs `interface` of `stack` into the switch at `path` that the user calls `switch`; a `guest` does not keep it.
+    /// Plugs `interface` of `stack` into a switch; a `guest` does not keep it.
     ///
     /// # Errors
     /// No such switch, or its refusal.
     pub fn plug(
         (stack, interface): (&str, &str),
-        (path, switch): (&Path, &str),
-        vlan: &PortVlan,
+        switches: &Path,
+        plug: &Plug<'_>,
         guest: bool,
     ) -> Result<Self, Refusal> {
-        let mut client = attach::connect(interface, path, switch)?;
+        let switch = plug.switch;
+        let mut client = attach::connect(interface, &attach::path(switches, switch), switch)?;
         let (ring, ends) = Ring::create(CAPACITY)
             .map_err(|e| Refusal::new(format!("cannot make a ring for {interface}"), e))?;
-        let wanted = Attach { vlans: attach::vlans(vlan)?, guest, ..Attach::new(Kind::Ring) };
-        attach::add(stack, interface, switch, wanted, |attach| client.add_ring(&ends, attach))?;
+        let wanted = Attach { vlans: plug.vlans(), guest, ..Attach::new(Kind::Ring) };
+        let added = attach::add(stack, interface, switch, wanted, |attach| client.add_ring(&ends, attach))?;
+        attach::impair(&mut client, &added.name, plug)?;
         Ok(Self { ring, client })
     }
 

@@ -24,14 +24,14 @@ pub struct Vde {
 }
 
 impl Vde {
-    /// Plugs in at the switch whose control socket is in `folder`; `description` is what its owner reads there.
+    /// Plugs in at the switch whose control socket is in `folder`, at the port that is `wanted`; `description` is what its owner reads there.
     ///
     /// # Errors
     /// No such switch, or what went wrong.
-    pub fn plug(interface: &str, folder: &str, description: &str) -> Result<Self, Refusal> {
-        let what = format!("cannot plug {interface} into vde_switch {folder}");
-        let plugged = vde::plug(Path::new(folder), Wanted::Any, description);
-        let [data, control] = plugged.map_err(|e| vde::refuse(what, folder, e))?;
+    pub fn plug(interface: &str, folder: &Path, wanted: Wanted, description: &str) -> Result<Self, Refusal> {
+        let what = format!("cannot plug {interface} into vde_switch {}", folder.display());
+        let plugged = vde::plug(folder, wanted, description);
+        let [data, control] = plugged.map_err(|e| vde::refuse(what, &folder.to_string_lossy(), e))?;
         Ok(Self { control, data })
     }
 

@@ -345,6 +345,7 @@ pub(in super::super) fn is_nonblocking(fd: &impl AsFd) -> bool {
 /// A file that holds that text and is in nobody's file system.
 pub(in super::super) fn text_file(text: &str) -> Result<OwnedFd> {
     let file = rustix::fs::memfd_create("text", rustix::fs::MemfdFlags::CLOEXEC).map_err(errno)?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444)).map_err(errno)?;
     let mut at = 0;
     while at < text.len() {
         let count = rustix::io::pwrite(&file, &text.as_bytes()[at..], at as u64).map_err(errno)?;

@@ -106,6 +106,7 @@ impl Engine {
         let Body::Stream(stream) = &mut socket.body else { return Err(Errno::EOPNOTSUPP) };
         let settings = settings(&socket.options, &stream.options, (path.mtu, self.super_segments), false);
         stream.connection = Some(self.tcp.connect(now, &ends, &settings));
+        self.net.mib.tcp.active_opens += 1;
         stream.phase = Phase::Connecting;
         (stream.was_connected, stream.detached) = (false, false);
         self.streams.add_flow(Flow::new(local, port, &peer), id);

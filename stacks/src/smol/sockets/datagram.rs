@@ -229,10 +229,20 @@ impl Engine {
         if socket.shut_receive {
             return;
         }
+        // Those of other protocols have no such counters.
+        let udp = (socket.is_udp()).then(|| (socket.is_lite(), item.to.is_ipv4()));
         let Some(queue) = socket.queue_mut() else { return };
         if !queue.has_room(data.len(), limit) {
             self.counters.overflows += 1;
+            if let Some((lite, v4)) = udp {
+                let udp = self.net.mib.udp(lite, v4);
+                udp.overflows += 1;
+                udp.errors += 1;
+            }
             return;
+        }
+        if let Some((lite, v4)) = udp {
+            self.net.mib.udp(lite, v4).received += 1;
         }
         let mut buffer = self.spare.pop().unwrap_or_default();
         buffer.extend_from_slice(data);

@@ -29,7 +29,8 @@ pub(crate) fn list(
         let known = match &socket.body {
             Body::Stream(stream) => i32::from(protocol) == libc::IPPROTO_TCP && is_shown(stream),
             Body::Datagram(datagrams) => match datagrams.kind {
-                DatagramKind::Udp => u16::from(protocol) == socket.protocol,
+                // One without a port is in no table.
+                DatagramKind::Udp => u16::from(protocol) == socket.protocol && socket.port != 0,
                 DatagramKind::Ping => i32::from(protocol) == i32::from(socket.protocol),
                 DatagramKind::Raw => i32::from(protocol) == libc::IPPROTO_RAW,
             },

@@ -41,8 +41,10 @@ impl Engine {
             return self.end_stream(id, error);
         }
         let up = !matches!(state, State::SynSent | State::SynReceived);
+        stream.open = matches!(state, State::Established | State::CloseWait);
         if up && !stream.was_connected {
             stream.was_connected = true;
+            self.net.mib.tcp.passive_opens += u64::from(stream.parent.is_some());
             self.mark(id);
         }
         let deadline = self.tcp_deadline(now, id, state);
@@ -135,6 +137,8 @@ impl Engine {
             stream.connection = None;
         }
         let never = !stream.was_connected;
+        self.net.mib.tcp.attempts_failed += u64::from(never);
+        self.net.mib.tcp.resets += u64::from(std::mem::take(&mut stream.open));
         let (queued, parent) = (stream.queued, stream.parent);
         if error.is_some() {
             socket.error = if never { error } else { socket.error.or(error) };
@@ -157,6 +161,7 @@ impl Engine {
         self.release_port(id, true);
         let Some(socket) = self.sockets.remove(id) else { return };
         let Body::Stream(stream) = &socket.body else { return };
+        self.net.mib.tcp.resets += u64::from(stream.open);
         if let Some(flow) = socket.flow() {
             self.streams.remove_flow(&flow, id);
         }

@@ -5,20 +5,26 @@
 //! sockets to list. Changes of the tables, whoever made them, are told to the sockets that listen. Who a socket
 //! belongs to is asked when it is made: what it may do, and which port it gets first.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use msocket_proto::proto::{File, FilePlace};
 use nix::errno::Errno;
 
 use super::address::Domain;
 use super::cmsg::Control;
 use super::diag;
+use super::groups::Membership;
 use super::slots::Slots;
 use super::{Body, Socket};
 use crate::smol::call::{Caller, Done, Message};
-use crate::smol::engine::{Engine, Received, SocketId, Status};
+use crate::smol::engine::{Counters, Engine, Received, SocketId, Status};
+use crate::smol::mib::Mib;
 use crate::smol::net::{Net, Path, Wish};
+use crate::smol::netlink::proc::{Group, Holder, Stack};
+use crate::smol::netlink::sys::{self, Node};
 use crate::smol::netlink::{self, DiagSocket, Ports, World, notice};
 use crate::smol::tables::{Change, Tables};
 use crate::smol::tcp::Machine;
@@ -70,6 +76,57 @@ struct View<'a> {
     sockets: &'a Slots,
     tcp: &'a Machine,
     now: Instant,
+    counters: Counters,
+}
+
+impl Stack for View<'_> {
+    fn mib(&self) -> &Mib {
+        &self.net.mib
+    }
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+    fn groups(&self) -> Vec<Group> {
+        let mut groups: BTreeMap<_, Group> = BTreeMap::new();
+        let fresh = |link, group| Group { link, group, users: 0, filters: Vec::new() };
+        for (link, group, own) in self.net.own_groups() {
+            groups.entry((link, group)).or_insert_with(|| fresh(link, group)).users += own;
+        }
+        let lists = self.sockets.iter().filter_map(|(_, socket)| socket.options.groups.as_ref());
+        for Membership { group, link, include, sources } in lists.flat_map(|list| &list.0) {
+            let known = groups.entry((*link, *group)).or_insert_with(|| fresh(*link, *group));
+            known.users += 1;
+            known.filters.push((*include, sources.clone()));
+        }
+        groups.into_values().collect()
+    }
+    fn holders(&self, family: i32) -> Vec<Holder> {
+        self.sockets.iter().filter_map(|(_, socket)| holder(socket, family)).collect()
+    }
+    fn used(&self) -> usize {
+        self.sockets.len()
+    }
+    fn parts(&self, v4: bool) -> (usize, usize) {
+        self.net.parts(v4)
+    }
+}
+
+/// A packet socket, or a netlink socket, if that family is asked for.
+fn holder(socket: &Socket, family: i32) -> Option<Holder> {
+    let common = Holder { kind: socket.kind, uid: socket.uid, inode: socket.inode, ..Holder::default() };
+    match &socket.body {
+        Body::Packet(packet) if family == libc::AF_PACKET => Some(Holder {
+            protocol: packet.protocol,
+            link: packet.link.map_or(0, |link| link.0),
+            queued: packet.queue.bytes(),
+            ..common
+        }),
+        Body::Netlink(netlink) if family == libc::AF_NETLINK => {
+            let (protocol, port, groups, queued, dumps) = netlink.inner.numbers();
+            Some(Holder { protocol: protocol as u16, port, groups, queued, dumps, ..common })
+        }
+        _ => None,
+    }
 }
 
 impl World for View<'_> {
@@ -103,8 +160,57 @@ impl Engine {
     /// # Errors
     /// ENOENT, or EOPNOTSUPP for files that are not about this network.
     pub(crate) fn proc_file(&mut self, now: Instant, path: &str) -> Result<String, Errno> {
-        let Self { net, sockets, tcp, .. } = self;
-        netlink::proc::file(path, &View { net, sockets, tcp, now })
+        let Self { net, sockets, tcp, counters, .. } = self;
+        netlink::proc::file(path, &View { net, sockets, tcp, now, counters: *counters })
+    }
+
+    /// What is at a path of /proc/net or /sys/class/net; of a link what it leads to, unless the link itself is asked for.
+    ///
+    /// # Errors
+    /// As [`Engine::proc_file`].
+    pub(crate) fn file(&mut self, now: Instant, file: &File) -> Result<Node, Errno> {
+        let parts: Vec<&str> = file.path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+        match (file.place, parts.as_slice()) {
+            // Whoever has folders knows what `..` is.
+            (_, parts) if parts.is_empty() || parts.contains(&"..") => Ok(Node::Folder),
+            (FilePlace::Proc, _) => self.proc_file(now, &file.path).map(Node::Text),
+            (FilePlace::Sys, [name, rest @ ..]) => {
+                let link = sys::device(&self.net.tables, name)?;
+                if rest.is_empty() {
+                    return Ok(Node::Folder);
+                }
+                let path = rest.join("/");
+                let mut entries = sys::entries(link, &self.net.tables).into_iter();
+                match entries.find(|(name, _)| *name == path) {
+                    Some((_, node)) => Ok(node),
+                    // It may be behind a link.
+                    None if rest.len() > 1 => Ok(Node::Folder),
+                    None => Err(Errno::ENOENT),
+                }
+            }
+            (FilePlace::Sys, []) => Ok(Node::Folder),
+        }
+    }
+
+    /// All files of both, below `proc` and `sys`: folders before what is in them.
+    pub(crate) fn files(&mut self, now: Instant) -> Vec<(String, Node)> {
+        let folders = ["proc", "sys", "sys/class", "sys/class/net", "sys/devices", "sys/devices/virtual"];
+        let folders = folders.into_iter().chain(["sys/devices/virtual/net"]);
+        let mut files: Vec<_> = folders.map(|name| (name.to_owned(), Node::Folder)).collect();
+        for name in netlink::proc::NAMES {
+            let text = self.proc_file(now, name).unwrap_or_default();
+            files.push((format!("proc/{name}"), Node::Text(text)));
+        }
+        let tables = &self.net.tables;
+        files.extend(sys::class(tables).map(|(name, node)| (format!("sys/class/net/{name}"), node)));
+        for link in tables.links.values() {
+            let folder = format!("sys/devices/virtual/net/{}", link.name);
+            let below = sys::entries(link, tables);
+            let below = below.into_iter().map(|(name, node)| (format!("{folder}/{name}"), node));
+            files.push((folder.clone(), Node::Folder));
+            files.extend(below);
+        }
+        files
     }
 
     /// Works on a netlink socket with the stack in view.
@@ -124,7 +230,8 @@ impl Engine {
             connected: false,
         };
         let mut netlink = std::mem::replace(&mut **netlink, idle);
-        let mut view = View { net: &mut self.net, sockets: &self.sockets, tcp: &self.tcp, now };
+        let mut view =
+            View { net: &mut self.net, sockets: &self.sockets, tcp: &self.tcp, now, counters: self.counters };
         let result = work(&mut netlink, &mut self.netlink.ports, &mut view);
         if let Some(Body::Netlink(place)) = self.sockets.get_mut(id).map(|socket| &mut socket.body) {
             **place = netlink;
@@ -316,7 +423,8 @@ impl Engine {
             Body::Netlink(_) => libc::AF_NETLINK,
             Body::Stream(_) | Body::Datagram(_) => socket.domain.family(),
         };
-        let mut view = View { net: &mut self.net, sockets: &self.sockets, tcp: &self.tcp, now };
+        let mut view =
+            View { net: &mut self.net, sockets: &self.sockets, tcp: &self.tcp, now, counters: self.counters };
         netlink::ioctl::answer(request, argument, family, &mut view, now, caller.rights).map(Done::Bytes)
     }
 

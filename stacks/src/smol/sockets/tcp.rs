@@ -83,6 +83,8 @@ pub(crate) struct Stream {
     pub(crate) warm: bool,
     /// It was established at some time.
     pub(crate) was_connected: bool,
+    /// Established, or only the peer has finished, when last looked at.
+    pub(crate) open: bool,
     /// It is in the list of TIME-WAITs without a program.
     pub(crate) time_wait: bool,
     /// It is in no table any more: only received bytes are left of it.
@@ -106,6 +108,7 @@ impl Stream {
             ready: false,
             warm: false,
             was_connected: false,
+            open: false,
             time_wait: false,
             detached: false,
             give_up: None,
@@ -212,6 +215,10 @@ impl Engine {
     /// A TCP segment for us.
     pub(crate) fn tcp_packet(&mut self, now: Instant, packet: &Packet<'_>) {
         let segment: &[u8] = &packet.payload;
+        self.net.mib.tcp.received += match packet.gso_size {
+            0 => 1,
+            size => (segment.len() as u64).div_ceil(size.into()),
+        };
         if segment.len() < HEADER {
             self.counters.malformed += 1;
             return;
@@ -305,6 +312,8 @@ impl Engine {
         let wish = Wish { source: Some(packet.destination), link, on_link: false };
         let Ok(path) = self.net.route(packet.source, &wish) else { return };
         let datagram = super::send::plain(packet.source, libc::IPPROTO_TCP as u8, Some(16));
+        self.net.mib.tcp.sent += 1;
+        self.net.mib.tcp.resets_sent += 1;
         // A RST that does not arrive is as good as none.
         let _ = self.net.send(now, &path, &datagram, &[&out[..length]]);
     }

@@ -100,6 +100,7 @@ impl Engine {
             Some(id) => self.udp_deliver(id, packet, item, data),
             None => {
                 self.counters.no_socket += 1;
+                self.net.mib.udp(packet.protocol == LITE, packet.source.is_ipv4()).no_ports += 1;
                 self.net.reject(now, packet, Rejection::PortUnreachable);
             }
         }
@@ -118,6 +119,8 @@ impl Engine {
         self.close_socket(now, id, false);
         for item in late {
             if let Some(packet) = packet_of(&item, protocol) {
+                let udp = self.net.mib.udp(protocol == LITE, packet.source.is_ipv4());
+                udp.received = udp.received.saturating_sub(1);
                 self.udp_packet(now, &packet);
             }
         }
@@ -229,6 +232,8 @@ impl Engine {
             datagrams.cover(&mut header, data, &path, out.peer.address);
         }
         let sent = self.net.send(now, &path, &datagram, &[&header, data]);
+        let lite = i32::from(datagram.protocol) == libc::IPPROTO_UDPLITE;
+        self.net.mib.udp(lite, v4).sent += u64::from(sent.is_ok());
         self.judge_sent(id, out, &path, sent)
     }
 

@@ -67,7 +67,7 @@ impl Connection {
                 if self.translate(tools, now, bytes) {
                     let gso_size = if data > usize::from(gso_size) { gso_size } else { 0 };
                     self.counts.segments_out += 1;
-                    return Some(Segment { range: at..at + length - DRESS, gso_size, data });
+                    return Some(Segment { range: at..at + length - DRESS, gso_size, data, again: false });
                 }
                 // One acknowledgement for nothing is news to us only; a second one would be its last word, too.
                 silent += u32::from(data == 0);
@@ -103,7 +103,7 @@ impl Connection {
             return None;
         };
         self.counts.segments_out += 1;
-        Some(Segment { range: at..at + length, gso_size: 0, data: 0 })
+        Some(Segment { range: at..at + length, gso_size: 0, data: 0, again: false })
     }
 
     /// The SYN, with ACK if the peer's is known; the first time through smoltcp.

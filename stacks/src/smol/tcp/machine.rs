@@ -137,9 +137,10 @@ impl Tcp for Machine {
         out: &mut [u8],
         headroom: usize,
     ) -> Option<Segment> {
+        let before = connection.counts.retransmits;
         let segment = connection.poll(&mut self.tools, now, out, headroom.max(DRESS));
         self.reclaim(now, connection);
-        segment
+        Some(Segment { again: connection.counts.retransmits > before, ..segment? })
     }
 
     fn poll_timeout(&mut self, now: Instant, connection: &Connection) -> Option<Instant> {

@@ -124,6 +124,8 @@ pub struct Segment {
     pub gso_size: u16,
     /// Data bytes in it.
     pub data: usize,
+    /// It was sent before.
+    pub again: bool,
 }
 
 /// Numbers for TCP_INFO and `ss -i`.

@@ -54,6 +54,35 @@ fn strict_classes_go_first_and_in_order() {
 }
 
 #[test]
+fn a_class_keeps_its_own_rate_whatever_else_there_is() {
+    let (start, mut queues) = (start(), PortQueues::new(shape("1,4@2M,strict@1M")).unwrap());
+    let mut sent = [0u64; 3];
+    // A second of far too much in all classes, then one in which the limited ones are alone.
+    for ms in 0..2000 {
+        let now = start + Duration::from_millis(ms);
+        for (priority, mark) in [(0, 0), (4, 1), (7, 2)] {
+            if mark > 0 || ms < 1000 {
+                push(&mut queues, 1, pcp(priority), mark, 1000);
+            }
+        }
+        for (mark, len) in drain(&mut queues, now) {
+            sent[usize::from(mark)] += 8 * len as u64;
+        }
+        if ms == 1999 {
+            let next = queues.poll(now);
+            assert!(
+                matches!(next, Next::At(at) if at > now && at < now + Duration::from_millis(20)),
+                "{next:?}"
+            );
+        }
+    }
+    assert_eq!(sent[0], 8_000_000, "what has no rate is not held up");
+    // What a bucket holds at first, and a frame, may be more.
+    let bound = |rate: u64| rate * 2 * 95 / 100..=rate * 2 + rate / 200 + 8 * u64::from(3 * QUANTUM);
+    assert!(bound(2_000_000).contains(&sent[1]) && bound(1_000_000).contains(&sent[2]), "{sent:?}");
+}
+
+#[test]
 fn a_full_wire_is_tried_again() {
     let (now, mut queues) = (start(), PortQueues::new(shape("1")).unwrap());
     push(&mut queues, 1, pcp(0), 1, 100);
@@ -171,7 +200,7 @@ proptest! {
         lens in prop::collection::vec(60..9_000usize, 8),
         rounds in 1..2_000usize,
     ) {
-        let classes = weights.iter().map(|w| Class::Weight(*w)).collect::<Vec<_>>();
+        let classes = weights.iter().map(|w| Class::weight(*w)).collect::<Vec<_>>();
         let count = classes.len();
         let map = PcpMap::try_from(std::array::from_fn(|n| (n % count) as u8)).unwrap();
         let mut queues = PortQueues::new(Shape { classes, map: Some(map), ..Shape::default() }).unwrap();

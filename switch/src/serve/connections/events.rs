@@ -33,12 +33,11 @@ impl Subscribers {
     }
 
     /// A connection has ended.
-    pub(super) fn remove(&mut self, index: u32, hall: &mut Hall<'_>) {
+    pub(super) fn remove(&mut self, index: u32) {
         let before = self.list.len();
         self.list.retain(|subscriber| *subscriber != index);
         if self.list.is_empty() && before > 0 {
             *self = Self::default();
-            hall.switch.events_mut().listen(false);
         }
     }
 }
@@ -72,10 +71,19 @@ impl Connections {
 
     /// The round is over: tells what happened in it.
     pub(in super::super) fn publish(&mut self, now: Instant, hall: &mut Hall<'_>) {
-        if self.subscribers.list.is_empty() {
+        let consoles = &mut hall.access.consoles;
+        let is_on = !self.subscribers.list.is_empty() || consoles.is_told();
+        if is_on != hall.switch.events_mut().is_on() {
+            hall.switch.events_mut().listen(is_on);
+        }
+        if !is_on {
             return;
         }
         let mut events = hall.switch.events_mut().take();
+        consoles.publish(now, &events, hall.switch, hall.epoll);
+        if self.subscribers.list.is_empty() {
+            return;
+        }
         if self.subscribers.next_look.is_some_and(|at| at <= now) {
             events.extend(self.subscribers.drops.look(now, hall.switch));
             self.subscribers.next_look = Some(now + DROP_LOOK);

@@ -1,6 +1,5 @@
 //! Requests about settings, mirrors and captures.
 
-use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -55,8 +54,16 @@ fn set(settings: Settings, hall: &mut Hall<'_>) -> Result<Answer, Refusal> {
     if let Some(mgmt) = settings.mgmt.as_ref().filter(|path| !path.as_os_str().is_empty()) {
         (hall.on_file)(mgmt, true);
     }
+    if let Some(hub) = settings.hub {
+        if hub && hall.switch.stp().is_some() {
+            return Err(Refusal::new("cannot make a hub of the switch", "it has a spanning tree")
+                .hint("turn that off: `viewnet switch set NAME --stp off`"));
+        }
+        hall.switch.set_hub(hub);
+    }
     if let Some(vde) = settings.vde {
         super::super::vde::set(hall.vde, &vde, hall.epoll)?;
+        hall.access.vde_is_at(&vde);
         vde.path.iter().for_each(|folder| (hall.on_file)(&folder.join("ctl"), true));
     }
     if let Some(place) = settings.metrics {
@@ -72,7 +79,7 @@ pub(super) fn mirror_list(switch: &Switch) -> Vec<MirrorInfo> {
     let info = |mirror: &Mirror| MirrorInfo {
         rule: MirrorRule {
             to: name(mirror.to),
-            from: mirror.from.as_ref().map(|from| from.iter().copied().map(name).collect()),
+            from: mirror.from.as_ref().map(|from| from.names().map(str::to_owned).collect()),
             direction: mirror.direction,
             vlans: mirror.vlans.clone(),
         },
@@ -83,7 +90,11 @@ pub(super) fn mirror_list(switch: &Switch) -> Vec<MirrorInfo> {
 }
 
 fn add_mirror(switch: &mut Switch, rule: MirrorRule) -> Result<Answer, Refusal> {
-    let from = rule.from.as_deref().map(|names| find_all(switch, names)).transpose()?;
+    let watched = |names: &[String]| {
+        let ids = find_all(switch, names)?;
+        Ok(names.iter().map(String::as_str).zip(ids).collect())
+    };
+    let from = rule.from.as_deref().map(watched).transpose()?;
     let mirror = Mirror {
         from,
         direction: rule.direction,
@@ -135,7 +146,8 @@ fn find(switch: &Switch, name: &str) -> Result<PortId, Refusal> {
     switch.find(name).ok_or_else(|| refuse_port(&PortError::Unknown(name.to_owned())))
 }
 
-fn find_all(switch: &Switch, names: &[String]) -> Result<BTreeSet<PortId>, Refusal> {
+/// The ports of these names, in their order.
+fn find_all(switch: &Switch, names: &[String]) -> Result<Vec<PortId>, Refusal> {
     if names.len() > MAX_NAMED {
         return Err(Refusal::new("too many ports", format!("at most {MAX_NAMED} may be named"))
             .hint("name none, which means all"));

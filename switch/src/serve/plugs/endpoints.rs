@@ -15,6 +15,7 @@ use std::time::Instant;
 use nix::sys::epoll::{Epoll, EpollFlags};
 
 use super::{Plug, Plugs, READABLE};
+use crate::events::Event;
 use crate::offload::{Pieces, VnetHdr};
 use crate::port::{DropReason, PortId};
 use crate::ports::vde::FileName;
@@ -25,14 +26,17 @@ use crate::switch::Switch;
 /// Programs on one port at most: each costs two descriptors, and a copy of every frame.
 const MAX_ENDPOINTS: usize = 64;
 
+/// The number of a port's first endpoint.
+pub(in crate::serve) const FIRST: u32 = 1;
+
 /// A program that shares a port with others. What it has in common with a [`Plug`] is described there.
 pub(in crate::serve) struct Endpoint {
     /// Its number among the port's.
-    pub(in crate::serve) number: u32,
+    number: u32,
     /// Its number in epoll.
     slot: u32,
     wire: Wire,
-    pub(in crate::serve) peer: String,
+    peer: String,
     file: Option<FileName>,
     errors: u32,
     pub(super) blocked: bool,
@@ -63,6 +67,12 @@ impl Plug {
             }
         }
         all
+    }
+
+    /// The endpoints' numbers, and what is said of them.
+    pub(in crate::serve) fn endpoints(&self) -> impl Iterator<Item = (u32, &str)> {
+        let others = self.others.iter().map(|other| (other.number, other.peer.as_str()));
+        std::iter::once((self.endpoint, self.peer.as_str())).chain(others)
     }
 
     /// The first endpoint and one of the others change places, but for their numbers in epoll.
@@ -114,6 +124,7 @@ impl Plugs {
         wire: Wire,
         peer: String,
         file: Option<FileName>,
+        switch: &mut Switch,
         epoll: &Epoll,
     ) -> io::Result<u32> {
         let Self { table, slots, .. } = self;
@@ -134,12 +145,24 @@ impl Plugs {
             }
         }
         let is_taken = |number| plug.endpoint == number || plug.others.iter().any(|o| o.number == number);
-        let number = (1..).find(|number| !is_taken(*number)).expect("a port has few endpoints");
+        let number = (FIRST..).find(|number| !is_taken(*number)).expect("a port has few endpoints");
         let (blocked, dead, errors, lost, slot) = (false, false, 0, 0, slot as u32);
         plug.others.push(Endpoint { number, slot, wire, peer, file, errors, blocked, dead, lost });
         slots.resize(slots.len().max(slot as usize + 1), None);
         slots[slot as usize] = Some(id);
+        self.tell_endpoint(id, number, switch);
         Ok(number)
+    }
+
+    /// Tells those who listen of a new endpoint.
+    pub(super) fn tell_endpoint(&self, id: PortId, endpoint: u32, switch: &mut Switch) {
+        if !switch.events_mut().is_on() {
+            return;
+        }
+        let (Some(plug), Some(port)) = (self.plug(id), switch.port(id)) else { return };
+        let other = plug.others.iter().find(|other| other.number == endpoint);
+        let (port, peer) = (port.name.clone(), other.map_or(&plug.peer, |other| &other.peer).clone());
+        switch.events_mut().push(Event::EndpointAdded { port, endpoint, peer });
     }
 
     /// Something happened at an endpoint beside a port's first: at its socket, or at its lifeline if there are no
@@ -203,12 +226,19 @@ impl Plugs {
         let (gone, stay) = std::mem::take(&mut plug.others).into_iter().partition(|other| other.dead);
         plug.others = stay;
         let gone: Vec<Endpoint> = gone;
-        gone.into_iter().for_each(|endpoint| self.forget_endpoint(endpoint, epoll));
+        gone.into_iter().for_each(|endpoint| self.forget_endpoint(id, endpoint, switch, epoll));
     }
 
     /// An endpoint that is in no port's list any more ends.
-    pub(super) fn forget_endpoint(&mut self, endpoint: Endpoint, epoll: &Epoll) {
-        let Endpoint { slot, wire, file, .. } = endpoint;
+    pub(super) fn forget_endpoint(
+        &mut self,
+        id: PortId,
+        endpoint: Endpoint,
+        switch: &mut Switch,
+        epoll: &Epoll,
+    ) {
+        let Endpoint { number, slot, wire, file, .. } = endpoint;
+        tell_gone(id, number, switch);
         let lifeline = wire.lifeline().map(|(fd, _)| fd);
         wire.source().into_iter().chain(lifeline).for_each(|fd| {
             let _ = epoll.delete(fd);
@@ -218,5 +248,14 @@ impl Plugs {
         }
         self.forget_file(file);
         self.close_wire(wire);
+    }
+}
+
+/// Tells those who listen that an endpoint is gone.
+pub(super) fn tell_gone(id: PortId, endpoint: u32, switch: &mut Switch) {
+    if switch.events_mut().is_on()
+        && let Some(port) = switch.port(id).map(|port| port.name.clone())
+    {
+        switch.events_mut().push(Event::EndpointRemoved { port, endpoint });
     }
 }

@@ -96,7 +96,7 @@ impl Impaired {
     ) -> bool {
         let Some(lines) = &mut plug.lines else { return false };
         let Some(channel) = &mut lines.egress else { return false };
-        if !self.put(now, channel, hdr, frame, transmit.edit) {
+        if !self.put(now, channel, hdr, frame, transmit.edit()) {
             switch.dropped(transmit.port, DropReason::Uncuttable);
         }
         self.schedule(transmit.port, lines);

@@ -10,7 +10,6 @@ use std::time::Instant;
 use nix::sys::epoll::{Epoll, EpollFlags};
 
 use super::{Plugs, READABLE, TRIM_CHECK, Taken};
-use crate::offload;
 use crate::port::{DropReason, PortId};
 use crate::ports::Life;
 use crate::serve::{Source, interest};
@@ -23,12 +22,13 @@ impl Plugs {
         taken.clear();
         let Some(plug) = table.get_mut(id.index()).and_then(Option::as_mut) else { return false };
         let got = plug.wire.receive_batch(now, arena, limit, |frame| match frame {
-            Ok(at) => taken.push(Taken { hdr: offload::VnetHdr::default(), at }),
+            Ok((hdr, at)) => taken.push(Taken { hdr, at }),
             Err(reason) => switch.dropped(id, reason),
         });
         match got {
             Ok(more) => {
                 plug.errors = 0;
+                plug.down &= taken.is_empty();
                 more
             }
             Err(e) => {

@@ -37,7 +37,7 @@ impl Plug {
     ) {
         let (mut frames, mut bytes, mut is_dead) = (0, 0, false);
         let Self { wire, others, offloads, .. } = self;
-        let cut = offload::emit(hdr, frame, transmit.edit, *offloads, |hdr, pieces| {
+        let cut = offload::emit(hdr, frame, transmit.edit(), *offloads, |hdr, pieces| {
             match Self::send(wire, others, hdr, pieces) {
                 Sent::Bytes(n) => {
                     frames += 1;

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use nix::sys::epoll::{Epoll, EpollFlags};
 
+use super::endpoints::{FIRST, tell_gone};
 use super::{DRAIN_TURNS, NewPlug, Plug, PlugError, Plugs, READABLE};
 use crate::port::{Offloads, PortId};
 use crate::ports::vde::FileName;
@@ -85,13 +86,16 @@ impl Plugs {
             blocked: false,
             peer: new.peer,
             file: new.file,
-            endpoint: 1,
+            endpoint: FIRST,
             others: Vec::new(),
             user: new.user,
             swollen: false,
             lines: None,
         });
         self.enter_tree(now, id, switch);
+        if new.user.is_some() {
+            self.tell_endpoint(id, FIRST, switch);
+        }
         Ok(id)
     }
 
@@ -99,7 +103,10 @@ impl Plugs {
     pub(in crate::serve) fn remove(&mut self, id: PortId, switch: &mut Switch, epoll: &Epoll) {
         let Some(mut plug) = self.table.get_mut(id.index()).and_then(Option::take) else { return };
         for endpoint in std::mem::take(&mut plug.others) {
-            self.forget_endpoint(endpoint, epoll);
+            self.forget_endpoint(id, endpoint, switch, epoll);
+        }
+        if plug.user.is_some() {
+            tell_gone(id, plug.endpoint, switch);
         }
         let lifeline = plug.wire.lifeline().map(|(fd, _)| fd);
         plug.wire.source().into_iter().chain(lifeline).for_each(|fd| {

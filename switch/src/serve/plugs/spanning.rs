@@ -26,7 +26,7 @@ impl Plugs {
             let Self { table, dead, unflushed, impaired, .. } = self;
             let Some(plug) = table.get_mut(port.index()).and_then(Option::as_mut) else { continue };
             let Some(frame) = Frame::new(&bytes) else { continue };
-            let transmit = Transmit { port, edit: TagEdit::Keep };
+            let transmit = Transmit::new(port, TagEdit::Keep);
             let hdr = VnetHdr::default();
             if plug.lines.is_some() && impaired.egress(now, plug, &hdr, frame, &transmit, switch) {
                 continue;
@@ -39,11 +39,12 @@ impl Plugs {
         self.flush_all(now, switch);
     }
 
-    /// A port is new. Behind a ring, or in the namespace of a view, is a host and no bridge: it is an edge port, until
-    /// a BPDU says otherwise.
+    /// A port is new. Behind a ring that is no link to another switch, or in the namespace of a view, is a host and no
+    /// bridge: it is an edge port, until a BPDU says otherwise.
     pub(super) fn enter_tree(&mut self, now: Instant, id: PortId, switch: &mut Switch) {
         let Some(plug) = self.plug(id) else { return };
-        if plug.kind() == Kind::Ring || plug.dying {
+        let is_host = plug.kind() == Kind::Ring && plug.wire.lifeline().is_none();
+        if is_host || plug.dying {
             let edge = PortChange { edge: Some(Edge::On), ..PortChange::default() };
             // Nothing else is changed that might be refused.
             let _ = switch.set_stp_port(now, id, &edge);

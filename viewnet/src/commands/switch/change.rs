@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use clap::ArgGroup;
 use clap::builder::TypedValueParser;
 use switch::client::traffic::{MacAdd, MacRm, PortOpen, VlanSet};
-use switch::client::{Attach, Client, Kind, MacFilter, Request, Settings};
+use switch::client::{Client, Impair, MacFilter, Request, Settings};
 use switch::control::Vde;
 use switch::guard::Police;
-use switch::link::Link;
-use switch::vlan::{PortVlans, Vid};
+use switch::link::{Impaired, Link};
+use switch::vlan::Vid;
 use switch::vxlan;
 
 use super::launch::absolute;
-use super::links::{Plug, open_nic, open_tap};
+use super::links::{Opened, Plug};
 use super::{Filter, Rules, Target, VdeOptions, stp};
 use crate::commands::options::file_mode;
 use crate::exit::{Failure, call_failed};
@@ -81,6 +81,9 @@ pub(super) struct Changes {
     /// Give the counters to Prometheus, over HTTP on a Unix socket or on loopback
     #[arg(long, value_name = "unix:PATH|127.0.0.1:PORT|off")]
     metrics: Option<String>,
+    /// Give every frame to every port, as a hub does: nothing is learned, and VLANs are not looked at
+    #[arg(long, value_name = "ON|OFF")]
+    hub: Option<stp::Toggle>,
     #[command(flatten)]
     vde: VdeOptions,
     /// Let VDE's programs plug in no more; those that did stay
@@ -90,7 +93,7 @@ pub(super) struct Changes {
 
 impl Changes {
     fn settings(self) -> Result<Settings, Failure> {
-        let Self { age, mode, group, mgmt, metrics, vde, no_vde } = self;
+        let Self { age, mode, group, mgmt, metrics, hub, vde, no_vde } = self;
         let place = |path: PathBuf| if path.as_os_str().is_empty() { Ok(path) } else { absolute(&path) };
         let nowhere = no_vde.then_some(Vde { path: None, mode: vde.vde_mode, group: None });
         // The switch has a folder of its own.
@@ -105,6 +108,7 @@ impl Changes {
             mgmt: mgmt.map(place).transpose()?,
             metrics: metrics.transpose()?,
             vde: vde.resolve()?.or(nowhere),
+            hub: hub.map(bool::from),
         })
     }
 }
@@ -135,30 +139,35 @@ pub(super) fn down(target: &Target, runtime: &Runtime) -> Result<(), Failure> {
 
 pub(super) fn port_add(args: PortAdd, runtime: &Runtime) -> Result<(), Failure> {
     let link = args.link()?;
-    let mut client = args.target.connect(runtime)?;
-    let vlans = args.rules.vlans();
-    let plug = Plug { switch: &args.target.name, port: &args.port, plain: args.plain, vlans };
-    let port = plug.open(&link, runtime)?;
-    client.add_port_of(&port.fds, &port.attach).map_err(|e| call_failed("cannot add the port", e))?;
-    Ok(())
+    let (switch, port) = (args.target.name.as_str(), args.port.as_str());
+    add(runtime, &link, Plug { switch, port, plain: args.plain, vlans: args.rules.vlans() })
 }
 
-/// Adds an interface of this network as a port that stays: a TAP if one is named, else a NIC.
+/// Adds a port that stays, and leads where a topology says.
 pub(crate) fn plug(
-    client: &mut Client,
-    port: &str,
-    tap: Option<&str>,
-    nic: Option<&str>,
-    plain: bool,
-    vlans: PortVlans,
+    runtime: &Runtime,
+    switch: &str,
+    name: &str,
+    port: &crate::topology::schema::Port,
 ) -> Result<(), Failure> {
-    let (kind, fd) = match (tap, nic) {
-        (Some(device), _) => (Kind::Tap, open_tap(device, plain)?),
-        (None, device) => (Kind::Packet, open_nic(device.unwrap_or_default())?),
-    };
-    let attach = Attach { name: Some(port.to_owned()), vlans, linger: true, ..Attach::new(kind) };
-    client.add_port(fd, &attach).map_err(|e| call_failed("cannot add the port", e))?;
-    Ok(())
+    let Some(link) = port.leads_to() else { return Ok(()) };
+    add(runtime, &link, Plug { switch, port: name, plain: port.plain, vlans: port.given_vlans() })
+}
+
+fn add(runtime: &Runtime, link: &Link, plug: Plug<'_>) -> Result<(), Failure> {
+    let mut client = super::connect(plug.switch, &super::socket_of(plug.switch, runtime)?)?;
+    let port = plug.open(link, runtime)?;
+    put(&mut client, link, &port)
+}
+
+/// Gives a switch what was opened.
+pub(super) fn put(client: &mut Client, link: &Link, port: &Opened) -> Result<(), Failure> {
+    let added =
+        client.add_port_of(&port.fds, &port.attach).map_err(|e| call_failed("cannot add the port", e))?;
+    let Some(impaired) = link.impaired() else { return Ok(()) };
+    let Impaired { ingress, egress, seed, .. } = impaired.clone();
+    let change = Request::Impair(Impair { port: added.name, ingress, egress, seed });
+    client.call(&change).map_err(|e| call_failed("cannot impair the port", e))
 }
 
 impl PortAdd {

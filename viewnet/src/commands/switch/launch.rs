@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use msocket_proto::line::{Refusal, Reply, unusable};
 use nix::errno::Errno;
-use switch::client::{Client, Request, is_gone};
+use switch::client::{Client, is_gone};
 use switch::control::Vde;
 use switch::serve::{Options, Server};
 
@@ -35,9 +35,12 @@ use crate::exit::{Exit, Failure, call_failed};
 use crate::eye::Eye;
 use crate::runtime::Runtime;
 use crate::topology::schema::{self as config, Age};
+use crate::topology::settings;
 
 /// After how long without ports and connections the default switch ends.
 const DEFAULT_IDLE: Duration = Duration::from_millis(500);
+/// After how long the switch of a link ends that nobody uses: a smol stack that failed is made anew by then.
+const WIRE_IDLE: Duration = Duration::from_millis(100);
 /// Attempts to reach or start the default switch, and the pause between two: two seconds in all.
 const ATTEMPTS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -90,6 +93,8 @@ pub(super) struct Serve {
     /// Milliseconds
     #[arg(long)]
     idle: Option<u64>,
+    #[arg(long)]
+    wire: bool,
     /// JSON
     #[arg(long, value_parser = |text: &str| serde_json::from_str::<Vde>(text))]
     vde: Option<Vde>,
@@ -112,7 +117,11 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
             up.age.or_else(|| file.age.map(Age::seconds)).unwrap_or_else(|| Age::DEFAULT.seconds()),
         ),
         idle: None,
-        vde: up.vde.resolve()?,
+        is_wire: false,
+        vde: match up.vde.resolve()? {
+            None => file.vde.as_ref().map(config::VdeFolder::told).transpose()?,
+            given => given,
+        },
     };
     if up.foreground {
         let (server, mut eye) = set_up(&options)?;
@@ -120,7 +129,7 @@ pub(super) fn up(up: Up, runtime: &Runtime) -> Result<(), Failure> {
             .map_err(|e| Failure::io(format!("the switch `{}` failed", options.name), &e));
     }
     launch_patiently(&options)?;
-    furnish(&options, &file)
+    furnish(runtime, &up.target.name, &options, &file)
 }
 
 /// Reads the file of `--config`; paths in it are relative to it.
@@ -133,21 +142,26 @@ fn read_config(path: &Path) -> Result<config::Switch, Failure> {
             Failure::new(what(), "`external` is for switches that are there already").hint("leave it out")
         );
     }
-    file.mgmt = file.mgmt.and_then(|mgmt| Some(place.parent()?.join(mgmt)));
+    place.parent().into_iter().for_each(|folder| file.root(folder));
     Ok(file)
 }
 
 /// Gives a new switch its VLANs and ports; if one cannot be had, there is no switch either.
-fn furnish(options: &Options, file: &config::Switch) -> Result<(), Failure> {
+fn furnish(runtime: &Runtime, name: &str, options: &Options, file: &config::Switch) -> Result<(), Failure> {
     let furnish = || {
         let mut client = connect(&options.name, &options.path)?;
-        for (vid, name) in &file.vlan {
-            let request = Request::VlanAdd { vid: vid.0, name: name.clone() };
-            client.call::<()>(&request).map_err(|e| call_failed("cannot name the VLAN", e))?;
+        // It was started with the rest.
+        let begun = config::Switch { stp: None, metrics: None, vlan: Default::default(), ..file.clone() };
+        settings::change_switch(&mut client, &options.name, &begun, file)?;
+        for (port_name, port) in &file.port {
+            plug(runtime, name, port_name, port)?;
         }
-        for (name, port) in &file.port {
-            let (tap, nic) = (port.tap.as_deref(), port.nic.as_deref());
-            plug(&mut client, name, tap, nic, port.plain, port.vlans())?;
+        // Mirrors name other ports.
+        let mut ports: Vec<_> = file.port.iter().collect();
+        ports.sort_by_key(|(_, port)| port.mirror.is_some());
+        for (port_name, port) in ports {
+            let plain = port.with_settings(config::PortSettings::default());
+            settings::change_port(&mut client, port_name, &plain, port)?;
         }
         Ok(())
     };
@@ -167,13 +181,32 @@ pub(crate) struct Definition {
     pub(crate) group: Option<String>,
     /// Where its console is.
     pub(crate) mgmt: Option<PathBuf>,
+    /// Where VDE's programs plug in.
+    pub(crate) vde: Option<Vde>,
 }
 
 /// Starts a switch in the background, under a name that is known to be good.
 pub(crate) fn start_switch(runtime: &Runtime, name: &str, definition: Definition) -> Result<(), Failure> {
-    let Definition { age, mode, group, mgmt } = definition;
+    let Definition { age, mode, group, mgmt, vde } = definition;
     let (name, path) = (name.to_owned(), runtime.switch(name));
-    launch_patiently(&Options { name, path, mode, group, mgmt, age, idle: None, vde: None })
+    let options = Options::new(&name, &path);
+    launch_patiently(&Options { mode, group, mgmt, age, vde, ..options })
+}
+
+/// Starts a switch that only carries links of stacks ([`Options::is_wire`]), under a name that nobody has.
+pub(super) fn start_wire(runtime: &Runtime) -> Result<(String, Client), Failure> {
+    let pid = std::process::id();
+    for number in 0..ATTEMPTS {
+        let name = format!("wire-{pid}-{number}");
+        let options = Options::new(&name, &runtime.switch(&name));
+        match launch(&Options { idle: Some(WIRE_IDLE), is_wire: true, ..options }) {
+            Ok(()) => return connect(&name, &runtime.switch(&name)).map(|client| (name, client)),
+            Err(refusal) if refusal.errno == Some(libc::EADDRINUSE) => {}
+            Err(refusal) => return Err(refusal.into()),
+        }
+    }
+    Err(Failure::new("cannot start a switch for a link", "no name was free")
+        .hint("`viewnet switch ls` lists who has them"))
 }
 
 /// Starts a switch; one that is just ending is waited for.
@@ -265,6 +298,9 @@ fn serve_command(options: &Options, detach: bool) -> Command {
     if let Some(idle) = options.idle {
         command.args(["--idle", &idle.as_millis().to_string()]);
     }
+    if options.is_wire {
+        command.arg("--wire");
+    }
     if let Some(vde) = options.vde.as_ref().and_then(|vde| serde_json::to_string(vde).ok()) {
         command.args(["--vde", &vde]);
     }
@@ -285,6 +321,7 @@ pub(super) fn serve(args: Serve) -> Result<Exit, Failure> {
         mgmt: args.mgmt,
         age: Duration::from_secs(args.age),
         idle: args.idle.map(Duration::from_millis),
+        is_wire: args.wire,
         vde: args.vde,
     };
     let failed = |e: io::Error| Failure::io(format!("cannot start the switch `{}`", options.name), &e);

@@ -10,13 +10,15 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use msocket_proto::line::CallError;
 use switch::client::{Attach, Kind};
 use switch::link::{Address, Link};
 use switch::ports::ring::{CAPACITY, Ring};
 use switch::ports::{packet, tap, vde};
 use switch::vde::Wanted;
-use switch::vlan::{PortVlans, Vid, VidSet};
+use switch::vlan::PortVlans;
 
 use super::{connect, socket_of};
 use crate::exit::{Failure, call_failed};
@@ -24,6 +26,10 @@ use crate::runtime::Runtime;
 
 /// The file mode of a socket on which QEMU finds us: its user is ours.
 const SOCKET_MODE: u32 = 0o600;
+
+/// How often the other switch is asked for a port whose name is taken there, and the pause between two times.
+const FAR_ATTEMPTS: u32 = 50;
+const FAR_PAUSE: Duration = Duration::from_millis(10);
 
 /// A port to be.
 pub(super) struct Plug<'a> {
@@ -54,6 +60,7 @@ impl Plug<'_> {
             Link::Vxlan { local, .. } => (Kind::Vxlan, vec![bind_udp(&what(), *local)?.into()]),
             Link::Stream { at, listen } => (Kind::Stream, vec![open_stream(&what(), at, *listen)?]),
             Link::Dgram { remote, local } => (Kind::Dgram, vec![open_dgram(&what(), remote, local)?]),
+            Link::Impaired(impaired) => return self.open(&impaired.link, runtime),
         };
         let mut attach = self.attach(kind, link, PortVlans::default());
         if let Link::Vxlan { config, .. } = link {
@@ -81,13 +88,8 @@ impl Plug<'_> {
     }
 
     fn plug_vde(&self, folder: &Path, port: Option<u32>) -> Result<Vec<OwnedFd>, Failure> {
-        let wanted = match port {
-            None => Wanted::Any,
-            Some(0) => Wanted::Zero,
-            Some(number) => Wanted::Number(number),
-        };
         let what = format!("cannot plug into the VDE switch {}", folder.display());
-        let plug = vde::plug(folder, wanted, &format!("viewnet:{}", self.far_name()));
+        let plug = vde::plug(folder, Wanted::number(port), &format!("viewnet:{}", self.far_name()));
         let plug = plug.map_err(|e| Failure::from(vde::refuse(what, &folder.to_string_lossy(), e)))?;
         Ok(plug.into())
     }
@@ -112,28 +114,40 @@ impl Plug<'_> {
         let clone = |fd: &OwnedFd| fd.try_clone().map_err(|e| Failure::io(what(), &e));
         let (here, there) = UnixStream::pair().map_err(|e| Failure::io(what(), &e))?;
         let fds = vec![clone(&memory)?, clone(&ours)?, clone(&theirs)?, here.into()];
-        let attach = Attach { mirrored: true, ..self.attach(Kind::Ring, link, trunk()) };
+        let attach =
+            Attach { mirrored: true, ..self.attach(Kind::Ring, link, PortVlans::between_switches()) };
         let far_attach = Attach {
             name: Some(self.far_name()),
-            vlans: vlans.unwrap_or_else(trunk),
+            vlans: vlans.unwrap_or_else(PortVlans::between_switches),
             linger: true,
             peer: format!("switch:{}", self.switch),
             ..Attach::new(Kind::Ring)
         };
-        far.add_port_of(&[memory, theirs, ours, there.into()], &far_attach)
-            .map_err(|e| call_failed(&what(), e))?;
-        Ok(Opened { fds, attach })
+        let far_fds = [memory, theirs, ours, there.into()];
+        let mut attempts = FAR_ATTEMPTS;
+        loop {
+            match far.add_port_of(&far_fds, &far_attach) {
+                // A port of ours that was just removed here is a moment longer there.
+                Err(CallError::Refused(refusal)) if refusal.errno == Some(libc::EEXIST) && attempts > 0 => {
+                    attempts -= 1;
+                    std::thread::sleep(FAR_PAUSE);
+                }
+                Err(e) => return Err(call_failed(&what(), e)),
+                Ok(_) => return Ok(Opened { fds, attach }),
+            }
+        }
     }
 }
 
-/// Between switches: every VLAN, and the first one without tag as vde_switches have it.
-fn trunk() -> PortVlans {
-    PortVlans::Trunk { native: Vid::new(1), allowed: VidSet::all() }
+fn in_use(what: &str, why: String) -> Failure {
+    let mut failure = Failure::new(what, why);
+    failure.refusal.errno = Some(libc::EADDRINUSE);
+    failure
 }
 
 fn bind_udp(what: &str, local: SocketAddr) -> Result<UdpSocket, Failure> {
     UdpSocket::bind(local).map_err(|e| match e.kind() {
-        io::ErrorKind::AddrInUse => Failure::new(what, format!("something else receives at {local}"))
+        io::ErrorKind::AddrInUse => in_use(what, format!("something else receives at {local}"))
             .hint("choose another `local` address or port; `ss -lun` lists who does"),
         io::ErrorKind::AddrNotAvailable => {
             Failure::new(what, format!("{} is no address of this network", local.ip()))
@@ -171,9 +185,7 @@ fn open_stream(what: &str, at: &Address, listen: bool) -> Result<OwnedFd, Failur
             Failure::new(what, format!("nobody listens at {at}"))
                 .hint("start QEMU with `server=on` first, or add `[listen]` and start it with `server=off`")
         }
-        io::ErrorKind::AddrInUse => {
-            Failure::new(what, format!("{at} is in use")).hint("choose another address")
-        }
+        io::ErrorKind::AddrInUse => in_use(what, format!("{at} is in use")).hint("choose another address"),
         _ => Failure::io(what, &e),
     })
 }
@@ -189,7 +201,7 @@ fn open_dgram(what: &str, remote: &Path, local: &Path) -> Result<OwnedFd, Failur
     let local = absolute(local).map_err(|e| Failure::io(what, &e))?;
     let socket = bind(&local).map_err(|e| match e.kind() {
         io::ErrorKind::AddrInUse => {
-            Failure::new(what, format!("{} is in use", local.display())).hint("choose another `local` path")
+            in_use(what, format!("{} is in use", local.display())).hint("choose another `local` path")
         }
         _ => Failure::io(what, &e),
     })?;
@@ -216,7 +228,7 @@ fn absolute(path: &Path) -> io::Result<PathBuf> {
     std::path::absolute(path)
 }
 
-pub(super) fn open_tap(device: &str, plain: bool) -> Result<OwnedFd, Failure> {
+fn open_tap(device: &str, plain: bool) -> Result<OwnedFd, Failure> {
     let node = Path::new(tap::DEVICE);
     let opened = if plain { tap::open_plain(node, device) } else { tap::open(node, device) };
     let what = format!("cannot make the TAP `{device}`");
@@ -236,7 +248,7 @@ pub(super) fn open_tap(device: &str, plain: bool) -> Result<OwnedFd, Failure> {
     })
 }
 
-pub(super) fn open_nic(device: &str) -> Result<OwnedFd, Failure> {
+fn open_nic(device: &str) -> Result<OwnedFd, Failure> {
     let what = format!("cannot take the interface `{device}`");
     let index = nix::net::if_::if_nametoindex(device)
         .map_err(|e| Failure::new(&what, e.desc()).hint("`ip link` lists the interfaces of this network"))?;

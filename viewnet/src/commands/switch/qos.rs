@@ -80,7 +80,7 @@ pub(super) struct Settings {
     /// Bytes that may leave at once [default: what leaves in 5 ms]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     burst: Option<u32>,
-    /// Queues, lowest first, each with a weight, or strict: as 1,4,strict
+    /// Queues, lowest first, each with a weight, or strict, and maybe a rate of its own: as 1,4@20M,strict@50M
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     classes: Vec<Class>,
     /// The queue of each priority, from 0 [default: as 802.1Q recommends]
@@ -334,7 +334,7 @@ mod tests {
     fn what_is_not_given_stays() {
         let first = apply(PortQos::default(), "--rate 100M --classes 1,4,strict --police 50M");
         let shape = first.shape.clone().unwrap();
-        assert_eq!(shape.classes, [Class::Weight(1), Class::Weight(4), Class::Strict]);
+        assert_eq!(shape.classes, [Class::weight(1), Class::weight(4), Class::STRICT]);
         let second = apply(first.clone(), "--default-pcp 5 --trust false --exceed mark");
         assert_eq!(second.shape, first.shape);
         assert_eq!((second.priority.default_pcp, second.priority.trust), (5, false));

@@ -12,7 +12,7 @@ use crate::tables::{print, print_json, table};
 
 /// On or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Toggle {
+pub(super) enum Toggle {
     On,
     Off,
 }

@@ -30,8 +30,8 @@ impl Tab {
     /// Columns of its table.
     fn columns(self) -> usize {
         match self {
-            Self::Ports | Self::Switches => 8,
-            Self::Stacks | Self::Views => 6,
+            Self::Ports | Self::Switches | Self::Stacks => 8,
+            Self::Views => 6,
         }
     }
 }

@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
+use stacks::serve::Description;
+use stacks::stack::InterfaceCounters;
 use switch::client::PortInfo;
 
 use super::sample::Sample;
@@ -65,12 +67,14 @@ const SWITCHES: [Column; 8] = [
     column("fr/s", "frames_per_s", 7),
     column("MOVE/s", "moves_per_s", 6),
 ];
-const STACKS: [Column; 6] = [
+const STACKS: [Column; 8] = [
     column("STACK", "name", 16),
     column("KIND", "kind", 6),
     column("KEPT", "kept", 4),
     column("STATE", "state", 6),
     column("VIEWS", "views", 5),
+    column("RX bit/s", "rx_bits_per_s", 8),
+    column("TX bit/s", "tx_bits_per_s", 8),
     column("ADDRESSES", "addresses", 0),
 ];
 const VIEWS: [Column; 6] = [
@@ -89,7 +93,7 @@ impl Table {
         match tab {
             Tab::Ports => Self { columns: &PORTS, rows: ports(sample, &rates) },
             Tab::Switches => Self { columns: &SWITCHES, rows: switches(sample, &rates) },
-            Tab::Stacks => Self { columns: &STACKS, rows: stacks(sample) },
+            Tab::Stacks => Self { columns: &STACKS, rows: stacks(sample, &rates) },
             Tab::Views => Self { columns: &VIEWS, rows: views(sample, &rates) },
         }
     }
@@ -206,6 +210,7 @@ struct Rates<'a> {
     seconds: f64,
     ports: HashMap<(&'a str, &'a str), &'a PortInfo>,
     moves: HashMap<&'a str, u64>,
+    interfaces: HashMap<(&'a std::path::Path, &'a str), InterfaceCounters>,
     ticks: HashMap<i32, u64>,
     ticks_per_s: f64,
 }
@@ -220,6 +225,7 @@ impl<'a> Rates<'a> {
         Self {
             seconds: before.map_or(0.0, |before| sample.seconds_since(before)),
             ports: ports.collect(),
+            interfaces: before.into_iter().flat_map(|before| &before.stacks).flat_map(interfaces).collect(),
             moves: switches.iter().map(|s| (name(s), s.show.stations_moved)).collect(),
             ticks: before
                 .into_iter()
@@ -284,8 +290,18 @@ fn switches(sample: &Sample, rates: &Rates<'_>) -> Vec<Vec<Cell>> {
     sample.switches.iter().map(row).collect()
 }
 
-fn stacks(sample: &Sample) -> Vec<Vec<Cell>> {
-    let row = |stack: &stacks::serve::Description| {
+/// What the interfaces of a stack counted, but for the loopback.
+fn interfaces(stack: &Description) -> impl Iterator<Item = ((&std::path::Path, &str), InterfaceCounters)> {
+    let wired = stack.interfaces.iter().filter(|interface| interface.name != "lo");
+    wired.map(|interface| ((stack.path.as_path(), interface.name.as_str()), interface.counters))
+}
+
+fn stacks(sample: &Sample, rates: &Rates<'_>) -> Vec<Vec<Cell>> {
+    let row = |stack: &Description| {
+        let rate = |count: fn(&InterfaceCounters) -> u64| -> f64 {
+            let rate = |(key, now)| rates.per_second(count(&now), rates.interfaces.get(&key).map(count));
+            interfaces(stack).map(rate).sum()
+        };
         let interfaces = stack.interfaces.iter().filter(|interface| interface.name != "lo");
         let addresses: Vec<String> = interfaces.flat_map(|interface| interface.addresses.clone()).collect();
         vec![
@@ -294,6 +310,8 @@ fn stacks(sample: &Sample) -> Vec<Vec<Cell>> {
             Cell::Text(if stack.kept { "yes" } else { "no" }.to_owned()),
             Cell::Text(if stack.failure.is_some() { "failed" } else { "up" }.to_owned()),
             Cell::Count(stack.users.len() as u64),
+            Cell::Rate(8.0 * rate(|c| c.rx_bytes)),
+            Cell::Rate(8.0 * rate(|c| c.tx_bytes)),
             Cell::Text(addresses.join(" ")),
         ]
     };

@@ -155,7 +155,7 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
             .hint(format!("`viewnet stack show {name}` shows it; give another --name")));
     }
     let tunnel = settle::hold_as(runtime, &mut config, Some(&name))?;
-    let switches = hold_switches(runtime, &mut config)?;
+    let switches = hold_switches(runtime, kind == Kind::Smol, &mut config)?;
     let up = Up { name, path, mode: 0o600, config, kind, restart: Restart::Never };
     keeper::up(runtime, &up, args.kind.is_none())?;
     drop((tunnel, switches));

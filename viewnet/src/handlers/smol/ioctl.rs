@@ -5,53 +5,22 @@
 //! its buffer; SIOCADDRT and SIOCDELRT with the name of the device behind the struct; SIOCETHTOOL with what
 //! `ifr_data` points to behind the struct.
 
+use msocket_proto::ioctl::{
+    self as table, IFNAMSIZ, IFR_DATA, IFREQ, IFREQ_32, IN6_RTMSG, MOST, RT_DEV, RTENTRY, SIOCETHTOOL,
+    SIOCGIFCONF, ethtool_size,
+};
 use nix::errno::Errno;
 use stacks::smol::call::SocketCall;
 
-use super::SIOCOUTQ;
 use super::options::{word32, word64};
 use crate::answer::Stop;
 use crate::ask::{Ask, Give};
 use crate::handlers::{Abi, Call};
-use crate::sys::ioctl::IFREQ;
 use crate::target::Target;
 
-/// sizeof(struct ifreq) of 32-bit x86.
-const IFREQ_32: usize = 32;
-/// Most bytes of an interface list that we copy: 1,000 interfaces.
-const LIST_LIMIT: usize = 1000 * IFREQ;
-pub(crate) const SIOCGIFCONF: u32 = 0x8912;
-pub(crate) const SIOCETHTOOL: u32 = 0x8946;
-/// The requests of wireless devices, which have an errno of their own for programs of 32 bits where the kernel
-/// has no such devices (compat_wext_handle_ioctl of net/wext.h).
-const WIRELESS: std::ops::RangeInclusive<u32> = 0x8b00..=0x8bff;
-const SIOCGSKNS: u32 = 0x894c;
-/// SIOCADDRT, SIOCDELRT.
-const ROUTES: [u32; 2] = [0x890b, 0x890c];
-/// SIOCATMARK, SIOCOUTQNSD: an int comes back.
-const NUMBERS: [u32; 3] = [SIOCOUTQ, 0x8905, 0x894b];
-/// SIOCGSTAMP, SIOCGSTAMPNS: a time comes back.
-const STAMPS: [u32; 2] = [0x8906, 0x8907];
-/// SIOCDARP, SIOCGARP, SIOCSARP and sizeof(struct arpreq).
-const ARP: std::ops::RangeInclusive<u32> = 0x8953..=0x8955;
-const ARPREQ: usize = 68;
-/// SIOCGIFVLAN, SIOCSIFVLAN and sizeof(struct vlan_ioctl_args), linux/if_vlan.h.
-const VLAN: [u32; 2] = [0x8982, 0x8983];
-const VLAN_ARGS: usize = 56;
-/// SIOCSIFADDR, SIOCSIFDSTADDR, SIOCDIFADDR, whose argument on an IPv6 socket is a struct in6_ifreq.
-const ADDRESSES: [u32; 3] = [0x8916, 0x8918, 0x8936];
-const IN6_IFREQ: usize = 24;
-/// struct rtentry, linux/route.h: its size and where `rt_dev` points from.
-const RTENTRY: usize = 120;
-const RT_DEV: usize = 88;
+/// struct rtentry of 32-bit x86, and where its `rt_dev` points from.
 const RTENTRY_32: usize = 84;
 const RT_DEV_32: usize = 68;
-/// sizeof(struct in6_rtmsg), linux/ipv6_route.h, which the same requests take on an IPv6 socket.
-const IN6_RTMSG: usize = 80;
-/// IFNAMSIZ, linux/if.h.
-const IFNAMSIZ: usize = 16;
-/// Where a struct ifreq has its union, and so `ifr_data`.
-const IFR_DATA: usize = 16;
 
 /// Where the argument is, to be written back.
 #[derive(Debug)]
@@ -99,31 +68,27 @@ pub(crate) fn question(call: &mut Call<'_>, request: u32) -> Result<Ask, Errno> 
     let wide = call.abi == Abi::Native;
     let ifreq = if wide { IFREQ } else { IFREQ_32 };
     let ask = |argument, give| Ask::new(SocketCall::Ioctl { request, argument }, Give::Argument(give));
-    Ok(match request {
-        SIOCGIFCONF => return list(call, address),
-        _ if WIRELESS.contains(&request) && !wide => return Err(Errno::EINVAL),
-        SIOCETHTOOL => return ethtool(call, address, ifreq),
-        _ if NUMBERS.contains(&request) => ask(Vec::new(), Argument::Plain { address, room: 4 }),
-        _ if STAMPS.contains(&request) && wide => ask(Vec::new(), Argument::Plain { address, room: 16 }),
-        _ if STAMPS.contains(&request) => ask(Vec::new(), Argument::ShortTime(address)),
-        // Requests of drivers, bridges, wireless devices, and those of AF_UNIX itself, some without an
-        // argument: whoever knows them knows.
-        SIOCGSKNS | 0x8984.. => {
+    // Programs of 32 bits have an errno of their own where the kernel has no wireless devices
+    // (compat_wext_handle_ioctl of net/wext.h).
+    if (table::WIRELESS.0..=table::WIRELESS.1).contains(&request) && !wide {
+        return Err(Errno::EINVAL);
+    }
+    Ok(match table::argument(request, ifreq) {
+        table::Argument::List => return list(call, address),
+        table::Argument::Ethtool => return ethtool(call, address, ifreq),
+        table::Argument::Number => ask(Vec::new(), Argument::Plain { address, room: 4 }),
+        table::Argument::Time if wide => ask(Vec::new(), Argument::Plain { address, room: 16 }),
+        table::Argument::Time => ask(Vec::new(), Argument::ShortTime(address)),
+        table::Argument::Any => {
             let mut argument = call.target.read_partly(address, ifreq).unwrap_or_default();
             let room = argument.len();
             argument.resize(if room == 0 { 0 } else { IFREQ }, 0);
             ask(argument, Argument::Plain { address, room })
         }
-        _ if ROUTES.contains(&request) => {
+        table::Argument::Route => {
             ask(route(call.target, address, wide)?, Argument::Plain { address, room: 0 })
         }
-        _ => {
-            let (least, size) = match request {
-                _ if ARP.contains(&request) => (ARPREQ, ARPREQ),
-                _ if VLAN.contains(&request) => (VLAN_ARGS, VLAN_ARGS),
-                _ if ADDRESSES.contains(&request) => (IN6_IFREQ, ifreq),
-                _ => (ifreq, ifreq),
-            };
+        table::Argument::Struct { least, size } => {
             let mut argument = call.target.read_partly(address, size)?;
             if argument.len() < least {
                 return Err(Errno::EFAULT);
@@ -143,10 +108,10 @@ fn list(call: &mut Call<'_>, address: u64) -> Result<Ask, Errno> {
     let conf = call.target.read(address, if wide { 16 } else { 8 })?;
     let buffer = if wide { word64(&conf, 8) } else { word32(&conf, 4).into() };
     let room = match buffer {
-        0 => LIST_LIMIT / IFREQ,
+        0 => MOST,
         _ => usize::try_from(word32(&conf, 0) as i32).map_err(|_| Errno::EINVAL)? / size,
     };
-    let length = (room * IFREQ).min(LIST_LIMIT);
+    let length = room.min(MOST) * IFREQ;
     let argument = (length as u32).to_ne_bytes().to_vec();
     let give = Give::Argument(Argument::List { address, buffer, size, room: length / IFREQ * size });
     Ok(Ask::new(SocketCall::Ioctl { request: SIOCGIFCONF, argument }, give))
@@ -198,22 +163,6 @@ fn ethtool(call: &mut Call<'_>, address: u64, room: usize) -> Result<Ask, Errno>
     argument.extend(call.target.read(data, ethtool_size(command))?);
     let give = Give::Argument(Argument::Nested { address, room, data });
     Ok(Ask::new(SocketCall::Ioctl { request: SIOCETHTOOL, argument }, give))
-}
-
-/// How long the struct of an ethtool command is, linux/ethtool.h; a struct ethtool_value where nothing longer is
-/// known, for most commands to ask have one, and all others are refused whatever is in them.
-fn ethtool_size(command: u32) -> usize {
-    match command {
-        // ETHTOOL_GSET, GDRVINFO, GCOALESCE, GRINGPARAM, GCHANNELS, GET_TS_INFO, GLINKSETTINGS
-        0x01 => 44,
-        0x03 => 196,
-        0x0e => 92,
-        0x10 => 36,
-        0x3c => 36,
-        0x41 => 44,
-        0x4c => 48,
-        _ => 8,
-    }
 }
 
 impl Argument {

@@ -22,15 +22,13 @@ mod socketcall;
 
 pub(crate) use socketcall::{call_of_socketcall, unpack};
 
+use msocket_proto::ioctl::{REQUESTS, SIOCOUTQ};
 pub(crate) use msocket_proto::proto::EXEMPT;
 use stacks::smol::call::SocketCall;
 
 use super::{Call, Cond, Row, SOCKETS, UNIX, connect, interface, namespace, socket};
 use crate::answer::{Answer, Reply, Stop};
 use crate::ask::{Ask, Give};
-
-/// linux/sockios.h and asm/ioctls.h: SIOCOUTQ, which is TIOCOUTQ.
-pub(crate) const SIOCOUTQ: u32 = 0x5411;
 
 /// When mmap(2) may be of a packet socket's ring: shared memory of a descriptor, to be read or to be written as well.
 const RINGS: &[&[Cond]] = &[
@@ -213,8 +211,8 @@ pub(crate) const TABLE: &[Row] = &[
         // Of the requests of sockets, the kernel answers FIOSETOWN to SIOCGPGRP (0x8901 to 0x8904) well.
         when: &[
             &[Cond::Is(1, SIOCOUTQ)],
-            &[Cond::Between(1, 0x8905, 0x89ff)],
-            &[Cond::Between(1, 0x8b00, 0x8bff)],
+            &[Cond::Between(1, REQUESTS[0].0, REQUESTS[0].1)],
+            &[Cond::Between(1, REQUESTS[1].0, REQUESTS[1].1)],
         ],
         handler: interface::ioctl,
         asks: Some(ioctl::ioctl),

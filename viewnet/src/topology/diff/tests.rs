@@ -80,6 +80,29 @@ fn perform(current: &mut Current, steps: &[Step]) {
                     .filter(|place| (&place.0, &place.1) == (&switch, &port))
                     .for_each(|place| place.2 = vlans.clone());
             }
+            Step::SetPort(switch, name, both) => {
+                let ports = &mut current.switches.get_mut(&switch).expect("a switch").port;
+                match both.1 {
+                    Some(wanted) if wanted.leads_to().is_some() => {
+                        let port = ports.get_mut(&name).expect("a port to change");
+                        *port = port.with_settings(wanted.settings());
+                    }
+                    Some(wanted) => {
+                        let mut plugged = current.stacks.values().flat_map(|stack| stack.ports.values());
+                        assert!(plugged.any(|place| place.1 == name), "{name} is not plugged in");
+                        ports.insert(name, wanted);
+                    }
+                    None => assert!(ports.remove(&name).is_some()),
+                }
+            }
+            Step::AddGateway(name, gateway) => {
+                assert!(current.switches.contains_key(&name) || name == "core");
+                assert!(current.gateways.insert(name, *gateway).is_none());
+            }
+            Step::ChangeGateway(name, gateway) => {
+                assert!(current.gateways.insert(name, *gateway).is_some());
+            }
+            Step::RemoveGateway(name) => assert!(current.gateways.remove(&name).is_some()),
             Step::AddStack(name, stack) => {
                 assert!(current.stacks.insert(name.clone(), made(&name, &stack)).is_none());
             }
@@ -87,7 +110,10 @@ fn perform(current: &mut Current, steps: &[Step]) {
             Step::RemoveStack(name) => {
                 let users = current.programs.values().filter(|program| program.stack == name);
                 assert_eq!(users.count(), 0, "{name} is in use");
-                assert!(current.stacks.remove(&name).is_some());
+                let stack = current.stacks.remove(&name).expect("a stack");
+                for (switch, port, _) in stack.ports.values() {
+                    current.switches.get_mut(switch).map(|switch| switch.port.remove(port));
+                }
             }
         }
     }
@@ -101,10 +127,9 @@ fn go(current: &mut Current, wanted: &Topology) {
 fn made(name: &str, stack: &Stack) -> CurrentStack {
     let mut ports = BTreeMap::new();
     for interface in &stack.interfaces {
-        if let Link::Switch { name: switch, vlan } = &interface.link {
+        if let Some(plug) = interface.link.plug() {
             let port = format!("{name}.{}", interface.name);
-            let vlans = stacks::attach::vlans(vlan).expect("VLANs of a checked file");
-            ports.insert(interface.name.clone(), (switch.clone(), port, vlans));
+            ports.insert(interface.name.clone(), (plug.switch.to_owned(), port, plug.vlans()));
         }
     }
     CurrentStack { made: stack.clone(), broken: None, ports }
@@ -189,7 +214,9 @@ fn any_topology() -> impl Strategy<Value = Topology> {
         let port = if port == 0 {
             String::new()
         } else {
-            format!("port.p = {{ tap = 't{}', access = {port} }}\n", port / 2)
+            let promise = format!(", qos.rate = '1M', reserve.{port} = '100k'");
+            let more = ["", ", guard.macs = 2", &promise][age as usize];
+            format!("port.p = {{ tap = 't{}', access = {port}{more} }}\n", port / 2)
         };
         (there, format!("age = {age}\n{vlan}{port}"))
     });
@@ -202,6 +229,12 @@ fn any_topology() -> impl Strategy<Value = Topology> {
                 text += &format!("[switch.s{at}]\n{body}");
             }
             for (at, (_, switch, vlan, smol)) in stacks.iter().enumerate().filter(|(_, stack)| stack.0) {
+                if *smol && switches.get(*switch).is_some_and(|(there, _)| *there) {
+                    text += &format!("[switch.s{switch}.port.'n{at}.eth0']\nimpair.in = 'loss {vlan}%'\n");
+                    if at == 0 {
+                        text += &format!("[gateway.s{switch}]\nisolate = {}\n", *vlan == 1);
+                    }
+                }
                 let kind = if *smol { "smol" } else { "kernel" };
                 let link = match switches.get(*switch) {
                     Some((true, _)) => format!("switch:s{switch}[vlan {vlan}]"),

@@ -49,11 +49,16 @@ fn draw_edge(text: &mut String, from: &Place, to: &Place, label: &str) {
     if from.x == to.x {
         // Within a column: around the left side.
         let (x, out) = (from.x, from.x - GAP);
+        // The order of starting is no plug.
+        let stroke = if label == "then" { "#999\" stroke-dasharray=\"3 3" } else { "#555" };
         let _ = writeln!(
             text,
             "<path d=\"M{x:.0} {y1:.0} C{out:.0} {y1:.0} {out:.0} {y2:.0} {x:.0} {y2:.0}\" fill=\"none\" \
-             stroke=\"#999\" stroke-dasharray=\"3 3\"/>"
+             stroke=\"{stroke}\"/>"
         );
+        if label != "then" {
+            draw_label(text, x + PAD / 2.0, f32::midpoint(y1, y2), label);
+        }
         return;
     }
     let (x1, x2) = (from.x + from.width, to.x);
@@ -65,13 +70,13 @@ fn draw_edge(text: &mut String, from: &Place, to: &Place, label: &str) {
     );
     if !label.is_empty() {
         // Near the left end, where lines have not met yet.
-        let (x, y) = (x1 + PAD / 2.0, y1 - 4.0);
-        let _ = writeln!(
-            text,
-            "<text x=\"{x:.0}\" y=\"{y:.0}\" font-size=\"11\" fill=\"#555\">{}</text>",
-            escaped(label)
-        );
+        draw_label(text, x1 + PAD / 2.0, y1 - 4.0, label);
     }
+}
+
+fn draw_label(text: &mut String, x: f32, y: f32, label: &str) {
+    let label = escaped(label);
+    let _ = writeln!(text, "<text x=\"{x:.0}\" y=\"{y:.0}\" font-size=\"11\" fill=\"#555\">{label}</text>");
 }
 
 fn draw_node(text: &mut String, node: &Node, place: &Place) {

@@ -1,9 +1,14 @@
 //! What serde cannot see: whether the parts of a topology fit together.
 
-use super::{MAX_THINGS, Switch, Topology};
+mod port;
+
+use self::port::PortAt;
+use super::{Gateway, MAX_THINGS, Switch, Topology};
 use crate::rules::Rules;
 use crate::topology::place::{Problem, did_you_mean};
-use stacks::config::{DEFAULT_SWITCH, Link};
+use ::switch::link::Link as PortLink;
+use ::switch::stp::config::Config;
+use stacks::config::DEFAULT_SWITCH;
 
 /// What a name may be.
 pub(super) const NAME_HINT: &str = "use 1 to 32 letters, digits and `._-`";
@@ -11,8 +16,6 @@ pub(super) const NAME_HINT: &str = "use 1 to 32 letters, digits and `._-`";
 const OTHER_STACKS: [&str; 2] = ["host", "none"];
 
 type Checked = Result<(), Problem>;
-
-const ONE_KIND: &str = "give one of `access`, `trunk`, `hybrid`, `tunnel` and `service`";
 
 impl Topology {
     pub(super) fn check(&self, text: &str) -> Checked {
@@ -27,7 +30,9 @@ impl Topology {
         for (name, switch) in &self.switches {
             check_name(text, "switch", name)?;
             switch.check(text, &["switch", name])?;
+            switch.port.keys().try_for_each(|port| self.check_port(text, name, port))?;
         }
+        self.gateways.iter().try_for_each(|(name, gateway)| self.check_gateway(text, name, gateway))?;
         self.stacks.keys().try_for_each(|name| check_name(text, "stack", name))?;
         self.stacks.keys().try_for_each(|name| self.check_stack(text, name))?;
         self.programs.keys().try_for_each(|name| check_name(text, "program", name))?;
@@ -54,21 +59,81 @@ impl Topology {
             let hint = "leave it out, or add kind = \"smol\"";
             return Err(Problem::of(text, &["stack", name, "restart"], "a kernel stack does not fail", hint));
         }
-        let switches: Vec<&String> = self.switches.keys().collect();
         for (at, interface) in stack.interfaces.iter().enumerate() {
-            let Link::Switch { name: switch, .. } = &interface.link else { continue };
-            if switch.contains('/') || switch == DEFAULT_SWITCH || self.switches.contains_key(switch) {
-                continue;
-            }
-            let why = format!("there is no switch `{switch}` in this file");
-            let mut hint = did_you_mean(switch, &switches);
-            if !hint.starts_with("did") {
-                hint =
-                    format!("add [switch.{switch}], with `external = true` if it is not this topology's own");
-            }
-            return Err(Problem::of(text, &["stack", name, "interface", &at.to_string(), "link"], why, hint));
+            let Some(plug) = interface.link.plug() else { continue };
+            self.check_switch(text, plug.switch, &["stack", name, "interface", &at.to_string(), "link"])?;
         }
         Ok(())
+    }
+
+    /// Is there such a switch, for whoever names it at `path`?
+    fn check_switch(&self, text: &str, switch: &str, path: &[&str]) -> Checked {
+        if switch.contains('/') || switch == DEFAULT_SWITCH || self.switches.contains_key(switch) {
+            return Ok(());
+        }
+        let why = format!("there is no switch `{switch}` in this file");
+        let switches: Vec<&String> = self.switches.keys().collect();
+        let mut hint = did_you_mean(switch, &switches);
+        if !hint.starts_with("did") {
+            hint = format!("add [switch.{switch}], with `external = true` if it is not this topology's own");
+        }
+        Err(Problem::of(text, path, why, hint))
+    }
+
+    /// What a port has to do with the rest of the file.
+    fn check_port(&self, text: &str, switch: &str, name: &str) -> Checked {
+        let port = &self.switches[switch].port[name];
+        let at = |rest: &[&str], why: String, hint: String| {
+            let path: Vec<&str> =
+                ["switch", switch, "port", name].into_iter().chain(rest.iter().copied()).collect();
+            Err(Problem::of(text, &path, why, hint))
+        };
+        match port.leads_to() {
+            Some(PortLink::Switch { name: other, .. }) if other == switch => {
+                let why = "it leads to its own switch".to_owned();
+                return at(&["link"], why, "that would be a loop: name another".to_owned());
+            }
+            Some(PortLink::Switch { name: other, .. }) => {
+                self.check_switch(text, &other, &["switch", switch, "port", name, "link"])?;
+            }
+            Some(_) => {}
+            None if self.behind(switch, name).is_none() => {
+                let hint =
+                    "give one of `tap`, `nic` and `link`, or name it as a stack's interface, STACK.INTERFACE";
+                return at(&[], "what is it?".into(), hint.into());
+            }
+            None if port.given_vlans().is_some() => {
+                let why = "VLANs of a stack's port stand in the stack's link".to_owned();
+                return at(&[], why, format!("write link = \"switch:{switch}[vlan 10]\" there"));
+            }
+            None => {}
+        }
+        if let Some(plug) = self.behind(switch, name).and_then(|(_, interface)| interface.link.plug()) {
+            let path = ["switch", switch, "port", name];
+            PortAt { text, path: &path, port }.check_pins(&plug.vlans())?;
+        }
+        let watched = port.mirror.iter().flat_map(|mirror| mirror.from.iter().flatten());
+        let ports = &self.switches[switch].port;
+        for from in watched {
+            if !ports.contains_key(from) && self.behind(switch, from).is_none() {
+                let known: Vec<&String> = ports.keys().collect();
+                let hint = did_you_mean(from, &known);
+                return at(&["mirror"], format!("there is no port `{from}` of {switch} in this file"), hint);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_gateway(&self, text: &str, name: &str, gateway: &Gateway) -> Checked {
+        if name.contains('/') {
+            let hint = "give the switch a name of its own, or start it with `viewnet gateway up`";
+            return Err(Problem::of(text, &["gateway", name], "a path names no gateway", hint));
+        }
+        self.check_switch(text, name, &["gateway", name])?;
+        crate::commands::gateway::check_addresses(&gateway.ip).map_err(|failure| {
+            let hint = failure.refusal.hint.unwrap_or_default();
+            Problem::of(text, &["gateway", name, "ip"], failure.refusal.why, hint)
+        })
     }
 
     fn check_program(&self, text: &str, name: &str) -> Checked {
@@ -142,52 +207,30 @@ impl Switch {
             );
         }
         for (name, port) in &self.port {
-            if !switch::port::is_valid_name(name) {
+            if !::switch::port::is_valid_name(name) {
                 return at(
                     &["port", name],
                     format!("`{name}` is no name for a port"),
                     "use 1 to 64 printable characters without space",
                 );
             }
-            if port.tap.is_some() == port.nic.is_some() {
-                return at(&["port", name], "what is it?".into(), "give either `tap` or `nic`");
+            let path: Vec<&str> = path.iter().copied().chain(["port", name.as_str()]).collect();
+            PortAt { text, path: &path, port }.check()?;
+        }
+        for (vid, vlan) in &self.vlan {
+            if vlan.name.len() > 64 || vlan.name.chars().any(char::is_control) {
+                let why = "that is no name for a VLAN".into();
+                return at(&["vlan", &vid.0.to_string()], why, "a name is up to 64 printable bytes");
             }
-            if port.access.is_some() && port.trunk.is_some() {
-                return at(
-                    &["port", name, "trunk"],
-                    "it is an access port".into(),
-                    "give either `access` or `trunk`",
-                );
-            }
-            if port.modes() > 1 {
-                return at(&["port", name], "it cannot be two kinds of port".into(), ONE_KIND);
-            }
-            if port.native.is_some() && port.trunk.is_none() && port.service.is_none() {
-                return at(
-                    &["port", name, "native"],
-                    "only a trunk has a native VLAN".into(),
-                    "add `trunk`, or say `access` in place of `native`",
-                );
-            }
-            let (untagged, pvid) = (port.untagged.is_some(), port.pvid.is_some());
-            if (untagged || pvid) && port.hybrid.is_none() {
-                let key = if untagged { "untagged" } else { "pvid" };
-                return at(&["port", name, key], "only a hybrid port has it".into(), "add `hybrid`");
-            }
-            if port.plain && port.tap.is_none() {
-                return at(&["port", name, "plain"], "only a TAP can be plain".into(), "leave it out");
+            if vlan.rate.is_none() && (vlan.burst.is_some() || vlan.exceed.is_some()) {
+                return at(&["vlan", &vid.0.to_string()], "it has no rate".into(), "add `rate`");
             }
         }
-        if let Some((vid, _)) =
-            self.vlan.iter().find(|(_, name)| name.len() > 64 || name.chars().any(char::is_control))
-        {
-            return at(
-                &["vlan", &vid.0.to_string()],
-                "that is no name for a VLAN".into(),
-                "a name is up to 64 printable bytes",
-            );
+        let tree = self.stp.unwrap_or_default().told().apply(Config::default());
+        match tree {
+            Err(why) => at(&["stp"], why.to_string(), "change it, or leave it out"),
+            Ok(_) => Ok(()),
         }
-        Ok(())
     }
 }
 

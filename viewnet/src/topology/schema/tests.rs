@@ -64,11 +64,11 @@ fn mistakes_are_found_where_they_are() {
     let table = [
         (
             "[swich.lan]",
-            "line 1, column 2: unknown field `swich`, expected one of `name`, `switch`, `stack`, `program`; did you mean `switch`?",
+            "line 1, column 2: unknown field `swich`, expected one of `name`, `switch`, `gateway`, `stack`, `program`; did you mean `switch`?",
         ),
         (
             "[switch.lan]\nagee = 3",
-            "line 2, column 1: unknown field `agee`, expected one of `external`, `age`, `mode`, `group`, `mgmt`, `vlan`, `port`; did you mean `age`?",
+            "line 2, column 1: unknown field `agee`, expected one of `external`, `age`, `mode`, `group`, `mgmt`, `vde`, `metrics`, `stp`, `vlan`, `port`; did you mean `age`?",
         ),
         (
             "[switch.lan]\nage = 0",
@@ -78,7 +78,10 @@ fn mistakes_are_found_where_they_are() {
             "[switch.\"a b\"]",
             "line 1, column 9: `a b` is no name for a switch: it is no name; use 1 to 32 letters, digits and `._-`",
         ),
-        ("[switch.lan.port.up]\naccess = 3", "line 1, column 18: what is it?; give either `tap` or `nic`"),
+        (
+            "[switch.lan.port.up]\naccess = 3",
+            "line 1, column 18: what is it?; give one of `tap`, `nic` and `link`, or name it as a stack's interface, STACK.INTERFACE",
+        ),
         (
             "[switch.lan.vlan]\n0 = 'x'",
             "line 2, column 1: `0` is no VLAN; use 1 to 4094; `viewnet up --help` shows how a topology is written",

@@ -219,7 +219,8 @@ pub(in crate::smol::netlink) fn change_flags(
     Ok(())
 }
 
-fn oper_state(link: &Link, tables: &Tables) -> u8 {
+/// IF_OPER_*
+pub(in crate::smol::netlink) fn oper_state(link: &Link, tables: &Tables) -> u8 {
     let lower_down = other(link).is_some_and(|other| !tables.links.get(&other).is_some_and(Link::is_running));
     match link.kind {
         LinkKind::Loopback | LinkKind::Dummy if link.up => OPER_UNKNOWN,

@@ -20,7 +20,8 @@ use super::World;
 use super::reply::{Answer, Answered, Asked, Empty};
 use crate::smol::tables::{IfIndex, Mode, Refused};
 
-pub(super) use link::change_flags;
+pub(super) use link::{change_flags, oper_state};
+pub(super) use newlink::other;
 pub use notice::notice;
 
 /// RTM_NEWNETCONF

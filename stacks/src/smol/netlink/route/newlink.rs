@@ -146,7 +146,7 @@ pub(super) fn info_kind(link: &Link) -> Option<&'static str> {
 }
 
 /// IFLA_LINK: what is under a subinterface, or at the other end.
-pub(super) fn other(link: &Link) -> Option<IfIndex> {
+pub(in crate::smol::netlink) fn other(link: &Link) -> Option<IfIndex> {
     match link.kind {
         LinkKind::Vlan { parent, .. } => Some(parent),
         LinkKind::Veth { peer } => Some(peer),
