@@ -4,7 +4,8 @@
 //! `eth0=switch:lan[vlan 10],ip=10.0.0.2/24,ip=fd00::2/64,gw=10.0.0.1,mtu=1500,mac=02:00:00:00:00:01`
 //! — an interface, what it is plugged into, and its settings. The name may be left out (`switch:lan`): the
 //! first free `ethN` is taken. Links are those of switches ([`switch::link`]): `switch`, `switch:lan[vlan 10]`,
-//! `vde:PATH`, `udp:ADDR:PORT` and so on, and these that only stacks have: `none`, plugged into nothing; and on smol
+//! `vde:PATH`, `udp:ADDR:PORT` and so on, and these that only stacks have: `none`, plugged into nothing; `wg:FILE`, a
+//! WireGuard tunnel as wg-quick(8) describes it; and on smol
 //! stacks `fd:N`, a TAP of their host that is open already as descriptor N, and `pair:NAME`, into each other, if one
 //! process has the two that name the same. Smol stacks record frames: `pcap=FILE`, whole or, with
 //! `FILE[cut snap 128]`, as a wire would have them and only their first bytes.
@@ -237,11 +238,16 @@ impl StackConfig {
     /// # Errors
     /// Names the part of the line that is wrong.
     pub fn add_line(&mut self, line: &str) -> Result<(), ConfigError> {
-        let free = self.free_name();
-        let (interface, routes) = parse_line(line, &free)?;
+        let (interface, routes) = parse_line(line, |kind| self.free_name(kind))?;
         self.interfaces.push(interface);
         self.routes.extend(routes);
         Ok(())
+    }
+
+    /// `--vpn FILE`: an interface that is plugged into the tunnel which the file describes.
+    pub fn add_tunnel(&mut self, file: &str) {
+        let link = Link::Wg { path: file.to_owned() };
+        self.interfaces.push(InterfaceConfig::new(&self.free_name("wg"), link));
     }
 
     /// The interface that an option without an interface name means: the last one, or a new one on the
@@ -352,20 +358,27 @@ impl StackConfig {
         Ok(self)
     }
 
-    fn free_name(&self) -> String {
+    fn free_name(&self, kind: &str) -> String {
         (0..)
-            .map(|n| format!("eth{n}"))
+            .map(|n| format!("{kind}{n}"))
             .find(|name| self.interfaces.iter().all(|i| i.name != *name))
             .expect("endless")
     }
 }
 
-fn parse_line(line: &str, free_name: &str) -> Result<(InterfaceConfig, Vec<RouteConfig>), ConfigError> {
+fn parse_line(
+    line: &str,
+    free_name: impl Fn(&str) -> String,
+) -> Result<(InterfaceConfig, Vec<RouteConfig>), ConfigError> {
     let mut parts = split_outside_brackets(line);
     let head = parts.remove(0);
-    let (name, link) = head.split_once('=').unwrap_or((free_name, head));
+    // A path may have a `=` in it.
+    let named = head.split_once('=').filter(|(name, _)| !name.contains(':'));
+    let link: Link = named.map_or(head, |(_, link)| link).parse()?;
+    let name = named.map(|(name, _)| name.to_owned());
+    let name = &name.unwrap_or_else(|| free_name(if matches!(link, Link::Wg { .. }) { "wg" } else { "eth" }));
     check_name(name)?;
-    let mut interface = InterfaceConfig::new(name, link.parse()?);
+    let mut interface = InterfaceConfig::new(name, link);
     let mut routes = Vec::new();
     for part in parts {
         let Some((key, value)) = part.split_once('=') else {
@@ -379,7 +392,7 @@ fn parse_line(line: &str, free_name: &str) -> Result<(InterfaceConfig, Vec<Route
             "pcap" => interface.pcap = Some(value.parse()?),
             "route" => {
                 let mut route: RouteConfig = value.parse()?;
-                route.dev.get_or_insert_with(|| name.to_owned());
+                route.dev.get_or_insert_with(|| name.clone());
                 routes.push(route);
             }
             _ => {

@@ -22,3 +22,4 @@ pub mod serve;
 pub mod smol;
 pub mod stack;
 pub mod steward;
+pub mod wg;

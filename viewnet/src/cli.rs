@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Gateway(commands::gateway::Args),
     /// Show and change the packet filter of a stack, a view or a gateway
     Filter(commands::filter::Args),
+    /// Keep WireGuard tunnels that programs can use beside each other
+    Vpn(commands::vpn::Args),
     /// Let ports of the host lead to ports of a view
     Publish(commands::publish::Args),
     /// Show or record the frames of a switch, a port or a stack

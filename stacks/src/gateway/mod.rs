@@ -21,7 +21,7 @@ pub mod dhcp;
 pub mod doors;
 pub mod flows;
 mod holder;
-mod host;
+pub(crate) mod host;
 pub mod names;
 pub mod nat64;
 pub mod policy;

@@ -17,11 +17,14 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
+use super::namespace::sysctl;
 use super::netlink::{Mode, Netlink};
 use crate::config::{InterfaceConfig, Mac, RouteConfig};
 use crate::stack::{InterfaceCounters, InterfaceInfo};
 use crate::steward::renewal::Change;
 
+/// rtnetlink(7)
+const RT_TABLE_LOCAL: u8 = 255;
 /// The loopback's index in every network namespace.
 pub(crate) const LOOPBACK: u32 = 1;
 
@@ -55,6 +58,26 @@ impl Interfaces {
         message.header.change_mask = LinkFlags::Up;
         let set = RouteNetlinkMessage::SetLink(message);
         self.netlink.change(set, Mode::Plain).map_err(|e| refused("interface", "set down", e))
+    }
+
+    /// Makes an interface that is down one on which nobody is asked for hardware addresses, and which has no
+    /// link-local address: nobody but its tunnel is there. Addresses of 127.0.0.0/8 may be behind it, if routes say so.
+    pub(crate) fn become_tunnel(&mut self, name: &str) -> Result<(), Refusal> {
+        let mut message = LinkMessage::default();
+        message.header.index = index_of(name)?;
+        message.header.flags = LinkFlags::Noarp;
+        message.header.change_mask = LinkFlags::Noarp;
+        message.attributes.push(LinkAttribute::Address(crate::wg::STACK_MAC.to_vec()));
+        let set = RouteNetlinkMessage::SetLink(message);
+        self.netlink.change(set, Mode::Plain).map_err(|e| refused(name, "set up", e))?;
+        for (file, value) in [("ipv4/conf/NAME/route_localnet", "1"), ("ipv6/conf/NAME/addr_gen_mode", "1")] {
+            match sysctl(&format!("net/{}", file.replace("NAME", name)), value) {
+                // A machine without IPv6.
+                Err(Errno::ENOENT) => {}
+                other => other.map_err(|e| refused(name, "set up", e))?,
+            }
+        }
+        Ok(())
     }
 
     /// Makes a veth pair whose other end goes to the namespace behind the descriptor `far`.
@@ -248,7 +271,9 @@ fn route_message(route: &RouteConfig) -> Result<RouteMessage, Refusal> {
     let to = route.to.trunc();
     message.header.address_family = family(to.addr());
     message.header.destination_prefix_length = to.prefix_len();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    // The whole of 127.0.0.0/8 is in the local table, which is looked into first.
+    let loopback = to.addr().is_loopback() && to.prefix_len() > 8;
+    message.header.table = if loopback { RT_TABLE_LOCAL } else { RouteHeader::RT_TABLE_MAIN };
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = if route.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
     message.header.kind = RouteType::Unicast;

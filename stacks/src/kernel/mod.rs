@@ -76,7 +76,7 @@ pub struct KernelStack {
     steward: Option<Box<KernelSteward>>,
     /// Its view of /sys, once somebody has asked for it.
     sysfs: Option<OwnedFd>,
-    filter: Nftables,
+    filter: Box<Nftables>,
 }
 
 impl KernelStack {
@@ -101,7 +101,7 @@ impl KernelStack {
             plugs: Vec::new(),
             steward: None,
             sysfs: None,
-            filter: Nftables::default(),
+            filter: Box::default(),
         };
         if !config.filter.is_empty() {
             // Before anything can come in.
@@ -127,16 +127,19 @@ impl KernelStack {
                 .hint("run `tcpdump -w FILE` in the view, or use a smol stack")
                 .into());
             }
-            match (&interface.link, interface.link.plug()) {
+            match (&interface.link, interface.link.plug().or_else(|| interface.link.tunnel())) {
                 (Link::None, _) => plug::unplugged(&stack.namespace, &interface.name)?,
                 (_, Some(to)) => {
                     let path = attach::path(switches, to.switch);
                     stack.plugs.push(plug::plug(&stack.namespace, name, &interface.name, &path, &to)?);
+                    if interface.link.tunnel().is_some() {
+                        interfaces.become_tunnel(&interface.name)?;
+                    }
                 }
                 (link, None) => {
                     return Err(Refusal::new(
                         format!("cannot plug {} into {link}", interface.name),
-                        "a kernel stack plugs into viewnet's switches only",
+                        "a kernel stack plugs into viewnet's switches and tunnels only",
                     )
                     .hint("use a smol stack, or a switch in between: `viewnet switch port add`")
                     .into());
@@ -165,7 +168,7 @@ impl KernelStack {
             plugs: Vec::new(),
             steward: None,
             sysfs: None,
-            filter: Nftables::default(),
+            filter: Box::default(),
         })
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ::switch::client::Client;
 use stacks::config::{ConfigError, StackConfig};
 
-use crate::commands::{gateway, switch};
+use crate::commands::{gateway, switch, vpn};
 use crate::exit::Failure;
 use crate::launch::{Ruled, StackSpec};
 use crate::rules::{RuleError, Rules};
@@ -24,10 +24,15 @@ pub(crate) struct StackOptions {
     /// Add an interface: `[NAME=]LINK[,ip=ADDR/LEN][,gw=ADDR][,mtu=N][,mac=MAC][,route=…]`, where LINK is
     /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]` or `[trunk 10,20-29 native 1]`, `vde:PATH`, `udp:ADDR:PORT`,
     /// `vxlan:VNI[peer ADDR]`, `qemu:PATH`, `tap:NAME`, `nic:NAME`, one of these in `impair:{LINK}[delay 20ms, loss 1%]`,
-    /// or `none`; on smol stacks also `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no
+    /// `wg:FILE` (a WireGuard tunnel as wg-quick(8) describes it, which says the addresses), or `none`; on smol stacks also `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no
     /// interface but the loopback
     #[arg(long, value_name = "LINK")]
     pub(crate) link: Vec<String>,
+
+    /// Go through a WireGuard tunnel, and nowhere else: an interface as a file of wg-quick(8) describes it, its routes,
+    /// and its nameservers in place of the machine's. The same as --link wg:FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vpn: Vec<String>,
 
     /// Give the last interface an address, or let its network do so: `dhcp` (IPv4), `auto` (IPv6, too); without any
     /// interface, eth0 on the default switch is made
@@ -80,7 +85,7 @@ impl StackOptions {
 
     /// Whether interfaces, routes, limits or a filter were asked for.
     pub(crate) fn describes_a_network(&self) -> bool {
-        let lists = [&self.link, &self.ip, &self.gw, &self.route, &self.limit, &self.filter];
+        let lists = [&self.link, &self.vpn, &self.ip, &self.gw, &self.route, &self.limit, &self.filter];
         self.config.is_some() || self.forward || lists.iter().any(|list| !list.is_empty())
     }
 
@@ -114,6 +119,7 @@ impl StackOptions {
         if !self.alone() {
             self.link.iter().try_for_each(|text| config.add_line(text)).map_err(wrong)?;
         }
+        self.vpn.iter().for_each(|file| config.add_tunnel(file));
         self.ip.iter().try_for_each(|text| config.add_ip(text)).map_err(wrong)?;
         self.gw.iter().try_for_each(|text| config.add_gw(text)).map_err(wrong)?;
         self.route.iter().try_for_each(|text| config.add_route(text)).map_err(wrong)?;
@@ -216,7 +222,7 @@ fn root_links(config: &mut StackConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes sure that the switches the stack `name` is plugged into are there; they stay while the value lives. Links that a stack
+/// Makes sure that the switches and tunnels the stack `name` is plugged into are there; they stay while the value lives. Links that a stack
 /// of its kind cannot have by itself get a switch of their own. Interfaces that
 /// are to be told their addresses by their networks are.
 pub(crate) fn hold_switches(
@@ -236,6 +242,7 @@ pub(crate) fn hold_switches(
             held.push(client);
         }
     }
+    held.extend(vpn::hold(runtime, config)?);
     stacks::autoconf::settle(config, name, &runtime.switches())?;
     Ok(held)
 }

@@ -16,7 +16,7 @@ use super::buffer::Buffer;
 use super::input::Arrival;
 use super::output::V4_HEADER;
 use super::{Delivery, Net, Packet};
-use crate::smol::tables::RouteKind;
+use crate::smol::tables::{Link, RouteKind};
 
 /// What is known of a packet from its header.
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +170,9 @@ impl Net {
         }
         let index = self.index();
         if !looped {
-            let loopback = source.is_loopback() || destination.is_loopback();
+            // As with route_localnet: behind a tunnel is who answers in the name of the machine's own nameserver.
+            let routed = self.tables.links.get(&arrival.link).is_some_and(Link::is_tunnel);
+            let loopback = (source.is_loopback() && !routed) || destination.is_loopback();
             if loopback || !index.owned(IpAddr::V4(source)).is_empty() {
                 return Whose::Nobodys;
             }

@@ -95,6 +95,11 @@ impl Port {
             Link::None => return Ok(None),
             Link::Pair { name: cable } => End::Cable(Box::new(plugs.cables.plug(&interface.name, cable)?)),
             Link::Fd { number } => wire(inherited(&interface.name, *number)?, interface)?,
+            Link::Wg { .. } => {
+                let plug = interface.link.tunnel().expect("it is one");
+                let (names, switches) = ((plugs.stack, interface.name.as_str()), plugs.switches);
+                End::Uplink(Box::new(Uplink::plug(names, switches, &plug, false)?))
+            }
             Link::To(link) => Self::open_link(plugs, interface, link)?,
         };
         let recorder = match &interface.pcap {

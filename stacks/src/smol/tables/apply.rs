@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::{
     Address, IfIndex, LOOPBACK, LinkKind, Mode, PROTOCOL_STATIC, Refused, Route, RouteKind, RouteMatch,
-    SCOPE_LINK, SCOPE_UNIVERSE, TABLE_MAIN, Tables, ifa_flags,
+    SCOPE_LINK, SCOPE_UNIVERSE, TABLE_LOCAL, TABLE_MAIN, Tables, ifa_flags,
 };
 use crate::config::{InterfaceConfig, Mac, RouteConfig, StackConfig};
 use crate::steward::renewal::Change;
@@ -37,6 +37,10 @@ impl Tables {
         let index = self.add_link(0, name, LinkKind::Ethernet, mac).map_err(|e| refused(name, "make", e))?;
         if let Some(link) = self.links.get_mut(&index) {
             link.plugged = config.link.to_string();
+            if matches!(config.link, crate::config::Link::Wg { .. }) {
+                link.wished_flags |= libc::IFF_NOARP as u32;
+                (link.link_local, link.mac) = (false, Mac(crate::wg::STACK_MAC));
+            }
         }
         if let Some(mtu) = config.mtu {
             self.set_mtu(index, mtu).map_err(|e| refused(name, "set up", e))?;
@@ -104,13 +108,15 @@ impl Tables {
             ),
             None => None,
         };
+        let loopback = config.to.addr().is_loopback() && config.to.prefix_len() > 8;
         let route = Route {
             to: config.to.trunc(),
             gateway: config.via,
             link,
             source: None,
             metric: config.metric.unwrap_or(0),
-            table: TABLE_MAIN,
+            // The whole of 127.0.0.0/8 is in the local table, which is looked into first.
+            table: if loopback { TABLE_LOCAL } else { TABLE_MAIN },
             kind: RouteKind::Unicast,
             scope: if config.via.is_some() { SCOPE_UNIVERSE } else { SCOPE_LINK },
             protocol: PROTOCOL_STATIC,
