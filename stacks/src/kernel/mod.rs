@@ -79,6 +79,18 @@ pub struct KernelStack {
     filter: Box<Nftables>,
 }
 
+/// Has the namespace that the thread is in pass on packets of others.
+fn become_router() -> Result<(), Refusal> {
+    for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        match namespace::sysctl(name, "1") {
+            // A machine without IPv6.
+            Err(Errno::ENOENT) => {}
+            other => other.map_err(|e| Refusal::system(format!("cannot set {name}"), e))?,
+        }
+    }
+    Ok(())
+}
+
 impl KernelStack {
     /// Makes a stack as `config` says. The process must be a maker; afterwards it is in the new namespace.
     /// `name` marks the stack's ports on its switches, which have their sockets in `switches`.
@@ -108,13 +120,7 @@ impl KernelStack {
             stack.filter.set(&config.filter)?;
         }
         if config.forward {
-            for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-                match namespace::sysctl(name, "1") {
-                    // A machine without IPv6.
-                    Err(Errno::ENOENT) => {}
-                    other => other.map_err(|e| Refusal::system(format!("cannot set {name}"), e))?,
-                }
-            }
+            become_router()?;
         }
         let mut interfaces = Interfaces::open()?;
         interfaces.up(interfaces::LOOPBACK)?;

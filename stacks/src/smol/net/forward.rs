@@ -128,13 +128,8 @@ impl Net {
         }
         let mut rewrite = None;
         if self.filter.is_some() {
-            match self.filtered_forward(
-                now,
-                passing.arrival,
-                &passing.packet(),
-                passing.buffer.pieces(),
-                &path,
-            ) {
+            let (packet, pieces) = (passing.packet(), passing.buffer.pieces());
+            match self.filtered_forward(now, passing.arrival, &packet, pieces, &path) {
                 Some(other) => rewrite = other,
                 None => return,
             }
@@ -152,13 +147,10 @@ impl Net {
         if let Some(rewrite) = rewrite {
             hooks::rewrite(&rewrite, bytes, &header);
         }
-        let (v4, length) = (passing.destination.is_ipv4(), bytes.len() as u64);
+        let (v4, length) = (passing.destination.is_ipv4(), bytes.len());
         let way = Way { link: path.link, next_hop: path.next_hop, group: false };
         let origin = Origin::Forwarded(passing.arrival.link);
-        let ip = self.mib.ip(v4);
-        ip.forwarded += 1;
-        ip.out_transmits += 1;
-        ip.out_octets += length;
+        self.mib.passes(v4, length);
         let _ = if too_long {
             if header.needs_csum() && !complete(bytes, &header) {
                 return;
