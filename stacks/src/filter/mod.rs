@@ -8,7 +8,7 @@
 //! ```
 //! [`language`] reads rules and [`rule`] holds and prints them. A stack in a library and the gateway have [`judge`],
 //! with [`track`] for its connections, [`packet`] for what is in a packet and [`log`] for what rules write; a kernel
-//! stack has the same rules as nftables of its namespace ([`crate::kernel::nftables`]). In each hook the
+//! stack has the same rules as nftables of its namespace (`kernel/nftables`). In each hook the
 //! filtering rules are asked in their order, then, once per connection, the translating ones. Every packet is
 //! tracked, so fragments are put together before prerouting.
 

@@ -1,7 +1,7 @@
 //! What the gateway itself does for its network: addresses, router advertisements, names.
 //!
 //! # Theory of operation
-//! DHCP and advertisements are answers of cores ([`dhcp`], [`advertise`]). A question about names that [`names`]
+//! DHCP and advertisements are answers of cores ([`super::dhcp`], [`mod@super::advertise`]). A question about names that [`names`]
 //! knows is answered from a list of the user's stacks, which is asked for at most once in [`FRESH`], and for no longer
 //! than [`PATIENCE`]. All other questions to the gateway's own addresses go to the host's nameserver, as
 //! resolv.conf(5) names it at that moment, over UDP and TCP; when that is not there, the next one is tried.
