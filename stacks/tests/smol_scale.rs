@@ -138,7 +138,7 @@ fn call(host: &mut Host, file: &OwnedFd, call: SocketCall) -> (Result<Done, Errn
 }
 
 fn hosted_connections() {
-    const CONNECTIONS: usize = 1000;
+    const CONNECTIONS: usize = 3000;
     raise_limit(CONNECTIONS as u64 * 8 + 2000);
     let folder = tempfile::tempdir().expect("a folder");
     let mut host = Host::new(folder.path()).expect("a host");

@@ -243,6 +243,9 @@ impl Wire {
             End::Stream(stream) => return Ok((VnetHdr::default(), stream.receive(buffer)?)),
             End::Datagrams(_) => return Err(io::ErrorKind::WouldBlock.into()),
         };
+        if self.kind == Kind::Packet {
+            return packet::receive(fd.as_fd(), buffer);
+        }
         let len = match self.nowait {
             true => match rustix::io::preadv2(&*fd, &mut [IoSliceMut::new(buffer)], HERE, NOWAIT) {
                 Err(rustix::io::Errno::OPNOTSUPP) => {
