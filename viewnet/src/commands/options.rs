@@ -1,6 +1,6 @@
 //! The options that `run` and `stack up` share: what a stack should look like.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ::switch::client::Client;
 use stacks::config::{ConfigError, StackConfig};
@@ -217,8 +217,16 @@ pub(crate) fn hold_default(
 
 /// Makes relative paths in links mean the same to whoever makes the stack, in whatever folder.
 fn root_links(config: &mut StackConfig) -> Result<(), Failure> {
-    let here = std::env::current_dir().map_err(|e| Failure::io("cannot use this folder", &e))?;
-    config.interfaces.iter_mut().for_each(|interface| interface.root(&here));
+    let rooted = |here: &Path| {
+        let mut interfaces = config.interfaces.clone();
+        interfaces.iter_mut().for_each(|interface| interface.root(here));
+        interfaces
+    };
+    // Without relative paths it does not matter where this is, nor whether that folder is there still.
+    if rooted(Path::new("/")) != config.interfaces {
+        let here = std::env::current_dir().map_err(|e| Failure::io("cannot use this folder", &e))?;
+        config.interfaces = rooted(&here);
+    }
     Ok(())
 }
 
