@@ -9,6 +9,7 @@ use switch::link::{BadLink, Impaired};
 use switch::vlan::PortVlans;
 
 use super::{ConfigError, check_name};
+use crate::gateway::proxy::Via;
 
 /// Recorded bytes of a frame: the least is its headers.
 const SNAP: std::ops::RangeInclusive<u32> = 64..=65_549;
@@ -30,6 +31,8 @@ pub enum Link {
         /// The cable's name.
         name: String,
     },
+    /// A network of its own, whose gateway goes by a proxy.
+    Via(Via),
     /// Whatever a port of a switch may lead to, too: another switch first of all.
     To(switch::link::Link),
 }
@@ -78,6 +81,7 @@ impl Link {
     pub fn rooted(self, folder: &Path) -> Self {
         match self {
             Self::To(link) => Self::To(link.rooted(folder)),
+            Self::Via(via) => Self::Via(via.rooted(folder)),
             other => other,
         }
     }
@@ -118,6 +122,9 @@ impl FromStr for Link {
                 Ok(number) => Ok(Self::Fd { number }),
                 Err(_) => Err(ConfigError::new(text, "no number of a descriptor, such as fd:3")),
             },
+            _ if Via::is_meant(text) => {
+                text.parse().map(Self::Via).map_err(|why| ConfigError::new(text, why))
+            }
             _ => {
                 let link: switch::link::Link = text.parse().map_err(|e: BadLink| ConfigError::of_link(&e))?;
                 if let switch::link::Link::Tap(name) | switch::link::Link::Nic(name) = link.plain() {
@@ -135,6 +142,7 @@ impl fmt::Display for Link {
             Self::None => f.write_str("none"),
             Self::Fd { number } => write!(f, "fd:{number}"),
             Self::Pair { name } => write!(f, "pair:{name}"),
+            Self::Via(via) => via.fmt(f),
             Self::To(link) => link.fmt(f),
         }
     }

@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use msocket_proto::line::{Line, sweep, unusable};
 use stacks::config::Link;
 use stacks::gateway::policy::{Destinations, Rules};
+use stacks::gateway::proxy::Via;
 use stacks::gateway::serve::Description;
 pub(crate) use stacks::gateway::serve::Request;
 use stacks::gateway::{Config, Dns64};
@@ -100,6 +101,10 @@ struct Up {
     /// has IPv4 and no IPv6
     #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = dns64)]
     dns64: Dns64,
+    /// Go by a proxy, and nowhere else: `socks5:HOST:PORT` (TCP and UDP) or `http:HOST:PORT` (CONNECT), with `[auth FILE]`
+    /// behind it if it wants the `user:password` in a file. It looks up names, too
+    #[arg(long, value_name = "PROXY")]
+    via: Option<Via>,
     #[command(flatten)]
     rules: RuleOptions,
 }
@@ -157,8 +162,10 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
-    let Up { target, ip, vlan, dns64, rules } = args;
-    start(runtime, &target.name, Wanted { ip, vlan, dns64, rules: rules.rules() })
+    let Up { target, ip, vlan, dns64, via, rules } = args;
+    let here = std::env::current_dir().map_err(|e| Failure::io("cannot use this folder", &e))?;
+    let via = via.map(|via| via.rooted(&here));
+    start(runtime, &target.name, Wanted { ip, vlan, dns64, via, rules: rules.rules() })
 }
 
 /// What a gateway is to be like.
@@ -170,13 +177,15 @@ pub(crate) struct Wanted {
     pub(crate) vlan: Option<Vid>,
     /// When names are looked up for IPv4 addresses.
     pub(crate) dns64: Dns64,
+    /// The proxy that it goes by.
+    pub(crate) via: Option<Via>,
     /// Who may go where.
     pub(crate) rules: Rules,
 }
 
 /// Starts the gateway of the switch that is called `name`.
 pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(), Failure> {
-    let Wanted { mut ip, vlan, dns64, rules } = wanted;
+    let Wanted { mut ip, vlan, dns64, via, rules } = wanted;
     let target = Target { name: name.to_owned() };
     let path = target.path(runtime)?;
     if ip.is_empty() {
@@ -186,7 +195,7 @@ pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(),
     // As long as this connection, the switch stays.
     let held = switch::reach(runtime, name)?;
     let link = Link::switch(&target.switch(runtime)?, vlan.map(|vid| PortVlans::Access { vid }));
-    launch::launch(&path, &Config { link, ip, rules, dns64, guest: false })?;
+    launch::launch(&path, &Config { link, ip, rules, dns64, via, guest: false })?;
     drop(held);
     Ok(())
 }
@@ -218,13 +227,18 @@ pub(crate) fn check_addresses(ip: &[IpNet]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes sure that the default switch, which `client` holds, has a gateway. One that is started here ends with the
-/// last of the switch's other users.
-pub(crate) fn ensure_default(runtime: &Runtime, client: &mut Client) -> Result<(), Failure> {
-    let what = "cannot start the default gateway";
-    let path = runtime.gateways().join(switch::DEFAULT);
-    let link = Link::switch(switch::DEFAULT, None);
-    let config = Config { link, ip: addresses(), rules: Rules::default(), dns64: Dns64::Auto, guest: true };
+/// Makes sure that the switch `name`, which `client` holds, has a gateway, by a proxy or without. One that is started here
+/// ends with the last of the switch's other users.
+pub(crate) fn ensure(
+    runtime: &Runtime,
+    name: &str,
+    via: Option<Via>,
+    client: &mut Client,
+) -> Result<(), Failure> {
+    let what = &format!("cannot start the {name} gateway");
+    let path = runtime.gateways().join(name);
+    let (link, dns64) = (Link::switch(name, None), Dns64::Auto);
+    let config = Config { link, ip: addresses(), rules: Rules::default(), dns64, via, guest: true };
     for _ in 0..ATTEMPTS {
         let ports = client.ports().map_err(|e| call_failed(what, e))?;
         if ports.iter().any(|port| port.name == stacks::gateway::PORT) {
@@ -236,7 +250,8 @@ pub(crate) fn ensure_default(runtime: &Runtime, client: &mut Client) -> Result<(
             other => return other,
         }
     }
-    Err(Failure::new(what, "one is there that is not plugged in").hint("`viewnet gateway down` ends it"))
+    Err(Failure::new(what, "one is there that is not plugged in")
+        .hint(format!("`viewnet gateway down --switch {name}` ends it")))
 }
 
 fn addresses() -> Vec<IpNet> {
@@ -285,6 +300,9 @@ fn show(runtime: &Runtime, target: &Target, json: bool) -> Result<(), Failure> {
         it.pid,
         list(&it.config.ip),
     );
+    if let Some(via) = &it.config.via {
+        text += &format!("goes by       {via}\n");
+    }
     text += &format!("loopback      {}\n", if rules.host_loopback { "the host's" } else { "not reachable" });
     text += &format!(
         "lets through  {}\n",
