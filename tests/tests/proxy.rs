@@ -398,6 +398,30 @@ fn curl_goes_by_tinyproxy_with_a_password() {
     });
 }
 
+#[test]
+fn datagrams_go_by_dante() {
+    each_kind(|world, kind| {
+        if world.uid() != 0 {
+            return eprintln!("skipped: danted wants an account of its own");
+        }
+        let config = "logoutput: stderr\ninternal: 192.0.2.9 port = 1080\nexternal: 192.0.2.9\nclientmethod: none\n\
+                      socksmethod: none\nuser.privileged: root\nuser.unprivileged: root\n\
+                      client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\nsocks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\n";
+        let config = world.write("danted.conf", config);
+        let _echo = echo(world);
+        let proxy = world.cmd("danted").args(["-N", "1", "-f", &config.display().to_string()]).start();
+        listens(world, 1080);
+        let script = "
+a, b = udp('192.0.2.1', 7007), udp('192.0.2.1', 7007)
+for n in range(9): said(a, b'%d' % n); said(b, b'x' * 1400)
+said(tcp('192.0.2.1', 7007), b'hello')
+";
+        inside(world, kind, "socks5:192.0.2.9:1080", script);
+        proxy.kill(nix::sys::signal::Signal::SIGTERM);
+        proxy.wait();
+    });
+}
+
 fn listens(world: &World, port: u16) {
     let open = format!("until (: </dev/tcp/192.0.2.9/{port}) 2>/dev/null; do sleep 0.02; done");
     world.cmd("bash").args(["-c", &open]).limit(Duration::from_secs(10)).run().ok();

@@ -69,11 +69,20 @@ pub(super) struct Associations {
     list: Vec<Option<Association>>,
     /// Those that are ready.
     turn: VecDeque<Slot>,
+    /// Datagrams that neither the host's kernel took nor the queue.
+    pub(super) unsent: u64,
+    pub(super) evicted: u64,
 }
 
 impl Associations {
     pub(super) fn new() -> Self {
-        Self { flows: Flows::new(MAX_ASSOCIATIONS), list: Vec::new(), turn: VecDeque::new() }
+        Self {
+            flows: Flows::new(MAX_ASSOCIATIONS),
+            list: Vec::new(),
+            turn: VecDeque::new(),
+            unsent: 0,
+            evicted: 0,
+        }
     }
 
     /// A datagram, or a train of them, of the inside.
@@ -108,7 +117,7 @@ impl Associations {
         while let Some(data) = rest {
             let (piece, more) = data.split_at(size.min(data.len()));
             rest = (!more.is_empty()).then_some(more);
-            association.pass(to, piece, hall)?;
+            association.pass(to, piece, hall, &mut self.unsent)?;
         }
         Ok(())
     }
@@ -122,6 +131,7 @@ impl Associations {
         let handshake = way.associate()?;
         let control = host::connect(way.at).map_err(Way::lost)?;
         if let Some(slot) = self.flows.crowded() {
+            self.evicted += 1;
             self.forget(slot);
         }
         let slot = self.flows.insert(now, key, inside, LIFETIME);
@@ -160,9 +170,9 @@ impl Associations {
             },
         };
         let waiting = std::mem::take(waiting);
-        let opened = outcome.and_then(|bound| {
+        let opened = outcome.and_then(|port| {
             let way = hall.way.as_ref().ok_or(Errno::ENETUNREACH)?;
-            let relay = host::relay_socket(way.relay(bound))?;
+            let relay = host::relay_socket(SocketAddr::new(way.at.ip(), port))?;
             hall.watch(&relay, Place::Relay(slot), EpollFlags::EPOLLIN | EpollFlags::EPOLLET).map(|()| relay)
         });
         match opened {
@@ -170,7 +180,7 @@ impl Associations {
                 association.state = State::Open(relay);
                 for (to, data) in waiting {
                     // Lost, as on any way.
-                    let _ = association.pass(to, &data, hall);
+                    let _ = association.pass(to, &data, hall, &mut self.unsent);
                 }
             }
             Err(errno) => {
@@ -229,11 +239,18 @@ impl Associations {
 
 impl Association {
     /// To the proxy, or to those that wait.
-    fn pass(&mut self, to: SocketAddr, data: &[u8], hall: &mut Hall) -> Result<(), Trouble> {
+    fn pass(
+        &mut self,
+        to: SocketAddr,
+        data: &[u8],
+        hall: &mut Hall,
+        unsent: &mut u64,
+    ) -> Result<(), Trouble> {
         let relay = match &mut self.state {
             State::Asking(_, waiting) => {
-                if waiting.len() < MAX_WAITING {
-                    waiting.push_back((to, data.to_vec()));
+                match waiting.len() < MAX_WAITING {
+                    true => waiting.push_back((to, data.to_vec())),
+                    false => *unsent += 1,
                 }
                 return Ok(());
             }
@@ -244,9 +261,10 @@ impl Association {
         let whom = way::host(&mut way.names, to.ip()).map_err(|_| Trouble::Host)?;
         let mut head = [0; MAX_HEAD];
         let length = Head { host: whom, port: to.port() }.write(&mut head);
-        // An error of an earlier datagram stands before this one. What is not taken then is lost, as on any way.
-        let _ =
+        // An error of an earlier datagram stands before this one.
+        let sent =
             host::pass(relay, &head[..length], data).or_else(|_| host::pass(relay, &head[..length], data));
+        *unsent += u64::from(sent.is_err());
         Ok(())
     }
 

@@ -358,8 +358,8 @@ impl Gateway {
             refused: self.counts.refused,
             prohibited: self.counts.prohibited + self.datagrams.prohibited,
             leases: self.services.leases(),
-            evicted: self.counts.evicted + self.datagrams.evicted,
-            unsent: self.datagrams.unsent,
+            evicted: self.counts.evicted + self.datagrams.evicted + self.datagrams.associations.evicted,
+            unsent: self.datagrams.unsent + self.datagrams.associations.unsent,
             inside: inside.into_iter().collect(),
             published: self.doors.published(),
         }

@@ -275,8 +275,9 @@ pub enum Wish<'a> {
     },
 }
 
-/// What came of it: for an association, where datagrams go; `None`: to the proxy's own address, at that port.
-pub type Outcome = Result<(Option<IpAddr>, u16), Errno>;
+/// What came of it: for an association, the port of the proxy where datagrams go. It says an address, too, which is not used:
+/// a proxy behind a translator does not know its own, and none shall have us send datagrams to somebody else.
+pub type Outcome = Result<u16, Errno>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -445,12 +446,8 @@ impl Handshake {
             self.step = Step::Over(Err(errno));
             return Ok(Some(bytes.len().min(3)));
         }
-        let Some((host, port, length)) = place(&bytes[3..])? else { return Ok(None) };
-        let relay = match host {
-            Host::Address(address) if !address.is_unspecified() => Some(address),
-            _ => None,
-        };
-        self.step = Step::Over(Ok((relay, port)));
+        let Some((_, port, length)) = place(&bytes[3..])? else { return Ok(None) };
+        self.step = Step::Over(Ok(port));
         Ok(Some(3 + length))
     }
 
@@ -467,7 +464,7 @@ impl Handshake {
         match code {
             // The final response follows (RFC 9110 section 15.2).
             100..=199 => {}
-            200..=299 => self.step = Step::Over(Ok((None, 0))),
+            200..=299 => self.step = Step::Over(Ok(0)),
             code => self.step = Step::Over(Err(declined(code))),
         }
         Ok(Some(end + 4))

@@ -76,13 +76,6 @@ impl Way {
         handshake.outcome().map_or(Ok(()), |outcome| outcome.map(drop)).map(|()| handshake)
     }
 
-    /// Where it takes datagrams, as it said.
-    pub(super) fn relay(&self, (address, port): (Option<IpAddr>, u16)) -> SocketAddr {
-        // Its own loopback is not ours.
-        let elsewhere = |address: &IpAddr| !address.is_loopback() || self.at.ip().is_loopback();
-        SocketAddr::new(address.filter(elsewhere).unwrap_or(self.at.ip()), port)
-    }
-
     /// What it means that the proxy could not be reached: nobody behind it can be.
     pub(super) fn lost(errno: Errno) -> Errno {
         if errno == Errno::ECONNREFUSED { Errno::ENETUNREACH } else { errno }
