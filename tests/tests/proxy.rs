@@ -186,6 +186,9 @@ for f in FAMILIES:
     # Whoever was sent to by name answers from that name's address.
     a, b = (udp(name(host, f), 7007, f) for host in ('far.example', 'six.example'))
     said(a, b'hello'); said(b, b'hello'); said(a, b'again')
+    many = [tcp(name('far.example', f), 7007) for n in range(100)]
+    for s in many: s.sendall(b'x' * 10000)
+    for s in many: assert s.recv(10000, socket.MSG_WAITALL) == b'x' * 10000
     glued = tcp(name('glued.example', f), 7007); assert glued.recv(5) == b'first'; said(glued, b'hello')
 assert name('FAR.example', socket.AF_INET).startswith('198.18.')
 assert socket.gethostbyaddr(name('far.example', socket.AF_INET6))[0] == 'far.example'
@@ -221,6 +224,7 @@ import subprocess
 def dig(*args): return subprocess.run(['dig', '+time=3', '+tries=1', *args], capture_output=True, text=True).stdout
 # Who asks is not whom the proxy finds there; and it tells no more of names than that they are.
 assert 'NXDOMAIN' in dig('x.localhost') and 'NXDOMAIN' in dig('-x', '192.0.2.1')
+assert '198.18.' in dig('+tcp', 'far.example') and 'fd73:6f63:6b73::' in dig('+tcp', '-t', 'AAAA', 'far.example')
 assert 'NOERROR' in dig('-t', 'MX', 'far.example') and 'ANSWER: 0' in dig('-t', 'MX', 'far.example')
 ";
         inside(world, kind, "socks5:192.0.2.9:1080", script);
@@ -264,10 +268,29 @@ fn only_who_knows_the_password_goes_out_and_nobody_sees_it() {
             !shown.contains("cret") && !json.contains("cret") && json.contains("[auth "),
             "{shown}{json}"
         );
-        for gone in ["gateway", "switch"] {
-            let down = world.viewnet([gone, "down"]);
-            if gone == "gateway" { down.args(["--switch", "lan"]) } else { down.args(["lan"]) }.run().ok();
-        }
+        world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
+        world.viewnet(["switch", "down", "lan"]).run().ok();
+    });
+}
+
+#[test]
+fn rules_see_names_and_the_hosts_loopback_is_no_proxys() {
+    each_kind(|world, kind| {
+        let _echo = started(world, ECHO, &[FAR[0], FAR[1], "127.0.0.1"]);
+        let _proxy = socks(world, "");
+        world.viewnet(["switch", "up", "lan"]).run().ok();
+        let up = world.viewnet(["gateway", "up", "--switch", "lan", "--via", "socks5:192.0.2.9:1080"]);
+        up.args(["--host-loopback", "--isolate", "--allow", "198.18.0.0/15:7007"]).run().ok();
+        let script = "
+stand_in = name('far.example', socket.AF_INET)
+said(tcp(stand_in, 7007), b'hello'); said(udp(stand_in, 7007), b'hello')
+for at, port in ((stand_in, 7008), ('192.0.2.1', 7007)): equal(fails(tcp, at, port), 'EHOSTUNREACH')
+u = udp('192.0.2.1', 7007); u.send(b'x'); equal(fails(u.recvfrom, 9), 'EHOSTUNREACH')
+said(tcp('10.0.2.1', 7007), b'hello'); said(udp('10.0.2.1', 7007), b'hello')
+";
+        inside(world, kind, "switch:lan,ip=auto", script);
+        world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
+        world.viewnet(["switch", "down", "lan"]).run().ok();
     });
 }
 

@@ -165,6 +165,8 @@ impl Associations {
         let outcome = match error {
             Some(errno) => Err(Way::lost(errno)),
             None => match way::negotiate(&association.control, handshake, ending) {
+                // It has ended already.
+                Some(Ok(_)) if ending => Err(Errno::ECONNRESET),
                 Some(outcome) => outcome,
                 None => return,
             },

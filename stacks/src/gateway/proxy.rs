@@ -77,11 +77,8 @@ impl FromStr for Via {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!(
-                "`{text}` is no proxy; write socks5:HOST:PORT or http:HOST:PORT, and [auth FILE] behind it"
-            )
-        };
+        let wrong =
+            || "no proxy; write socks5:HOST:PORT or http:HOST:PORT, with [auth FILE] behind it".to_owned();
         let (kind, rest) = text.trim().split_once(':').ok_or_else(wrong)?;
         let protocol = match kind {
             "socks5" => Protocol::Socks5,

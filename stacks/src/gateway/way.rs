@@ -52,7 +52,8 @@ impl Way {
         let answers = |at: &&SocketAddr| TcpStream::connect_timeout(at, PATIENCE).is_ok();
         // It may come later; and of one address there is no choice.
         let best = if found.len() > 1 { found.iter().find(answers) } else { None };
-        let at = best.or(found.first()).ok_or_else(|| Refusal::new(&what, "its name has no address"))?;
+        let at =
+            best.or_else(|| found.first()).ok_or_else(|| Refusal::new(&what, "its name has no address"))?;
         Ok(Self { protocol: via.protocol, at: *at, credentials, names: StandIns::default() })
     }
 

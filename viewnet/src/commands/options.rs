@@ -24,7 +24,8 @@ pub(crate) struct StackOptions {
 
     /// Add an interface: `[NAME=]LINK[,ip=ADDR/LEN][,gw=ADDR][,mtu=N][,mac=MAC][,route=…]`, where LINK is
     /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]` or `[trunk 10,20-29 native 1]`, `vde:PATH`, `udp:ADDR:PORT`,
-    /// `vxlan:VNI[peer ADDR]`, `socks5:HOST:PORT` and `http:HOST:PORT` (all by that proxy, also names), `qemu:PATH`, `tap:NAME`, `nic:NAME`, one of these in `impair:{LINK}[delay 20ms, loss 1%]`,
+    /// `vxlan:VNI[peer ADDR]`, `qemu:PATH`, `tap:NAME`, `nic:NAME`, one of these in `impair:{LINK}[delay 20ms, loss 1%]`,
+    /// `socks5:HOST:PORT` or `http:HOST:PORT`, with `[auth FILE]`, to go by that proxy, which also looks up names,
     /// or `none`; on smol stacks also `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no
     /// interface but the loopback
     #[arg(long, value_name = "LINK")]

@@ -1,3 +1,5 @@
+//! Conversations with proxies, as they should be and as they should not.
+
 use proptest::prelude::*;
 
 use super::*;
