@@ -77,11 +77,7 @@ fuzz_target!(|pieces: Vec<&[u8]>| {
             assert!(last.is_none_or(|last| last.starts_with('1')), "{line:?}: {out}");
             assert!(after == After::Prompt || out.is_empty());
             for event in switch.events_mut().take() {
-                debugger
-                    .tell(&event, &switch)
-                    .into_iter()
-                    .flatten()
-                    .for_each(|told| assert!(told.text.ends_with('\n')));
+                debugger.tell(&event, &switch).into_iter().flatten().for_each(|told| assert!(told.text.ends_with('\n')));
             }
         }
     }

@@ -219,6 +219,7 @@ for f in FAMILIES:
     for host in ('mute.example', 'half.example'): equal(fails(tcp, name(host, f), 9), 'ECONNREFUSED')
 # What stands for no name; what no router forwards.
 equal(fails(tcp, '198.19.0.7', 9), 'EHOSTUNREACH')
+u = udp('198.19.0.7', 9); u.send(b'x'); equal(fails(u.recvfrom, 9), 'EHOSTUNREACH')
 assert fails(tcp, '169.254.1.1', 9) in ('ENETUNREACH', 'EHOSTUNREACH')
 import subprocess
 def dig(*args): return subprocess.run(['dig', '+time=3', '+tries=1', *args], capture_output=True, text=True).stdout

@@ -123,7 +123,9 @@ impl Associations {
     }
 
     fn open(&mut self, now: Instant, key: Key, hall: &mut Hall) -> Result<Slot, Errno> {
-        let Some(way) = &hall.way else { return Err(Errno::ENETUNREACH) };
+        let Some(way) = &mut hall.way else { return Err(Errno::ENETUNREACH) };
+        // Of a name that nobody knows the proxy is not asked.
+        key.1.map_or(Ok(()), |stand_in| way::host(&mut way.names, stand_in).map(drop))?;
         let inside = key.0.ip();
         if !hall.policy.is_inside(inside) {
             return Err(Errno::EACCES);

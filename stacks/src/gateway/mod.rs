@@ -10,8 +10,8 @@
 //! A gateway is a smol stack that stands for everybody beyond its network ([`Engine::stand_for_others`]): to the
 //! inside it is the router, and the far ends of all connections. What arrives is done again with the host's sockets,
 //! as the gateway's user may. Cores: [`policy`] says who may go where, [`flows`] who has which flow and for how
-//! long. A gateway may go by a proxy ([`proxy`], [`standins`]): then nothing goes elsewhere. The shell ([`streams`], [`datagrams`], this file) owns the host's sockets, the port and the clock; one
-//! thread, one epoll set.
+//! long, [`proxy`] and [`standins`] how it goes by a proxy, and then nowhere else. The shell ([`streams`], [`datagrams`], [`way`],
+//! this file) owns the host's sockets, the port and the clock; one thread, one epoll set.
 //!
 //! Address translation: RFC 4787 (UDP), RFC 5382 (TCP), RFC 5508 (ICMP). The far ends see the host's address.
 

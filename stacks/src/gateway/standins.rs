@@ -61,10 +61,12 @@ impl StandIns {
         self.entries.is_empty()
     }
 
-    /// The addresses that stand for a name, in small letters. `None`: no host has such a name, or it is the one that asks
-    /// (`localhost`, RFC 6761 section 6.3).
+    /// The addresses that stand for a name, in small letters. `None`: no host has such a name, it is the one that asks
+    /// (`localhost`, RFC 6761 section 6.3), or an address in disguise, which no rule would see (RFC 3696 section 2).
     pub fn give(&mut self, name: &str) -> Option<(Ipv4Addr, Ipv6Addr)> {
-        if !is_name(name) || name == "localhost" || name.ends_with(".localhost") {
+        let top = name.rsplit('.').next().unwrap_or_default();
+        let is_number = top.starts_with("0x") || top.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_name(name) || top == "localhost" || is_number {
             return None;
         }
         let place = match self.places.get(name) {
@@ -169,7 +171,18 @@ mod tests {
         for other in ["198.17.255.255", "198.20.0.0", "fd73:6f63:6b73::1", "::1"] {
             assert!(!StandIns::is_one(other.parse().unwrap()), "{other}");
         }
-        for never in ["", "localhost", "x.localhost", "a b", "é.example", &"a".repeat(256)] {
+        for never in [
+            "",
+            "localhost",
+            "x.localhost",
+            "a b",
+            "é.example",
+            "10.0.0.1",
+            "167772161",
+            "10.0x1",
+            "a.",
+            &"a".repeat(256),
+        ] {
             assert_eq!(names.give(never), None, "{never}");
         }
     }
