@@ -155,6 +155,26 @@ viewnet_down() { # all of viewnet_user's stacks and switches
     for _n in $(ls "$S/run/viewnet/switches" 2>/dev/null); do $VN0 switch down "$_n"; done
 } >/dev/null 2>&1
 
+# --- WireGuard ------------------------------------------------------------------
+wg_keys() { (umask 077; for _n in 1 2; do wg genkey >"$S/key$_n"; done); } # of both ends
+# end1.conf, end2.conf: files of wg-quick for the ends at 10.77.0.1 and 10.77.0.2
+wg_files() {
+    for _n in 1 2; do
+        _o=$((3 - _n))
+        cat >"$S/end$_n.conf" <<EOF
+[Interface]
+PrivateKey = $(cat "$S/key$_n")
+ListenPort = 5182$_n
+Address = 10.9.0.$_n/24
+[Peer]
+PublicKey = $(wg pubkey <"$S/key$_o")
+AllowedIPs = 10.9.0.$_o/32
+Endpoint = 10.77.0.$_o:5182$_o
+EOF
+        chown "$BENCH_UID" "$S/end$_n.conf"; chmod 600 "$S/end$_n.conf"
+    done
+}
+
 # --- measuring ----------------------------------------------------------------
 spin_now() { cat $CG.spin/cpuacct.usage 2>/dev/null || awk '/^usage_usec/{print $2*1000}' $CG.spin/cpu.stat 2>/dev/null || echo 0; }
 cpu_now() { # ns used by the whole bench so far
@@ -233,9 +253,9 @@ l2m() { # l2m NAME SIZE WIN
 pss_now() { for _p in $*; do cat /proc/$_p/smaps_rollup; done | awk '/^Pss:/{n+=$2}END{printf "%d",n}'; } # KiB
 flowm() { # what FLOWS connections at once take
     m0=$(pss_now $GWPIDS)
-    $NBC hold "$ADDR" $PORT 30 $FLOWS >"$S/flows" 2>&1 &
+    $NBC hold "$ADDR" $PORT 90 $FLOWS >"$S/flows" 2>&1 &
     _h=$!
-    until_ok 300 grep -q ready "$S/flows" || { echo "$PEER: $1: $(cat "$S/flows")" >&2; kill $_h; wait $_h; return 1; }
+    until_ok 900 grep -q ready "$S/flows" || { echo "$PEER: $1: $(cat "$S/flows")" >&2; kill $_h; wait $_h; return 1; }
     sleep 1
     m1=$(pss_now $GWPIDS)
     OUT=$(cat "$S/flows")

@@ -30,7 +30,7 @@ for r in $(seq "$ROUNDS"); do
     figures "$r" native socket 5000 $AS; figures "$r" viewnet socket 5000 $IN
     figures "$r" outside msocket 5000 $OUT; figures "$r" viewnet msocket 5000 $IN
     figures "$r" native bare 2000 $AS; figures "$r" viewnet bare 2000 $IN
-    for m in names datagrams; do
+    for m in names options datagrams; do
         figures "$r" native $m 100 $AS
         figures "$r" smol $m 100 $VN0 run --stack smol --
         figures "$r" smol_traps $m 50 $VN0 run --no-shim --stack smol --

@@ -3,6 +3,7 @@
  *
  *   calls socket COUNT     socket(AF_INET, SOCK_STREAM) and close; times socket()
  *   calls names COUNT      getpeername() and SO_ERROR of a connection to oneself
+ *   calls options COUNT    TCP_NODELAY of such a connection: read, and set to what it is
  *   calls datagrams COUNT  recvfrom() and sendto(), both with addresses, to and from an echo, 8 under way
  *   calls bare COUNT       getppid() and write(/dev/null), which viewnet never traps
  * Prints "key p10 p50 min" lines in ns. Bare calls are timed in batches, as one takes
@@ -11,6 +12,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,9 +46,30 @@ static int bound(int type) {
     if (fd < 0 || bind(fd, (void *)&here, sizeof here) || getsockname(fd, (void *)&here, &len)) { perror("bind"); exit(1); }
     return fd;
 }
-static int names(double *t, double *u, int n) {
+static int connection(void) {
     int l = bound(SOCK_STREAM), fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (listen(l, 1) || connect(fd, (void *)&here, sizeof here)) { perror("connect"); return 1; }
+    if (listen(l, 1) || connect(fd, (void *)&here, sizeof here)) { perror("connect"); exit(1); }
+    return fd;
+}
+static int options(double *t, double *u, int n) {
+    int fd = connection(), on = 1;
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)) { perror("TCP_NODELAY"); return 1; }
+    for (int i = 0; i < n; i++) {
+        int is;
+        socklen_t len;
+        double start = now_ns();
+        for (int k = 0; k < BATCH; k++) { len = sizeof is; getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &is, &len); }
+        double middle = now_ns();
+        for (int k = 0; k < BATCH; k++) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        t[i] = (middle - start) / BATCH;
+        u[i] = (now_ns() - middle) / BATCH;
+    }
+    report("getsockopt", t, n);
+    report("setsockopt", u, n);
+    return 0;
+}
+static int names(double *t, double *u, int n) {
+    int fd = connection();
     for (int i = 0; i < n; i++) {
         struct sockaddr_in a;
         socklen_t len = sizeof a;
@@ -105,6 +128,7 @@ int main(int c, char **v) {
         return 0;
     }
     if (!strcmp(v[1], "names")) return names(t, u, n);
+    if (!strcmp(v[1], "options")) return options(t, u, n);
     if (!strcmp(v[1], "datagrams")) return datagrams(t, n);
     int null = open("/dev/null", O_WRONLY);
     for (int i = 0; i < n; i++) {

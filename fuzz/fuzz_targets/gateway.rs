@@ -6,18 +6,27 @@ use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use stacks::autoconf::Asker;
-use stacks::config::Auto;
-use stacks::gateway::dhcp::Leases;
+use stacks::config::{Auto, Mac};
+use stacks::gateway::dhcp::{Fixed, Leases, Said};
 use stacks::gateway::policy::Destinations;
 use stacks::gateway::proxy::{Credentials, Handshake, Head, Host, MAX_HEAD, Protocol, Via, Wish};
 use stacks::gateway::publish::{self, Publish};
 use stacks::gateway::standins::StandIns;
-use stacks::gateway::{advertise, names};
+use stacks::gateway::{advertise, names, nat64};
+use stacks::steward::renewal::{Lease, Renewal};
 
 fuzz_target!(|messages: Vec<Vec<u8>>| {
     let mut now = Instant::now();
-    let mut leases = Leases::new("10.0.2.1/26".parse().expect("constant"));
-    let mut asker = Asker::new(now, [2, 0, 0, 0, 0, 1], 0, Auto::All);
+    let mut leases = Leases::new("10.0.2.1/26".parse().expect("constant"), Said::default());
+    let mut asker = Asker::new(now, [2, 0, 0, 0, 0, 1], 0, Auto::All, "web");
+    let lease = Lease {
+        ip: "10.0.2.40/26".parse().expect("constant"),
+        router: None,
+        server: "10.0.2.1".parse().expect("constant"),
+        seconds: 60,
+        host: None,
+    };
+    let mut renewal = Renewal::new(now, Mac([2, 0, 0, 0, 0, 1]), 0, lease);
     let mut stand_ins = StandIns::new(4);
     let credentials: Credentials = "user:password".parse().expect("constant");
     let asked =
@@ -48,7 +57,16 @@ fuzz_target!(|messages: Vec<Vec<u8>>| {
             let answer = names::answer(message, &names::Answer::Name("web".into()));
             assert!(answer.is_some(), "{question:?} has no answer");
         }
-        let _ = advertise::network(message);
+        let _ = (advertise::network(message), advertise::nameserver(message));
+        if let Some(asked) = nat64::as_v4(message) {
+            assert_eq!(asked.len(), message.len());
+        }
+        if let Some(told) = nat64::as_v6(message, 512) {
+            // Nothing in it is a question for IPv4 any more.
+            assert!(nat64::as_v6(&told, 512).is_none());
+        }
+        let _ = renewal.handle_timeout(now);
+        let _ = renewal.handle_message(now, message);
         asker.handle_timeout(now);
         while asker.poll_transmit().is_some() {}
         asker.handle_frame(message);
@@ -62,6 +80,9 @@ fuzz_target!(|messages: Vec<Vec<u8>>| {
                 assert_eq!(via.to_string().parse(), Ok(via));
             }
             let _ = text.parse::<Credentials>();
+            if let Ok(fixed) = text.parse::<Fixed>() {
+                assert_eq!(fixed.to_string().parse(), Ok(fixed));
+            }
             if let Ok(destinations) = text.parse::<Destinations>() {
                 assert_eq!(destinations.to_string().parse(), Ok(destinations));
             }

@@ -43,9 +43,9 @@ impl Local {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let cannot = |e: std::io::Error| Refusal::system("cannot make a stack in this process", e);
         let mut config = config.clone().checked().map_err(|e| e.refusal("cannot use the configuration"))?;
-        stacks::autoconf::settle(&mut config, &places::switches())?;
         let folder = places::own_stacks().map_err(cannot)?;
         let name = format!("{}{}", places::own_prefix(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        stacks::autoconf::settle(&mut config, &name, &places::switches())?;
         let path = folder.join(&name);
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| cannot(e.into()))?;
         let ending = end.try_clone().map_err(cannot)?;

@@ -21,6 +21,10 @@ pub(crate) fn path(switches: &Path, switch: &str) -> PathBuf {
 /// Connects to the switch at `path`, called `switch` by the user, for `interface`.
 pub(crate) fn connect(interface: &str, path: &Path, switch: &str) -> Result<Client, Refusal> {
     Client::connect(path).map_err(|why| match why.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused if path == Path::new(switch) => {
+            Refusal::new(failure(interface, switch), "nobody serves this path")
+                .hint("`viewnet switch ls` and `viewnet vpn ls` show who does")
+        }
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             Refusal::new(failure(interface, switch), "there is no such switch")
                 .hint(format!("start it with `viewnet switch up {switch}`"))

@@ -4,8 +4,8 @@
 //! An interface that is to be configured by its network is plugged in for a moment, with the hardware address that it
 //! will have. An [`Asker`] asks for an address by DHCPv4 (RFC 2131: DISCOVER, OFFER, REQUEST, ACK) and for a router
 //! by a router solicitation (RFC 4861); what comes of it is written into the configuration ([`settle`]) as if the
-//! user had. So stacks of every kind are configured alike, and come up with all they need. Nothing renews the
-//! lease: a stack that outlives it keeps the address, which its server may give to somebody else then.
+//! user had. So stacks of every kind are configured alike, and come up with all they need. The
+//! stack itself renews the lease ([`crate::steward::renewal`]).
 //!
 //! [`Asker`] is a core; [`settle`] its shell.
 
@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv6Net};
 use msocket_proto::line::Refusal;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
@@ -29,10 +29,9 @@ use crate::gateway::services::nameservers;
 use crate::gateway::{advertise, dhcp};
 use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
-use crate::stub::Nameserver;
+use crate::steward::nameserver::Nameserver;
+use crate::steward::renewal::{CLIENT, Lease, SERVER};
 
-const SERVER: u16 = 67;
-const CLIENT: u16 = 68;
 /// Before a question is asked again, the time doubled after each.
 const AGAIN: Duration = Duration::from_millis(250);
 /// Questions, before nobody is there: 250 ms, 500 ms, 1 s, 2 s.
@@ -44,12 +43,10 @@ const HOPS: u8 = 255;
 const ETHERNET: usize = 14;
 
 /// What was learned.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Learned {
-    /// An IPv4 address.
-    pub v4: Option<Ipv4Net>,
-    /// Its router.
-    pub router_v4: Option<Ipv4Addr>,
+    /// An IPv4 address, and its router.
+    pub v4: Option<Lease>,
     /// An IPv6 network in which an address may be chosen.
     pub v6: Option<Ipv6Net>,
     /// Its router, a link-local address.
@@ -63,6 +60,7 @@ pub struct Learned {
 pub struct Asker {
     mac: [u8; 6],
     id: u32,
+    name: String,
     wanted: Auto,
     learned: Learned,
     offer: Option<(Ipv4Addr, Ipv4Addr)>,
@@ -76,11 +74,12 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Somebody with this hardware address; `id` is a number that others do not use.
-    pub fn new(now: Instant, mac: [u8; 6], id: u32, wanted: Auto) -> Self {
+    /// Somebody with this hardware address and this name; `id` is a number that others do not use.
+    pub fn new(now: Instant, mac: [u8; 6], id: u32, wanted: Auto, name: &str) -> Self {
         Self {
             mac,
             id,
+            name: name.to_owned(),
             wanted,
             learned: Learned::default(),
             offer: None,
@@ -120,9 +119,14 @@ impl Asker {
         if !std::mem::take(&mut self.ask) {
             return None;
         }
+        let name = [dhcp::host_name(&self.name)];
+        let additional_options = &name[..];
         let question = match self.offer {
-            None => dhcp::message(DhcpMessageType::Discover, self.id, self.mac),
+            None => {
+                DhcpRepr { additional_options, ..dhcp::message(DhcpMessageType::Discover, self.id, self.mac) }
+            }
             Some((address, server)) => DhcpRepr {
+                additional_options,
                 requested_ip: Some(address),
                 server_identifier: Some(server),
                 ..dhcp::message(DhcpMessageType::Request, self.id, self.mac)
@@ -143,7 +147,7 @@ impl Asker {
 
     /// What was learned so far.
     pub fn learned(&self) -> Learned {
-        self.learned
+        self.learned.clone()
     }
 
     fn handle_v4(&mut self, packet: &[u8]) -> Option<()> {
@@ -167,9 +171,7 @@ impl Asker {
                 self.ask = true;
             }
             (DhcpMessageType::Ack, Some((address, _))) if said.your_ip == address => {
-                let mask = said.subnet_mask.unwrap_or(Ipv4Addr::BROADCAST);
-                self.learned.v4 = Some(Ipv4Net::with_netmask(address, mask).ok()?);
-                self.learned.router_v4 = said.router;
+                self.learned.v4 = Some(Lease { host: Some(self.name.clone()), ..Lease::of(&said)? });
                 let named = said.dns_servers.iter().flatten().next().copied();
                 self.learned.nameserver = named.map(IpAddr::V4).or(self.learned.nameserver);
             }
@@ -242,17 +244,17 @@ impl Asker {
     }
 }
 
-/// Gives the interfaces of a configuration that ask for it what their networks say; switches have their sockets in
+/// Gives the interfaces of the stack `name` that ask for it what their networks say; switches have their sockets in
 /// the folder `switches`.
 ///
 /// # Errors
 /// Nobody answered; an interface is not plugged into a switch.
-pub fn settle(config: &mut StackConfig, switches: &Path) -> Result<(), Refusal> {
+pub fn settle(config: &mut StackConfig, name: &str, switches: &Path) -> Result<(), Refusal> {
     let mut named = None;
     for interface in &mut config.interfaces {
         if let Some(wanted) = interface.auto.take() {
             let what = format!("cannot configure {} by its network", interface.name);
-            let learned = ask(interface, wanted, switches, &what)?;
+            let learned = ask(interface, (name, wanted), switches, &what)?;
             apply(interface, &learned);
             named = named.or(learned.nameserver);
             if learned == Learned::default() {
@@ -276,7 +278,8 @@ pub fn settle(config: &mut StackConfig, switches: &Path) -> Result<(), Refusal> 
 
 fn apply(interface: &mut InterfaceConfig, learned: &Learned) {
     let mac = interface.mac.unwrap_or(Mac([0; 6])).0;
-    interface.ip.extend(learned.v4.map(IpNet::V4));
+    interface.ip.extend(learned.v4.as_ref().map(|lease| IpNet::V4(lease.ip)));
+    interface.lease.clone_from(&learned.v4);
     if let Some(net) = learned.v6 {
         // The interface identifier of a hardware address (RFC 4291 appendix A).
         let [a, b, c, d, e, f] = mac;
@@ -284,7 +287,10 @@ fn apply(interface: &mut InterfaceConfig, learned: &Learned) {
         let address = Ipv6Addr::from_bits(net.network().to_bits() | u128::from(id));
         interface.ip.extend(Ipv6Net::new(address, 64).map(IpNet::V6));
     }
-    for router in [learned.router_v4.map(IpAddr::V4), learned.router_v6.map(IpAddr::V6)].into_iter().flatten()
+    for router in
+        [learned.v4.as_ref().and_then(|it| it.router).map(IpAddr::V4), learned.router_v6.map(IpAddr::V6)]
+            .into_iter()
+            .flatten()
     {
         if !interface.gw.iter().any(|gw| gw.is_ipv4() == router.is_ipv4()) {
             interface.gw.push(router);
@@ -299,7 +305,7 @@ fn clocks() -> (Instant, SystemTime) {
 
 fn ask(
     interface: &mut InterfaceConfig,
-    wanted: Auto,
+    (name, wanted): (&str, Auto),
     switches: &Path,
     what: &str,
 ) -> Result<Learned, Refusal> {
@@ -317,7 +323,7 @@ fn ask(
     let Some(mut port) = Port::open(&mut plugs, &plain)? else {
         return Err(Refusal::new(what, "it is plugged into nothing").hint("give it an address"));
     };
-    let mut asker = Asker::new(now, mac, u32::from_be_bytes([w, x, y, z]), wanted);
+    let mut asker = Asker::new(now, mac, u32::from_be_bytes([w, x, y, z]), wanted, name);
     let mut buffer = vec![0; BUFFER_LEN];
     let failed = |errno: Errno| Refusal::system(what, errno);
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;

@@ -4,7 +4,8 @@
 //! `eth0=switch:lan[vlan 10],ip=10.0.0.2/24,ip=fd00::2/64,gw=10.0.0.1,mtu=1500,mac=02:00:00:00:00:01`
 //! — an interface, what it is plugged into, and its settings. The name may be left out (`switch:lan`): the
 //! first free `ethN` is taken. Links are those of switches ([`switch::link`]): `switch`, `switch:lan[vlan 10]`,
-//! `vde:PATH`, `udp:ADDR:PORT` and so on, and these that only stacks have: `none`, plugged into nothing; and on smol
+//! `vde:PATH`, `udp:ADDR:PORT` and so on, and these that only stacks have: `none`, plugged into nothing; `wg:FILE`, a
+//! WireGuard tunnel as wg-quick(8) describes it; and on smol
 //! stacks `fd:N`, a TAP of their host that is open already as descriptor N, and `pair:NAME`, into each other, if one
 //! process has the two that name the same. Smol stacks record frames: `pcap=FILE`, whole or, with
 //! `FILE[cut snap 128]`, as a wire would have them and only their first bytes.
@@ -12,6 +13,8 @@
 //! # TOML
 //! ```toml
 //! rules = ["to 10.8.0.0/16 via office", "port 25 deny"]
+//! forward = true
+//! filter = ["default input drop", "input: state established,related accept"]
 //!
 //! [[interface]]
 //! name = "eth0"
@@ -43,7 +46,10 @@ use ipnet::IpNet;
 use msocket_proto::line::Refusal;
 use serde::{Deserialize, Serialize};
 
-use crate::stub::Nameserver;
+use crate::filter::{FilterError, Ruleset};
+use crate::steward::nameserver::Nameserver;
+use crate::steward::renewal::Lease;
+
 pub use limits::{CpuLimit, Limits, MemoryLimit, PacketLimit};
 pub use link::{Link, Pcap, Plug};
 pub use switch::link::DEFAULT_SWITCH;
@@ -71,6 +77,12 @@ pub struct StackConfig {
     /// What it may use.
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub limits: Limits,
+    /// It passes on packets of others from one interface to another, as a router.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forward: bool,
+    /// Rules of its packet filter ([`crate::filter`]).
+    #[serde(default, skip_serializing_if = "Ruleset::is_empty")]
+    pub filter: Ruleset,
     /// Rules of the view that is run with this configuration; a stack has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<String>,
@@ -91,6 +103,9 @@ pub struct InterfaceConfig {
     /// Who else says addresses and gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto: Option<Auto>,
+    /// The one of its addresses that DHCP gave, to be renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
     /// Default gateways, at most one per family.
     #[serde(default)]
     pub gw: Vec<IpAddr>,
@@ -184,7 +199,7 @@ impl InterfaceConfig {
     /// An interface that has a name and a link, and nothing else yet.
     pub fn new(name: &str, link: Link) -> Self {
         let (name, ip, gw) = (name.into(), Vec::new(), Vec::new());
-        Self { name, link, ip, auto: None, gw, mtu: None, mac: None, pcap: None }
+        Self { name, link, ip, auto: None, lease: None, gw, mtu: None, mac: None, pcap: None }
     }
 
     /// Makes relative paths in its link, and of its recording, ones in `folder`.
@@ -227,11 +242,16 @@ impl StackConfig {
     /// # Errors
     /// Names the part of the line that is wrong.
     pub fn add_line(&mut self, line: &str) -> Result<(), ConfigError> {
-        let free = self.free_name();
-        let (interface, routes) = parse_line(line, &free)?;
+        let (interface, routes) = parse_line(line, |kind| self.free_name(kind))?;
         self.interfaces.push(interface);
         self.routes.extend(routes);
         Ok(())
+    }
+
+    /// `--vpn FILE`: an interface that is plugged into the tunnel which the file describes.
+    pub fn add_tunnel(&mut self, file: &str) {
+        let link = Link::Wg { path: file.to_owned() };
+        self.interfaces.push(InterfaceConfig::new(&self.free_name("wg"), link));
     }
 
     /// The interface that an option without an interface name means: the last one, or a new one on the
@@ -301,6 +321,14 @@ impl StackConfig {
         self.limits.add(text)
     }
 
+    /// `--filter 'input: proto tcp dport 22 drop'`, or the text of a file of such lines
+    ///
+    /// # Errors
+    /// The line that is wrong, and what would be right.
+    pub fn add_filter(&mut self, text: &str) -> Result<(), FilterError> {
+        self.filter.extend(text)
+    }
+
     /// The configuration, once everything has been added.
     ///
     /// # Errors
@@ -334,20 +362,27 @@ impl StackConfig {
         Ok(self)
     }
 
-    fn free_name(&self) -> String {
+    fn free_name(&self, kind: &str) -> String {
         (0..)
-            .map(|n| format!("eth{n}"))
+            .map(|n| format!("{kind}{n}"))
             .find(|name| self.interfaces.iter().all(|i| i.name != *name))
             .expect("endless")
     }
 }
 
-fn parse_line(line: &str, free_name: &str) -> Result<(InterfaceConfig, Vec<RouteConfig>), ConfigError> {
+fn parse_line(
+    line: &str,
+    free_name: impl Fn(&str) -> String,
+) -> Result<(InterfaceConfig, Vec<RouteConfig>), ConfigError> {
     let mut parts = split_outside_brackets(line);
     let head = parts.remove(0);
-    let (name, link) = head.split_once('=').unwrap_or((free_name, head));
+    // A path may have a `=` in it.
+    let named = head.split_once('=').filter(|(name, _)| !name.contains(':'));
+    let link: Link = named.map_or(head, |(_, link)| link).parse()?;
+    let name = named.map(|(name, _)| name.to_owned());
+    let name = &name.unwrap_or_else(|| free_name(if matches!(link, Link::Wg { .. }) { "wg" } else { "eth" }));
     check_name(name)?;
-    let mut interface = InterfaceConfig::new(name, link.parse()?);
+    let mut interface = InterfaceConfig::new(name, link);
     let mut routes = Vec::new();
     for part in parts {
         let Some((key, value)) = part.split_once('=') else {
@@ -361,7 +396,7 @@ fn parse_line(line: &str, free_name: &str) -> Result<(InterfaceConfig, Vec<Route
             "pcap" => interface.pcap = Some(value.parse()?),
             "route" => {
                 let mut route: RouteConfig = value.parse()?;
-                route.dev.get_or_insert_with(|| name.to_owned());
+                route.dev.get_or_insert_with(|| name.clone());
                 routes.push(route);
             }
             _ => {

@@ -4,7 +4,7 @@
 //! from it. The kinds:
 //! - [`kernel`]: a Linux network namespace in the user's own user namespace, the real kernel TCP/IP;
 //! - [`none`]: no network at all;
-//! - [`stub`]: a nameserver on a stack's own loopback, where resolv.conf(5) names one.
+//! - [`steward`]: what is done for a stack as long as it lives: its leases, the nameserver on its loopback.
 //! - [`remote`]: a stack that another process serves.
 //!
 //! [`config`] is what a stack should look like, parsed once; [`stack`] is the contract every kind passes
@@ -13,6 +13,7 @@
 pub mod attach;
 pub mod autoconf;
 pub mod config;
+pub mod filter;
 pub mod gateway;
 pub mod kernel;
 pub mod none;
@@ -20,4 +21,5 @@ pub mod remote;
 pub mod serve;
 pub mod smol;
 pub mod stack;
-pub mod stub;
+pub mod steward;
+pub mod wg;

@@ -9,6 +9,8 @@
 //! one connection too many. A user is a connection that has joined: it counts until it closes.
 
 mod files;
+mod filter;
+mod shed;
 mod smol;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,8 +26,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::KernelStack;
 use crate::smol::call::Caller;
-use crate::smol::host::{Host, StackKey, now};
+use crate::smol::host::{Host, StackKey};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
+pub use shed::Shed;
 use smol::Smol;
 
 /// Most connections of one server: each is one user or one question.
@@ -99,6 +102,14 @@ pub enum Backing {
 }
 
 impl Backing {
+    /// Readable when the stack wants a turn.
+    fn steward(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Kernel(stack) => stack.steward(),
+            Self::Smol(_) => None,
+        }
+    }
+
     fn kind(&self) -> Kind {
         match self {
             Self::Kernel(_) => Kind::Kernel,
@@ -115,30 +126,6 @@ impl Backing {
             }
             Self::Smol(_) => Err(Refusal::new(WHAT, "it is a smol stack").hint("ask a kernel stack")),
         }
-    }
-}
-
-/// A descriptor in reserve: when there is no other left, it is given up for the moment that it takes to
-/// accept a connection and close it. Otherwise the connection would stay in the queue and wake us for ever.
-#[derive(Debug, Default)]
-pub struct Shed(Option<std::fs::File>);
-
-impl Shed {
-    /// A reserve.
-    pub fn new() -> Self {
-        Self(std::fs::File::open("/dev/null").ok())
-    }
-
-    /// Whether `error` meant that descriptors have run out and one connection was turned away. Without a
-    /// descriptor accept(2) says so even if nobody waits: then there is no more to do.
-    pub fn make_room(&mut self, error: &std::io::Error, listener: &UnixListener) -> bool {
-        let out =
-            matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && self.0.take().is_some();
-        let turned_away = out && listener.accept().is_ok();
-        if out {
-            *self = Self::new();
-        }
-        turned_away
     }
 }
 
@@ -212,10 +199,8 @@ impl Server {
             .map_err(|why| unusable(format!("cannot make stack {name}"), &path, &why))?;
         let id = self.token();
         self.watch(&listener, id, EpollFlags::EPOLLIN)?;
-        if let Backing::Kernel(stack) = &backing
-            && let Some(stub) = stack.stub()
-        {
-            self.watch(&stub, id, EpollFlags::EPOLLIN)?;
+        if let Some(steward) = backing.steward() {
+            self.watch(&steward, id, EpollFlags::EPOLLIN)?;
         }
         self.stacks.insert(id, Served { name, path, kept, own, door: Some((file, listener)), backing });
         Ok(StackId(id))
@@ -321,7 +306,7 @@ impl Server {
             if self.stacks.contains_key(&token) {
                 self.accept(token);
                 if let Some(stack) = self.kernel(StackId(token)) {
-                    stack.turn(now());
+                    stack.turn();
                 }
             } else if self.connections.contains_key(&token)
                 && let Some(path) = self.converse(token, notifications)
@@ -483,6 +468,9 @@ impl Server {
                 Ok(description) => Answer::of(&description),
                 Err(refusal) => Answer::Refused(refusal),
             },
+            Request::Filter { change } => {
+                filter::answer(&mut served.backing, &mut self.smol, owner, change.as_ref())
+            }
             Request::Down { .. } if !owner => Answer::Refused(not_owner("end it")),
             Request::Down { .. } if !served.kept => Answer::Refused(
                 Refusal::new(format!("cannot end stack {}", served.name), "it belongs to a running view")

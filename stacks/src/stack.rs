@@ -108,6 +108,9 @@ pub struct InterfaceInfo {
     pub link: String,
     /// Addresses with prefix lengths.
     pub addresses: Vec<String>,
+    /// For how many seconds one of them is leased, if it came by DHCP and is renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
     /// What it counted.
     #[serde(default)]
     pub counters: InterfaceCounters,

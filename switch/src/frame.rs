@@ -372,7 +372,10 @@ impl TagEdit {
     /// As one word.
     #[inline]
     pub(crate) fn pack(self) -> PackedEdit {
-        let tag = |Tag { kind, tci }: Tag| u32::from(tci.0) | SERVICE * u32::from(kind == TagKind::Service);
+        let tag = |Tag { kind, tci }: Tag| {
+            let service = if kind == TagKind::Service { SERVICE } else { 0 };
+            service | u32::from(tci.0)
+        };
         PackedEdit(match self {
             Self::Keep => 0,
             Self::Push(new) => PUSH | tag(new),

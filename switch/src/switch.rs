@@ -16,6 +16,7 @@
 //!
 //! Read: IEEE 802.1Q-2018 clause 8.6 (the forwarding process).
 
+mod egress;
 mod places;
 mod spanning;
 
@@ -26,7 +27,7 @@ use rustc_hash::FxHashMap;
 use crate::events::{Event, EventLog};
 use crate::fdb::{Entry, Fdb, Learned, MAX_ENTRIES_PER_PORT};
 use crate::forward::{self, Admitted};
-use crate::frame::{Frame, Mac, PackedEdit, Priority, TagEdit, TagKind};
+use crate::frame::{Frame, Mac, TagKind};
 use crate::guard::{Policer, Shut, Violation};
 use crate::mirror::Mirrors;
 use crate::offload::VnetHdr;
@@ -37,75 +38,12 @@ use crate::vlan::{self, PortVlans, Vid};
 use places::Places;
 use spanning::Spanning;
 
+pub use egress::{Egress, Transmit};
 pub use places::{Place, number_name};
 pub use spanning::StpError;
 
 /// Size of a table with a place for every 12-bit VLAN number.
 const VLANS: usize = 4096;
-
-/// Where a frame goes, and what it is there.
-#[derive(Debug)]
-pub struct Egress {
-    list: Vec<Transmit>,
-    vid: Vid,
-    priority: Priority,
-    dropped: Option<DropReason>,
-}
-
-impl Default for Egress {
-    fn default() -> Self {
-        Self { list: Vec::new(), vid: Vid::DEFAULT, priority: Priority::default(), dropped: None }
-    }
-}
-
-/// One port a frame leaves by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Transmit {
-    /// The port.
-    pub port: PortId,
-    edit: PackedEdit,
-}
-
-impl Transmit {
-    /// A frame leaves by `port`, changed so.
-    #[inline]
-    pub fn new(port: PortId, edit: TagEdit) -> Self {
-        Self { port, edit: edit.pack() }
-    }
-
-    /// What happens to its tag there.
-    #[inline]
-    pub fn edit(&self) -> TagEdit {
-        self.edit.unpack()
-    }
-}
-
-impl Egress {
-    /// An empty list, to be used again and again.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The ports of the last frame.
-    pub fn as_slice(&self) -> &[Transmit] {
-        &self.list
-    }
-
-    /// Its VLAN.
-    pub fn vid(&self) -> Vid {
-        self.vid
-    }
-
-    /// Its priority.
-    pub fn priority(&self) -> Priority {
-        self.priority
-    }
-
-    /// Why the last frame was not let in, if it was not.
-    pub fn dropped(&self) -> Option<DropReason> {
-        self.dropped
-    }
-}
 
 /// What becomes of a frame that was not dropped.
 enum Way {

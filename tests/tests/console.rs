@@ -58,11 +58,8 @@ impl Desk {
     }
 }
 
-#[test]
-fn both_answer_alike() {
-    for &user in User::all() {
-        let desk = Desk::new(user);
-        let lines = "\
+/// What both consoles answer alike, byte for byte.
+const ALIKE: &str = "\
 port/create 3
 port/create 3
 port/allprint
@@ -168,7 +165,12 @@ debug/add nothing
 plugin/list
 logout
 ";
-        assert_eq!(desk.talk("ours", lines), desk.talk("theirs", lines));
+
+#[test]
+fn both_answer_alike() {
+    for &user in User::all() {
+        let desk = Desk::new(user);
+        assert_eq!(desk.talk("ours", ALIKE), desk.talk("theirs", ALIKE));
         desk.end();
     }
 }

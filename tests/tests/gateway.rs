@@ -402,6 +402,105 @@ fn rules_say_who_goes_where_and_can_be_changed() {
 }
 
 #[test]
+fn leases_are_kept_and_renewed_and_another_network_is_moved_to() {
+    each_user(|world| {
+        world.viewnet(["switch", "up", "lan"]).run().ok();
+        let up = |options: &[&str]| {
+            world.viewnet(["gateway", "up", "--switch", "lan", "--lease", "8"]).args(options).run().ok();
+        };
+        let kinds = ["kernel1", "smol1"];
+        up(&["--static", "kernel1=10.0.2.7", "--static", "02:00:00:00:00:09=10.0.2.9"]);
+        for kind in kinds {
+            let link =
+                format!("switch:lan,ip=dhcp{}", if kind == "smol1" { ",mac=02:00:00:00:00:09" } else { "" });
+            world
+                .viewnet(["stack", "up", kind, "--kind", kind.trim_end_matches('1'), "--link", &link])
+                .run()
+                .ok();
+        }
+        let interface = |kind: &str| {
+            let shown = json(world.viewnet(["stack", "show", kind, "--json"]).run());
+            let all = shown["interfaces"].as_array().unwrap();
+            all.iter().find(|it| it["name"] == "eth0").unwrap().clone()
+        };
+        let has = |kind: &str, start: &str| interface(kind)["addresses"].to_string().contains(start);
+        assert!(has("kernel1", "10.0.2.7/24") && has("smol1", "10.0.2.9/24"));
+        // Longer than the lease.
+        std::thread::sleep(Duration::from_secs(10));
+        for kind in kinds {
+            let it = interface(kind);
+            assert!(
+                has(kind, "10.0.2.") && it["lease_s"].as_u64().is_some_and(|left| left <= 8),
+                "{kind}: {it}"
+            );
+        }
+        world.viewnet(["stack", "show", "smol1"]).run().ok().says("and renewed");
+        // Nobody gives them any more, and then somebody else does.
+        world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
+        for kind in kinds {
+            let lost = || !has(kind, "10.0.2.") && interface(kind)["lease_s"].is_null();
+            assert!(wait_until(Duration::from_secs(15), lost), "{kind}: {}", interface(kind));
+        }
+        up(&["--ip", "10.9.0.1/24"]);
+        for kind in kinds {
+            let moved = || has(kind, "10.9.0.");
+            assert!(wait_until(Duration::from_secs(75), moved), "{kind}: {}", interface(kind));
+            let route = world.run(["--stack", kind, "--", "ip", "-4", "route"]).run().ok();
+            route.says("default via 10.9.0.1 dev eth0");
+            world.viewnet(["stack", "down", kind]).run().ok();
+        }
+        world.viewnet(["switch", "down", "lan"]).run().ok();
+    });
+}
+
+/// Connections at once, and what the gateway may take for them, in kilobytes.
+const MANY: usize = 10_000;
+const ROOM_KB: usize = 100 << 10;
+
+#[test]
+fn ten_thousand_connections_fit_into_a_hundred_megabytes() {
+    const SERVE: &str = "
+import select, socket
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind(('192.0.2.1', 7010)); l.listen(4096)
+p = select.epoll(); p.register(l, 1); all = {}; print('up', flush=True)
+while True:
+    for fd, _ in p.poll():
+        if fd == l.fileno(): s = l.accept()[0]; all[s.fileno()] = s; p.register(s, 1)
+        elif d := all[fd].recv(65536): all[fd].send(d)
+        else: p.unregister(fd); all.pop(fd).close()
+";
+    let world = World::new(User::Ordinary);
+    if !far_away(&world) {
+        return eprintln!("not tested: the host's network is not the test's");
+    }
+    let most = |script: &str| {
+        format!("import resource; resource.setrlimit(7, (resource.getrlimit(7)[1],) * 2)\n{script}")
+    };
+    let mut server = world.cmd("python3").args(["-c", &most(SERVE)]).limit(Duration::from_secs(300)).start();
+    server.until("up");
+    let script = most(&format!(
+        "{HELPERS}\nall = [tcp('192.0.2.1', 7010) for n in range({MANY})]\n\
+         for round in range(2):\n for s in all: s.send(b'x' * 1000)\n for s in all: assert len(s.recv(2000, socket.MSG_WAITALL | 0) or b'') > 0\n\
+         print('well', flush=True); sys.stdin.read()"
+    ));
+    let mut view =
+        world.run(["--", "python3", "-c", &script]).keep_stdin().limit(Duration::from_secs(300)).start();
+    // A loaded machine takes its time.
+    assert!(wait_until(Duration::from_secs(240), || view.stdout().contains("well")), "{}", view.stderr());
+    let shown = json(world.viewnet(["gateway", "show", "--json"]).run());
+    assert_eq!(shown["streams"], MANY, "{shown}");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", shown["pid"])).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let resident: usize = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    eprintln!("{MANY} connections: {resident} kB");
+    assert!(resident < ROOM_KB, "{resident} kB");
+    view.close_stdin();
+    view.wait().ok();
+    server.kill_group();
+    server.wait();
+}
+
+#[test]
 fn a_gateway_is_listed_and_goes_with_its_switch() {
     each_user(|world| {
         world.viewnet(["gateway", "up", "--switch", "lan"]).run().code(1);

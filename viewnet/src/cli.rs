@@ -26,6 +26,10 @@ pub(crate) enum Command {
     Switch(commands::switch::Args),
     /// Let a switch's network out over sockets of the host
     Gateway(commands::gateway::Args),
+    /// Show and change the packet filter of a stack, a view or a gateway
+    Filter(commands::filter::Args),
+    /// Keep WireGuard tunnels that programs can use beside each other
+    Vpn(commands::vpn::Args),
     /// Let ports of the host lead to ports of a view
     Publish(commands::publish::Args),
     /// Show or record the frames of a switch, a port or a stack

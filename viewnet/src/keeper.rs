@@ -82,7 +82,7 @@ pub(crate) enum Restart {
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 enum Request {
     /// Make a stack. Answer: its path, alone in a list.
-    Up(Up),
+    Up(Box<Up>),
     /// Which stacks are there? Answer: their paths.
     List,
 }
@@ -108,7 +108,7 @@ fn ask_for(runtime: &Runtime, up: &Up) -> Result<Result<(), Refusal>, Failure> {
                 Err(refusal) => return Ok(Err(refusal)),
             }
         };
-        match line.call::<_, Vec<PathBuf>>(&Request::Up(up.clone()), &[]) {
+        match line.call::<_, Vec<PathBuf>>(&Request::Up(Box::new(up.clone())), &[]) {
             Ok(_) => return Ok(Ok(())),
             Err(CallError::Refused(refusal)) => return Ok(Err(refusal)),
             Err(CallError::Line(error)) => last = error,
@@ -300,7 +300,7 @@ impl Keeper {
     fn converse(&mut self, token: u64) {
         let Some(mut line) = self.connections.remove(&token) else { return };
         let sent = match line.receive::<Request>() {
-            Ok(Received::Message(Request::Up(up), _)) => match self.up(up) {
+            Ok(Received::Message(Request::Up(up), _)) => match self.up(*up) {
                 Ok(path) => line.send(&Reply::Ok(vec![path]), &[]),
                 Err(error) => line.send(&Reply::<()>::Error(error.into()), &[]),
             },

@@ -36,7 +36,8 @@ impl Runtime {
             }
         };
         let runtime = Self { folder };
-        let folders = ["stacks", "switches", "gateways", "topologies"].map(|name| runtime.folder.join(name));
+        let folders =
+            ["stacks", "switches", "gateways", "tunnels", "topologies"].map(|name| runtime.folder.join(name));
         for dir in std::iter::once(&runtime.folder).chain(&folders) {
             make_private(dir, uid).map_err(|why| {
                 Failure::new(format!("cannot use {} for sockets", dir.display()), why)
@@ -74,6 +75,11 @@ impl Runtime {
     /// Where the gateways of switches have their sockets.
     pub(crate) fn gateways(&self) -> PathBuf {
         self.folder.join("gateways")
+    }
+
+    /// Where all WireGuard tunnels have their sockets.
+    pub(crate) fn tunnels(&self) -> PathBuf {
+        self.folder.join("tunnels")
     }
 
     /// Where all topologies have their folders.

@@ -275,6 +275,18 @@ fn sent_unasked(
     if done == 0 { asked } else { done as c_int + asked.max(0) }
 }
 
+/// The rest of a recvmmsg(2) in a view that is to wait for all: a few wait in the program's end, and the stack has more.
+fn received_more(fd: c_int, (messages, count): (usize, c_uint), flags: c_int, done: c_uint) -> c_int {
+    const NO_WAIT: c_int = libc::MSG_DONTWAIT | libc::MSG_WAITFORONE;
+    if done == 0 || done >= count || flags & NO_WAIT != 0 || is_nonblocking(fd) {
+        return 0;
+    }
+    let rest = [many::entry(messages, done), (count - done) as usize];
+    let flags = (flags | libc::MSG_DONTWAIT) as u32 as usize;
+    // An error of a later message is none of this call.
+    plain::<c_int>(libc::SYS_recvmmsg, [fd as u32 as usize, rest[0], rest[1], flags, 0, 0]).max(0)
+}
+
 fn address(address: *const sockaddr, length: socklen_t) -> Data {
     Data { base: address.cast_mut().cast(), length: length as usize }
 }
@@ -440,6 +452,9 @@ hooks! {
     recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, time: *mut timespec) -> c_int, or (plain(libc::SYS_recvmmsg, [fd as usize, messages as usize, count as usize, flags as usize, time as usize, 0])) {
         |original, fd, messages, count, flags, time| {
             let answer = many::receive(fd, (messages as usize, count), flags, time as usize);
+            if let (Answer::Value(done), true) = (answer, config::is_smol() && !many::is_no_time(time as usize)) {
+                return done as c_int + received_more(fd, (messages as usize, count), flags, done as c_uint);
+            }
             act(answer, || fail(libc::ENOSYS), original)
         }
     }

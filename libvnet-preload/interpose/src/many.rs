@@ -35,6 +35,11 @@ pub(crate) fn send_unasked(fd: i32, (messages, count): (usize, u32), flags: i32)
     }
 }
 
+/// Whether recvmmsg(2)'s limit of time is over at once: one message, and no more.
+pub(crate) fn is_no_time(time: usize) -> bool {
+    time != 0 && (Copied::<16>::partly(time).word(0), Copied::<16>::partly(time).word(8)) == (0, 0)
+}
+
 /// Where the message of that number is.
 pub(crate) fn entry(messages: usize, number: u32) -> usize {
     messages.wrapping_add(number as usize * ENTRY)

@@ -24,10 +24,10 @@ pub mod options;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
-/// Records of a board: sockets beyond that have none and are asked about. In memory each is 512 bytes once used.
+/// Records of a board: sockets beyond that have none and are asked about. In memory each is 256 bytes once used.
 pub const RECORDS: usize = 1 << 14;
 /// Words of a record.
-pub const WORDS: usize = 128;
+pub const WORDS: usize = 64;
 /// Bytes of a board.
 pub const LENGTH: usize = RECORDS * WORDS * 4;
 /// What begins every name.
@@ -39,7 +39,7 @@ pub const ADDRESS: usize = 28;
 /// Bytes in front of a datagram that is to be sent: the length of its address, and the address, padded.
 pub const HEADER: usize = 32;
 /// Destinations that a record remembers.
-pub const DESTINATIONS: usize = 20;
+pub const DESTINATIONS: usize = 8;
 
 const SEQUENCE: usize = 0;
 const TOKEN: usize = 1;
@@ -50,10 +50,11 @@ const PEER: usize = 12;
 /// Words of an address: its length, and the bytes.
 const ADDRESS_WORDS: usize = 8;
 const ALLOWED: usize = 24;
-/// Which options hold, 32 a word; and their values.
+/// Which options hold, and which flags of them are on, 32 a word; the values of the others.
 const HELD: usize = ALLOWED + 2 * DESTINATIONS;
-const OPTIONS: usize = HELD + options::COUNT.div_ceil(32);
-const _: () = assert!(OPTIONS + options::COUNT <= WORDS);
+const ON: usize = HELD + options::COUNT.div_ceil(32);
+const NUMBERS: usize = ON + options::FLAGS.div_ceil(32);
+const _: () = assert!(NUMBERS + options::COUNT - options::FLAGS <= WORDS);
 
 /// The socket listens; what it accepts has inherited its AF_UNIX name.
 pub const LISTENS: u32 = 1;
@@ -306,15 +307,18 @@ impl<'a> Record<'a> {
         let beside = match wanted {
             Wanted::Nothing => None,
             Wanted::Destination(hash) => self.allows(hash).then_some(1),
-            Wanted::Option(option) => self.option(option.number()),
+            Wanted::Option(option) => self.option(option),
         };
         fence(Ordering::Acquire);
         (self.word(SEQUENCE) == before).then_some((shown, beside))
     }
 
-    fn option(&self, number: usize) -> Option<i32> {
-        let held = self.word(HELD + number / 32) >> (number % 32) & 1 != 0;
-        held.then(|| self.word(OPTIONS + number) as i32)
+    fn option(&self, option: options::Shown) -> Option<i32> {
+        let bit = |at: usize, number: usize| self.word(at + number / 32) >> (number % 32) & 1;
+        (bit(HELD, option.number()) != 0).then(|| match option.is_flag() {
+            true => bit(ON, option.place()) as i32,
+            false => self.word(NUMBERS + option.place()) as i32,
+        })
     }
 
     fn address(&self, at: usize) -> Address {
@@ -354,14 +358,17 @@ impl<'a> Record<'a> {
                 }
             }
             self.forget_destinations();
-            let mut held = [0; OPTIONS - HELD];
-            for (number, value) in options.iter().enumerate() {
-                if let Some(value) = value {
-                    held[number / 32] |= 1 << (number % 32);
-                    self.set(OPTIONS + number, *value as u32);
+            let mut bits = [0; NUMBERS - HELD];
+            for (option, value) in options::Shown::all().zip(options) {
+                let Some(value) = *value else { continue };
+                bits[option.number() / 32] |= 1 << (option.number() % 32);
+                let place = option.place();
+                match option.is_flag() {
+                    true => bits[ON - HELD + place / 32] |= u32::from(value != 0) << (place % 32),
+                    false => self.set(NUMBERS + place, value as u32),
                 }
             }
-            held.iter().enumerate().for_each(|(at, word)| self.set(HELD + at, *word));
+            bits.iter().enumerate().for_each(|(at, word)| self.set(HELD + at, *word));
         });
     }
 
@@ -429,16 +436,21 @@ mod tests {
         let local = Address::new(&v4()).unwrap();
         let shown =
             Shown { flags: CONNECTED, domain: 2, kind: 1, protocol: 6, local, peer: Address::default() };
-        let keep_alive = options::Shown::of(1, 9).unwrap();
+        let [keep_alive, mark, tos] =
+            [(1, 9), (1, 36), (0, 1)].map(|(l, n)| options::Shown::of(l, n).unwrap());
         let mut values = [None; options::COUNT];
-        values[keep_alive.number()] = Some(-1);
+        for (option, value) in [(keep_alive, 1), (mark, -1), (tos, 0)] {
+            values[option.number()] = Some(value);
+        }
         record.show(5, &shown, &values);
         let (to, option) = (Wanted::Destination(local.hash()), Wanted::Option);
         assert_eq!(record.read(5, to), Some((shown, None)));
         record.allow(0, local.hash());
         assert_eq!(record.read(5, to), Some((shown, Some(1))));
-        assert_eq!(record.read(5, option(keep_alive)), Some((shown, Some(-1))));
-        assert_eq!(record.read(5, option(options::Shown::of(1, 2).unwrap())), Some((shown, None)));
+        for (number, value) in values.iter().enumerate() {
+            let shown_as = record.read(5, option(options::Shown::at(number).unwrap()));
+            assert_eq!(shown_as, Some((shown, *value)), "{number}");
+        }
         assert_eq!(record.read(6, Wanted::Nothing), None);
         record.clear();
         assert_eq!(record.read(5, Wanted::Nothing), None);

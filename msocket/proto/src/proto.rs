@@ -65,6 +65,13 @@ pub enum Request {
     UserNamespace,
     /// What the stack is like. Answer: the stack's description.
     Show,
+    /// The stack's packet filter: change it, if so said, then show it. Answer: its rules and counters. Only the
+    /// stack's owner may change it.
+    Filter {
+        /// What is to be another way.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        change: Option<FilterChange>,
+    },
     /// Forget the stack. Answer: `null`.
     Down {
         /// Even if it is in use.
@@ -96,6 +103,24 @@ pub enum FileUse {
     Look,
     /// Likewise, and if it is a symbolic link, that (O_NOFOLLOW).
     Link,
+}
+
+/// What is to be another way in a packet filter.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum FilterChange {
+    /// These rules come behind those that are there.
+    Add {
+        /// One a line.
+        rules: String,
+    },
+    /// A rule goes.
+    Remove {
+        /// Its number, as it is shown.
+        handle: u64,
+    },
+    /// All rules go, and everything is let through.
+    Flush,
 }
 
 /// Where files about a network are.

@@ -26,6 +26,11 @@ pub enum Link {
         /// The descriptor's number.
         number: u16,
     },
+    /// A WireGuard tunnel.
+    Wg {
+        /// A file of wg-quick(8), or the control socket of the tunnel that was made of it.
+        path: String,
+    },
     /// The other end of a cable with two ends, both in stacks of one process.
     Pair {
         /// The cable's name.
@@ -77,11 +82,20 @@ impl Link {
         }
     }
 
+    /// The plug of the tunnel that it leads to, if it is one.
+    pub fn tunnel(&self) -> Option<Plug<'_>> {
+        match self {
+            Self::Wg { path } => Some(Plug { switch: path, vlans: None, impaired: None }),
+            _ => None,
+        }
+    }
+
     /// The same link, with relative paths in it made ones in `folder`.
     pub fn rooted(self, folder: &Path) -> Self {
         match self {
             Self::To(link) => Self::To(link.rooted(folder)),
             Self::Via(via) => Self::Via(via.rooted(folder)),
+            Self::Wg { path } => Self::Wg { path: folder.join(path).to_string_lossy().into_owned() },
             other => other,
         }
     }
@@ -116,6 +130,8 @@ impl FromStr for Link {
         let text = text.trim();
         match text.split_once(':').unwrap_or((text, "")) {
             ("none", "") => Ok(Self::None),
+            ("wg", "") => Err(ConfigError::new(text, "nothing after the colon; give a file of wg-quick(8)")),
+            ("wg", path) => Ok(Self::Wg { path: path.to_owned() }),
             ("pair", "") => Err(ConfigError::new(text, "nothing after the colon; give the cable's name")),
             ("pair", name) => Ok(Self::Pair { name: name.to_owned() }),
             ("fd", number) => match number.parse() {
@@ -141,6 +157,7 @@ impl fmt::Display for Link {
         match self {
             Self::None => f.write_str("none"),
             Self::Fd { number } => write!(f, "fd:{number}"),
+            Self::Wg { path } => write!(f, "wg:{path}"),
             Self::Pair { name } => write!(f, "pair:{name}"),
             Self::Via(via) => via.fmt(f),
             Self::To(link) => link.fmt(f),

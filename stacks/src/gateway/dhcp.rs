@@ -5,31 +5,132 @@
 //! network, so the lower one is free for those who choose theirs. Whoever comes back gets what it had; a newcomer
 //! what it asks for if nobody has it, else a place that its hardware address says, or the next free one. A lease
 //! that has run out is given away only when no address is left that nobody ever had. Addresses that a client
-//! declined, since somebody uses them, are left alone.
+//! declined, since somebody uses them, are left alone. Static entries are nobody else's.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 use smoltcp::wire::{DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress};
 
-/// How long an address is one client's.
-const LEASE: Duration = Duration::from_secs(12 * 3600);
+use crate::config;
+
+/// How long an address is one client's, in seconds, unless somebody says otherwise, and for how long at least.
+const LEASE: u32 = 12 * 3600;
+const SHORTEST: u32 = 8;
 /// Most addresses of a network that are given: as many as are looked at for one newcomer.
 const MAX_POOL: u32 = 4096;
 /// Longest answer: all that any client takes (RFC 2131 clause 2, 576 bytes with headers).
 const LONGEST: usize = 548;
-/// Option 6, nameservers (RFC 2132 clause 3.8).
+/// Options (RFC 2132): nameservers, the client's name, domain, MTU, servers of NTP.
 const NAMESERVERS: u8 = 6;
+pub(crate) const HOST_NAME: u8 = 12;
+const DOMAIN_NAME: u8 = 15;
+const MTU: u8 = 26;
+const NTP: u8 = 42;
+/// Most static entries: each newcomer is looked for in all of them.
+pub const MAX_FIXED: usize = 256;
+/// Most servers of NTP: those that clients take.
+pub const MAX_NTP: usize = 4;
+/// Longest domain and name of a client (RFC 1035 clause 2.3.4).
+pub const MAX_NAME: usize = 253;
 
 /// A hardware address.
 type Mac = [u8; 6];
+
+/// What the server says beside addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Said {
+    /// For how long an address is given, in seconds.
+    pub lease_s: u32,
+    /// Who always gets the same address.
+    pub fixed: Vec<Fixed>,
+    /// The domain that names are looked up in.
+    pub domain: Option<String>,
+    /// The MTU of the network, in bytes.
+    pub mtu: Option<u16>,
+    /// Servers of NTP.
+    pub ntp: Vec<Ipv4Addr>,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self { lease_s: LEASE, fixed: Vec::new(), domain: None, mtu: None, ntp: Vec::new() }
+    }
+}
+
+/// An address that is kept for one client: `02:00:00:00:00:07=10.0.2.7`, or by the name that it says, `web=10.0.2.8`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Fixed {
+    who: Who,
+    /// The address.
+    pub address: Ipv4Addr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Who {
+    Mac(config::Mac),
+    Name(String),
+}
+
+impl FromStr for Fixed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("`{text}` is no static entry; write 02:00:00:00:00:07=10.0.2.7 or web=10.0.2.8");
+        let (who, address) = text.split_once('=').ok_or_else(wrong)?;
+        let name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let who = match who.parse() {
+            Ok(mac) => Who::Mac(mac),
+            Err(_) if (1..=MAX_NAME).contains(&who.len()) && who.chars().all(name) => Who::Name(who.into()),
+            Err(_) => return Err(wrong()),
+        };
+        Ok(Self { who, address: address.parse().map_err(|_| wrong())? })
+    }
+}
+
+impl fmt::Display for Fixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.who {
+            Who::Mac(mac) => write!(f, "{mac}={}", self.address),
+            Who::Name(name) => write!(f, "{name}={}", self.address),
+        }
+    }
+}
+
+impl TryFrom<String> for Fixed {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Fixed> for String {
+    fn from(fixed: Fixed) -> Self {
+        fixed.to_string()
+    }
+}
+
+/// Who asks: the hardware address, and the name it says.
+#[derive(Debug, Clone, Copy)]
+struct Client<'m> {
+    mac: Mac,
+    name: &'m [u8],
+}
 
 /// Who has which address.
 #[derive(Debug)]
 pub struct Leases {
     own: Ipv4Net,
+    said: Said,
     /// The first address that is given, and how many there are.
     pool: (u32, u32),
     clients: HashMap<Mac, (Ipv4Addr, Instant)>,
@@ -48,11 +149,11 @@ pub struct Answer {
 
 impl Leases {
     /// `own`: the server's address, which is the router's and the nameserver's too, and its network.
-    pub fn new(own: Ipv4Net) -> Self {
+    pub fn new(own: Ipv4Net, said: Said) -> Self {
         let (network, broadcast) = (own.network().to_bits(), own.broadcast().to_bits());
         let half = network + (broadcast - network).div_ceil(2);
         let pool = (half, (broadcast - half).min(MAX_POOL));
-        Self { own, pool, clients: HashMap::new(), addresses: HashMap::new() }
+        Self { own, said, pool, clients: HashMap::new(), addresses: HashMap::new() }
     }
 
     /// How many addresses are leased.
@@ -74,11 +175,13 @@ impl Leases {
         if !asked.client_hardware_address.is_unicast() {
             return None;
         }
+        let name = packet.options().find(|option| option.kind == HOST_NAME).map_or(&[][..], |it| it.data);
+        let client = Client { mac, name };
         let other = asked.server_identifier.is_some_and(|server| server != self.own.addr());
         let claimed = asked.requested_ip.unwrap_or(asked.client_ip);
         match asked.message_type {
             Discover => {
-                let address = self.find(now, mac, asked.requested_ip)?;
+                let address = self.find(now, client, asked.requested_ip)?;
                 Some(self.answer(&asked, Offer, address))
             }
             // It took another server's offer.
@@ -86,7 +189,7 @@ impl Leases {
                 self.release(mac);
                 None
             }
-            Request if self.take(now, mac, claimed) => Some(self.answer(&asked, Ack, claimed)),
+            Request if self.take(now, client, claimed) => Some(self.answer(&asked, Ack, claimed)),
             Request => Some(self.answer(&asked, Nak, Ipv4Addr::UNSPECIFIED)),
             Inform => Some(self.answer(&asked, Ack, Ipv4Addr::UNSPECIFIED)),
             Release => {
@@ -106,7 +209,20 @@ impl Leases {
 
     fn gives(&self, address: Ipv4Addr) -> bool {
         let place = address.to_bits().wrapping_sub(self.pool.0);
-        place < self.pool.1 && address != self.own.addr()
+        place < self.pool.1 && address != self.own.addr() && !self.is_fixed(address)
+    }
+
+    fn is_fixed(&self, address: Ipv4Addr) -> bool {
+        self.said.fixed.iter().any(|fixed| fixed.address == address)
+    }
+
+    /// The address that is kept for a client.
+    fn fixed(&self, client: Client<'_>) -> Option<Ipv4Addr> {
+        let fits = |fixed: &&Fixed| match &fixed.who {
+            Who::Mac(mac) => mac.0 == client.mac,
+            Who::Name(name) => name.as_bytes().eq_ignore_ascii_case(client.name),
+        };
+        self.said.fixed.iter().find(fits).map(|fixed| fixed.address)
     }
 
     fn is_free(&self, address: Ipv4Addr) -> bool {
@@ -114,7 +230,11 @@ impl Leases {
     }
 
     /// An address for a client that has none.
-    fn find(&self, now: Instant, mac: Mac, wanted: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+    fn find(&self, now: Instant, client: Client<'_>, wanted: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+        let mac = client.mac;
+        if let Some(address) = self.fixed(client) {
+            return Some(address);
+        }
         if let Some((address, _)) = self.clients.get(&mac) {
             return Some(*address);
         }
@@ -133,12 +253,16 @@ impl Leases {
     }
 
     /// The client takes an address; false: it cannot have it.
-    fn take(&mut self, now: Instant, mac: Mac, address: Ipv4Addr) -> bool {
+    fn take(&mut self, now: Instant, client: Client<'_>, address: Ipv4Addr) -> bool {
+        let (mac, fixed) = (client.mac, self.fixed(client));
+        if fixed.is_some_and(|fixed| fixed != address) {
+            return false;
+        }
         let old = self.clients.get(&mac).map(|(address, _)| *address);
         let whose = self.addresses.get(&address).copied();
         let lapsed = |mac: Mac| self.clients.get(&mac).is_none_or(|(_, until)| *until <= now);
         let may = match whose {
-            None => self.gives(address),
+            None => self.gives(address) || fixed.is_some(),
             Some(None) => false,
             Some(Some(owner)) => owner == mac || lapsed(owner),
         };
@@ -152,8 +276,12 @@ impl Leases {
             self.addresses.remove(&old);
         }
         self.addresses.insert(address, Some(mac));
-        self.clients.insert(mac, (address, now + LEASE));
+        self.clients.insert(mac, (address, now + Duration::from_secs(self.lease_s().into())));
         true
+    }
+
+    fn lease_s(&self) -> u32 {
+        self.said.lease_s.max(SHORTEST)
     }
 
     fn release(&mut self, mac: Mac) {
@@ -167,8 +295,21 @@ impl Leases {
         let refused = kind == DhcpMessageType::Nak;
         let leased = !refused && !address.is_unspecified();
         let nameserver = own.octets();
-        let options = [DhcpOption { kind: NAMESERVERS, data: &nameserver }];
-        let seconds = LEASE.as_secs() as u32;
+        let (mtu, ntp) = (self.said.mtu.map(u16::to_be_bytes), self.said.ntp.iter().take(MAX_NTP));
+        let ntp: Vec<u8> = ntp.flat_map(|server| server.octets()).collect();
+        let domain = self.said.domain.as_deref().unwrap_or_default();
+        let options = [
+            (NAMESERVERS, &nameserver[..]),
+            (DOMAIN_NAME, domain.as_bytes()),
+            (MTU, mtu.as_ref().map_or(&[][..], |mtu| mtu)),
+            (NTP, &ntp),
+        ];
+        let options: Vec<_> = options
+            .into_iter()
+            .filter(|(_, data)| (1..=MAX_NAME).contains(&data.len()))
+            .map(|(kind, data)| DhcpOption { kind, data })
+            .collect();
+        let seconds = self.lease_s();
         let repr = DhcpRepr {
             message_type: kind,
             transaction_id: asked.transaction_id,
@@ -206,6 +347,11 @@ pub fn bytes(repr: &DhcpRepr<'_>) -> Vec<u8> {
     let emitted = repr.emit(&mut packet);
     debug_assert!(emitted.is_ok(), "a message of ours fits");
     bytes
+}
+
+/// For clients: the option that says their name.
+pub fn host_name(name: &str) -> DhcpOption<'_> {
+    DhcpOption { kind: HOST_NAME, data: &name.as_bytes()[..name.len().min(MAX_NAME)] }
 }
 
 /// For clients: a message of theirs with nothing in it yet.

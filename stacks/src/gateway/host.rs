@@ -29,7 +29,7 @@ pub(super) fn families() -> Families {
 const DISCARD: u16 = 9;
 
 /// What is received at once at most: a datagram, or a train of them (UDP_GRO).
-pub(super) const LONGEST: usize = 65_535;
+pub(crate) const LONGEST: usize = 65_535;
 
 fn errno(errno: rustix::io::Errno) -> Errno {
     Errno::from_raw(errno.raw_os_error())
@@ -155,7 +155,7 @@ pub(super) fn set_ttl(socket: &OwnedFd, v4: bool, ttl: u8) {
 ///
 /// # Errors
 /// Those of sendmsg(2).
-pub(super) fn send(socket: &OwnedFd, to: SocketAddr, data: &[u8], segment: u16) -> Result<(), Errno> {
+pub(crate) fn send(socket: &OwnedFd, to: SocketAddr, data: &[u8], segment: u16) -> Result<(), Errno> {
     let train = segment > 0 && usize::from(segment) < data.len();
     if !train {
         return rustix::net::sendto(socket, data, rustix::net::SendFlags::DONTWAIT, &to)
@@ -170,20 +170,20 @@ pub(super) fn send(socket: &OwnedFd, to: SocketAddr, data: &[u8], segment: u16) 
 
 /// A datagram, or a train of them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Datagram {
+pub(crate) struct Datagram {
     /// Who sent it.
-    pub(super) from: SocketAddr,
+    pub(crate) from: SocketAddr,
     /// How long it is.
-    pub(super) length: usize,
+    pub(crate) length: usize,
     /// Bytes of each piece of a train; 0: it is one.
-    pub(super) segment: u16,
+    pub(crate) segment: u16,
 }
 
 /// Takes a datagram into `buffer`.
 ///
 /// # Errors
 /// Those of recvmsg(2); EAGAIN when there is none.
-pub(super) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Datagram, Errno> {
+pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Datagram, Errno> {
     let mut control = nix::cmsg_space!(i32);
     let mut into = [IoSliceMut::new(buffer)];
     let got = recvmsg::<SockaddrStorage>(

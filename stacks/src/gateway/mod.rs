@@ -22,7 +22,7 @@ pub mod dhcp;
 pub mod doors;
 pub mod flows;
 mod holder;
-mod host;
+pub(crate) mod host;
 pub mod names;
 pub mod nat64;
 pub mod policy;
@@ -43,11 +43,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilterChange;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{InterfaceConfig, Link, StackConfig};
+use crate::filter::{Listing, Ruleset};
 use crate::smol::call::Caller;
 use crate::smol::engine::transparent::Arrived;
 use crate::smol::engine::{Engine, SocketId};
@@ -89,12 +91,18 @@ pub struct Config {
     /// Who may go where.
     #[serde(default)]
     pub rules: Rules,
+    /// What DHCP says beside addresses.
+    #[serde(default)]
+    pub dhcp: dhcp::Said,
     /// When questions for IPv6 addresses are asked for IPv4 addresses.
     #[serde(default)]
     pub dns64: Dns64,
     /// The proxy that it goes by; without one, it goes by the host's own network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Via>,
+    /// Rules of its packet filter, which sees what is inside.
+    #[serde(default, skip_serializing_if = "Ruleset::is_empty")]
+    pub filter: Ruleset,
     /// It keeps no switch that ends when unused, and so ends with the last of the others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guest: bool,
@@ -270,7 +278,8 @@ impl Gateway {
             Plugs { stack: NAME, switches, guest: config.guest, cables: &mut cables, clocks: (now, wall) };
         let port = Port::open(&mut plugs, &interface)?
             .ok_or_else(|| Refusal::new(what, "it is plugged into nothing"))?;
-        let stack = StackConfig { interfaces: vec![interface], ..StackConfig::default() };
+        let filter = config.filter.clone();
+        let stack = StackConfig { interfaces: vec![interface], filter, ..StackConfig::default() };
         let mut engine = Engine::new(&stack, seed, now)?;
         let caller = Caller {
             pid: std::process::id() as i32,
@@ -282,7 +291,7 @@ impl Gateway {
         let link = IfIndex(LOOPBACK.0 + 1);
         engine.plug(now, link, true);
         engine.hear_group(now, link, services::ALL_ROUTERS);
-        let services = Services::new(now, &config.ip, config.dns64, stacks);
+        let services = Services::new(now, &config, stacks);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let policy = Policy::new(config.rules.clone(), config.ip.clone());
         let way = config.via.as_ref().map(Way::find).transpose()?;
@@ -317,6 +326,18 @@ impl Gateway {
     pub fn set_rules(&mut self, rules: Rules) {
         self.config.rules.clone_from(&rules);
         self.hall.policy.rules = rules;
+    }
+
+    /// Changes the packet filter, if so said, and shows it.
+    ///
+    /// # Errors
+    /// The change makes no sense.
+    pub fn filter(&mut self, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
+        let listing = self.hall.engine.packet_filter(change)?;
+        if change.is_some() {
+            self.config.filter = self.hall.engine.filter_rules().0;
+        }
+        Ok(listing)
     }
 
     /// Publishes ports until `life` hangs up.

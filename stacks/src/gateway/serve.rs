@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use msocket_proto::line::{Line, LineError, Received, Refusal, Reply, SocketFile, listen, unusable};
+use msocket_proto::proto::FilterChange;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,12 @@ pub enum Request {
     Set {
         /// The rules.
         rules: Rules,
+    },
+    /// The packet filter: change it, if so said, then show it. Answer: [`crate::filter::Listing`].
+    Filter {
+        /// What is to be another way.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        change: Option<FilterChange>,
     },
     /// Publish ports of a stack, until the descriptor that comes along, a socket, hangs up. Answer: a number.
     Publish {
@@ -223,11 +230,16 @@ impl Server {
         };
         match request {
             Request::Show => line.send(&Reply::Ok(self.describe()), &[]),
+            Request::Filter { change } if may || change.is_none() => {
+                let listing = self.gateway.filter(change.as_ref());
+                line.send(&listing.map_or_else(Reply::Error, Reply::Ok), &[])
+            }
             _ if !may => line.send(&refused(), &[]),
             Request::Set { rules } if rules.allow.len() + rules.deny.len() > MAX_RULES => {
                 let why = format!("there are more than {MAX_RULES}");
                 line.send(&Reply::<()>::Error(Refusal::new("cannot take the rules", why)), &[])
             }
+            Request::Filter { .. } => line.send(&refused(), &[]),
             Request::Set { rules } => {
                 self.gateway.set_rules(rules);
                 line.send(&Reply::Ok(()), &[])
@@ -255,7 +267,7 @@ impl Server {
             }
             Request::Unpublish { stack, ports } => Ok(self.gateway.unpublish(stack.as_deref(), &ports)),
             Request::Move { inside, ports } => self.gateway.move_ports(inside, &ports, life()?),
-            Request::Show | Request::Set { .. } | Request::Down => Ok(0),
+            Request::Show | Request::Set { .. } | Request::Filter { .. } | Request::Down => Ok(0),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the gateway itself does for its network: addresses, router advertisements, names.
 //!
 //! # Theory of operation
-//! DHCP and advertisements are answers of cores ([`dhcp`], [`advertise`]). A question about names that [`names`]
+//! DHCP and advertisements are answers of cores ([`super::dhcp`], [`mod@super::advertise`]). A question about names that [`names`]
 //! knows is answered from a list of the user's stacks, which is asked for at most once in [`FRESH`], and for no longer
 //! than [`PATIENCE`]. All other questions to the gateway's own addresses go to the host's nameserver, as
 //! resolv.conf(5) names it at that moment, over UDP and TCP; when that is not there, the next one is tried.
@@ -19,7 +19,7 @@ use super::advertise::{self, advertisement};
 use super::dhcp::Leases;
 use super::names::{self, Answer, Question};
 use super::policy::Families;
-use super::{Hall, clocks, host};
+use super::{Config, Hall, clocks, host};
 use crate::serve::Description;
 use crate::smol::net::Packet;
 
@@ -79,9 +79,10 @@ pub enum Dns64 {
 }
 
 impl Services {
-    pub(super) fn new(now: Instant, own: &[IpNet], dns64: Dns64, stacks: &Path) -> Self {
+    pub(super) fn new(now: Instant, config: &Config, stacks: &Path) -> Self {
+        let own = &config.ip;
         let leases = own.iter().find_map(|net| match net {
-            IpNet::V4(net) => Some(Leases::new(*net)),
+            IpNet::V4(net) => Some(Leases::new(*net, config.dhcp.clone())),
             IpNet::V6(_) => None,
         });
         let v6 = own.iter().any(|net| net.addr().is_ipv6());
@@ -89,7 +90,7 @@ impl Services {
             leases,
             advertise_at: v6.then_some(now),
             resolver: Resolver::default(),
-            dns64,
+            dns64: config.dns64,
             directory: Directory { stacks: stacks.to_owned(), asked_at: None, views: Vec::new() },
         }
     }

@@ -17,10 +17,14 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
+use super::namespace::sysctl;
 use super::netlink::{Mode, Netlink};
 use crate::config::{InterfaceConfig, Mac, RouteConfig};
 use crate::stack::{InterfaceCounters, InterfaceInfo};
+use crate::steward::renewal::Change;
 
+/// rtnetlink(7)
+const RT_TABLE_LOCAL: u8 = 255;
 /// The loopback's index in every network namespace.
 pub(crate) const LOOPBACK: u32 = 1;
 
@@ -54,6 +58,26 @@ impl Interfaces {
         message.header.change_mask = LinkFlags::Up;
         let set = RouteNetlinkMessage::SetLink(message);
         self.netlink.change(set, Mode::Plain).map_err(|e| refused("interface", "set down", e))
+    }
+
+    /// Makes an interface that is down one on which nobody is asked for hardware addresses, and which has no
+    /// link-local address: nobody but its tunnel is there. Addresses of 127.0.0.0/8 may be behind it, if routes say so.
+    pub(crate) fn become_tunnel(&mut self, name: &str) -> Result<(), Refusal> {
+        let mut message = LinkMessage::default();
+        message.header.index = index_of(name)?;
+        message.header.flags = LinkFlags::Noarp;
+        message.header.change_mask = LinkFlags::Noarp;
+        message.attributes.push(LinkAttribute::Address(crate::wg::STACK_MAC.to_vec()));
+        let set = RouteNetlinkMessage::SetLink(message);
+        self.netlink.change(set, Mode::Plain).map_err(|e| refused(name, "set up", e))?;
+        for (file, value) in [("ipv4/conf/NAME/route_localnet", "1"), ("ipv6/conf/NAME/addr_gen_mode", "1")] {
+            match sysctl(&format!("net/{}", file.replace("NAME", name)), value) {
+                // A machine without IPv6.
+                Err(Errno::ENOENT) => {}
+                other => other.map_err(|e| refused(name, "set up", e))?,
+            }
+        }
+        Ok(())
     }
 
     /// Makes a veth pair whose other end goes to the namespace behind the descriptor `far`.
@@ -106,6 +130,43 @@ impl Interfaces {
         Ok(())
     }
 
+    /// Puts another lease in the place of one: addresses, and the default route.
+    pub(crate) fn change_lease(&mut self, name: &str, change: &Change) -> Result<(), Refusal> {
+        let index = index_of(name)?;
+        let (old, new) = match change {
+            Change::Lost(old) => (Some(old), None),
+            Change::Got(old, new) => (old.as_ref(), Some(new)),
+        };
+        if let Some(new) = new {
+            let net = IpNet::V4(new.ip);
+            self.add_address(index, net, Mode::Replace).map_err(|e| refused(&net.to_string(), "add", e))?;
+        }
+        if let Some(old) = old.filter(|old| new.is_none_or(|new| new.ip != old.ip)) {
+            // The program may have taken it away itself.
+            let _ = self.remove_address(index, IpNet::V4(old.ip));
+        }
+        if let Some(router) = new.and_then(|new| new.router) {
+            let to = "0.0.0.0/0".parse().expect("constant");
+            let route = RouteConfig { to, via: Some(router.into()), dev: Some(name.into()), metric: None };
+            // The old address may have taken its route along, or not.
+            if let Some(old) = old.and_then(|old| old.router).filter(|old| *old != router) {
+                let _ = self.remove_route(&RouteConfig { via: Some(old.into()), ..route.clone() });
+            }
+            let _ = self.remove_route(&route);
+            self.add_route(&route)?;
+        }
+        Ok(())
+    }
+
+    fn remove_address(&mut self, index: u32, net: IpNet) -> Result<(), Errno> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(net.addr());
+        message.header.prefix_len = net.prefix_len();
+        message.header.index = index;
+        message.attributes.push(AddressAttribute::Local(net.addr()));
+        self.netlink.change(RouteNetlinkMessage::DelAddress(message), Mode::Plain)
+    }
+
     fn add_address(&mut self, index: u32, net: IpNet, mode: Mode) -> Result<(), Errno> {
         let mut message = AddressMessage::default();
         message.header.family = family(net.addr());
@@ -126,28 +187,15 @@ impl Interfaces {
         self.netlink.change(RouteNetlinkMessage::NewAddress(message), mode)
     }
 
+    fn remove_route(&mut self, route: &RouteConfig) -> Result<(), Refusal> {
+        let message = RouteNetlinkMessage::DelRoute(route_message(route)?);
+        self.netlink.change(message, Mode::Plain).map_err(|e| refused(&route.to.to_string(), "remove", e))
+    }
+
     /// Adds a route.
     pub(crate) fn add_route(&mut self, route: &RouteConfig) -> Result<(), Refusal> {
-        let mut message = RouteMessage::default();
         let to = route.to.trunc();
-        message.header.address_family = family(to.addr());
-        message.header.destination_prefix_length = to.prefix_len();
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Static;
-        message.header.scope = if route.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
-        message.header.kind = RouteType::Unicast;
-        if to.prefix_len() > 0 {
-            message.attributes.push(RouteAttribute::Destination(to.addr().into()));
-        }
-        if let Some(via) = route.via {
-            message.attributes.push(RouteAttribute::Gateway(via.into()));
-        }
-        if let Some(dev) = &route.dev {
-            message.attributes.push(RouteAttribute::Oif(index_of(dev)?));
-        }
-        if let Some(metric) = route.metric {
-            message.attributes.push(RouteAttribute::Priority(metric));
-        }
+        let message = route_message(route)?;
         let what = match route.via {
             Some(via) => format!("{} via {via}", route.to),
             None => route.to.to_string(),
@@ -183,6 +231,7 @@ impl Interfaces {
                 mtu: 0,
                 up: message.header.flags.contains(LinkFlags::Up),
                 link: String::new(),
+                lease_s: None,
                 addresses: addresses.iter().filter_map(|a| address_on(a, message.header.index)).collect(),
                 counters: InterfaceCounters::default(),
             };
@@ -215,6 +264,32 @@ fn counters(stats: &Stats64) -> InterfaceCounters {
         tx_errors: stats.tx_errors,
         tx_dropped: stats.tx_dropped,
     }
+}
+
+fn route_message(route: &RouteConfig) -> Result<RouteMessage, Refusal> {
+    let mut message = RouteMessage::default();
+    let to = route.to.trunc();
+    message.header.address_family = family(to.addr());
+    message.header.destination_prefix_length = to.prefix_len();
+    // The whole of 127.0.0.0/8 is in the local table, which is looked into first.
+    let loopback = to.addr().is_loopback() && to.prefix_len() > 8;
+    message.header.table = if loopback { RT_TABLE_LOCAL } else { RouteHeader::RT_TABLE_MAIN };
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = if route.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    message.header.kind = RouteType::Unicast;
+    if to.prefix_len() > 0 {
+        message.attributes.push(RouteAttribute::Destination(to.addr().into()));
+    }
+    if let Some(via) = route.via {
+        message.attributes.push(RouteAttribute::Gateway(via.into()));
+    }
+    if let Some(dev) = &route.dev {
+        message.attributes.push(RouteAttribute::Oif(index_of(dev)?));
+    }
+    if let Some(metric) = route.metric {
+        message.attributes.push(RouteAttribute::Priority(metric));
+    }
+    Ok(message)
 }
 
 /// The index of an interface in the namespace the process is in.

@@ -11,27 +11,30 @@
 //! with the [`KernelStack`]: its connection to the switch closes, and the switch lets go of the port.
 
 mod files;
-mod interfaces;
+pub(crate) mod interfaces;
 pub mod namespace;
 pub mod netlink;
+mod nftables;
 pub mod orphans;
 mod plug;
 pub(crate) mod sys;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
 
 use msocket_proto::line::Refusal;
-use msocket_proto::proto::File;
+use msocket_proto::proto::{File, FilterChange};
 use nix::errno::Errno;
 
 use crate::attach;
 use crate::config::{Link, StackConfig};
+use crate::filter::Listing;
+use crate::smol::host::now;
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
-use crate::stub::kernel::KernelStub;
+use crate::steward::kernel::KernelSteward;
 use interfaces::Interfaces;
 use namespace::{NetNamespace, Step};
+use nftables::Nftables;
 use orphans::Unfinished;
 use plug::Plug;
 
@@ -69,10 +72,23 @@ pub struct KernelStack {
     links: HashMap<String, String>,
     /// Connections to switches; dropping one unplugs the interface.
     plugs: Vec<Plug>,
-    /// The nameserver on its loopback.
-    stub: Option<KernelStub>,
+    /// Who keeps its leases, and the nameserver on its loopback.
+    steward: Option<Box<KernelSteward>>,
     /// Its view of /sys, once somebody has asked for it.
     sysfs: Option<OwnedFd>,
+    filter: Box<Nftables>,
+}
+
+/// Has the namespace that the thread is in pass on packets of others.
+fn become_router() -> Result<(), Refusal> {
+    for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        match namespace::sysctl(name, "1") {
+            // A machine without IPv6.
+            Err(Errno::ENOENT) => {}
+            other => other.map_err(|e| Refusal::system(format!("cannot set {name}"), e))?,
+        }
+    }
+    Ok(())
 }
 
 impl KernelStack {
@@ -91,7 +107,21 @@ impl KernelStack {
             .into());
         }
         let namespace = NetNamespace::create()?;
-        let mut stack = Self { namespace, links: HashMap::new(), plugs: Vec::new(), stub: None, sysfs: None };
+        let mut stack = Self {
+            namespace,
+            links: HashMap::new(),
+            plugs: Vec::new(),
+            steward: None,
+            sysfs: None,
+            filter: Box::default(),
+        };
+        if !config.filter.is_empty() {
+            // Before anything can come in.
+            stack.filter.set(&config.filter)?;
+        }
+        if config.forward {
+            become_router()?;
+        }
         let mut interfaces = Interfaces::open()?;
         interfaces.up(interfaces::LOOPBACK)?;
         for interface in &config.interfaces {
@@ -103,16 +133,19 @@ impl KernelStack {
                 .hint("run `tcpdump -w FILE` in the view, or use a smol stack")
                 .into());
             }
-            match (&interface.link, interface.link.plug()) {
+            match (&interface.link, interface.link.plug().or_else(|| interface.link.tunnel())) {
                 (Link::None, _) => plug::unplugged(&stack.namespace, &interface.name)?,
                 (_, Some(to)) => {
                     let path = attach::path(switches, to.switch);
                     stack.plugs.push(plug::plug(&stack.namespace, name, &interface.name, &path, &to)?);
+                    if interface.link.tunnel().is_some() {
+                        interfaces.become_tunnel(&interface.name)?;
+                    }
                 }
                 (link, None) => {
                     return Err(Refusal::new(
                         format!("cannot plug {} into {link}", interface.name),
-                        "a kernel stack plugs into viewnet's switches only",
+                        "a kernel stack plugs into viewnet's switches and tunnels only",
                     )
                     .hint("use a smol stack, or a switch in between: `viewnet switch port add`")
                     .into());
@@ -124,10 +157,9 @@ impl KernelStack {
         for route in &config.routes {
             interfaces.add_route(route)?;
         }
-        if let Some(nameserver) = &config.nameserver {
-            let stub = KernelStub::new(nameserver);
-            stack.stub = Some(stub.map_err(|e| Refusal::system("cannot make the view's nameserver", e))?);
-        }
+        let steward = KernelSteward::new(now(), config);
+        let steward = steward.map_err(|e| Refusal::system("cannot make the view's steward", e))?;
+        stack.steward = steward.map(Box::new);
         Ok(stack)
     }
 
@@ -140,8 +172,9 @@ impl KernelStack {
             namespace: NetNamespace::from_fd(fd)?,
             links: HashMap::new(),
             plugs: Vec::new(),
-            stub: None,
+            steward: None,
             sysfs: None,
+            filter: Box::default(),
         })
     }
 
@@ -151,15 +184,24 @@ impl KernelStack {
     }
 
     /// Readable when [`Self::turn`] has something to do.
-    pub fn stub(&self) -> Option<BorrowedFd<'_>> {
-        self.stub.as_ref().map(AsFd::as_fd)
+    pub fn steward(&self) -> Option<BorrowedFd<'_>> {
+        self.steward.as_ref().map(|steward| steward.as_fd())
     }
 
-    /// Does what the stack itself is for: answers questions for names.
-    pub fn turn(&mut self, now: Instant) {
-        if let Some(stub) = self.stub.as_mut().filter(|_| self.namespace.enter().is_ok()) {
-            stub.turn(now);
+    /// Does what is to be done for the stack itself.
+    pub fn turn(&mut self) {
+        if let Some(steward) = self.steward.as_mut().filter(|_| self.namespace.enter().is_ok()) {
+            steward.turn(now());
         }
+    }
+
+    /// Changes the packet filter, if so said, and shows it.
+    ///
+    /// # Errors
+    /// The change makes no sense, or the kernel does not do it.
+    pub fn filter(&mut self, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
+        self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
+        self.filter.ask(change)
     }
 
     /// What its sockets without a program still have to do for peers beyond its plugs.
@@ -176,7 +218,7 @@ impl KernelStack {
     /// Why an interface stays up.
     pub fn shut(&mut self) -> Result<(), Refusal> {
         self.plugs.clear();
-        self.stub = None;
+        self.steward = None;
         self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
         let mut interfaces = Interfaces::open()?;
         interfaces.down(interfaces::LOOPBACK)?;
@@ -203,7 +245,11 @@ impl Stack for KernelStack {
     fn interfaces(&mut self) -> Result<Vec<InterfaceInfo>, Refusal> {
         self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
         let links = &self.links;
-        Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())
+        let mut listed = Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())?;
+        for interface in &mut listed {
+            interface.lease_s = self.steward.as_ref().and_then(|it| it.left(now(), &interface.name));
+        }
+        Ok(listed)
     }
 
     fn file(&mut self, file: &File) -> Result<OwnedFd, Errno> {

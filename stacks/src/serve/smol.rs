@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use msocket_proto::line::{Line, Refusal, companion};
-use msocket_proto::proto::File;
+use msocket_proto::proto::{File, FilterChange};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use rustix::net::{SocketFlags, accept_with};
 
 use super::{Backing, Server, Serving, StackId};
 use crate::config::StackConfig;
+use crate::filter::Listing;
 use crate::smol::call::{Answered, SocketHost, Ticket};
 use crate::smol::host::{Host, StackKey, now};
 use crate::smol::relay::{self, Door};
@@ -252,6 +253,17 @@ impl Smol {
 
     pub(super) fn interfaces(&self, key: StackKey) -> Vec<InterfaceInfo> {
         self.host.as_ref().map(|host| host.interfaces(key)).unwrap_or_default()
+    }
+
+    pub(super) fn filter(
+        &mut self,
+        key: StackKey,
+        change: Option<&FilterChange>,
+    ) -> Result<Listing, Refusal> {
+        match &mut self.host {
+            Some(host) => host.filter(key, change),
+            None => Err(Refusal::new("cannot reach the filter", "the stack is gone")),
+        }
     }
 
     pub(super) fn failure(&self, key: StackKey) -> Option<String> {

@@ -274,6 +274,7 @@ impl Engine {
     pub fn interfaces(&self) -> Vec<InterfaceInfo> {
         let tables = &self.net.tables;
         let info = |link: &super::tables::Link| InterfaceInfo {
+            lease_s: None,
             name: link.name.clone(),
             mac: if link.mac.0 == [0; 6] { String::new() } else { link.mac.to_string() },
             mtu: link.mtu,

@@ -137,6 +137,14 @@ impl Mib {
         }
     }
 
+    /// A packet of somebody else's leaves.
+    pub(crate) fn passes(&mut self, v4: bool, length: usize) {
+        let ip = self.ip(v4);
+        ip.forwarded += 1;
+        ip.out_transmits += 1;
+        ip.out_octets += length as u64;
+    }
+
     /// A message of ICMP came.
     pub(crate) fn heard(&mut self, v4: bool, kind: u8) {
         let icmp = self.icmp(v4);

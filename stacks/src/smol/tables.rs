@@ -232,7 +232,7 @@ pub struct Link {
     pub allmulti: u32,
     /// txqueuelen, for show.
     pub queue_length: u32,
-    /// IFF_PROMISC and IFF_ALLMULTI as set by hand: each is one of those who ask.
+    /// IFF_PROMISC and IFF_ALLMULTI as set by hand: each is one of those who ask. IFF_NOARP of a tunnel.
     pub wished_flags: u32,
     /// Gets a link-local address when it comes up (IN6_ADDR_GEN_MODE_EUI64; else …_NONE).
     pub link_local: bool,
@@ -248,6 +248,11 @@ impl Link {
     /// Up, and something at the other end.
     pub fn is_running(&self) -> bool {
         self.up && self.carrier
+    }
+
+    /// Plugged into a tunnel, as it was made: nobody there is asked for a hardware address (IFF_NOARP).
+    pub fn is_tunnel(&self) -> bool {
+        self.wished_flags & libc::IFF_NOARP as u32 != 0
     }
 }
 

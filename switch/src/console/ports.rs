@@ -87,8 +87,9 @@ pub(super) fn create(context: &mut Context<'_>, argument: &str) -> Done {
 
 pub(super) fn create_any(context: &mut Context<'_>, _: &str, out: &mut String) -> Done {
     let numbers = 1..=i64::from(context.switch.numbers());
-    let free = numbers.into_iter().find(|n| matches!(place(context, *n), Ok(Place::Free(_))));
-    let n = free.ok_or(Trouble::of(Errno::ENOSPC as i32))?;
+    let mut free = numbers.filter(|n| matches!(place(context, *n), Ok(Place::Free(_))));
+    let n = free.next().ok_or_else(|| Trouble::of(Errno::ENOSPC as i32))?;
+    drop(free);
     show::line(out, format_args!("Port {n:04}"));
     create(context, &n.to_string())
 }

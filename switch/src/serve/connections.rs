@@ -278,26 +278,15 @@ impl Connections {
                     switch.rename(id, &name).map_err(|e| refuse_port(&e))?;
                     hall.plugs.captures.port_named(id, &name);
                 }
-                if let Some(vlans) = vlans {
-                    switch.set_vlans(id, vlans);
-                    hall.release_idle(now, id);
-                }
-                Answer::Done(())
+                vlans.into_iter().for_each(|vlans| switch.set_vlans(id, vlans));
+                hall.release_all_idle(now)
             }
             Request::VlanLs => Answer::Vlans(hall.vlans()),
-            Request::VlanAdd { vid, name } => {
-                if name.len() > MAX_NAME || name.chars().any(char::is_control) {
-                    return Err(Refusal::new("cannot name the VLAN", "a name is up to 64 printable bytes"));
-                }
-                switch.name_vlan(vid, &name);
-                Answer::Done(())
-            }
+            Request::VlanAdd { vid, name } => Answer::Done(name_vlan(switch, vid, &name)?),
             Request::VlanRm { vid } => {
                 let removed = switch.remove_vlan(vid);
                 removed.map_err(|id| self.refuse_vlan_rm(vid, id, switch.port(id)))?;
-                let ids: Vec<PortId> = switch.ports().map(|(id, _)| id).collect();
-                ids.into_iter().for_each(|id| hall.release_idle(now, id));
-                Answer::Done(())
+                hall.release_all_idle(now)
             }
             Request::MacLs(filter) => {
                 let port = select(switch, &filter)?;
@@ -533,6 +522,14 @@ impl Hall<'_> {
         stations.sort_unstable_by_key(|s| (s.vid, s.mac));
         stations
     }
+}
+
+fn name_vlan(switch: &mut Switch, vid: Vid, name: &str) -> Result<(), Refusal> {
+    if name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        return Err(Refusal::new("cannot name the VLAN", "a name is up to 64 printable bytes"));
+    }
+    switch.name_vlan(vid, name);
+    Ok(())
 }
 
 pub(super) fn refuse_port(error: &PortError) -> Refusal {

@@ -160,8 +160,14 @@ impl Hall<'_> {
         self.set_queues(now, id, Some(new), WHAT)
     }
 
-    /// Takes back what a port promised to VLANs that it does not carry any more.
-    pub(super) fn release_idle(&mut self, now: Instant, id: PortId) {
+    /// Takes back what ports promised to VLANs that they do not carry any more.
+    pub(super) fn release_all_idle(&mut self, now: Instant) -> Answer {
+        let ids: Vec<PortId> = self.switch.ports().map(|(id, _)| id).collect();
+        ids.into_iter().for_each(|id| self.release_idle(now, id));
+        Answer::Done(())
+    }
+
+    fn release_idle(&mut self, now: Instant, id: PortId) {
         let (Some(port), Some(mut queues)) = (self.switch.port(id), self.plugs.queues(id)) else { return };
         let is_idle = |vid: &Vid| !port.vlans.carries(*vid);
         let idle: Vec<Vid> = queues.reservations().map(|promise| promise.vid).filter(is_idle).collect();

@@ -4,7 +4,7 @@
 //! [`VdeServer`] listens on `ctl` in its folder, as a vde_switch does ([`crate::vde`] is the protocol). A client has
 //! [`PATIENCE`] for its request, and [`MAX_CLIENTS`] may be about it: then the oldest has to go. Port number N is
 //! called `vdeN`; a client that asks for a number gets that port, beside other programs of its user if there are some
-//! ([`super::plugs::endpoints`]), and none if it is another user's, or not a program's. A number that is kept for some
+//! (`plugs/endpoints`), and none if it is another user's, or not a program's. A number that is kept for some
 //! user or group ([`crate::switch::Place`]) is for those. The port goes when the last client's connection does, and
 //! each socket's name with its own.
 //!

@@ -7,6 +7,7 @@
 
 mod launch;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -18,12 +19,15 @@ use clap::Subcommand;
 use ipnet::IpNet;
 use msocket_proto::line::{Line, sweep, unusable};
 use stacks::config::Link;
+use stacks::filter::Ruleset;
+use stacks::gateway::dhcp::{Fixed, MAX_FIXED, MAX_NAME, MAX_NTP, Said};
 use stacks::gateway::policy::{Destinations, Rules};
 use stacks::gateway::proxy::Via;
 use stacks::gateway::serve::Description;
 pub(crate) use stacks::gateway::serve::Request;
 use stacks::gateway::{Config, Dns64};
 
+use crate::commands::options::filter_text;
 use crate::commands::switch;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
@@ -106,7 +110,59 @@ struct Up {
     #[arg(long, value_name = "PROXY")]
     via: Option<Via>,
     #[command(flatten)]
+    dhcp: DhcpOptions,
+    #[command(flatten)]
     rules: RuleOptions,
+    /// Add to its packet filter: a rule, such as `input: proto udp drop`, or a file of rules
+    #[arg(long, value_name = "RULE|FILE")]
+    filter: Vec<String>,
+}
+
+/// What DHCP says.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "DHCP")]
+struct DhcpOptions {
+    /// Keep an address for one client, by its hardware address or by the name that it says (of a view: its own)
+    #[arg(long = "static", value_name = "MAC|NAME=IP")]
+    fixed: Vec<Fixed>,
+    /// For how many seconds addresses are given
+    #[arg(long, value_name = "SECONDS", default_value_t = Said::default().lease_s, value_parser = clap::value_parser!(u32).range(8..))]
+    lease: u32,
+    /// The domain in which names are looked up
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
+    /// The network's MTU
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
+    mtu: Option<u16>,
+    /// A server of NTP
+    #[arg(long, value_name = "ADDR")]
+    ntp: Vec<Ipv4Addr>,
+}
+
+impl DhcpOptions {
+    /// For a network with these addresses of the gateway.
+    fn said(self, own: &[IpNet]) -> Result<Said, Failure> {
+        let Self { fixed, lease, domain, mtu, ntp } = self;
+        let cannot = |why: String, hint| Failure::new("cannot start the gateway", why).hint(hint);
+        if fixed.len() > MAX_FIXED || ntp.len() > MAX_NTP {
+            let why = format!("more than {MAX_FIXED} static entries, or {MAX_NTP} servers of NTP");
+            return Err(cannot(why, "leave some out"));
+        }
+        let inside = |it: &Fixed| {
+            let address = IpAddr::V4(it.address);
+            own.iter().any(|net| {
+                net.contains(&address) && ![net.addr(), net.network(), net.broadcast()].contains(&address)
+            })
+        };
+        if let Some(outside) = fixed.iter().find(|it| !inside(it)) {
+            let why = format!("{outside} is no address that a client could have here");
+            return Err(cannot(why, "give one of the gateway's IPv4 network, and not the gateway's own"));
+        }
+        if domain.as_ref().is_some_and(|name| !(1..=MAX_NAME).contains(&name.len())) {
+            return Err(cannot("the domain is no name".into(), "write it as lan.example"));
+        }
+        Ok(Said { lease_s: lease, fixed, domain, mtu, ntp })
+    }
 }
 
 /// Who may go where.
@@ -162,10 +218,19 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
-    let Up { target, ip, vlan, dns64, via, rules } = args;
+    let Up { target, mut ip, vlan, dns64, via, dhcp, rules, filter: given } = args;
     let here = std::env::current_dir().map_err(|e| Failure::io("cannot use this folder", &e))?;
     let via = via.map(|via| via.rooted(&here));
-    start(runtime, &target.name, Wanted { ip, vlan, dns64, via, rules: rules.rules() })
+    let mut filter = Ruleset::default();
+    for given in &given {
+        let (text, what) = filter_text(given)?;
+        filter.extend(&text).map_err(|why| Failure::from(why.refusal(what)))?;
+    }
+    if ip.is_empty() {
+        ip = addresses();
+    }
+    let dhcp = dhcp.said(&ip)?;
+    start(runtime, &target.name, Wanted { ip, vlan, dns64, via, dhcp, rules: rules.rules(), filter })
 }
 
 /// What a gateway is to be like.
@@ -179,13 +244,17 @@ pub(crate) struct Wanted {
     pub(crate) dns64: Dns64,
     /// The proxy that it goes by.
     pub(crate) via: Option<Via>,
+    /// What its DHCP server says.
+    pub(crate) dhcp: Said,
     /// Who may go where.
     pub(crate) rules: Rules,
+    /// Its packet filter.
+    pub(crate) filter: Ruleset,
 }
 
 /// Starts the gateway of the switch that is called `name`.
 pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(), Failure> {
-    let Wanted { mut ip, vlan, dns64, via, rules } = wanted;
+    let Wanted { mut ip, vlan, dns64, via, dhcp, rules, filter } = wanted;
     let target = Target { name: name.to_owned() };
     let path = target.path(runtime)?;
     if ip.is_empty() {
@@ -195,7 +264,7 @@ pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(),
     // As long as this connection, the switch stays.
     let held = switch::reach(runtime, name)?;
     let link = Link::switch(&target.switch(runtime)?, vlan.map(|vid| PortVlans::Access { vid }));
-    launch::launch(&path, &Config { link, ip, rules, dns64, via, guest: false })?;
+    launch::launch(&path, &Config { link, ip, rules, filter, dhcp, dns64, via, guest: false })?;
     drop(held);
     Ok(())
 }
@@ -237,8 +306,16 @@ pub(crate) fn ensure(
 ) -> Result<(), Failure> {
     let what = &format!("cannot start the {name} gateway");
     let path = runtime.gateways().join(name);
-    let (link, dns64) = (Link::switch(name, None), Dns64::Auto);
-    let config = Config { link, ip: addresses(), rules: Rules::default(), dns64, via, guest: true };
+    let config = Config {
+        link: Link::switch(name, None),
+        ip: addresses(),
+        rules: Rules::default(),
+        filter: Ruleset::default(),
+        dhcp: Said::default(),
+        dns64: Dns64::Auto,
+        via,
+        guest: true,
+    };
     for _ in 0..ATTEMPTS {
         let ports = client.ports().map_err(|e| call_failed(what, e))?;
         if ports.iter().any(|port| port.name == stacks::gateway::PORT) {

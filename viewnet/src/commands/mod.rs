@@ -3,6 +3,7 @@
 pub(crate) mod capture;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod filter;
 pub(crate) mod gateway;
 pub(crate) mod graph;
 pub(crate) mod logs;
@@ -17,6 +18,7 @@ pub(crate) mod stack;
 pub(crate) mod switch;
 pub(crate) mod top;
 pub(crate) mod up;
+pub(crate) mod vpn;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};
@@ -30,6 +32,8 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Stack(args) => stack::run(args),
         Command::Switch(args) => switch::run(args),
         Command::Gateway(args) => gateway::run(args),
+        Command::Filter(args) => filter::run(args),
+        Command::Vpn(args) => vpn::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Capture(args) => capture::run(&args),
         Command::Events(args) => events::run(&args),

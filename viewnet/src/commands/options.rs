@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ::switch::client::Client;
 use stacks::config::{Auto, ConfigError, Link, StackConfig};
 
-use crate::commands::{gateway, switch};
+use crate::commands::{gateway, switch, vpn};
 use crate::exit::Failure;
 use crate::launch::{Ruled, StackSpec};
 use crate::rules::{RuleError, Rules};
@@ -26,10 +26,16 @@ pub(crate) struct StackOptions {
     /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]` or `[trunk 10,20-29 native 1]`, `vde:PATH`, `udp:ADDR:PORT`,
     /// `vxlan:VNI[peer ADDR]`, `qemu:PATH`, `tap:NAME`, `nic:NAME`, one of these in `impair:{LINK}[delay 20ms, loss 1%]`,
     /// `socks5:HOST:PORT` or `http:HOST:PORT`, with `[auth FILE]`, to go by that proxy, which also looks up names,
-    /// or `none`; on smol stacks also `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no
+    /// `wg:FILE` (a WireGuard tunnel as wg-quick(8) describes it, which says the addresses), or `none`; on smol stacks also
+    /// `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no
     /// interface but the loopback
     #[arg(long, value_name = "LINK")]
     pub(crate) link: Vec<String>,
+
+    /// Go through a WireGuard tunnel, and nowhere else: an interface as a file of wg-quick(8) describes it, its routes,
+    /// and its nameservers in place of the machine's. The same as --link wg:FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vpn: Vec<String>,
 
     /// Give the last interface an address, or let its network do so: `dhcp` (IPv4), `auto` (IPv6, too); without any
     /// interface, eth0 on the default switch is made
@@ -48,6 +54,15 @@ pub(crate) struct StackOptions {
     /// uses more ends, and its programs get ENETDOWN
     #[arg(long, value_name = "LIMIT")]
     pub(crate) limit: Vec<String>,
+
+    /// Pass on packets of others from one interface to another, as a router does
+    #[arg(long)]
+    pub(crate) forward: bool,
+
+    /// Add to its packet filter: a rule, such as `input: proto tcp dport 22 from 10.0.0.0/8 accept` or
+    /// `default input drop`, or a file of such lines
+    #[arg(long, value_name = "RULE|FILE")]
+    pub(crate) filter: Vec<String>,
 
     /// Read interfaces and routes from a TOML file
     #[arg(long, value_name = "FILE")]
@@ -71,10 +86,10 @@ impl StackOptions {
         self.kind.is_some() || self.describes_a_network()
     }
 
-    /// Whether interfaces, routes or limits were asked for.
+    /// Whether interfaces, routes, limits or a filter were asked for.
     pub(crate) fn describes_a_network(&self) -> bool {
-        let lists = [&self.link, &self.ip, &self.gw, &self.route, &self.limit];
-        self.config.is_some() || lists.iter().any(|list| !list.is_empty())
+        let lists = [&self.link, &self.vpn, &self.ip, &self.gw, &self.route, &self.limit, &self.filter];
+        self.config.is_some() || self.forward || lists.iter().any(|list| !list.is_empty())
     }
 
     /// Whether nothing but the loopback was asked for.
@@ -107,12 +122,30 @@ impl StackOptions {
         if !self.alone() {
             self.link.iter().try_for_each(|text| config.add_line(text)).map_err(wrong)?;
         }
+        self.vpn.iter().for_each(|file| config.add_tunnel(file));
         self.ip.iter().try_for_each(|text| config.add_ip(text)).map_err(wrong)?;
         self.gw.iter().try_for_each(|text| config.add_gw(text)).map_err(wrong)?;
         self.route.iter().try_for_each(|text| config.add_route(text)).map_err(wrong)?;
         self.limit.iter().try_for_each(|text| config.add_limit(text)).map_err(wrong)?;
+        config.forward |= self.forward;
+        for text in &self.filter {
+            let (text, what) = filter_text(text)?;
+            config.add_filter(&text).map_err(|why| Failure::from(why.refusal(what)))?;
+        }
         config.checked().map_err(wrong)
     }
+}
+
+/// Rules of a packet filter that were given as such, or as the name of their file; and what to say if they are wrong.
+pub(crate) fn filter_text(given: &str) -> Result<(String, String), Failure> {
+    if given.trim_start().starts_with("default ") || given.contains(": ") || given.contains('\n') {
+        return Ok((given.to_owned(), format!("cannot use the filter `{}`", given.trim().escape_debug())));
+    }
+    let text = std::fs::read_to_string(given).map_err(|why| {
+        Failure::new(format!("cannot read {given}"), why)
+            .hint("--filter takes a rule, such as `input: proto tcp drop`, or the path of a file of rules")
+    })?;
+    Ok((text, format!("cannot use {given}")))
 }
 
 /// Which stack of a view answers which destination.
@@ -174,12 +207,13 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
 /// Why that cannot be; then the stack is as it was.
 pub(crate) fn hold_default(
     runtime: &Runtime,
+    name: &str,
     is_smol: bool,
     config: &mut StackConfig,
 ) -> Result<Vec<Client>, Failure> {
     let mut plugged = config.clone();
     plugged.add_ip("auto").map_err(|e| Failure::from(e.refusal("cannot use the default network")))?;
-    let held = hold_switches(runtime, is_smol, &mut plugged)?;
+    let held = hold_switches(runtime, name, is_smol, &mut plugged)?;
     *config = plugged;
     Ok(held)
 }
@@ -210,11 +244,12 @@ fn go_by_proxies(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Clie
     Ok(held)
 }
 
-/// Makes sure that the switches a stack is plugged into are there; they stay while the value lives. Links that a stack
-/// of its kind cannot have by itself get a switch of their own. Interfaces that
-/// are to be told their addresses by their networks are.
+/// Makes sure that the switches and tunnels the stack `name` is plugged into are there; they stay while the value lives.
+/// Links that a stack of its kind cannot have by itself, and proxies, get a switch of their own. Interfaces that are to be
+/// told their addresses by their networks are.
 pub(crate) fn hold_switches(
     runtime: &Runtime,
+    name: &str,
     is_smol: bool,
     config: &mut StackConfig,
 ) -> Result<Vec<Client>, Failure> {
@@ -230,7 +265,8 @@ pub(crate) fn hold_switches(
             held.push(client);
         }
     }
-    stacks::autoconf::settle(config, &runtime.switches())?;
+    held.extend(vpn::hold(runtime, config)?);
+    stacks::autoconf::settle(config, name, &runtime.switches())?;
     Ok(held)
 }
 

@@ -110,7 +110,7 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
         }
         Choice::Spec(mut spec, unsaid) => {
             let is_smol = matches!(spec, StackSpec::Smol(_));
-            let hold = |config| hold(&runtime, is_smol, config, unsaid, args.verbose);
+            let hold = |config| hold((&runtime, &name), is_smol, config, unsaid, args.verbose);
             let switches = spec.config_mut().map(hold).transpose()?;
             (spec, switches)
         }
@@ -144,16 +144,16 @@ fn set_up(args: Args) -> Result<Exit, Failure> {
 /// The switches of a new stack, `unsaid` if it is to be on the default network. Inside a view that network is there only
 /// if somebody outside has started it; else the inner view has a loopback and nothing more.
 fn hold(
-    runtime: &Runtime,
+    (runtime, name): (&Runtime, &str),
     is_smol: bool,
     config: &mut StackConfig,
     unsaid: bool,
     verbose: bool,
 ) -> Result<Vec<Client>, Failure> {
     if !unsaid {
-        return hold_switches(runtime, is_smol, config);
+        return hold_switches(runtime, name, is_smol, config);
     }
-    match hold_default(runtime, is_smol, config) {
+    match hold_default(runtime, name, is_smol, config) {
         Err(why) if crate::nested::supervisor().is_some() => {
             if verbose {
                 let why = why.refusal;

@@ -24,7 +24,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Make a stack and keep it until `down`
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// List this user's stacks, those of running views too
     Ls {
         /// As JSON
@@ -76,7 +76,7 @@ struct UpArgs {
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     let runtime = Runtime::locate()?;
     match args.command {
-        Command::Up(args) => up(&runtime, args)?,
+        Command::Up(args) => up(&runtime, *args)?,
         Command::Ls { json } => ls(&runtime, json)?,
         Command::Show { stack, json } => show(&runtime, &stack, json)?,
         Command::Down { stack, force } => {
@@ -105,7 +105,7 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
         return Err(Failure::new(format!("cannot give rules to stack {name}"), "rules are a view's")
             .hint("leave `rules` out of the file, and use --rule with `viewnet run`"));
     }
-    let switches = hold_switches(runtime, args.options.kind == Some(KindName::Smol), &mut config)?;
+    let switches = hold_switches(runtime, &name, args.options.kind == Some(KindName::Smol), &mut config)?;
     let kind = if args.options.kind == Some(KindName::Smol) { Kind::Smol } else { Kind::Kernel };
     if kind == Kind::Kernel && args.restart != Restart::Never {
         return Err(Failure::new(format!("cannot restart stack {name}"), "a kernel stack does not fail")
@@ -175,6 +175,9 @@ fn show(runtime: &Runtime, stack: &str, json: bool) -> Result<(), Failure> {
         println!("{}: {state} mtu {}{mac}{link}", interface.name, interface.mtu);
         for address in &interface.addresses {
             println!("    {address}");
+        }
+        if let Some(left) = interface.lease_s {
+            println!("    leased for {left} s, and renewed");
         }
     }
     for user in &stack.users {

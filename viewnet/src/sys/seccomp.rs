@@ -219,6 +219,18 @@ pub(crate) fn hand_over(socket: BorrowedFd<'_>, line: &[u8], listener: BorrowedF
     Errno::result(sent).and_then(|sent| if sent as usize == line.len() { Ok(()) } else { Err(Errno::EIO) })
 }
 
+/// The family of a socket as the kernel has it, asked by a call that is not trapped: on a smol stack not the one that
+/// the program asked for.
+pub(crate) fn native_domain(socket: BorrowedFd<'_>) -> Result<i32, Errno> {
+    let marked = u64::from(EXEMPT) << 32 | socket.as_raw_fd() as u64;
+    let (mut domain, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
+    let (level, name) = (libc::SOL_SOCKET as u64, libc::SO_DOMAIN as u64);
+    // SAFETY: the kernel writes one int to `domain` and its length to `len`.
+    let done =
+        unsafe { libc::syscall(libc::SYS_getsockopt, marked, level, name, &raw mut domain, &raw mut len) };
+    Errno::result(done).map(|_| domain)
+}
+
 /// The trapped call that leads to the supervisor; EAFNOSUPPORT outside a view.
 pub(crate) fn open_control() -> Result<OwnedFd, Errno> {
     // SAFETY: no memory is passed.

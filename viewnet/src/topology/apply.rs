@@ -256,8 +256,9 @@ impl Applier<'_> {
             kind: world::kind_of(stack),
             restart: stack.restart.unwrap_or_default(),
         };
-        let made = hold_switches(self.runtime, stack.kind == Some(schema::StackKind::Smol), &mut up.config)
-            .and_then(|held| keeper::up(self.runtime, &up, stack.kind.is_none()).map(|()| drop(held)));
+        let made =
+            hold_switches(self.runtime, name, stack.kind == Some(schema::StackKind::Smol), &mut up.config)
+                .and_then(|held| keeper::up(self.runtime, &up, stack.kind.is_none()).map(|()| drop(held)));
         if let Err(failure) = made {
             self.state.stacks.remove(name);
             self.save()?;

@@ -551,6 +551,8 @@ fn compare_stacks(now: &Stack, wanted: &Stack) -> String {
         ("interface", now.interfaces != wanted.interfaces),
         ("route", now.routes != wanted.routes),
         ("limits", now.limits != wanted.limits),
+        ("forward", now.forward != wanted.forward),
+        ("filter", now.filter != wanted.filter),
     ];
     differing(&fields)
 }

@@ -44,6 +44,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use stacks::config::{InterfaceConfig, Limits, RouteConfig, StackConfig};
+use stacks::filter::Ruleset;
 
 use super::place::Problem;
 use crate::keeper;
@@ -102,6 +103,12 @@ pub(crate) struct Stack {
     /// What it may use.
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub(crate) limits: Limits,
+    /// It is a router.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) forward: bool,
+    /// Rules of its packet filter, as `--filter` takes them.
+    #[serde(default, skip_serializing_if = "Ruleset::is_empty")]
+    pub(crate) filter: Ruleset,
 }
 
 /// Kinds of a kept stack.
@@ -131,6 +138,8 @@ impl Stack {
             routes: self.routes.clone(),
             limits: self.limits,
             nameserver: None,
+            forward: self.forward,
+            filter: self.filter.clone(),
             rules: Vec::new(),
         }
     }

@@ -3,13 +3,16 @@
 use super::*;
 use proptest::prelude::*;
 
+/// How long a lease is, if nobody says otherwise.
+const HALF_DAY: Duration = Duration::from_secs(LEASE as u64);
+
 #[expect(clippy::disallowed_methods, reason = "a test has to begin somewhere")]
 fn start() -> Instant {
     Instant::now()
 }
 
 fn leases(net: &str) -> Leases {
-    Leases::new(net.parse().unwrap())
+    Leases::new(net.parse().unwrap(), Said::default())
 }
 
 fn ask(leases: &mut Leases, now: Instant, repr: &DhcpRepr<'_>) -> Option<(DhcpMessageType, Ipv4Addr)> {
@@ -42,10 +45,10 @@ fn everybody_gets_an_address_and_keeps_it() {
     let first = get(&mut leases, t0, [2, 0, 0, 0, 0, 1]).unwrap();
     let second = get(&mut leases, t0, [2, 0, 0, 0, 0, 2]).unwrap();
     assert!(first != second && first.octets()[3] >= 128 && second.octets()[3] >= 128);
-    assert_eq!(get(&mut leases, t0 + 3 * LEASE, [2, 0, 0, 0, 0, 1]), Some(first));
+    assert_eq!(get(&mut leases, t0 + 3 * HALF_DAY, [2, 0, 0, 0, 0, 1]), Some(first));
     let theft =
         DhcpRepr { requested_ip: Some(first), ..message(DhcpMessageType::Request, 3, [2, 0, 0, 0, 0, 3]) };
-    assert_eq!(ask(&mut leases, t0 + 3 * LEASE, &theft).unwrap().0, DhcpMessageType::Nak);
+    assert_eq!(ask(&mut leases, t0 + 3 * HALF_DAY, &theft).unwrap().0, DhcpMessageType::Nak);
     let outside = DhcpRepr { requested_ip: Some([10, 0, 2, 5].into()), ..theft };
     assert_eq!(ask(&mut leases, t0, &outside).unwrap().0, DhcpMessageType::Nak);
 }
@@ -58,7 +61,7 @@ fn an_address_that_was_let_go_or_ran_out_is_given_again() {
     assert_eq!(get(&mut leases, t0, mac(9)), None);
     assert_eq!(ask(&mut leases, t0, &message(DhcpMessageType::Release, 1, mac(1))), None);
     assert_eq!(get(&mut leases, t0, mac(9)), Some(given[1]));
-    assert!(get(&mut leases, t0 + LEASE, mac(10)).is_some());
+    assert!(get(&mut leases, t0 + HALF_DAY, mac(10)).is_some());
 }
 
 #[test]
@@ -92,5 +95,41 @@ proptest! {
     #[test]
     fn anything_may_come(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         drop(leases("10.0.2.1/24").handle(start(), &bytes));
+    }
+}
+
+#[test]
+fn static_entries_and_options() {
+    let fixed = ["02:00:00:00:00:07=10.0.2.7", "web=10.0.2.140"].map(|text| text.parse().unwrap());
+    let said = Said {
+        fixed: fixed.to_vec(),
+        lease_s: 100,
+        domain: Some("lan.example".into()),
+        mtu: Some(1400),
+        ntp: vec![Ipv4Addr::new(192, 0, 2, 1)],
+    };
+    let mut leases = Leases::new("10.0.2.1/24".parse().unwrap(), said);
+    let now = start();
+    assert_eq!(get(&mut leases, now, [2, 0, 0, 0, 0, 7]), Some(Ipv4Addr::new(10, 0, 2, 7)));
+    // By name, also when somebody asks for that address, whose it is not.
+    let name = [DhcpOption { kind: HOST_NAME, data: b"WEB" }];
+    let wanted = Some(Ipv4Addr::new(10, 0, 2, 140));
+    let discover = |mac| DhcpRepr { requested_ip: wanted, ..message(DhcpMessageType::Discover, 1, mac) };
+    let (_, other) = ask(&mut leases, now, &discover([2, 0, 0, 0, 0, 8])).unwrap();
+    assert_ne!(Some(other), wanted);
+    let named = DhcpRepr { additional_options: &name, ..discover([2, 0, 0, 0, 0, 9]) };
+    let answer = leases.handle(now, &bytes(&named)).unwrap();
+    let packet = DhcpPacket::new_checked(&answer.bytes[..]).unwrap();
+    let option =
+        |kind| packet.options().find(|option| option.kind == kind).map(|option| option.data.to_vec());
+    assert_eq!(Some(packet.your_ip()), wanted);
+    assert_eq!(option(DOMAIN_NAME).unwrap(), b"lan.example");
+    assert_eq!((option(MTU), option(NTP)), (Some(vec![5, 120]), Some(vec![192, 0, 2, 1])));
+    assert_eq!(option(51), Some(100u32.to_be_bytes().to_vec()));
+    let request =
+        DhcpRepr { requested_ip: Some(other), ..message(DhcpMessageType::Request, 2, [2, 0, 0, 0, 0, 7]) };
+    assert_eq!(ask(&mut leases, now, &request).unwrap().0, DhcpMessageType::Nak);
+    for wrong in ["web", "=10.0.2.1", "a b=10.0.2.1", "web=10.0.2", "02:00:00:00:00:07=fd00::1"] {
+        assert!(wrong.parse::<Fixed>().is_err(), "{wrong}");
     }
 }

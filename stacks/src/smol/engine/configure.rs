@@ -3,9 +3,12 @@
 use std::time::Instant;
 
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilterChange;
 
 use super::Engine;
 use crate::config::{Mac, StackConfig};
+use crate::filter::{self, Filter, Listing, Ruleset};
+use crate::steward::renewal::Change;
 
 impl Engine {
     /// Makes what the configuration says.
@@ -17,8 +20,48 @@ impl Engine {
             Mac([0x02, a, b, c, d, e])
         };
         self.net.tables.apply(config, &mut random_mac)?;
+        self.net.tables.set_forwarding(config.forward);
+        self.set_filter(&config.filter);
         self.settle_tables(now);
         Ok(())
+    }
+
+    /// Puts another lease in the place of one: addresses, and the default route.
+    pub(crate) fn change_lease(&mut self, now: Instant, name: &str, change: &Change) -> Result<(), Refusal> {
+        let done = self.net.tables.change_lease(name, change);
+        self.settle_tables(now);
+        done
+    }
+
+    /// These are the rules of the packet filter from now on.
+    pub fn set_filter(&mut self, rules: &Ruleset) {
+        if rules.is_empty() {
+            self.net.filter = None;
+        } else if let Some(filter) = &mut self.net.filter {
+            filter.set(rules);
+        } else {
+            let seed = [(); 4].map(|()| self.secret.draw());
+            self.net.filter = Some(Box::new(Filter::new(rules, seed)));
+        }
+    }
+
+    /// The rules of the packet filter, and their numbers.
+    pub fn filter_rules(&self) -> (Ruleset, &[u64]) {
+        self.net.filter.as_ref().map_or_else(|| (Ruleset::default(), [].as_slice()), |filter| filter.rules())
+    }
+
+    /// Changes the packet filter, if so said, and shows it.
+    ///
+    /// # Errors
+    /// The change makes no sense; nothing was changed.
+    pub fn packet_filter(&mut self, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
+        if let Some(change) = change {
+            let (rules, handles) = self.filter_rules();
+            let rules = filter::changed(&rules, handles, change)?;
+            self.set_filter(&rules);
+        }
+        let filter = self.net.filter.as_ref();
+        Ok(filter.map_or_else(|| Filter::new(&Ruleset::default(), [0; 4]).listing(), |it| it.listing()))
     }
 
     /// Tells the network layer and the programs that listen what changed in the tables.

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use msocket_proto::line::Refusal;
+use msocket_proto::proto::FilterChange;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use rustc_hash::FxHashMap;
@@ -21,10 +22,11 @@ use super::StackKey;
 use super::bounds::Bounds;
 use super::files::Files;
 use crate::config::StackConfig;
+use crate::filter::Listing;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SOCK_PACKET, SocketSpec, TYPE_MASK};
-use crate::stub::Stub;
-use crate::stub::smol::Of;
+use crate::steward::Steward;
+use crate::steward::smol::Of;
 
 /// Frames taken from a port before the sockets have their turn.
 const FRAMES: usize = 64;
@@ -52,8 +54,8 @@ pub(super) struct Hosted {
     /// Something has happened since it was done that no event will tell of.
     untold: bool,
     ports: Vec<Plugged>,
-    /// The nameserver on its loopback.
-    stub: Option<Stub<SocketId>>,
+    /// Who keeps its leases, and the nameserver on its loopback.
+    steward: Option<Steward<SocketId>>,
     bounds: Bounds,
     /// Used and not yet judged: processor time, packets.
     used: (Duration, u64),
@@ -98,11 +100,10 @@ impl Hosted {
                 ports.push(Plugged { link, token, port, dead: false, ready: true });
             }
         }
-        let stub = config.nameserver.as_ref().map(|config| {
-            let seed = super::random()?.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-            Stub::new(&mut Of { engine: &mut engine, now }, config, seed)
-        });
-        let stub = stub.transpose().map_err(|e| Refusal::system("cannot make the view's nameserver", e))?;
+        let seed = super::random().map(|it| it.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes)));
+        let steward =
+            seed.and_then(|seed| Steward::new(now, &mut Of { engine: &mut engine, now }, config, seed));
+        let steward = steward.map_err(|e| Refusal::system("cannot make the view's steward", e))?;
         Ok(Self {
             key,
             state: Ok(engine),
@@ -114,7 +115,7 @@ impl Hosted {
             unfinished: true,
             untold: false,
             ports,
-            stub,
+            steward,
             bounds: Bounds::new(now, config.limits),
             used: (Duration::ZERO, 0),
         })
@@ -127,7 +128,16 @@ impl Hosted {
 
     /// For `stack show`.
     pub(super) fn interfaces(&self) -> Vec<InterfaceInfo> {
-        self.state.as_ref().map(Engine::interfaces).unwrap_or_default()
+        let mut listed = self.state.as_ref().map(Engine::interfaces).unwrap_or_default();
+        for interface in &mut listed {
+            interface.lease_s = self.steward.as_ref().and_then(|it| it.left(super::now(), &interface.name));
+        }
+        listed
+    }
+
+    /// Changes the packet filter, if so said, and shows it.
+    pub(super) fn filter(&mut self, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
+        self.engine().packet_filter(change)
     }
 
     /// The engine; [`super::Host::guarded`] calls us only while there is one.
@@ -286,6 +296,9 @@ impl Hosted {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.unfinished = false;
         self.engine().handle_timeout(now);
+        if self.steward.as_ref().and_then(Steward::poll_timeout).is_some_and(|at| at <= now) {
+            self.steward(now, None);
+        }
     }
 
     /// Moves what can be moved, beginning with the sockets `ids`. Returns the parked calls to try again.
@@ -358,7 +371,7 @@ impl Hosted {
     fn service(&mut self, now: Instant, id: SocketId, shared: &mut Shared, woken: &mut Vec<Ticket>) -> bool {
         let key = self.key;
         let (engine, sockets) = self.parts();
-        let Some(socket) = sockets.get_mut(&id) else { return self.ask_names(now, id) };
+        let Some(socket) = sockets.get_mut(&id) else { return self.steward(now, Some(id)) };
         let mut found = socket.service(now, engine, shared);
         let listening = id;
         let caller = socket.caller;
@@ -396,11 +409,12 @@ impl Hosted {
         found.moved || found.gone
     }
 
-    /// Something happened to a socket of no program's.
-    fn ask_names(&mut self, now: Instant, id: SocketId) -> bool {
-        let Some(stub) = self.stub.as_mut().filter(|stub| stub.owns(id)) else { return false };
+    /// Something happened to a socket of no program's, or time has passed.
+    fn steward(&mut self, now: Instant, id: Option<SocketId>) -> bool {
+        let asked = self.steward.as_mut().filter(|it| id.is_none_or(|id| it.owns(id)));
+        let Some(steward) = asked else { return false };
         let engine = self.state.as_mut().expect("a failed stack is not asked");
-        stub.turn(now, &mut Of { engine, now });
+        steward.turn(now, &mut Of { engine, now });
         true
     }
 
@@ -490,7 +504,9 @@ impl Hosted {
 
     /// The deadline it is filed under, and the one it has now.
     pub(super) fn reschedule(&mut self, now: Instant) -> (Option<Instant>, Option<Instant>) {
-        let timeout = self.state.as_ref().ok().and_then(Engine::poll_timeout);
+        let engine = self.state.as_ref().ok();
+        let steward = self.steward.as_ref().filter(|_| engine.is_some()).and_then(Steward::poll_timeout);
+        let timeout = engine.and_then(Engine::poll_timeout).into_iter().chain(steward).min();
         let new = if self.unfinished { Some(now) } else { timeout };
         (std::mem::replace(&mut self.deadline, new), new)
     }

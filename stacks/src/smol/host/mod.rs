@@ -28,7 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use msocket_proto::board::SECRET;
 use msocket_proto::line::Refusal;
-use msocket_proto::proto::File;
+use msocket_proto::proto::{File, FilterChange};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -39,6 +39,7 @@ use super::port::{BUFFER_LEN, Plugs};
 use super::pump::board::Board;
 use super::pump::{Place, Shared, unix};
 use crate::config::StackConfig;
+use crate::filter::Listing;
 use crate::kernel::orphans::Unfinished;
 use crate::stack::{InterfaceInfo, SocketSpec};
 use attempt::would_block;
@@ -200,6 +201,15 @@ impl Host {
     /// The interfaces of a stack.
     pub fn interfaces(&self, key: StackKey) -> Vec<InterfaceInfo> {
         self.stacks.get(&key).map(Hosted::interfaces).unwrap_or_default()
+    }
+
+    /// Changes a stack's packet filter, if so said, and shows it.
+    ///
+    /// # Errors
+    /// The change makes no sense, or the stack has failed.
+    pub fn filter(&mut self, key: StackKey, change: Option<&FilterChange>) -> Result<Listing, Refusal> {
+        let done = self.guarded(key, |hosted, _| hosted.filter(change));
+        done.unwrap_or_else(|| Err(Refusal::new("cannot reach the filter", "the stack has failed")))
     }
 
     /// A stack that has failed; each is named once.

@@ -8,8 +8,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-use switch::offload::GSO_UDP_L4;
 use switch::offload::checksum::{fold, sum};
+use switch::offload::{GSO_UDP_L4, VnetHdr};
 
 use super::buffer::Buffer;
 use super::icmp_error::Trouble;
@@ -18,7 +18,7 @@ use super::ipv4::Header4;
 use super::ipv6::Header6;
 use super::neighbours::{Origin, Waiting};
 use super::output::Way;
-use super::{Net, NetError, Packet, Path, Wish};
+use super::{Net, NetError, Packet, Path, Wish, hooks};
 use crate::smol::tables::{IfIndex, RouteKind};
 
 /// Datagrams of ours that found no neighbour and whose senders were not told yet, at most.
@@ -85,7 +85,8 @@ impl Net {
             hops: header.hops,
             tos: header.class,
             head: super::output::V6_HEADER,
-            dont_fragment: true,
+            // Who puts fragments together may cut them again.
+            dont_fragment: !arrival.reassembled,
             buffer,
         };
         if header.source.is_unicast_link_local() {
@@ -125,6 +126,14 @@ impl Net {
             self.tell(now, &passing.packet(), Trouble::TooBig { mtu });
             return;
         }
+        let mut rewrite = None;
+        if self.filter.is_some() {
+            let (packet, pieces) = (passing.packet(), passing.buffer.pieces());
+            match self.filtered_forward(now, passing.arrival, &packet, pieces, &path) {
+                Some(other) => rewrite = other,
+                None => return,
+            }
+        }
         if path.link == passing.arrival.link {
             self.send_redirect(now, &passing.packet(), &path);
         }
@@ -135,24 +144,20 @@ impl Net {
         let at = self.arena.write(&passing.buffer.pieces());
         let bytes = self.arena.at(at.clone());
         lose_hop(bytes);
-        let (v4, length) = (passing.destination.is_ipv4(), bytes.len() as u64);
+        if let Some(rewrite) = rewrite {
+            hooks::rewrite(&rewrite, bytes, &header);
+        }
+        let (v4, length) = (passing.destination.is_ipv4(), bytes.len());
         let way = Way { link: path.link, next_hop: path.next_hop, group: false };
         let origin = Origin::Forwarded(passing.arrival.link);
-        let ip = self.mib.ip(v4);
-        ip.forwarded += 1;
-        ip.out_transmits += 1;
-        ip.out_octets += length;
+        self.mib.passes(v4, length);
         let _ = if too_long {
-            if header.needs_csum() {
-                let (start, field) = (usize::from(header.csum_start), usize::from(header.csum_offset));
-                if start + field + 2 > bytes.len() {
-                    return;
-                }
-                let value = !fold(sum(&bytes[start..]));
-                bytes[start + field..start + field + 2].copy_from_slice(&value.to_be_bytes());
+            if header.needs_csum() && !complete(bytes, &header) {
+                return;
             }
             let packet = bytes.to_vec();
-            self.send_fragments(now, way, &packet, mtu as usize, 0, origin)
+            let ident = self.random.next() as u32;
+            self.send_fragments(now, way, &packet, mtu as usize, ident, origin)
         } else {
             self.send_packet(now, way, at, header, origin)
         };
@@ -243,6 +248,17 @@ impl Passing<'_> {
             mac: self.arrival.mac,
         }
     }
+}
+
+/// Makes a checksum whole; false if there is no place for it.
+fn complete(packet: &mut [u8], header: &VnetHdr) -> bool {
+    let (start, field) = (usize::from(header.csum_start), usize::from(header.csum_offset));
+    if start + field + 2 > packet.len() {
+        return false;
+    }
+    let value = !fold(sum(&packet[start..]));
+    packet[start + field..start + field + 2].copy_from_slice(&value.to_be_bytes());
+    true
 }
 
 /// 169.254/16 is not forwarded (RFC 3927 clause 7).

@@ -13,6 +13,7 @@ use switch::offload::{GSO_NONE, VnetHdr};
 use super::buffer::Buffer;
 use super::{Delivery, Net, arp};
 use crate::config::Mac;
+use crate::filter::Tracked;
 use crate::smol::tables::{IfIndex, LinkKind};
 
 /// Tags on a frame, at most: a VLAN of a VLAN.
@@ -33,6 +34,10 @@ pub(super) struct Arrival {
     pub(super) group_frame: bool,
     /// Who sent the frame; absent on the loopback.
     pub(super) mac: Option<Mac>,
+    /// What the packet filter knows of it already.
+    pub(super) tracked: Option<Tracked>,
+    /// It was put together from fragments for the packet filter, and may be cut again.
+    pub(super) reassembled: bool,
 }
 
 impl Arrival {
@@ -86,6 +91,8 @@ impl Net {
             trusted: header.needs_csum() || header.gso_type != GSO_NONE,
             group_frame,
             mac,
+            tracked: None,
+            reassembled: false,
         };
         let packet = &frame[head..];
         match (ethertype, packet.first().map(|byte| byte >> 4)) {

@@ -16,7 +16,7 @@ use super::buffer::Buffer;
 use super::input::Arrival;
 use super::output::V4_HEADER;
 use super::{Delivery, Net, Packet};
-use crate::smol::tables::RouteKind;
+use crate::smol::tables::{Link, RouteKind};
 
 /// What is known of a packet from its header.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +71,7 @@ impl Header4 {
         })
     }
 
-    fn is_fragment(&self) -> bool {
+    pub(super) fn is_fragment(&self) -> bool {
         self.more_fragments || self.offset != 0
     }
 }
@@ -84,7 +84,7 @@ impl Net {
         mut buffer: Buffer<'f>,
     ) -> Delivery<'f> {
         let len = buffer.len();
-        let Some(mut header) = Header4::parse(buffer.front(), len) else {
+        let Some(header) = Header4::parse(buffer.front(), len) else {
             return self.misheaded(arrival.link, true);
         };
         if !arrival.is_looped() && fold(sum(&buffer.front()[..header.len])) != 0xFFFF {
@@ -95,13 +95,30 @@ impl Net {
             self.mib.ip(true).in_header_errors += 1;
             return self.unwanted(arrival.link);
         }
+        if self.filter.is_some() {
+            return self.ipv4_filtered(now, arrival, header, buffer);
+        }
+        self.ipv4_routed(now, arrival, header, buffer)
+    }
+
+    /// To whoever it is for.
+    pub(super) fn ipv4_routed<'f>(
+        &mut self,
+        now: Instant,
+        arrival: &Arrival,
+        mut header: Header4,
+        buffer: Buffer<'f>,
+    ) -> Delivery<'f> {
         match self.whose_v4(arrival, &header) {
             Whose::Ours | Whose::Everybodys => {}
             Whose::Strangers => {
                 self.forward_v4(now, arrival, &header, buffer);
                 return Delivery::None;
             }
-            Whose::Nobodys => return self.misaddressed(arrival.link, true),
+            Whose::Nobodys => {
+                self.forget_tracked(arrival);
+                return self.misaddressed(arrival.link, true);
+            }
         }
         if header.is_fragment() {
             let Some(whole) = self.reassemble_v4(now, arrival, &header, &buffer) else {
@@ -138,7 +155,10 @@ impl Net {
             group_frame: arrival.group_frame,
             mac: arrival.mac,
         };
-        self.upper_input(now, packet)
+        match self.filter {
+            None => self.upper_input(now, packet),
+            Some(_) => self.filtered_input(now, arrival, packet),
+        }
     }
 
     /// ip_route_input_slow.
@@ -150,7 +170,9 @@ impl Net {
         }
         let index = self.index();
         if !looped {
-            let loopback = source.is_loopback() || destination.is_loopback();
+            // As with route_localnet: behind a tunnel is who answers in the name of the machine's own nameserver.
+            let routed = self.tables.links.get(&arrival.link).is_some_and(Link::is_tunnel);
+            let loopback = (source.is_loopback() && !routed) || destination.is_loopback();
             if loopback || !index.owned(IpAddr::V4(source)).is_empty() {
                 return Whose::Nobodys;
             }

@@ -47,7 +47,7 @@ pub(super) struct Header6 {
 }
 
 /// How a walk through extension headers ends.
-enum Walk {
+pub(super) enum Walk {
     /// The upper-layer header of this protocol begins there.
     Upper(u8, usize),
     /// A fragment header; its place, and the place of the field that names it.
@@ -100,6 +100,21 @@ impl Net {
             self.mib.ip(false).in_header_errors += 1;
             return self.unwanted(arrival.link);
         }
+        if self.filter.is_some() {
+            return self.ipv6_filtered(now, arrival, header, buffer);
+        }
+        self.ipv6_routed(now, arrival, header, buffer)
+    }
+
+    /// To whoever it is for.
+    pub(super) fn ipv6_routed<'f>(
+        &mut self,
+        now: Instant,
+        arrival: &Arrival,
+        header: Header6,
+        buffer: Buffer<'f>,
+    ) -> Delivery<'f> {
+        let destination = header.destination;
         let ours = if destination.is_multicast() {
             self.groups.is_member(arrival.link, IpAddr::V6(destination))
         } else {
@@ -115,6 +130,7 @@ impl Net {
             self.forward_v6(now, arrival, &header, buffer);
             return Delivery::None;
         }
+        self.forget_tracked(arrival);
         self.misaddressed(arrival.link, false)
     }
 
@@ -175,11 +191,15 @@ impl Net {
         if protocol == NO_NEXT_HEADER {
             return Delivery::None;
         }
-        self.upper_input(now, packet(arrival, header, protocol, at, buffer))
+        let packet = packet(arrival, header, protocol, at, buffer);
+        match self.filter {
+            None => self.upper_input(now, packet),
+            Some(_) => self.filtered_input(now, arrival, packet),
+        }
     }
 
     /// Goes through extension headers, `from` a type, its place, and the place where the type is named.
-    fn walk(&self, buffer: &Buffer<'_>, from: (u8, usize, usize), group: bool) -> Walk {
+    pub(super) fn walk(&self, buffer: &Buffer<'_>, from: (u8, usize, usize), group: bool) -> Walk {
         let bytes = buffer.front();
         let (mut next, mut at, mut named_at) = from;
         for _ in 0..=MAX_EXTENSIONS {

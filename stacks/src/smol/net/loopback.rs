@@ -14,6 +14,7 @@ use switch::offload::VnetHdr;
 use super::buffer::Buffer;
 use super::input::Arrival;
 use super::{Delivery, Net};
+use crate::filter::Tracked;
 use crate::smol::tables::{IfIndex, LOOPBACK};
 
 /// Packets that wait, at most (net.core.netdev_max_backlog).
@@ -34,6 +35,7 @@ struct Looped {
     buffer: Buffer<'static>,
     gso_size: u16,
     group: bool,
+    tracked: Option<Tracked>,
 }
 
 impl Net {
@@ -60,6 +62,8 @@ impl Net {
             trusted: true,
             group_frame: looped.group,
             mac: None,
+            tracked: looped.tracked,
+            reassembled: false,
         };
         Some(self.ip_input(now, &arrival, looped.buffer))
     }
@@ -71,6 +75,7 @@ impl Net {
         buffer: Buffer<'static>,
         gso_size: u16,
         group: bool,
+        tracked: Option<Tracked>,
     ) -> Result<(), Errno> {
         let len = buffer.len();
         if self.loopback.queue.len() >= MAX_QUEUE || self.loopback.bytes + len > MAX_BYTES {
@@ -78,7 +83,7 @@ impl Net {
             return Ok(());
         }
         self.loopback.bytes += len;
-        self.loopback.queue.push_back(Looped { link, buffer, gso_size, group });
+        self.loopback.queue.push_back(Looped { link, buffer, gso_size, group, tracked });
         Ok(())
     }
 }

@@ -15,7 +15,8 @@
 //!                                      └ group_messages ─ groups
 //! ```
 //! `routes` and `source` say which way and from which address, `exceptions` what was learned of single
-//! destinations, `icmp_error` whether and what to tell a sender, `timers` when to look again. All state that
+//! destinations, `icmp_error` whether and what to tell a sender,
+//! `hooks` what the packet filter says, if there is one, `timers` when to look again. All state that
 //! others can make grow has a limit where it is kept.
 //!
 //! Absent: router advertisements (addresses and routes come from the configuration or by netlink), mobility,
@@ -30,6 +31,7 @@ mod forward;
 mod fragment;
 mod group_messages;
 mod groups;
+mod hooks;
 mod icmp;
 mod icmp_error;
 mod idents;
@@ -62,6 +64,7 @@ use self::timers::Timer;
 use super::mib::Mib;
 use super::tables::{Address, Change, IfIndex, LinkKind, Tables};
 use crate::config::Mac;
+use crate::filter::Filter;
 
 pub use icmp_error::Trouble;
 pub(in crate::smol) use output::pseudo_sum;
@@ -257,6 +260,8 @@ pub struct Net {
     rations: icmp_error::Rations,
     idents: idents::Idents,
     errors: VecDeque<(NetError, Vec<u8>)>,
+    /// Asked about every packet, if there is one.
+    pub(in crate::smol) filter: Option<Box<Filter>>,
 }
 
 /// Between two looks whether the arena's memory may go back.
@@ -289,6 +294,7 @@ impl Net {
             rations: icmp_error::Rations::default(),
             idents: idents::Idents::default(),
             errors: VecDeque::new(),
+            filter: None,
         }
     }
 
@@ -316,7 +322,8 @@ impl Net {
 
     /// Bytes of frames that wait to leave, and of fragments whose others have not come.
     pub fn memory(&self) -> usize {
-        self.arena.memory() + self.reassembly.memory()
+        let filter = self.filter.as_ref().map_or(0, |filter| filter.memory());
+        self.arena.memory() + self.reassembly.memory() + filter
     }
 
     /// When to call [`Net::handle_timeout`].

@@ -125,10 +125,14 @@ impl Net {
         let ident = self.write_header(&plan, datagram, packet.clone());
         let partial = plan.fragment.is_none() && matches!(datagram.protocol, TCP | UDP);
         let header = self.write_checksum(&plan, datagram, payload, partial)?;
+        let (mut path, mut tracked) = (*path, None);
+        if self.filter.is_some() {
+            (path, tracked) = self.filtered_output(now, &path, packet.clone(), plan.head, &header)?;
+        }
         if path.local || path.looped {
             let link = path.link;
             let copy = self.arena_copy(packet.clone(), plan.head);
-            self.loop_back(link, copy, header.gso_size, path.group)?;
+            self.loop_back(link, copy, header.gso_size, path.group, tracked)?;
             if path.local {
                 return Ok(());
             }
@@ -183,9 +187,13 @@ impl Net {
         let v4 = path.source.is_ipv4();
         let kind = packet.get(head).copied().filter(|_| v4 && packet.get(9) == Some(&ICMP));
         self.mib.leaves(v4, packet.len(), kind);
+        let (mut path, mut tracked) = (*path, None);
+        if self.filter.is_some() {
+            (path, tracked) = self.filtered_output(now, &path, at.clone(), head, &VnetHdr::default())?;
+        }
         if path.local || path.looped {
             let copy = self.arena_copy(at.clone(), head);
-            self.loop_back(path.link, copy, 0, path.group)?;
+            self.loop_back(path.link, copy, 0, path.group, tracked)?;
             if path.local {
                 return Ok(());
             }
@@ -226,6 +234,7 @@ impl Net {
                 Buffer::Owned(packet),
                 header.gso_size,
                 parsed.destination().is_group(),
+                None,
             );
         }
         if self.arena.is_full() {

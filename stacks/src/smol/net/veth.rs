@@ -65,6 +65,10 @@ impl Net {
 
     /// The hardware address for whoever is behind a link on which nobody is asked (IFF_NOARP).
     pub(super) fn unasked_mac(&self, link: IfIndex) -> Option<Mac> {
-        self.tables.links.get(&link).filter(|link| link.kind == LinkKind::Dummy).map(|link| link.mac)
+        self.tables
+            .links
+            .get(&link)
+            .filter(|link| link.kind == LinkKind::Dummy || link.is_tunnel())
+            .map(|link| link.mac)
     }
 }

@@ -101,6 +101,11 @@ impl Port {
                     format!("`viewnet gateway up --switch NAME --via {via}`, and plug it into that switch");
                 return Err(Refusal::new(what, "it is a gateway that goes by a proxy").hint(hint));
             }
+            Link::Wg { .. } => {
+                let plug = interface.link.tunnel().expect("it is one");
+                let (names, switches) = ((plugs.stack, interface.name.as_str()), plugs.switches);
+                End::Uplink(Box::new(Uplink::plug(names, switches, &plug, false)?))
+            }
             Link::To(link) => Self::open_link(plugs, interface, link)?,
         };
         let recorder = match &interface.pcap {

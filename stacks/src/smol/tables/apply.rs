@@ -7,10 +7,11 @@ use msocket_proto::line::Refusal;
 use nix::errno::Errno;
 
 use super::{
-    Address, IfIndex, LOOPBACK, LinkKind, Mode, PROTOCOL_STATIC, Refused, Route, RouteKind, SCOPE_LINK,
-    SCOPE_UNIVERSE, TABLE_MAIN, Tables, ifa_flags,
+    Address, IfIndex, LOOPBACK, LinkKind, Mode, PROTOCOL_STATIC, Refused, Route, RouteKind, RouteMatch,
+    SCOPE_LINK, SCOPE_UNIVERSE, TABLE_LOCAL, TABLE_MAIN, Tables, ifa_flags,
 };
 use crate::config::{InterfaceConfig, Mac, RouteConfig, StackConfig};
+use crate::steward::renewal::Change;
 
 impl Tables {
     /// Sets the loopback up and makes what `config` says: interfaces with the indices 2, 3 … in its order, up
@@ -36,6 +37,10 @@ impl Tables {
         let index = self.add_link(0, name, LinkKind::Ethernet, mac).map_err(|e| refused(name, "make", e))?;
         if let Some(link) = self.links.get_mut(&index) {
             link.plugged = config.link.to_string();
+            if matches!(config.link, crate::config::Link::Wg { .. }) {
+                link.wished_flags |= libc::IFF_NOARP as u32;
+                (link.link_local, link.mac) = (false, Mac(crate::wg::STACK_MAC));
+            }
         }
         if let Some(mtu) = config.mtu {
             self.set_mtu(index, mtu).map_err(|e| refused(name, "set up", e))?;
@@ -49,6 +54,38 @@ impl Tables {
             self.configure_route(&RouteConfig { to, via: Some(*gw), dev: Some(name.into()), metric: None })?;
         }
         Ok(())
+    }
+
+    /// Puts another lease in the place of one: addresses, and the default route.
+    ///
+    /// # Errors
+    /// What cannot be.
+    pub fn change_lease(&mut self, name: &str, change: &Change) -> Result<(), Refusal> {
+        let index = self.link_by_name(name).map(|link| link.index);
+        let index = index.ok_or_else(|| refused(name, "find", Errno::ENODEV.into()))?;
+        let (old, new) = match change {
+            Change::Lost(old) => (Some(old), None),
+            Change::Got(old, new) => (old.as_ref(), Some(new)),
+        };
+        let to: IpNet = "0.0.0.0/0".parse().expect("constant");
+        if let Some(old) = old {
+            // The program may have taken them away itself.
+            if let Some(router) = old.router {
+                let gateway = Some(router.into());
+                let _ = self.remove_route(&RouteMatch { link: Some(index), gateway, ..RouteMatch::new(to) });
+            }
+            if new.is_none_or(|new| new.ip != old.ip) {
+                let _ = self.remove_address(index, IpNet::V4(old.ip));
+            }
+        }
+        let Some(new) = new else { return Ok(()) };
+        match self.configure_address(index, IpNet::V4(new.ip)) {
+            Err(why) if why.errno != Errno::EEXIST => return Err(refused(&new.ip.to_string(), "add", why)),
+            _ => {}
+        }
+        let Some(router) = new.router else { return Ok(()) };
+        let via = Some(router.into());
+        self.configure_route(&RouteConfig { to, via, dev: Some(name.into()), metric: None })
     }
 
     fn configure_address(&mut self, index: IfIndex, net: IpNet) -> Result<(), Refused> {
@@ -71,13 +108,15 @@ impl Tables {
             ),
             None => None,
         };
+        let loopback = config.to.addr().is_loopback() && config.to.prefix_len() > 8;
         let route = Route {
             to: config.to.trunc(),
             gateway: config.via,
             link,
             source: None,
             metric: config.metric.unwrap_or(0),
-            table: TABLE_MAIN,
+            // The whole of 127.0.0.0/8 is in the local table, which is looked into first.
+            table: if loopback { TABLE_LOCAL } else { TABLE_MAIN },
             kind: RouteKind::Unicast,
             scope: if config.via.is_some() { SCOPE_UNIVERSE } else { SCOPE_LINK },
             protocol: PROTOCOL_STATIC,

@@ -69,32 +69,8 @@ fn perform(current: &mut Current, steps: &[Step]) {
                 let ports = &mut current.switches.get_mut(&switch).expect("a switch").port;
                 assert!(ports.remove(&name).is_some());
             }
-            Step::SetVlans(switch, port, vlans) => {
-                if let Some(own) =
-                    current.switches.get_mut(&switch).and_then(|switch| switch.port.get_mut(&port))
-                {
-                    *own = own.with_vlans(&vlans);
-                }
-                let places = current.stacks.values_mut().flat_map(|stack| stack.ports.values_mut());
-                places
-                    .filter(|place| (&place.0, &place.1) == (&switch, &port))
-                    .for_each(|place| place.2 = vlans.clone());
-            }
-            Step::SetPort(switch, name, both) => {
-                let ports = &mut current.switches.get_mut(&switch).expect("a switch").port;
-                match both.1 {
-                    Some(wanted) if wanted.leads_to().is_some() => {
-                        let port = ports.get_mut(&name).expect("a port to change");
-                        *port = port.with_settings(wanted.settings());
-                    }
-                    Some(wanted) => {
-                        let mut plugged = current.stacks.values().flat_map(|stack| stack.ports.values());
-                        assert!(plugged.any(|place| place.1 == name), "{name} is not plugged in");
-                        ports.insert(name, wanted);
-                    }
-                    None => assert!(ports.remove(&name).is_some()),
-                }
-            }
+            Step::SetVlans(switch, port, vlans) => set_vlans(current, &switch, &port, &vlans),
+            Step::SetPort(switch, name, both) => set_port(current, &switch, name, both.1),
             Step::AddGateway(name, gateway) => {
                 assert!(current.switches.contains_key(&name) || name == "core");
                 assert!(current.gateways.insert(name, *gateway).is_none());
@@ -116,6 +92,33 @@ fn perform(current: &mut Current, steps: &[Step]) {
                 }
             }
         }
+    }
+}
+
+fn set_vlans(current: &mut Current, switch: &str, port: &str, vlans: &PortVlans) {
+    if let Some(own) = current.switches.get_mut(switch).and_then(|switch| switch.port.get_mut(port)) {
+        *own = own.with_vlans(vlans);
+    }
+    let places = current.stacks.values_mut().flat_map(|stack| stack.ports.values_mut());
+    places
+        .filter(|place| (place.0.as_str(), place.1.as_str()) == (switch, port))
+        .for_each(|place| place.2 = vlans.clone());
+}
+
+/// Settings of a port, which goes from the books if it is not in the file.
+fn set_port(current: &mut Current, switch: &str, name: String, wanted: Option<Port>) {
+    let ports = &mut current.switches.get_mut(switch).expect("a switch").port;
+    match wanted {
+        Some(wanted) if wanted.leads_to().is_some() => {
+            let port = ports.get_mut(&name).expect("a port to change");
+            *port = port.with_settings(wanted.settings());
+        }
+        Some(wanted) => {
+            let mut plugged = current.stacks.values().flat_map(|stack| stack.ports.values());
+            assert!(plugged.any(|place| place.1 == name), "{name} is not plugged in");
+            ports.insert(name, wanted);
+        }
+        None => assert!(ports.remove(&name).is_some()),
     }
 }
 

@@ -57,7 +57,7 @@ impl Switch {
 
     /// The spanning tree as it is to be.
     pub(crate) fn tree(&self) -> Tree {
-        self.stp.unwrap_or(Tree { enabled: Some(false), ..Tree::default() }).canonical()
+        self.stp.unwrap_or_else(|| Tree { enabled: Some(false), ..Tree::default() }).canonical()
     }
 }
 

@@ -42,7 +42,7 @@ impl Typed for u32 {
     }
 
     fn write(&self) -> String {
-        let fits = |(unit, _): &(u32, &str)| *self > 0 && self.is_multiple_of(*unit);
+        let fits = |(unit, _): &(Self, &str)| *self > 0 && self.is_multiple_of(*unit);
         let unit = [(1 << 20, "M"), (1 << 10, "K")].into_iter().find(fits);
         unit.map_or_else(|| self.to_string(), |(unit, name)| format!("{}{name}", self / unit))
     }

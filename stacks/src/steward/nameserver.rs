@@ -12,14 +12,8 @@
 //! Questions share one socket towards the nameserver, where each has a number of its own (RFC 1035 section 4.1.1); whose it
 //! was is remembered until it is answered, or [`PATIENCE`] has passed and another takes its place.
 //!
-//! [`Stub`] is a core: it works on [`Sockets`], which are the kernel's ([`kernel`]) or an engine's ([`smol`]), and is to be
-//! called whenever something happened to any of its own. It needs no timer: what is over is forgotten when its place is
-//! needed.
-
-pub mod kernel;
-pub mod smol;
-#[cfg(test)]
-mod tests;
+//! [`Stub`] is a core: it works on [`Sockets`], and is to be called whenever something happened to any of its own. It needs
+//! no timer: what is over is forgotten when its place is needed.
 
 use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
@@ -28,6 +22,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
+
+use super::Sockets;
 
 /// The port of nameservers.
 const DOMAIN: u16 = 53;
@@ -59,33 +55,6 @@ pub struct Nameserver {
 impl Nameserver {
     /// MAXNS of resolv.h: more are not asked.
     pub const MOST: usize = 3;
-}
-
-/// A stack's sockets. Nothing waits: what would is EAGAIN.
-pub trait Sockets {
-    /// A socket.
-    type Id: Copy + PartialEq + Debug;
-
-    /// A UDP socket, at an address, or at any for speaking to `like`.
-    fn datagrams(&mut self, at: Option<SocketAddr>, like: SocketAddr) -> Result<Self::Id, Errno>;
-    /// A TCP socket that listens.
-    fn listener(&mut self, at: SocketAddr) -> Result<Self::Id, Errno>;
-    /// A TCP connection that is being made.
-    fn connection(&mut self, to: SocketAddr) -> Result<Self::Id, Errno>;
-    /// The next connection of a listener.
-    fn accept(&mut self, listener: Self::Id) -> Option<Self::Id>;
-    /// The next datagram, into `buffer`: its length, and who sent it.
-    fn receive(&mut self, socket: Self::Id, buffer: &mut [u8]) -> Option<(usize, SocketAddr)>;
-    /// Sends a datagram; where there is no room it is lost, as anywhere.
-    fn send(&mut self, socket: Self::Id, to: SocketAddr, data: &[u8]);
-    /// Bytes of a connection; 0: no more will come.
-    fn read(&mut self, socket: Self::Id, buffer: &mut [u8]) -> Result<usize, Errno>;
-    /// Bytes for a connection; how many were taken.
-    fn write(&mut self, socket: Self::Id, data: &[u8]) -> Result<usize, Errno>;
-    /// No more will be written.
-    fn finish(&mut self, socket: Self::Id);
-    /// It is over.
-    fn close(&mut self, socket: Self::Id);
 }
 
 /// The stub of a stack.
@@ -285,3 +254,7 @@ impl<I: Copy + PartialEq + Debug> Talk<I> {
         self.finished == [(true, true); 2]
     }
 }
+
+#[cfg(test)]
+#[path = "nameserver/tests.rs"]
+mod tests;

@@ -1,52 +1,83 @@
-//! The stub of a kernel stack: sockets of its namespace, in an epoll set of their own.
+//! The steward of a kernel stack: sockets of its namespace, in an epoll set of their own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::BindToDevice;
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use rustc_hash::FxHashMap;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, socket_with, sockopt,
 };
 
-use super::{Nameserver, Sockets, Stub};
+use super::renewal::{CLIENT, Change};
+use super::{Sockets, Steward};
+use crate::config::StackConfig;
+use crate::kernel::interfaces::Interfaces;
 
 /// Connections that wait for us.
 const BACKLOG: i32 = 16;
 
-/// The stub of the namespace that it was made in; readable when it is to have its turn.
+/// The steward of the namespace that it was made in; readable when it is to have its turn.
 #[derive(Debug)]
-pub struct KernelStub {
-    stub: Stub<u64>,
+pub struct KernelSteward {
+    steward: Steward<u64>,
     sockets: Kernel,
+    timer: TimerFd,
 }
 
-impl KernelStub {
-    /// Makes it in the namespace that this process is in.
+/// The timer's token.
+const TIMER: u64 = 0;
+
+impl KernelSteward {
+    /// Makes it in the namespace that this process is in; nothing, if there is nothing to do.
     ///
     /// # Errors
-    /// Those of socket(2) and epoll_create1(2).
-    pub fn new(config: &Nameserver) -> Result<Self, Errno> {
+    /// Those of socket(2), epoll_create1(2) and timerfd_create(2).
+    pub fn new(now: Instant, config: &StackConfig) -> Result<Option<Self>, Errno> {
         let mut seed = [0; 8];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).map_err(errno)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let mut sockets = Kernel { epoll, open: FxHashMap::default(), next: 0 };
-        let stub = Stub::new(&mut sockets, config, u64::from_ne_bytes(seed))?;
-        Ok(Self { stub, sockets })
+        let mut sockets = Kernel { epoll, open: FxHashMap::default(), next: TIMER };
+        let seed = u64::from_ne_bytes(seed);
+        let Some(steward) = Steward::new(now, &mut sockets, config, seed)? else { return Ok(None) };
+        let timer =
+            TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        sockets.epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, TIMER))?;
+        let made = Self { steward, sockets, timer };
+        made.set_timer(now);
+        Ok(Some(made))
     }
 
-    /// Takes what there is. Its connections to the nameserver are made in the namespace that this process is in.
+    /// For how many seconds an interface has its lease.
+    pub fn left(&self, now: Instant, interface: &str) -> Option<u64> {
+        self.steward.left(now, interface)
+    }
+
+    /// Takes what there is. New sockets are made in the namespace that this process is in.
     pub fn turn(&mut self, now: Instant) {
         // Edge-triggered: what is not taken from the set stays readable.
         let mut events = [EpollEvent::empty(); 16];
         while self.sockets.epoll.wait(&mut events, 0u8).is_ok_and(|count| count == events.len()) {}
-        self.stub.turn(now, &mut self.sockets);
+        self.steward.turn(now, &mut self.sockets);
+        self.set_timer(now);
+    }
+
+    fn set_timer(&self, now: Instant) {
+        let Some(at) = self.steward.poll_timeout() else { return };
+        // Nothing would disarm it.
+        let wait = at.saturating_duration_since(now).max(Duration::from_millis(1));
+        let _ =
+            self.timer.set(Expiration::OneShot(TimeSpec::from_duration(wait)), TimerSetTimeFlags::empty());
     }
 }
 
-impl AsFd for KernelStub {
+impl AsFd for KernelSteward {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.sockets.epoll.0.as_fd()
     }
@@ -90,7 +121,7 @@ impl Sockets for Kernel {
         let socket = new(like, SocketType::DGRAM)?;
         let any: IpAddr =
             if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        rustix::net::bind(&socket, &at.unwrap_or(SocketAddr::new(any, 0))).map_err(errno)?;
+        rustix::net::bind(&socket, &at.unwrap_or_else(|| SocketAddr::new(any, 0))).map_err(errno)?;
         self.keep(socket)
     }
 
@@ -147,6 +178,22 @@ impl Sockets for Kernel {
         if let Ok(socket) = self.get(socket) {
             // One that has gone says so when it is read.
             let _ = rustix::net::shutdown(socket, Shutdown::Write);
+        }
+    }
+
+    fn client(&mut self, interface: &str) -> Result<u64, Errno> {
+        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), CLIENT);
+        let socket = new(any, SocketType::DGRAM)?;
+        sockopt::set_socket_broadcast(&socket, true).map_err(errno)?;
+        setsockopt(&socket, BindToDevice, &interface.into())?;
+        rustix::net::bind(&socket, &any).map_err(errno)?;
+        self.keep(socket)
+    }
+
+    fn change(&mut self, interface: &str, change: &Change) {
+        let changed = Interfaces::open().and_then(|mut it| it.change_lease(interface, change));
+        if let Err(why) = changed {
+            log::warn!("{interface}: {}: {}", why.what, why.why);
         }
     }
 

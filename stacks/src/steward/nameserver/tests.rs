@@ -75,6 +75,10 @@ impl Sockets for Fakes {
     fn finish(&mut self, socket: usize) {
         self.sockets[socket].output_ended = true;
     }
+    fn client(&mut self, _: &str) -> Result<usize, Errno> {
+        Ok(self.add())
+    }
+    fn change(&mut self, _: &str, _: &super::super::renewal::Change) {}
     fn close(&mut self, socket: usize) {
         self.sockets[socket].closed = true;
     }

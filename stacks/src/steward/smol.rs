@@ -1,11 +1,12 @@
-//! The stub of a smol stack: sockets of its engine that no program has.
+//! The steward of a smol stack: sockets of its engine that no program has.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use nix::errno::Errno;
 
 use super::Sockets;
+use super::renewal::{CLIENT, Change};
 use crate::smol::call::{Caller, SocketCall};
 use crate::smol::engine::{Engine, SocketId};
 use crate::smol::sockets::address::{Domain, Endpoint, family, parse_in, parse_in6, write};
@@ -24,7 +25,7 @@ pub(crate) struct Of<'e> {
 const CALLER: Caller = Caller { pid: 0, uid: 0, fd: -1, rights: true };
 
 impl Of<'_> {
-    fn new(&mut self, like: SocketAddr, kind: i32) -> Result<SocketId, Errno> {
+    fn socket(&mut self, like: SocketAddr, kind: i32) -> Result<SocketId, Errno> {
         let spec = SocketSpec { domain: domain(like).family(), kind, protocol: 0 };
         self.engine.socket(self.now, spec, &CALLER)
     }
@@ -35,7 +36,7 @@ impl Of<'_> {
 
     /// A new socket, on which calls are made; it goes if one of them fails.
     fn make(&mut self, like: SocketAddr, kind: i32, calls: &[SocketCall]) -> Result<SocketId, Errno> {
-        let id = self.new(like, kind)?;
+        let id = self.socket(like, kind)?;
         for call in calls {
             match self.call(id, call) {
                 Ok(()) | Err(Errno::EINPROGRESS) => {}
@@ -145,6 +146,27 @@ impl Sockets for Of<'_> {
     fn finish(&mut self, socket: SocketId) {
         // One that has gone says so when it is read.
         let _ = self.call(socket, &SocketCall::Shutdown { how: libc::SHUT_WR });
+    }
+
+    fn client(&mut self, interface: &str) -> Result<SocketId, Errno> {
+        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), CLIENT);
+        let option = |name, value: &[u8]| SocketCall::SetOption {
+            level: libc::SOL_SOCKET,
+            name,
+            value: value.to_vec(),
+        };
+        let calls = [
+            option(libc::SO_BROADCAST, &1i32.to_ne_bytes()),
+            option(libc::SO_BINDTODEVICE, interface.as_bytes()),
+            SocketCall::Bind { address: bytes(any) },
+        ];
+        self.make(any, libc::SOCK_DGRAM, &calls)
+    }
+
+    fn change(&mut self, interface: &str, change: &Change) {
+        if let Err(why) = self.engine.change_lease(self.now, interface, change) {
+            log::warn!("{interface}: {}: {}", why.what, why.why);
+        }
     }
 
     fn close(&mut self, socket: SocketId) {
