@@ -181,7 +181,11 @@ impl ConfigError {
 
     fn of_link(error: &switch::link::BadLink) -> Self {
         let (input, why) = error.parts();
-        let more = if why.contains("known are") { "; of stacks also none, fd:N and pair:NAME" } else { "" };
+        let more = if why.contains("known are") {
+            "; of stacks also none, fd:N and pair:NAME, socks5:HOST:PORT and http:HOST:PORT"
+        } else {
+            ""
+        };
         Self::new(input, format!("{why}{more}"))
     }
 
@@ -340,7 +344,7 @@ impl StackConfig {
                     "given twice; each interface needs its own name",
                 ));
             }
-            if interface.auto.is_some() && !matches!(interface.link, Link::To(_)) {
+            if interface.auto.is_some() && !matches!(interface.link, Link::To(_) | Link::Via(_)) {
                 let why = "ip=dhcp and ip=auto are for interfaces that are plugged into a network";
                 return Err(ConfigError::new(&interface.name, why));
             }

@@ -9,6 +9,7 @@ use switch::link::{BadLink, Impaired};
 use switch::vlan::PortVlans;
 
 use super::{ConfigError, check_name};
+use crate::gateway::proxy::Via;
 
 /// Recorded bytes of a frame: the least is its headers.
 const SNAP: std::ops::RangeInclusive<u32> = 64..=65_549;
@@ -35,6 +36,8 @@ pub enum Link {
         /// The cable's name.
         name: String,
     },
+    /// A network of its own, whose gateway goes by a proxy.
+    Via(Via),
     /// Whatever a port of a switch may lead to, too: another switch first of all.
     To(switch::link::Link),
 }
@@ -91,6 +94,7 @@ impl Link {
     pub fn rooted(self, folder: &Path) -> Self {
         match self {
             Self::To(link) => Self::To(link.rooted(folder)),
+            Self::Via(via) => Self::Via(via.rooted(folder)),
             Self::Wg { path } => Self::Wg { path: folder.join(path).to_string_lossy().into_owned() },
             other => other,
         }
@@ -134,6 +138,9 @@ impl FromStr for Link {
                 Ok(number) => Ok(Self::Fd { number }),
                 Err(_) => Err(ConfigError::new(text, "no number of a descriptor, such as fd:3")),
             },
+            _ if Via::is_meant(text) => {
+                text.parse().map(Self::Via).map_err(|why| ConfigError::new(text, why))
+            }
             _ => {
                 let link: switch::link::Link = text.parse().map_err(|e: BadLink| ConfigError::of_link(&e))?;
                 if let switch::link::Link::Tap(name) | switch::link::Link::Nic(name) = link.plain() {
@@ -152,6 +159,7 @@ impl fmt::Display for Link {
             Self::Fd { number } => write!(f, "fd:{number}"),
             Self::Wg { path } => write!(f, "wg:{path}"),
             Self::Pair { name } => write!(f, "pair:{name}"),
+            Self::Via(via) => via.fmt(f),
             Self::To(link) => link.fmt(f),
         }
     }

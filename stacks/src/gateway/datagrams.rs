@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 
+use super::associations::Associations;
 use super::flows::{Flows, Slot};
 use super::host::{self, Heard};
 use super::nat64;
@@ -30,6 +31,7 @@ use super::streams::trouble;
 use super::train::Train;
 use super::{Hall, Place};
 use crate::smol::net::{Packet, Trouble};
+use crate::smol::tables::IfIndex;
 
 /// Mappings at once: each takes a descriptor.
 pub(super) const MAX_MAPPINGS: usize = 16_384;
@@ -82,6 +84,8 @@ struct Mapping {
 #[derive(Debug)]
 pub(super) struct Datagrams {
     pub(super) flows: Flows<Key>,
+    /// Those that go by a proxy.
+    pub(super) associations: Associations,
     mappings: Vec<Option<Mapping>>,
     /// Those that are ready.
     turn: VecDeque<Slot>,
@@ -99,6 +103,7 @@ impl Datagrams {
     pub(super) fn new() -> Self {
         Self {
             flows: Flows::new(MAX_MAPPINGS),
+            associations: Associations::new(),
             mappings: Vec::new(),
             turn: Default::default(),
             prohibited: 0,
@@ -107,6 +112,16 @@ impl Datagrams {
             unheard: false,
             train: Train::new(),
         }
+    }
+
+    /// How many mappings there are.
+    pub(super) fn len(&self) -> usize {
+        self.flows.len() + self.associations.flows.len()
+    }
+
+    /// Inside addresses, and how many mappings each has.
+    pub(super) fn owners(&self) -> impl Iterator<Item = (IpAddr, usize)> {
+        self.flows.owners().chain(self.associations.flows.owners())
     }
 
     /// A UDP datagram, or a train of them, of the inside.
@@ -120,6 +135,14 @@ impl Datagrams {
             Verdict::Own => return hall.engine.tell(now, packet, Trouble::Port, None),
             verdict => return self.refuse(now, verdict, packet, hall),
         };
+        // The host's own loopback is no proxy's.
+        if hall.way.is_some() && !to.ip().is_loopback() {
+            return match self.associations.send(now, inside, to, packet, data, hall) {
+                Ok(()) => {}
+                Err(Trouble::Prohibited) => self.refuse(now, Verdict::Prohibited, packet, hall),
+                Err(why) => hall.engine.tell(now, packet, why, None),
+            };
+        }
         self.send(now, (Kind::Udp(to.is_ipv4()), inside), to, packet, data, hall);
     }
 
@@ -167,6 +190,10 @@ impl Datagrams {
         let Some(ident) = packet.payload.get(4..6) else { return };
         let inside = SocketAddr::new(packet.source, u16::from_be_bytes([ident[0], ident[1]]));
         let to = match hall.policy.judge(SocketAddr::new(packet.destination, 0)) {
+            // No proxy sends them.
+            Verdict::Host(_) if hall.way.is_some() => {
+                return self.refuse(now, Verdict::Prohibited, packet, hall);
+            }
             Verdict::Host(to) => to,
             verdict => return self.refuse(now, verdict, packet, hall),
         };
@@ -331,11 +358,12 @@ impl Datagrams {
             }
             self.flows.touch(now, slot);
         }
-        !self.turn.is_empty()
+        self.associations.run(now, hall) | !self.turn.is_empty()
     }
 
     /// Ends what was silent for too long.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.associations.handle_timeout(now);
         while let Some(slot) = self.flows.poll_expired(now) {
             self.forget(slot);
         }
@@ -424,22 +452,32 @@ impl Mapping {
             }
         };
         let offender = heard.offender.and_then(|address| hall.policy.name(SocketAddr::new(address, 0), v4));
-        let packet = Packet {
-            link: hall.link,
-            source: self.inside.ip(),
-            destination: to.ip(),
-            protocol: protocol as u8,
-            header: Cow::Owned(header(self.inside.ip(), to.ip(), protocol as u8, payload.len())),
-            payload: Cow::Owned(payload),
-            ttl: 1,
-            tos: 0,
-            flow_label: 0,
-            gso_size: 0,
-            checked: true,
-            group_frame: false,
-            mac: None,
-        };
+        let packet = quote(hall.link, (self.inside.ip(), to.ip()), protocol as u8, payload);
         hall.engine.tell(now, &packet, what, offender.map(|it| it.ip()));
+    }
+}
+
+/// A packet as the inside sent it, as far as one can tell: to speak of it.
+pub(super) fn quote(
+    link: IfIndex,
+    (source, destination): (IpAddr, IpAddr),
+    protocol: u8,
+    payload: Vec<u8>,
+) -> Packet<'static> {
+    Packet {
+        link,
+        source,
+        destination,
+        protocol,
+        header: Cow::Owned(header(source, destination, protocol, payload.len())),
+        payload: Cow::Owned(payload),
+        ttl: 1,
+        tos: 0,
+        flow_label: 0,
+        gso_size: 0,
+        checked: true,
+        group_frame: false,
+        mac: None,
     }
 }
 
@@ -470,10 +508,10 @@ fn path_mtu(heard: &Heard, v4: bool) -> u32 {
 }
 
 /// Bytes of a datagram that are quoted: enough for anybody, and for a path MTU in any case.
-const QUOTED: usize = 512;
+pub(super) const QUOTED: usize = 512;
 
 /// A UDP header before data.
-fn udp(from: u16, to: u16, data: &[u8]) -> Vec<u8> {
+pub(super) fn udp(from: u16, to: u16, data: &[u8]) -> Vec<u8> {
     let length = (HEADER + data.len()) as u16;
     let mut bytes = Vec::with_capacity(usize::from(length));
     [from, to, length, 0].iter().for_each(|word| bytes.extend_from_slice(&word.to_be_bytes()));

@@ -249,3 +249,22 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     let v6 = |it: &SockaddrIn6| SocketAddrV6::new(it.ip(), it.port(), 0, it.scope_id()).into();
     v4.or_else(|| storage.as_sockaddr_in6().map(v6))
 }
+
+/// A socket for datagrams that a proxy relays at `to`, and for nobody else's.
+///
+/// # Errors
+/// Those of socket(2), connect(2).
+pub(super) fn relay_socket(to: SocketAddr) -> Result<OwnedFd, Errno> {
+    let socket = new(to.is_ipv4(), SocketType::DGRAM, None)?;
+    rustix::net::connect(&socket, &to).map_err(errno)?;
+    Ok(socket)
+}
+
+/// Sends a datagram in two pieces to whom the socket is connected with.
+///
+/// # Errors
+/// Those of sendmsg(2).
+pub(super) fn pass(socket: &OwnedFd, head: &[u8], data: &[u8]) -> Result<(), Errno> {
+    let pieces = [std::io::IoSlice::new(head), std::io::IoSlice::new(data)];
+    sendmsg::<()>(socket.as_raw_fd(), &pieces, &[], MsgFlags::MSG_DONTWAIT, None).map(|_| ())
+}

@@ -10,12 +10,13 @@
 //! A gateway is a smol stack that stands for everybody beyond its network ([`Engine::stand_for_others`]): to the
 //! inside it is the router, and the far ends of all connections. What arrives is done again with the host's sockets,
 //! as the gateway's user may. Cores: [`policy`] says who may go where, [`flows`] who has which flow and for how
-//! long. The shell ([`streams`], [`datagrams`], this file) owns the host's sockets, the port and the clock; one
-//! thread, one epoll set.
+//! long, [`proxy`] and [`standins`] how it goes by a proxy, and then nowhere else. The shell ([`streams`], [`datagrams`], [`way`],
+//! this file) owns the host's sockets, the port and the clock; one thread, one epoll set.
 //!
 //! Address translation: RFC 4787 (UDP), RFC 5382 (TCP), RFC 5508 (ICMP). The far ends see the host's address.
 
 pub mod advertise;
+mod associations;
 mod datagrams;
 pub mod dhcp;
 pub mod doors;
@@ -25,12 +26,15 @@ pub(crate) mod host;
 pub mod names;
 pub mod nat64;
 pub mod policy;
+pub mod proxy;
 pub mod publish;
 mod questions;
 pub mod serve;
 pub(crate) mod services;
+pub mod standins;
 mod streams;
 mod train;
+mod way;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -56,11 +60,13 @@ use crate::smol::tables::{IfIndex, LOOPBACK};
 use datagrams::Datagrams;
 use doors::{Doors, Inside, Published};
 use policy::{Policy, Rules, Verdict};
+use proxy::Via;
 use publish::{Ports, Publish};
 use questions::Questions;
 pub use services::Dns64;
 use services::{Outcome, Services};
 use streams::{Counts, Streams};
+use way::Way;
 
 /// The gateway's name where it is plugged in.
 const NAME: &str = "gateway";
@@ -91,6 +97,9 @@ pub struct Config {
     /// When questions for IPv6 addresses are asked for IPv4 addresses.
     #[serde(default)]
     pub dns64: Dns64,
+    /// The proxy that it goes by; without one, it goes by the host's own network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
     /// Rules of its packet filter, which sees what is inside.
     #[serde(default, skip_serializing_if = "Ruleset::is_empty")]
     pub filter: Ruleset,
@@ -140,6 +149,10 @@ enum Place {
     /// A stack that is asked who listens.
     Auto(u32),
     Question(usize),
+    /// A proxy's word about a relay of datagrams.
+    Association(usize),
+    /// Datagrams that a proxy relays.
+    Relay(usize),
 }
 
 impl Place {
@@ -153,6 +166,8 @@ impl Place {
             Self::Life(id) => 4 << 32 | u64::from(id),
             Self::Auto(id) => 5 << 32 | u64::from(id),
             Self::Question(slot) => 6 << 32 | slot as u64,
+            Self::Association(slot) => 7 << 32 | slot as u64,
+            Self::Relay(slot) => 8 << 32 | slot as u64,
         }
     }
 
@@ -165,6 +180,8 @@ impl Place {
             4 => Self::Life(token as u32),
             5 => Self::Auto(token as u32),
             6 => Self::Question(slot),
+            7 => Self::Association(slot),
+            8 => Self::Relay(slot),
             _ if slot == 1 => Self::Beside,
             _ => Self::Port,
         }
@@ -187,6 +204,8 @@ struct Hall {
     nameserver: Option<SocketAddr>,
     /// Questions for IPv6 addresses are asked for IPv4 addresses: the host has no IPv6.
     dns64: bool,
+    /// The proxy, if it goes by one.
+    way: Option<Way>,
     /// One datagram, or a train of them.
     scratch: Vec<u8>,
 }
@@ -194,13 +213,14 @@ struct Hall {
 impl Hall {
     /// Where questions to the gateway go, if they go anywhere.
     fn names(&self) -> Option<SocketAddr> {
-        self.nameserver.filter(|_| !self.policy.rules.isolate)
+        self.nameserver.filter(|_| !self.policy.rules.isolate && self.way.is_none())
     }
 
     /// Where questions to a nameserver go, if it may be asked: those to the gateway to the host's.
     fn server(&self, to: SocketAddr) -> Option<SocketAddr> {
         match self.policy.judge(to) {
-            _ if self.policy.is_own(to.ip()) => self.names(),
+            // The names that a proxy looks up are answered here.
+            _ if self.policy.is_own(to.ip()) || self.way.is_some() => self.names(),
             Verdict::Host(to) => Some(to),
             _ => None,
         }
@@ -274,9 +294,10 @@ impl Gateway {
         let services = Services::new(now, &config, stacks);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let policy = Policy::new(config.rules.clone(), config.ip.clone());
+        let way = config.via.as_ref().map(Way::find).transpose()?;
         let scratch = vec![0; host::LONGEST + 1];
-        let hall =
-            Hall { engine, policy, epoll, link, caller, listener, nameserver: None, dns64: false, scratch };
+        let (nameserver, dns64) = (None, false);
+        let hall = Hall { engine, policy, epoll, link, caller, listener, nameserver, dns64, way, scratch };
         for (fd, flags) in port.sources() {
             hall.watch(&fd, Place::Port, flags).map_err(failed)?;
         }
@@ -348,18 +369,18 @@ impl Gateway {
     /// What it has done, and does.
     pub fn figures(&self) -> Figures {
         let mut inside: std::collections::BTreeMap<IpAddr, usize> = Default::default();
-        for (address, count) in self.streams.flows.owners().chain(self.datagrams.flows.owners()) {
+        for (address, count) in self.streams.flows.owners().chain(self.datagrams.owners()) {
             *inside.entry(address).or_default() += count;
         }
         Figures {
             streams: self.streams.flows.len(),
-            mappings: self.datagrams.flows.len(),
+            mappings: self.datagrams.len(),
             opened: self.counts.opened,
             refused: self.counts.refused,
             prohibited: self.counts.prohibited + self.datagrams.prohibited,
             leases: self.services.leases(),
-            evicted: self.counts.evicted + self.datagrams.evicted,
-            unsent: self.datagrams.unsent,
+            evicted: self.counts.evicted + self.datagrams.evicted + self.datagrams.associations.evicted,
+            unsent: self.datagrams.unsent + self.datagrams.associations.unsent,
             inside: inside.into_iter().collect(),
             published: self.doors.published(),
         }
@@ -373,6 +394,7 @@ impl Gateway {
         let flows = [
             self.streams.flows.poll_timeout(),
             self.datagrams.flows.poll_timeout(),
+            self.datagrams.associations.flows.poll_timeout(),
             self.questions.flows.poll_timeout(),
         ];
         flows
@@ -413,6 +435,10 @@ impl Gateway {
                     self.streams.handle_event(now, slot, event.events(), &mut self.hall, &mut self.counts);
                 }
                 Place::Datagrams(slot) => self.datagrams.handle_event(slot),
+                Place::Association(slot) => {
+                    self.datagrams.associations.handle_event(now, slot, event.events(), &mut self.hall);
+                }
+                Place::Relay(slot) => self.datagrams.associations.handle_datagrams(slot),
                 Place::Door(slot) => self.doors.handle_event(slot),
                 Place::Life(id) => self.doors.handle_end(id),
                 Place::Auto(id) => self.doors.handle_answer(id, &mut self.hall),

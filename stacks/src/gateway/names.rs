@@ -37,6 +37,8 @@ pub enum Answer {
     Addresses(Vec<IpAddr>),
     /// The view.
     Name(String),
+    /// A host that is no view.
+    Host(String),
     /// There is no such name (NXDOMAIN).
     Nobody,
     /// Such questions are not answered here (REFUSED).
@@ -89,6 +91,17 @@ pub fn question(message: &[u8]) -> Option<Question> {
     (kind == 12).then(|| reverse(&name).map(Question::Name)).flatten()
 }
 
+/// The name that a message asks about, in small letters, and whether for its IPv4 or its IPv6 addresses, or neither.
+pub fn host(message: &[u8]) -> Option<(String, Option<bool>)> {
+    let (name, kind, _) = parse(message)?;
+    let v4 = match kind {
+        1 => Some(true),
+        28 => Some(false),
+        _ => None,
+    };
+    Some((name, v4))
+}
+
 /// The address in a name of in-addr.arpa or ip6.arpa.
 fn reverse(name: &str) -> Option<IpAddr> {
     if let Some(rest) = name.strip_suffix(".in-addr.arpa") {
@@ -112,6 +125,7 @@ pub fn answer(message: &[u8], answer: &Answer) -> Option<Vec<u8>> {
         Answer::Nobody => (3, Vec::new()),
         Answer::Refused => (5, Vec::new()),
         Answer::Name(view) => (0, vec![(12, labels(&format!("{view}.{DOMAIN}"))?)]),
+        Answer::Host(name) => (0, vec![(12, labels(name)?)]),
         Answer::Addresses(addresses) => {
             let record = |address: &IpAddr| match address {
                 IpAddr::V4(v4) => (1, v4.octets().to_vec()),

@@ -137,8 +137,8 @@ impl Services {
                 if !own && !named {
                     return Outcome::Pass;
                 }
-                let refused =
-                    || (own && hall.names().is_none()).then(|| names::answer(data, &Answer::Refused));
+                let deaf = hall.way.is_some() || own && hall.names().is_none();
+                let refused = || deaf.then(|| names::answer(data, &Answer::Refused));
                 if let Some(message) = self.answer(now, data, hall).or_else(|| refused().flatten()) {
                     let from = SocketAddr::new(packet.destination, DOMAIN);
                     let to = SocketAddr::new(packet.source, port(0));
@@ -162,9 +162,17 @@ impl Services {
     }
 
     /// The answer to a question, if it is known here.
-    pub(super) fn answer(&mut self, now: Instant, message: &[u8], hall: &Hall) -> Option<Vec<u8>> {
-        let question = names::question(message)?;
-        names::answer(message, &self.directory.answer(now, &question, hall)?)
+    pub(super) fn answer(&mut self, now: Instant, message: &[u8], hall: &mut Hall) -> Option<Vec<u8>> {
+        let question = names::question(message);
+        let known = question.as_ref().and_then(|question| self.directory.answer(now, question, hall));
+        match (known, &mut hall.way) {
+            (Some(answer), _) => names::answer(message, &answer),
+            (None, Some(way)) => {
+                let has = |v4| hall.policy.own(v4).is_some();
+                names::answer(message, &way.answer(message, question.as_ref(), has)?)
+            }
+            (None, None) => None,
+        }
     }
 
     /// Is this where questions for names go, which are answered here or sent on?
@@ -174,7 +182,8 @@ impl Services {
 
     /// What the host is like now: its nameservers, its families.
     pub(super) fn refresh(&mut self, now: Instant, hall: &mut Hall) {
-        if self.resolver.refresh(now) {
+        // What the host's network is like, a proxy makes no difference of.
+        if self.resolver.refresh(now) && hall.way.is_none() {
             hall.policy.families = host::families();
             hall.dns64 = match self.dns64 {
                 Dns64::Auto => hall.policy.families == Families::V4,

@@ -9,6 +9,8 @@
 //! A connection to a published port ([`super::doors`]) goes the other way: the host has it, and the inside is called. Should
 //! that fail, the host's is reset.
 //!
+//! By a proxy ([`super::way`]) the host connects to that, and is connected when the proxy says so.
+//!
 //! So the inside hears of its connection what the host heard. Bytes go from the frame that brought them to the
 //! host's socket, and from the host's socket into the engine's buffer: one copy each way, and none is kept here.
 //! What the host does not take stays in the engine, which closes its window; what the engine does not take stays in
@@ -30,6 +32,8 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use super::flows::{Flows, Slot};
 use super::host;
 use super::policy::Verdict;
+use super::proxy::Handshake;
+use super::way::{self, Way};
 use super::{Hall, Place};
 use crate::smol::call::SocketCall;
 use crate::smol::engine::SocketId;
@@ -64,6 +68,8 @@ struct Stream {
     id: SocketId,
     host: OwnedFd,
     phase: Phase,
+    /// What is still to be said to a proxy.
+    handshake: Option<Box<Handshake>>,
     /// The host's socket may have something.
     readable: bool,
     /// It may take something.
@@ -130,8 +136,14 @@ impl Streams {
             counts.evicted += 1;
             self.end(now, slot, true, hall);
         }
-        let host = host::connect(to)?;
-        self.add(now, (id, inside.ip()), host, Phase::Connecting, hall)
+        // The host's own loopback is no proxy's.
+        let proxied = hall.way.as_mut().filter(|_| !to.ip().is_loopback());
+        let (handshake, at) = match proxied {
+            Some(way) => (Some(Box::new(way.connect(to)?)), way.at),
+            None => (None, to),
+        };
+        let host = host::connect(at)?;
+        self.add(now, (id, inside.ip()), (host, handshake), Phase::Connecting, hall)
     }
 
     /// The host has a connection, for which the inside is called.
@@ -147,7 +159,7 @@ impl Streams {
             counts.evicted += 1;
             self.end(now, slot, true, hall);
         }
-        if self.add(now, (id, inside), host, Phase::Calling, hall).is_err() {
+        if self.add(now, (id, inside), (host, None), Phase::Calling, hall).is_err() {
             hall.engine.close(now, id, true);
         }
     }
@@ -156,7 +168,7 @@ impl Streams {
         &mut self,
         now: Instant,
         (id, inside): (SocketId, IpAddr),
-        host: OwnedFd,
+        (host, handshake): (OwnedFd, Option<Box<Handshake>>),
         phase: Phase,
         hall: &mut Hall,
     ) -> Result<(), Errno> {
@@ -174,6 +186,7 @@ impl Streams {
             id,
             host,
             phase,
+            handshake,
             readable: false,
             writable: false,
             ending: false,
@@ -199,19 +212,16 @@ impl Streams {
         stream.ending |= events.intersects(EpollFlags::EPOLLRDHUP | over);
         stream.writable |= events.intersects(EpollFlags::EPOLLOUT | over);
         if stream.phase == Phase::Connecting {
-            if !events.intersects(EpollFlags::EPOLLOUT | over) {
-                return;
-            }
-            let error = events.intersects(over).then(|| host::take_error(&stream.host)).flatten();
-            match error {
-                None => {
+            match stream.connected(events) {
+                None => {}
+                Some(Ok(())) => {
                     stream.phase = Phase::Admitted;
                     counts.opened += 1;
                     if !hall.engine.admit(stream.id) {
                         self.forget(slot);
                     }
                 }
-                Some(errno) => {
+                Some(Err(errno)) => {
                     counts.refused += 1;
                     let knocked = (hall.listener, stream.id);
                     self.forget(slot);
@@ -336,6 +346,24 @@ impl Streams {
 }
 
 impl Stream {
+    /// Whether the far end is reached, after these events; `None`: not yet.
+    fn connected(&mut self, events: EpollFlags) -> Option<Result<(), Errno>> {
+        let over = EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP;
+        let error = events.intersects(over).then(|| host::take_error(&self.host)).flatten();
+        match (&mut self.handshake, error) {
+            (None, Some(errno)) => Some(Err(errno)),
+            (None, None) => (self.writable).then_some(Ok(())),
+            (Some(_), Some(errno)) => Some(Err(Way::lost(errno))),
+            (Some(handshake), None) => {
+                let outcome = way::negotiate(&self.host, handshake, self.ending)?;
+                self.handshake = None;
+                // Whatever came behind the proxy's last word was said already.
+                (self.readable, self.writable) = (true, true);
+                Some(outcome.map(drop))
+            }
+        }
+    }
+
     /// To the host, as much as it takes.
     fn give(&mut self, bytes: &[u8]) -> usize {
         if !self.writable {

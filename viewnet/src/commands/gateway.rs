@@ -22,6 +22,7 @@ use stacks::config::Link;
 use stacks::filter::Ruleset;
 use stacks::gateway::dhcp::{Fixed, MAX_FIXED, MAX_NAME, MAX_NTP, Said};
 use stacks::gateway::policy::{Destinations, Rules};
+use stacks::gateway::proxy::Via;
 use stacks::gateway::serve::Description;
 pub(crate) use stacks::gateway::serve::Request;
 use stacks::gateway::{Config, Dns64};
@@ -104,6 +105,10 @@ struct Up {
     /// has IPv4 and no IPv6
     #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = dns64)]
     dns64: Dns64,
+    /// Go by a proxy, and nowhere else: `socks5:HOST:PORT` (TCP and UDP) or `http:HOST:PORT` (CONNECT), with `[auth FILE]`
+    /// behind it if it wants the `user:password` in a file. It looks up names, too
+    #[arg(long, value_name = "PROXY")]
+    via: Option<Via>,
     #[command(flatten)]
     dhcp: DhcpOptions,
     #[command(flatten)]
@@ -213,7 +218,9 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
-    let Up { target, mut ip, vlan, dns64, dhcp, rules, filter: given } = args;
+    let Up { target, mut ip, vlan, dns64, via, dhcp, rules, filter: given } = args;
+    let here = std::env::current_dir().map_err(|e| Failure::io("cannot use this folder", &e))?;
+    let via = via.map(|via| via.rooted(&here));
     let mut filter = Ruleset::default();
     for given in &given {
         let (text, what) = filter_text(given)?;
@@ -223,7 +230,7 @@ fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
         ip = addresses();
     }
     let dhcp = dhcp.said(&ip)?;
-    start(runtime, &target.name, Wanted { ip, vlan, dns64, dhcp, rules: rules.rules(), filter })
+    start(runtime, &target.name, Wanted { ip, vlan, dns64, via, dhcp, rules: rules.rules(), filter })
 }
 
 /// What a gateway is to be like.
@@ -235,6 +242,8 @@ pub(crate) struct Wanted {
     pub(crate) vlan: Option<Vid>,
     /// When names are looked up for IPv4 addresses.
     pub(crate) dns64: Dns64,
+    /// The proxy that it goes by.
+    pub(crate) via: Option<Via>,
     /// What its DHCP server says.
     pub(crate) dhcp: Said,
     /// Who may go where.
@@ -245,7 +254,7 @@ pub(crate) struct Wanted {
 
 /// Starts the gateway of the switch that is called `name`.
 pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(), Failure> {
-    let Wanted { mut ip, vlan, dns64, dhcp, rules, filter } = wanted;
+    let Wanted { mut ip, vlan, dns64, via, dhcp, rules, filter } = wanted;
     let target = Target { name: name.to_owned() };
     let path = target.path(runtime)?;
     if ip.is_empty() {
@@ -255,7 +264,7 @@ pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(),
     // As long as this connection, the switch stays.
     let held = switch::reach(runtime, name)?;
     let link = Link::switch(&target.switch(runtime)?, vlan.map(|vid| PortVlans::Access { vid }));
-    launch::launch(&path, &Config { link, ip, rules, filter, dhcp, dns64, guest: false })?;
+    launch::launch(&path, &Config { link, ip, rules, filter, dhcp, dns64, via, guest: false })?;
     drop(held);
     Ok(())
 }
@@ -287,19 +296,24 @@ pub(crate) fn check_addresses(ip: &[IpNet]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes sure that the default switch, which `client` holds, has a gateway. One that is started here ends with the
-/// last of the switch's other users.
-pub(crate) fn ensure_default(runtime: &Runtime, client: &mut Client) -> Result<(), Failure> {
-    let what = "cannot start the default gateway";
-    let path = runtime.gateways().join(switch::DEFAULT);
-    let link = Link::switch(switch::DEFAULT, None);
+/// Makes sure that the switch `name`, which `client` holds, has a gateway, by a proxy or without. One that is started here
+/// ends with the last of the switch's other users.
+pub(crate) fn ensure(
+    runtime: &Runtime,
+    name: &str,
+    via: Option<Via>,
+    client: &mut Client,
+) -> Result<(), Failure> {
+    let what = &format!("cannot start the {name} gateway");
+    let path = runtime.gateways().join(name);
     let config = Config {
-        link,
+        link: Link::switch(name, None),
         ip: addresses(),
         rules: Rules::default(),
         filter: Ruleset::default(),
         dhcp: Said::default(),
         dns64: Dns64::Auto,
+        via,
         guest: true,
     };
     for _ in 0..ATTEMPTS {
@@ -313,7 +327,8 @@ pub(crate) fn ensure_default(runtime: &Runtime, client: &mut Client) -> Result<(
             other => return other,
         }
     }
-    Err(Failure::new(what, "one is there that is not plugged in").hint("`viewnet gateway down` ends it"))
+    Err(Failure::new(what, "one is there that is not plugged in")
+        .hint(format!("`viewnet gateway down --switch {name}` ends it")))
 }
 
 fn addresses() -> Vec<IpNet> {
@@ -362,6 +377,9 @@ fn show(runtime: &Runtime, target: &Target, json: bool) -> Result<(), Failure> {
         it.pid,
         list(&it.config.ip),
     );
+    if let Some(via) = &it.config.via {
+        text += &format!("goes by       {via}\n");
+    }
     text += &format!("loopback      {}\n", if rules.host_loopback { "the host's" } else { "not reachable" });
     text += &format!(
         "lets through  {}\n",

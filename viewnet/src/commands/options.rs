@@ -1,9 +1,10 @@
 //! The options that `run` and `stack up` share: what a stack should look like.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use ::switch::client::Client;
-use stacks::config::{ConfigError, StackConfig};
+use stacks::config::{Auto, ConfigError, Link, StackConfig};
 
 use crate::commands::{gateway, switch, vpn};
 use crate::exit::Failure;
@@ -24,7 +25,9 @@ pub(crate) struct StackOptions {
     /// Add an interface: `[NAME=]LINK[,ip=ADDR/LEN][,gw=ADDR][,mtu=N][,mac=MAC][,route=…]`, where LINK is
     /// `switch`, `switch:NAME`, `switch:NAME[vlan 10]` or `[trunk 10,20-29 native 1]`, `vde:PATH`, `udp:ADDR:PORT`,
     /// `vxlan:VNI[peer ADDR]`, `qemu:PATH`, `tap:NAME`, `nic:NAME`, one of these in `impair:{LINK}[delay 20ms, loss 1%]`,
-    /// `wg:FILE` (a WireGuard tunnel as wg-quick(8) describes it, which says the addresses), or `none`; on smol stacks also `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no
+    /// `socks5:HOST:PORT` or `http:HOST:PORT`, with `[auth FILE]`, to go by that proxy, which also looks up names,
+    /// `wg:FILE` (a WireGuard tunnel as wg-quick(8) describes it, which says the addresses), or `none`; on smol stacks also
+    /// `fd:N`, `pair:NAME`, and `,pcap=FILE` to record. `--link lo` alone: no
     /// interface but the loopback
     #[arg(long, value_name = "LINK")]
     pub(crate) link: Vec<String>,
@@ -230,9 +233,28 @@ fn root_links(config: &mut StackConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes sure that the switches and tunnels the stack `name` is plugged into are there; they stay while the value lives. Links that a stack
-/// of its kind cannot have by itself get a switch of their own. Interfaces that
-/// are to be told their addresses by their networks are.
+/// Gives each proxy that a stack is plugged into a switch, whose gateway goes by it; stacks by the same proxy share them.
+fn go_by_proxies(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Client>, Failure> {
+    let mut held = Vec::new();
+    for interface in &mut config.interfaces {
+        let Link::Via(via) = &interface.link else { continue };
+        let mut hasher = DefaultHasher::new();
+        via.hash(&mut hasher);
+        let name = format!("via-{:016x}", hasher.finish());
+        let mut client = switch::ensure(runtime, &name)?;
+        gateway::ensure(runtime, &name, Some(via.clone()), &mut client)?;
+        held.push(client);
+        interface.link = Link::switch(&name, None);
+        if interface.ip.is_empty() {
+            interface.auto.get_or_insert(Auto::All);
+        }
+    }
+    Ok(held)
+}
+
+/// Makes sure that the switches and tunnels the stack `name` is plugged into are there; they stay while the value lives.
+/// Links that a stack of its kind cannot have by itself, and proxies, get a switch of their own. Interfaces that are to be
+/// told their addresses by their networks are.
 pub(crate) fn hold_switches(
     runtime: &Runtime,
     name: &str,
@@ -240,12 +262,13 @@ pub(crate) fn hold_switches(
     config: &mut StackConfig,
 ) -> Result<Vec<Client>, Failure> {
     root_links(config)?;
-    let mut held = switch::lay(runtime, is_smol, config)?;
+    let mut held = go_by_proxies(runtime, config)?;
+    held.extend(switch::lay(runtime, is_smol, config)?);
     for interface in &config.interfaces {
         if let Some(plug) = interface.link.plug() {
             let mut client = switch::reach(runtime, plug.switch)?;
             if interface.auto.is_some() && plug.switch == switch::DEFAULT && plug.vlans.is_none() {
-                gateway::ensure_default(runtime, &mut client)?;
+                gateway::ensure(runtime, plug.switch, None, &mut client)?;
             }
             held.push(client);
         }

@@ -32,6 +32,7 @@ use switch::vlan::{PortVlans, Vid, VidSet};
 
 pub(crate) use self::change::plug;
 pub(crate) use self::inspect::duration;
+pub(crate) use self::launch::ensure;
 use self::launch::ensure_default;
 pub(crate) use self::launch::{Definition, start_switch};
 pub(crate) use self::wire::lay;

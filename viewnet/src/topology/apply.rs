@@ -226,11 +226,11 @@ impl Applier<'_> {
     fn add_gateway(&mut self, name: &str, wanted: &Gateway) -> Result<(), Failure> {
         self.state.gateways.insert(name.to_owned(), Made { id: None, config: wanted.clone() });
         self.save()?;
-        let Gateway { ip, vlan, .. } = wanted.clone();
+        let Gateway { ip, vlan, via, .. } = wanted.clone();
         let started = gateway::start(
             self.runtime,
             name,
-            gateway::Wanted { ip, vlan, rules: wanted.rules(), ..Default::default() },
+            gateway::Wanted { ip, vlan, via, rules: wanted.rules(), ..Default::default() },
         );
         match (&started, self.state.gateways.get_mut(name)) {
             (Ok(()), Some(made)) => made.id = Identity::of(&self.runtime.gateways().join(name)),

@@ -149,6 +149,7 @@ impl Topology {
     /// Paths that are relative are so to `folder`, from here on.
     pub(crate) fn root(&mut self, folder: &Path) {
         self.switches.values_mut().for_each(|switch| switch.root(folder));
+        self.gateways.values_mut().for_each(|gateway| gateway.root(folder));
         let interfaces = self.stacks.values_mut().flat_map(|stack| &mut stack.interfaces);
         interfaces.for_each(|interface| interface.root(folder));
     }

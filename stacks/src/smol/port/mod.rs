@@ -95,6 +95,12 @@ impl Port {
             Link::None => return Ok(None),
             Link::Pair { name: cable } => End::Cable(Box::new(plugs.cables.plug(&interface.name, cable)?)),
             Link::Fd { number } => wire(inherited(&interface.name, *number)?, interface)?,
+            Link::Via(via) => {
+                let what = format!("cannot plug in {}", interface.name);
+                let hint =
+                    format!("`viewnet gateway up --switch NAME --via {via}`, and plug it into that switch");
+                return Err(Refusal::new(what, "it is a gateway that goes by a proxy").hint(hint));
+            }
             Link::Wg { .. } => {
                 let plug = interface.link.tunnel().expect("it is one");
                 let (names, switches) = ((plugs.stack, interface.name.as_str()), plugs.switches);

@@ -8,7 +8,7 @@
 //! foreground, has an eye ([`crate::eye`]) that removes its socket's file should it be killed; it ends in good
 //! order should the eye be killed.
 //!
-//! [`ensure_default`] connects to the user's default switch and starts it if there is none. Two may do so at
+//! [`ensure`] connects to a switch that ends when unused, the default one above all, and starts it if there is none. Two may do so at
 //! once: the loser finds the path taken and connects to the winner's. The switch may be just ending: then the
 //! greeting stays without answer, and the next attempt finds the path free. Holding the connection keeps
 //! the switch alive.
@@ -238,13 +238,18 @@ fn is_ending(path: &Path) -> bool {
 
 /// A connection to the user's default switch, started if need be. It keeps the switch alive.
 pub(crate) fn ensure_default(runtime: &Runtime) -> Result<Client, Failure> {
-    let options = Options { idle: Some(DEFAULT_IDLE), ..Options::new(DEFAULT, &runtime.switch(DEFAULT)) };
+    ensure(runtime, DEFAULT)
+}
+
+/// A connection to a switch that ends when it is not used, started if need be. It keeps the switch alive.
+pub(crate) fn ensure(runtime: &Runtime, name: &str) -> Result<Client, Failure> {
+    let options = Options { idle: Some(DEFAULT_IDLE), ..Options::new(name, &runtime.switch(name)) };
     for _ in 0..ATTEMPTS {
         match Client::connect(&options.path) {
             Ok(mut client) => match client.hello() {
-                Ok(hello) => return check_version(DEFAULT, &hello).map(|()| client),
+                Ok(hello) => return check_version(name, &hello).map(|()| client),
                 Err(e) if is_gone(&e) => {}
-                Err(e) => return Err(call_failed("cannot talk to the default switch", e)),
+                Err(e) => return Err(call_failed(&format!("cannot talk to the {name} switch"), e)),
             },
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 match launch(&options) {
@@ -253,12 +258,12 @@ pub(crate) fn ensure_default(runtime: &Runtime) -> Result<Client, Failure> {
                     Err(refusal) => return Err(refusal.into()),
                 }
             }
-            Err(_) => return connect(DEFAULT, &options.path),
+            Err(_) => return connect(name, &options.path),
         }
         std::thread::sleep(PAUSE);
     }
-    Err(Failure::new("cannot start the default switch", "it comes and goes")
-        .hint(format!("start one that stays: `viewnet switch up {DEFAULT}`")))
+    Err(Failure::new(format!("cannot start the {name} switch"), "it comes and goes")
+        .hint(format!("start one that stays: `viewnet switch up {name}`")))
 }
 
 /// Starts a switch in the background; when this returns, its socket answers.

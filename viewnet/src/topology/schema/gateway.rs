@@ -1,8 +1,11 @@
 //! The gateway of a switch, as a topology describes it: the words of `viewnet gateway up`.
 
+use std::path::Path;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use stacks::gateway::policy::{Destinations, Rules};
+use stacks::gateway::proxy::Via;
 use switch::vlan::Vid;
 
 /// A gateway.
@@ -13,6 +16,8 @@ pub(crate) struct Gateway {
     pub(crate) ip: Vec<IpNet>,
     /// The switch's VLAN that it is in.
     pub(crate) vlan: Option<Vid>,
+    /// The proxy that it goes by.
+    pub(crate) via: Option<Via>,
     /// Its own addresses lead to the host's loopback.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) host_loopback: bool,
@@ -26,6 +31,11 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
+    /// Makes a relative path in it one in `folder`.
+    pub(super) fn root(&mut self, folder: &Path) {
+        self.via = self.via.take().map(|via| via.rooted(folder));
+    }
+
     /// Who may go where.
     pub(crate) fn rules(&self) -> Rules {
         let Self { host_loopback, isolate, allow, deny, .. } = self.clone();
@@ -40,6 +50,6 @@ impl Gateway {
 
     /// Does it stand in the same place?
     pub(crate) fn is_same_place(&self, other: &Self) -> bool {
-        (&self.ip, self.vlan) == (&other.ip, other.vlan)
+        (&self.ip, self.vlan, &self.via) == (&other.ip, other.vlan, &other.via)
     }
 }
