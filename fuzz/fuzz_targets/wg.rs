@@ -51,7 +51,8 @@ fn sent(tunnel: &mut Tunnel) -> Vec<Vec<u8>> {
 /// An IP packet with these bytes behind its header, or that are it.
 fn frame(bytes: &[u8], ip: bool) -> Vec<u8> {
     let mut frame = vec![2; 12];
-    frame.extend(if bytes.first().is_some_and(|first| first >> 4 == 6) { [0x86, 0xDD] } else { [8, 0] });
+    let v6 = !ip && bytes.first().is_some_and(|first| first >> 4 == 6);
+    frame.extend(if v6 { [0x86, 0xDD] } else { [8, 0] });
     if ip {
         let len = (20 + bytes.len()).min(1400) as u16;
         frame.extend([0x45, 0]);
