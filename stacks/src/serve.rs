@@ -290,9 +290,11 @@ impl Server {
     ) -> nix::Result<Vec<PathBuf>> {
         let mut gone = Vec::new();
         // Who wakes us is a program's socket or a port, as a rule, and not somebody on a connection.
-        if self.smol.turn() && self.hurried < MOST_HURRIED {
+        let is_hurried = self.smol.turn();
+        // Before anybody asks: programs know of a failure as soon as it has happened.
+        self.restart_failed();
+        if is_hurried && self.hurried < MOST_HURRIED {
             self.hurried += 1;
-            self.restart_failed();
             return Ok(gone);
         }
         self.hurried = 0;
@@ -301,6 +303,7 @@ impl Server {
         for event in &events[..count] {
             let token = event.data();
             if self.smol.handle_event(token, &self.epoll) {
+                self.restart_failed();
                 continue;
             }
             if self.stacks.contains_key(&token) {
