@@ -26,6 +26,6 @@ for r in $(seq "$ROUNDS"); do
     mkdir -m 700 "$XDG_RUNTIME_DIR"
     took "$r" cold "$VIEWNET" run -- getent ahostsv4 host.test
     took "$r" warm "$VIEWNET" run -- getent ahostsv4 host.test
-    took "$r" cold_smol env XDG_RUNTIME_DIR="$(mktemp -d "$S/smol.XXXXXX")" "$VIEWNET" run --kind smol -- getent ahostsv4 host.test
+    took "$r" cold_smol env XDG_RUNTIME_DIR="$(mktemp -d -p "$S")" "$VIEWNET" run --kind smol -- getent ahostsv4 host.test
     sleep 1
 done'

@@ -90,10 +90,10 @@ fn curl_by_http_1_and_by_h2_over_tls() {
 #[test]
 fn apt_updates_and_downloads_from_an_index() {
     each(|world, run| {
-        let index = "mkdir -p repo root/DEBIAN lists/partial cache/archives/partial; \
-            printf 'Package: greeting\\nVersion: 1\\nArchitecture: all\\nMaintainer: nobody <n@far.example>\\nDescription: hello\\n' >root/DEBIAN/control; \
-            dpkg-deb -b root repo/greeting_1_all.deb >&2; cd repo; \
-            (cat ../root/DEBIAN/control; printf 'Filename: ./greeting_1_all.deb\\nSize: %s\\nSHA256: %s\\n\\n' \
+        let index = "mkdir -p repo package/DEBIAN lists/partial cache/archives/partial; \
+            printf 'Package: greeting\\nVersion: 1\\nArchitecture: all\\nMaintainer: nobody <n@far.example>\\nDescription: hello\\n' >package/DEBIAN/control; \
+            dpkg-deb -b package repo/greeting_1_all.deb >&2; cd repo; \
+            (cat ../package/DEBIAN/control; printf 'Filename: ./greeting_1_all.deb\\nSize: %s\\nSHA256: %s\\n\\n' \
              $(stat -c %s greeting_1_all.deb) $(sha256sum greeting_1_all.deb | cut -d' ' -f1)) >Packages; \
             echo 'deb [trusted=yes] http://far.example:8001/ ./' >../sources.list; : >../status";
         world.cmd("bash").args(["-euc", index]).run().ok();

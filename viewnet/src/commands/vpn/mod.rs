@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use msocket_proto::line::{Line, sweep, unusable};
-use msocket_proto::proto::Request as StackRequest;
 use stacks::config::StackConfig;
 use stacks::remote;
 use stacks::stack::Kind;
@@ -165,7 +164,7 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
 fn down(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure> {
     // That there is such a tunnel; its stack may be gone already, if the tunnel was just about to end.
     let tunnel = show(runtime, name)?;
-    let ended = remote::ask::<()>(&runtime.stack(name), &StackRequest::Down { force });
+    let ended = remote::end(&runtime.stack(name), force);
     if let Err(refusal) = ended
         && remote::describe(&runtime.stack(name)).is_ok()
     {
