@@ -38,6 +38,7 @@ for n in 1 3; do
     "$VIEWNET" switch port set s$n host --edge on
 done
 settled() { # no port is on its way to forwarding, and each switch knows the same root
+    local n
     for n in 0 1 2 3 4; do "$VIEWNET" switch stp s$n --json || return 1; done > /run/trees
     ! grep -qE '"(listening|learning)"' /run/trees &&
         [ "$(grep -c '"role": *"alternate"' /run/trees)" = "$1" ] &&
