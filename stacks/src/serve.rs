@@ -12,6 +12,7 @@ mod files;
 mod filter;
 mod lines;
 mod shed;
+mod sleep;
 mod smol;
 
 use std::collections::{BTreeMap, HashMap};
@@ -33,6 +34,7 @@ pub(crate) use lines::is_owners;
 use lines::is_same_user;
 pub use lines::{Lines, converse};
 pub use shed::Shed;
+pub use sleep::timeout;
 use smol::Smol;
 
 /// Most connections of one server: each is one user or one question.

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use msocket_proto::line::{CallError, Line, LineError, Refusal, Reply, SocketFile, listen_locked, unusable};
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use serde::{Deserialize, Serialize};
 use stacks::config::StackConfig;
 use stacks::kernel::{KernelStack, SetUpError};
-use stacks::serve::{Backing, Lines, Server, Serving, converse};
+use stacks::serve::{Backing, Lines, Server, Serving, converse, timeout};
 use stacks::stack::Kind;
 
 use crate::background::{self, start_eye};
@@ -186,10 +186,9 @@ impl Keeper {
     fn run(&mut self) -> nix::Result<()> {
         loop {
             let idle = self.server.is_empty() && self.lines.is_empty();
-            let timeout = if idle { Some(IDLE) } else { self.until_turn() };
-            let timeout = timeout.and_then(|t| EpollTimeout::try_from(t).ok()).unwrap_or(EpollTimeout::NONE);
+            let wait = if idle { Some(IDLE) } else { self.until_turn() };
             let mut events = [EpollEvent::empty(); 16];
-            let count = match self.epoll.wait(&mut events, timeout) {
+            let count = match self.epoll.wait(&mut events, timeout(wait)) {
                 Err(Errno::EINTR) => continue,
                 other => other?,
             };
@@ -217,9 +216,7 @@ impl Keeper {
 
     /// How long the server needs no turn, if that is known.
     fn until_turn(&self) -> Option<Duration> {
-        let wait = self.server.poll_timeout()?.saturating_duration_since(std::time::Instant::now());
-        // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
-        Some(if wait.is_zero() { wait } else { wait + Duration::from_micros(999) })
+        Some(self.server.poll_timeout()?.saturating_duration_since(std::time::Instant::now()))
     }
 
     fn turn(&mut self) -> nix::Result<()> {

@@ -9,7 +9,6 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use msocket_proto::line::{Line, LineError, Refusal, Reply, SocketFile, listen, unusable};
 use msocket_proto::proto::FilterChange;
@@ -21,7 +20,7 @@ use super::doors::Inside;
 use super::policy::{MAX_RULES, Rules};
 use super::publish::{Ports, Publish};
 use super::{Config, Figures, Gateway};
-use crate::serve::{Lines, converse, is_owners};
+use crate::serve::{Lines, converse, is_owners, timeout};
 
 /// The version of the control protocol.
 pub const VERSION: u32 = 1;
@@ -117,7 +116,6 @@ impl Server {
     ) -> Result<Self, Refusal> {
         let what = "cannot start the gateway";
         let internal = |e: Errno| Refusal::system(what, e);
-        raise_descriptor_limit();
         let listener = listen(path, 0o600).map_err(|e| {
             let refusal = unusable(what, path, &e);
             let hint = "`viewnet gateway ls` shows which gateways there are";
@@ -148,14 +146,8 @@ impl Server {
     /// Those of epoll_wait(2).
     pub fn run(mut self) -> Result<(), Errno> {
         while !self.told_to_end && self.gateway.is_alive() {
-            // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
-            let wait = self
-                .gateway
-                .idle_for()
-                .map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_micros(999) });
-            let timeout =
-                wait.and_then(|wait| EpollTimeout::try_from(wait).ok()).unwrap_or(EpollTimeout::NONE);
-            if self.gateway.turn(timeout)? {
+            let wait = self.gateway.idle_for();
+            if self.gateway.turn(timeout(wait))? {
                 self.handle_ready()?;
             }
         }
@@ -250,13 +242,5 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.file.remove();
-    }
-}
-
-/// Each flow costs a descriptor.
-fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }

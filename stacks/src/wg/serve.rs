@@ -29,7 +29,7 @@ use super::quick::{Endpoint, Key};
 use super::tunnel::{Dropped, PeerInfo, Tunnel};
 use crate::gateway::host::LONGEST;
 use crate::gateway::names::nameservers;
-use crate::serve::{Lines, converse, is_owners};
+use crate::serve::{Lines, converse, is_owners, timeout};
 use resolver::Resolver;
 use sockets::Sockets;
 
@@ -243,11 +243,7 @@ impl Server {
         }
         let due = self.tunnel.poll_timeout();
         let grace = (!self.lines.had_any()).then_some(self.born + GRACE);
-        let Some(at) = due.into_iter().chain(grace).min() else { return EpollTimeout::NONE };
-        let wait = at.saturating_duration_since(now());
-        // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
-        let wait = if wait.is_zero() { wait } else { wait + Duration::from_micros(999) };
-        EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::NONE)
+        timeout(due.into_iter().chain(grace).min().map(|at| at.saturating_duration_since(now())))
     }
 
     /// Datagrams of the host, to be decrypted for the stack.

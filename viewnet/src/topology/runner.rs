@@ -21,13 +21,13 @@ use msocket_proto::line::{
     CallError, Line, LineError, Received, Refusal, Reply, SocketFile, listen, unusable,
 };
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use stacks::serve::{Lines, converse};
+use stacks::serve::{Lines, converse, timeout};
 
 use super::log::Log;
 use super::processes::{self, VARIABLE, marker};
@@ -234,13 +234,8 @@ impl Runner {
                 self.clear_up();
                 return Ok(());
             }
-            let due = self.programs.poll_timeout();
-            // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
-            let wait = due.map(|due| due.saturating_duration_since(now) + Duration::from_micros(999));
-            let timeout = wait.map_or(EpollTimeout::NONE, |wait| {
-                EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::NONE)
-            });
-            let count = match self.epoll.wait(&mut events, timeout) {
+            let wait = self.programs.poll_timeout().map(|due| due.saturating_duration_since(now));
+            let count = match self.epoll.wait(&mut events, timeout(wait)) {
                 Err(Errno::EINTR) => continue,
                 other => other?,
             };
