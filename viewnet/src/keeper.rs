@@ -27,6 +27,7 @@ use stacks::serve::{Backing, Server, Serving, Shed};
 use stacks::stack::Kind;
 
 use crate::background::{self, start_eye};
+use crate::commands::KEEPER;
 use crate::commands::stack::kept_failure;
 use crate::exit::{Exit, Failure};
 use crate::eye::Eye;
@@ -134,7 +135,7 @@ fn start(runtime: &Runtime, kind: Kind) -> Result<Result<(), Refusal>, Failure> 
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("viewnet-keeper")
-        .args(["keeper", kind.name()])
+        .args([KEEPER, kind.name()])
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -154,7 +155,7 @@ fn start(runtime: &Runtime, kind: Kind) -> Result<Result<(), Refusal>, Failure> 
     }
 }
 
-/// `viewnet keeper`: what [`start`] starts; its standard input is the line to whoever did.
+/// `viewnet serve-stacks`: what [`start`] starts; its standard input is the line to whoever did.
 pub(crate) fn run(kind: &str) -> Result<Exit, Failure> {
     let kind = if kind == Kind::Smol.name() { Kind::Smol } else { Kind::Kernel };
     let failed = |e: std::io::Error| Failure::io(START, &e);

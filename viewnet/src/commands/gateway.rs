@@ -32,6 +32,7 @@ use crate::commands::switch;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::tables::{print, print_json, table};
+pub(crate) use launch::serve;
 
 const START: &str = "cannot start the gateway";
 /// The gateway's address, if none is said, and its network's length.
@@ -78,8 +79,6 @@ enum Command {
         #[command(flatten)]
         target: Target,
     },
-    #[command(hide = true)]
-    Serve { path: PathBuf },
 }
 
 /// Whose gateway.
@@ -200,9 +199,6 @@ impl RuleOptions {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
-    if let Command::Serve { path } = args.command {
-        return launch::serve(&path);
-    }
     let runtime = Runtime::locate()?;
     match args.command {
         Command::Up(args) => up(&runtime, args)?,
@@ -212,7 +208,6 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
             ask::<()>(&runtime, &target, &Request::Set { rules: rules.rules() })?
         }
         Command::Down { target } => ask::<()>(&runtime, &target, &Request::Down)?,
-        Command::Serve { .. } => {}
     }
     Ok(Exit::Done)
 }

@@ -36,6 +36,7 @@ use super::programs::{Action, GRACE, Outcome, Programs, Status};
 use super::schema::Program;
 use super::state::Folder;
 use crate::background;
+use crate::commands::RUNNER;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::sys::process::{self, Fork};
@@ -156,7 +157,7 @@ fn launch(runtime: &Runtime, topology: &str) -> Result<(), Failure> {
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("viewnet-runner")
-        .args(["runner", topology])
+        .args([RUNNER, topology])
         .env_remove(VARIABLE)
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::null())
@@ -176,7 +177,7 @@ fn launch(runtime: &Runtime, topology: &str) -> Result<(), Failure> {
     }
 }
 
-/// `viewnet runner`: what [`launch`] starts; its standard input is the line to whoever did.
+/// `viewnet serve-programs`: what [`launch`] starts; its standard input is the line to whoever did.
 pub(crate) fn run(topology: &str) -> Result<Exit, Failure> {
     let failed = |e: io::Error| Failure::io(START, &e);
     let starter = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;

@@ -1,7 +1,7 @@
 //! Starting a gateway: the process that `gateway up` leaves behind.
 //!
 //! # Theory of operation
-//! `up` runs this program again as `gateway serve PATH` and tells it on its standard input, a line as all control
+//! `up` runs this program again as `serve-gateway PATH` and tells it on its standard input, a line as all control
 //! connections are, what the gateway is to be. That process forks the gateway and ends, so the gateway is nobody's
 //! child; the gateway says on the same line how it went. It has an eye ([`crate::eye`]), which removes its
 //! socket's file should it be killed.
@@ -18,6 +18,7 @@ use stacks::gateway::Config;
 use stacks::gateway::serve::Server;
 
 use crate::background::{self, start_eye};
+use crate::commands::GATEWAY;
 use crate::exit::{Exit, Failure};
 use crate::runtime::Runtime;
 use crate::sys::process::{self, Fork};
@@ -34,7 +35,7 @@ pub(super) fn launch(path: &Path, config: &Config) -> Result<(), Failure> {
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("viewnet")
-        .args(["gateway", "serve"])
+        .arg(GATEWAY)
         .arg(path)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
@@ -53,8 +54,8 @@ pub(super) fn launch(path: &Path, config: &Config) -> Result<(), Failure> {
     }
 }
 
-/// `viewnet gateway serve`: what [`launch`] starts.
-pub(super) fn serve(path: &Path) -> Result<Exit, Failure> {
+/// `viewnet serve-gateway`: what [`launch`] starts.
+pub(crate) fn serve(path: &Path) -> Result<Exit, Failure> {
     let failed = |e: io::Error| Failure::io(START, &e);
     let starter = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let mut line = Line::client(UnixStream::from(starter));

@@ -1,7 +1,7 @@
 //! Starting a tunnel: the process that `vpn up` and `run --vpn` leave behind.
 //!
 //! # Theory of operation
-//! This program is run again as `vpn serve PATH` and is told on its standard input, a line as all control connections
+//! This program is run again as `serve-tunnel PATH` and is told on its standard input, a line as all control connections
 //! are, what the tunnel is to be: so no key is ever an argument, nor in a file but the user's own. That process forks the
 //! tunnel and ends; the tunnel looks up its peers' names, makes its sockets, and says on the same line how it went. It
 //! has an eye ([`crate::eye`]), which removes its socket's file should it be killed.
@@ -17,6 +17,7 @@ use msocket_proto::line::{Line, Received, Refusal, Reply};
 use stacks::wg::serve::{Server, Start, look_up};
 
 use crate::background::{self, start_eye};
+use crate::commands::TUNNEL;
 use crate::exit::{Exit, Failure};
 use crate::sys::process::{self, Fork};
 use crate::sys::seccomp::native_domain;
@@ -33,7 +34,7 @@ pub(super) fn launch(path: &Path, start: &Start) -> Result<Vec<String>, Failure>
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("viewnet")
-        .args(["vpn", "serve"])
+        .arg(TUNNEL)
         .arg(path)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
@@ -59,8 +60,8 @@ fn is_on_smol_stack() -> bool {
     native_domain(probe.as_fd()).is_ok_and(|domain| domain != libc::AF_INET)
 }
 
-/// `viewnet vpn serve`: what [`launch`] starts.
-pub(super) fn serve(path: &Path) -> Result<Exit, Failure> {
+/// `viewnet serve-tunnel`: what [`launch`] starts.
+pub(crate) fn serve(path: &Path) -> Result<Exit, Failure> {
     let failed = |e: io::Error| Failure::io(START, &e);
     let starter = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let mut line = Line::client(UnixStream::from(starter));
