@@ -72,3 +72,21 @@ pub(crate) fn service(args: impl Iterator<Item = OsString>) -> Option<Result<Exi
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_command_has_the_name_of_a_service() {
+        let services = [KEEPER, RUNNER, GATEWAY, TUNNEL];
+        let cli = Cli::command();
+        assert!(cli.get_subcommands().all(|command| !services.contains(&command.get_name())));
+        let people = ["viewnet", "vpn", "ls"].map(OsString::from);
+        assert!(service(people.into_iter()).is_none());
+        let longer = ["viewnet", TUNNEL, "a", "b"].map(OsString::from);
+        assert!(service(longer.into_iter()).is_none());
+    }
+}
