@@ -54,16 +54,4 @@ pub(crate) enum Command {
     Completions(commands::manual::Completions),
     /// Print the manual page, or one page per command into a folder
     Man(commands::manual::Man),
-    /// Host the programs of a topology (started by `up`)
-    #[command(hide = true)]
-    Runner {
-        /// Of this topology
-        topology: String,
-    },
-    /// Host this user's kept stacks (started by `stack up`)
-    #[command(hide = true)]
-    Keeper {
-        /// Of stacks of this kind
-        kind: String,
-    },
 }

@@ -31,6 +31,7 @@ use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::served::{self, sockets};
 use crate::tables::{print, print_json, table};
+pub(crate) use launch::serve;
 
 const START: &str = "cannot start the gateway";
 /// The gateway's address, if none is said, and its network's length.
@@ -77,8 +78,6 @@ enum Command {
         #[command(flatten)]
         target: Target,
     },
-    #[command(hide = true)]
-    Serve { path: PathBuf },
 }
 
 /// Whose gateway.
@@ -199,9 +198,6 @@ impl RuleOptions {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
-    if let Command::Serve { path } = args.command {
-        return launch::serve(&path);
-    }
     let runtime = Runtime::locate()?;
     match args.command {
         Command::Up(args) => up(&runtime, args)?,
@@ -211,7 +207,6 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
             ask::<()>(&runtime, &target, &Request::Set { rules: rules.rules() })?
         }
         Command::Down { target } => ask::<()>(&runtime, &target, &Request::Down)?,
-        Command::Serve { .. } => {}
     }
     Ok(Exit::Done)
 }

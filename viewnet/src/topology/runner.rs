@@ -35,6 +35,7 @@ use super::programs::{Action, GRACE, Outcome, Programs, Status};
 use super::schema::Program;
 use super::state::Folder;
 use crate::background;
+use crate::commands::RUNNER;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 
@@ -152,11 +153,11 @@ fn launch(runtime: &Runtime, topology: &str) -> Result<(), Failure> {
             .hint("run `viewnet up` outside of it"));
     }
     let hint = format!("look at {}", runtime.folder().display());
-    let mut command = background::command("viewnet-runner", &[&"runner", &topology]);
+    let mut command = background::command("viewnet-runner", &[&RUNNER, &topology]);
     Ok(background::launch(START, command.env_remove(VARIABLE), &(), hint)??)
 }
 
-/// `viewnet runner`: what [`launch`] starts.
+/// `viewnet serve-programs`: what [`launch`] starts.
 pub(crate) fn run(topology: &str) -> Result<Exit, Failure> {
     let set_up = |()| Ok((Runner::set_up(Folder::of(&Runtime::locate()?, topology))?, ()));
     background::serve(START, c"viewnet-runner", set_up, |mut runner| runner.run())

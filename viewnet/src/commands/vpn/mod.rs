@@ -25,6 +25,7 @@ use crate::runtime::{Runtime, check_name};
 use crate::served::{self, sockets};
 use crate::tables::print_json;
 
+pub(crate) use launch::serve;
 pub(crate) use settle::hold;
 
 /// WireGuard tunnels for programs: without root, several at once, and nothing beside them
@@ -73,8 +74,6 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
-    #[command(hide = true)]
-    Serve { path: PathBuf },
 }
 
 #[derive(Debug, clap::Args)]
@@ -98,7 +97,6 @@ struct UpArgs {
 /// Runs the subcommand.
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     match args.command {
-        Command::Serve { path } => return launch::serve(&path),
         Command::Run { name, command } => {
             let mut line: Vec<OsString> = ["viewnet", "run", "--stack"].map(Into::into).to_vec();
             line.extend([name.into(), "--".into()]);
