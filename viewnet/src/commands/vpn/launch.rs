@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use msocket_proto::line::{Line, Received, Refusal, Reply};
-use stacks::wg::serve::{Server, Start, look_up};
+use stacks::wg::serve::{Server, Start, look_up, mtu};
 
 use crate::background::{self, start_eye};
 use crate::exit::{Exit, Failure};
@@ -82,7 +82,7 @@ pub(super) fn serve(path: &Path) -> Result<Exit, Failure> {
 /// The tunnel, or nothing in the process that only forked it.
 fn set_up(path: &Path, line: &mut Line) -> Result<Option<(Server, crate::eye::Eye, Vec<String>)>, Failure> {
     let internal = |e: nix::errno::Errno| Failure::io(START, &e.into());
-    let Ok(Received::Message(start, _)) = line.receive::<Start>() else {
+    let Ok(Received::Message(mut start, _)) = line.receive::<Start>() else {
         return Err(Refusal::new(START, "nobody said what it is to be").into());
     };
     if let Fork::Parent(_) = process::fork().map_err(internal)? {
@@ -94,6 +94,7 @@ fn set_up(path: &Path, line: &mut Line) -> Result<Option<(Server, crate::eye::Ey
     // It has keys: nobody but root looks into it, and no core file is written (prctl(2), PR_SET_DUMPABLE).
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let (addresses, missing) = look_up(&start.config);
+    start.config.mtu = start.config.mtu.or_else(|| Some(mtu(&start.config, &addresses)));
     let server = Server::new(start, path, &addresses, eye.as_fd())?;
     eye.keep(path).map_err(internal)?;
     // For top and ps, which would show `exe`.
