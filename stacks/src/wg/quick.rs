@@ -27,7 +27,7 @@ const MAX_OWN: usize = 64;
 /// Longest name of an endpoint's host (RFC 1035 clause 2.3.4).
 const MAX_HOST: usize = 255;
 /// As `ip link` takes it; WireGuard over UDP takes no longer packets.
-const MTUS: std::ops::RangeInclusive<u32> = 576..=65_000;
+pub(super) const MTUS: std::ops::RangeInclusive<u32> = 576..=65_000;
 
 /// A Curve25519 or preshared key. It is shown by nobody: only [`Key::to_text`] tells it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

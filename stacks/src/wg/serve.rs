@@ -35,7 +35,10 @@ use crate::serve::{Lines, converse, is_owners, timeout};
 use resolver::Resolver;
 use sockets::Sockets;
 
+pub use route::mtu;
+
 mod resolver;
+mod route;
 mod sockets;
 
 /// The version of the control protocol.
@@ -242,7 +245,7 @@ impl Server {
             }
             self.take_frames(now);
             for (peer, name) in std::mem::take(&mut self.tunnel.unresolved) {
-                self.resolver.ask(peer, name);
+                self.resolver.ask(peer, name, self.tunnel.endpoint(peer));
             }
         }
         Ok(())
@@ -467,7 +470,7 @@ pub fn look_up(config: &Config) -> (Vec<(usize, SocketAddr)>, Vec<Endpoint>) {
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for (number, peer) in config.peers.iter().enumerate() {
         let Some(name) = peer.endpoint.as_ref().filter(|name| name.address().is_none()) else { continue };
-        match resolver::look_up(name) {
+        match resolver::look_up(name, None) {
             Some(address) => found.push((number, address)),
             None => missing.push(name.clone()),
         }

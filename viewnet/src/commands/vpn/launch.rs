@@ -8,7 +8,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use stacks::wg::serve::{Server, Start, look_up};
+use stacks::wg::serve::{Server, Start, look_up, mtu};
 
 use crate::background::{self, start_eye};
 use crate::commands::TUNNEL;
@@ -37,11 +37,12 @@ fn is_on_smol_stack() -> bool {
 /// `viewnet serve-tunnel`: what [`launch`] starts.
 pub(crate) fn serve(path: &Path) -> Result<Exit, Failure> {
     let internal = |e: nix::errno::Errno| Failure::io(START, &e.into());
-    let set_up = |start: Start| {
+    let set_up = |mut start: Start| {
         let mut eye = start_eye().map_err(internal)?;
         // It has keys: nobody but root looks into it, and no core file is written (prctl(2), PR_SET_DUMPABLE).
         let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         let (addresses, missing) = look_up(&start.config);
+        start.config.mtu = start.config.mtu.or_else(|| Some(mtu(&start.config, &addresses)));
         let server = Server::new(start, path, &addresses, eye.as_fd())?;
         eye.keep(path).map_err(internal)?;
         let note = |name: &_| format!("{name} has no address yet; it is asked for again");
