@@ -45,6 +45,14 @@ enum Command {
         #[arg(required = true, value_name = "RULE|FILE")]
         rules: Vec<String>,
     },
+    /// Put rules in the place of those that are there, all at once
+    Set {
+        /// Whose filter
+        whose: String,
+        /// A rule, or a file of rules
+        #[arg(required = true, value_name = "RULE|FILE")]
+        rules: Vec<String>,
+    },
     /// Remove rules by their numbers
     Rm {
         /// Whose filter
@@ -75,9 +83,12 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Ls { whose, json } => show(&ask(&runtime, &whose, None)?, json)?,
         Command::Log { whose, json } => log(&ask(&runtime, &whose, None)?, json)?,
         Command::Add { whose, rules } => {
-            let texts = rules.iter().map(|given| Ok(filter_text(given)?.0));
-            let rules = texts.collect::<Result<Vec<String>, Failure>>()?.join("\n");
+            let rules = texts(&rules)?;
             ask(&runtime, &whose, Some(FilterChange::Add { rules }))?;
+        }
+        Command::Set { whose, rules } => {
+            let rules = texts(&rules)?;
+            ask(&runtime, &whose, Some(FilterChange::Set { rules }))?;
         }
         Command::Rm { whose, number } => {
             for handle in number {
@@ -89,6 +100,12 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// The text of all that was given.
+fn texts(given: &[String]) -> Result<String, Failure> {
+    let texts = given.iter().map(|given| Ok(filter_text(given)?.0));
+    Ok(texts.collect::<Result<Vec<String>, Failure>>()?.join("\n"))
 }
 
 fn ask(runtime: &Runtime, whose: &str, change: Option<FilterChange>) -> Result<Listing, Failure> {
