@@ -16,6 +16,14 @@ fn each_user(test: impl Fn(World)) {
     }
 }
 
+/// With either kind of stack.
+fn each_kind(test: impl Fn(World, &str)) {
+    for kind in ["kernel", "smol"] {
+        eprintln!("on a {kind} stack");
+        each_user(|world| test(world, kind));
+    }
+}
+
 fn json(world: &World, words: &[&str]) -> Value {
     let outcome = world.viewnet(words.iter().copied().chain(["--json"])).run().ok();
     serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e} in:\n{}", outcome.stdout))
@@ -95,14 +103,14 @@ rules = ["to 192.0.2.77 unreachable", "to 192.0.2.78 via none"]
 
 #[test]
 fn a_gateway_is_told_all_that_it_can_be_told() {
-    each_user(|world| {
-        world.write("lab.toml", LAB);
+    each_kind(|world, kind| {
+        world.write("lab.toml", &LAB.replace("\"smol\"", &format!("\"{kind}\"")));
         let said = up(&world);
         for line in [
             "+ switch lan: hub on\n",
             "+ gateway lan: deny :25, dhcp.domain lab.test, dhcp.lease 600, dhcp.mtu 1400, dhcp.ntp 10.9.0.1, \
              dhcp.static web=10.9.0.7, dns64 never, filter input: proto udp dport 9 drop, ip 10.9.0.1/24\n",
-            "+ stack web: smol, eth0 switch:lan, publish 127.0.0.1:8080:80\n",
+            "eth0 switch:lan, publish 127.0.0.1:8080:80\n",
         ] {
             assert!(said.contains(line), "no {line} in {said}");
         }
@@ -153,7 +161,7 @@ fn a_gateway_is_told_all_that_it_can_be_told() {
         check_put_right(&world);
         let dot = world.viewnet(["graph", "lab.toml"]).run().ok().stdout;
         for line in [
-            "label=\"web\\nsmol stack\\nfilter\\npublished 127.0.0.1:8081:80\"",
+            "stack\\nfilter\\npublished 127.0.0.1:8081:80\"",
             "label=\"lan/gateway\\n10.9.0.1/24\\nrules\\nfilter\"",
             "\"program other\" -> \"stack none\" [label=\"to 192.0.2.78 via none\"",
         ] {

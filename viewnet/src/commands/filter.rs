@@ -20,6 +20,7 @@ use crate::tables::{print, print_json, table};
 #[command(after_help = "Examples:
   viewnet filter add web 'default input drop' 'input: state established,related accept'
   viewnet filter add web /etc/web.rules
+  viewnet filter set web /etc/web.rules
   viewnet filter ls web
   viewnet filter rm web 3")]
 pub(crate) struct Args {
