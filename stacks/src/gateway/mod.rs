@@ -58,7 +58,7 @@ use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
 use crate::smol::tables::{IfIndex, LOOPBACK};
 use datagrams::Datagrams;
-use doors::{Doors, Inside, Published};
+use doors::{Doors, Inside, Published, Watched};
 use policy::{Policy, Rules, Verdict};
 use proxy::Via;
 use publish::{Ports, Publish};
@@ -132,6 +132,9 @@ pub struct Figures {
     /// Ports of the host that lead inside.
     #[serde(default)]
     pub published: Vec<Published>,
+    /// Stacks whose ports are published as they come and go.
+    #[serde(default)]
+    pub watched: Vec<Watched>,
 }
 
 /// What an event is about.
@@ -383,6 +386,7 @@ impl Gateway {
             unsent: self.datagrams.unsent + self.datagrams.associations.unsent,
             inside: inside.into_iter().collect(),
             published: self.doors.published(),
+            watched: self.doors.watched(),
         }
     }
 

@@ -37,6 +37,11 @@ const START: &str = "cannot start the gateway";
 /// The gateway's address, if none is said, and its network's length.
 const ADDRESSES: [&str; 2] = ["10.0.2.1/24", "fd00:10:0:2::1/64"];
 
+/// Shortest lease: half of it is when a client asks again (RFC 2131, section 4.4.5).
+const MIN_LEASE: u32 = 8;
+/// Least MTU of IPv4, RFC 791 section 3.2.
+const MIN_MTU: u16 = 68;
+
 /// Attempts to start the default switch's gateway, and the pause between two: two seconds in all.
 const ATTEMPTS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -124,13 +129,13 @@ struct DhcpOptions {
     #[arg(long = "static", value_name = "MAC|NAME=IP")]
     fixed: Vec<Fixed>,
     /// For how many seconds addresses are given
-    #[arg(long, value_name = "SECONDS", default_value_t = Said::default().lease_s, value_parser = clap::value_parser!(u32).range(8..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = Said::default().lease_s, value_parser = clap::value_parser!(u32).range(i64::from(MIN_LEASE)..))]
     lease: u32,
     /// The domain in which names are looked up
     #[arg(long, value_name = "NAME")]
     domain: Option<String>,
     /// The network's MTU
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     mtu: Option<u16>,
     /// A server of NTP
     #[arg(long, value_name = "ADDR")]
@@ -141,26 +146,40 @@ impl DhcpOptions {
     /// For a network with these addresses of the gateway.
     fn said(self, own: &[IpNet]) -> Result<Said, Failure> {
         let Self { fixed, lease, domain, mtu, ntp } = self;
-        let cannot = |why: String, hint| Failure::new("cannot start the gateway", why).hint(hint);
-        if fixed.len() > MAX_FIXED || ntp.len() > MAX_NTP {
-            let why = format!("more than {MAX_FIXED} static entries, or {MAX_NTP} servers of NTP");
-            return Err(cannot(why, "leave some out"));
-        }
-        let inside = |it: &Fixed| {
-            let address = IpAddr::V4(it.address);
-            own.iter().any(|net| {
-                net.contains(&address) && ![net.addr(), net.network(), net.broadcast()].contains(&address)
-            })
-        };
-        if let Some(outside) = fixed.iter().find(|it| !inside(it)) {
-            let why = format!("{outside} is no address that a client could have here");
-            return Err(cannot(why, "give one of the gateway's IPv4 network, and not the gateway's own"));
-        }
-        if domain.as_ref().is_some_and(|name| !(1..=MAX_NAME).contains(&name.len())) {
-            return Err(cannot("the domain is no name".into(), "write it as lan.example"));
-        }
-        Ok(Said { lease_s: lease, fixed, domain, mtu, ntp })
+        let said = Said { lease_s: lease, fixed, domain, mtu, ntp };
+        check_dhcp(&said, own)?;
+        Ok(said)
     }
+}
+
+/// Whether DHCP can say that in a network with these addresses of the gateway; none: the usual ones.
+pub(crate) fn check_dhcp(said: &Said, own: &[IpNet]) -> Result<(), Failure> {
+    let Said { lease_s, fixed, domain, mtu, ntp } = said;
+    let cannot = |why: String, hint: &str| Err(Failure::new(START, why).hint(hint));
+    let usual = addresses();
+    let own = if own.is_empty() { &usual } else { own };
+    if fixed.len() > MAX_FIXED || ntp.len() > MAX_NTP {
+        let why = format!("more than {MAX_FIXED} static entries, or {MAX_NTP} servers of NTP");
+        return cannot(why, "leave some out");
+    }
+    if *lease_s < MIN_LEASE || mtu.is_some_and(|mtu| mtu < MIN_MTU) {
+        let why = format!("a lease is {MIN_LEASE} seconds at least, an MTU {MIN_MTU} bytes");
+        return cannot(why, "take more");
+    }
+    let inside = |it: &Fixed| {
+        let address = IpAddr::V4(it.address);
+        own.iter().any(|net| {
+            net.contains(&address) && ![net.addr(), net.network(), net.broadcast()].contains(&address)
+        })
+    };
+    if let Some(outside) = fixed.iter().find(|it| !inside(it)) {
+        let why = format!("{outside} is no address that a client could have here");
+        return cannot(why, "give one of the gateway's IPv4 network, and not the gateway's own");
+    }
+    if domain.as_ref().is_some_and(|name| !(1..=MAX_NAME).contains(&name.len())) {
+        return cannot("the domain is no name".into(), "write it as lan.example");
+    }
+    Ok(())
 }
 
 /// Who may go where.

@@ -11,6 +11,7 @@
 //! is killed leaves its programs: the next `up` or `down` ends them.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{self, PipeReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -296,7 +297,10 @@ impl Runner {
         let home = self.homes.get(name).cloned().unwrap_or_else(|| "/".into());
         let folder = program.folder.as_ref().map_or_else(|| home.clone(), |folder| home.join(folder));
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("viewnet").args(["run", "--stack", &program.stack, "--name", name]);
+        command.arg0("viewnet").args(["run", "--name", name]);
+        command.args(program.stack.iter().flat_map(|stack| ["--stack", stack]));
+        command.args(program.vpn.iter().flat_map(|file| [OsStr::new("--vpn"), file.as_os_str()]));
+        command.args(program.publish.iter().flat_map(|ports| ["--publish".to_owned(), ports.to_string()]));
         command
             .args(program.rules.iter().flat_map(|rule| ["--rule", rule]))
             .arg("--")

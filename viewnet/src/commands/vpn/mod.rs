@@ -26,7 +26,7 @@ use crate::served::{self, sockets};
 use crate::tables::print_json;
 
 pub(crate) use launch::serve;
-pub(crate) use settle::hold;
+pub(crate) use settle::{hold, hold_as};
 
 /// WireGuard tunnels for programs: without root, several at once, and nothing beside them
 #[derive(Debug, clap::Args)]
@@ -150,7 +150,7 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
         return Err(Failure::new(format!("cannot make tunnel {name}"), "there is a stack of this name")
             .hint(format!("`viewnet stack show {name}` shows it; give another --name")));
     }
-    let tunnel = settle::hold_as(runtime, &mut config, Some(&name))?;
+    let tunnel = hold_as(runtime, &mut config, Some(&name))?;
     let switches = hold_switches(runtime, &name, kind == Kind::Smol, &mut config)?;
     let up = Up { name, path, mode: 0o600, config, kind, restart: Restart::Never };
     keeper::up(runtime, &up, args.kind.is_none())?;
