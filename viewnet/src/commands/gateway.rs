@@ -7,7 +7,7 @@
 
 mod launch;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use msocket_proto::line::{Line, sweep, unusable};
 use stacks::config::Link;
 use stacks::filter::Ruleset;
-use stacks::gateway::dhcp::{Fixed, MAX_FIXED, MAX_NAME, MAX_NTP, Said};
+use stacks::gateway::dhcp::{Dhcp6, Fixed, MAX_FIXED, MAX_NAME, MAX_NTP, Said};
 use stacks::gateway::policy::{Destinations, Rules};
 use stacks::gateway::proxy::Via;
 use stacks::gateway::serve::Description;
@@ -122,9 +122,13 @@ struct Up {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "DHCP")]
 struct DhcpOptions {
-    /// Keep an address for one client, by its hardware address or by the name that it says (of a view: its own)
-    #[arg(long = "static", value_name = "MAC|NAME=IP")]
+    /// Keep an address for one client, by its hardware address, by the name that it says (of a view: its own) or, one of
+    /// IPv6, by its DUID; with --dhcp6 stateful
+    #[arg(long = "static", value_name = "MAC|NAME|DUID=IP")]
     fixed: Vec<Fixed>,
+    /// What DHCPv6 gives: nothing, the names and servers of NTP alone, or addresses, too; router advertisements say so
+    #[arg(long, value_name = "off|stateless|stateful", default_value = "stateless")]
+    dhcp6: Dhcp6,
     /// For how many seconds addresses are given
     #[arg(long, value_name = "SECONDS", default_value_t = Said::default().lease_s, value_parser = clap::value_parser!(u32).range(8..))]
     lease: u32,
@@ -136,32 +140,36 @@ struct DhcpOptions {
     mtu: Option<u16>,
     /// A server of NTP
     #[arg(long, value_name = "ADDR")]
-    ntp: Vec<Ipv4Addr>,
+    ntp: Vec<IpAddr>,
 }
 
 impl DhcpOptions {
     /// For a network with these addresses of the gateway.
     fn said(self, own: &[IpNet]) -> Result<Said, Failure> {
-        let Self { fixed, lease, domain, mtu, ntp } = self;
+        let Self { fixed, dhcp6: v6, lease, domain, mtu, ntp } = self;
         let cannot = |why: String, hint| Failure::new("cannot start the gateway", why).hint(hint);
         if fixed.len() > MAX_FIXED || ntp.len() > MAX_NTP {
             let why = format!("more than {MAX_FIXED} static entries, or {MAX_NTP} servers of NTP");
             return Err(cannot(why, "leave some out"));
         }
         let inside = |it: &Fixed| {
-            let address = IpAddr::V4(it.address);
+            let address = it.address;
             own.iter().any(|net| {
                 net.contains(&address) && ![net.addr(), net.network(), net.broadcast()].contains(&address)
             })
         };
         if let Some(outside) = fixed.iter().find(|it| !inside(it)) {
             let why = format!("{outside} is no address that a client could have here");
-            return Err(cannot(why, "give one of the gateway's IPv4 network, and not the gateway's own"));
+            return Err(cannot(why, "give one of the gateway's network, and not the gateway's own"));
+        }
+        if let Some(idle) = fixed.iter().find(|it| it.address.is_ipv6()).filter(|_| v6 != Dhcp6::Stateful) {
+            let why = format!("{idle} is given by DHCPv6, which is to give no addresses");
+            return Err(cannot(why, "add --dhcp6 stateful"));
         }
         if domain.as_ref().is_some_and(|name| !(1..=MAX_NAME).contains(&name.len())) {
             return Err(cannot("the domain is no name".into(), "write it as lan.example"));
         }
-        Ok(Said { lease_s: lease, fixed, domain, mtu, ntp })
+        Ok(Said { lease_s: lease, fixed, domain, mtu, ntp, v6 })
     }
 }
 
