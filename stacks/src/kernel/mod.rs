@@ -247,7 +247,9 @@ impl Stack for KernelStack {
         let links = &self.links;
         let mut listed = Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())?;
         for interface in &mut listed {
-            interface.lease_s = self.steward.as_ref().and_then(|it| it.left(now(), &interface.name));
+            let steward = self.steward.as_ref();
+            interface.lease_s = steward.and_then(|it| it.left(now(), &interface.name));
+            interface.lease_v6_s = steward.and_then(|it| it.left_v6(now(), &interface.name));
         }
         Ok(listed)
     }

@@ -7,7 +7,7 @@
 
 mod launch;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use clap::Subcommand;
 use ipnet::IpNet;
 use stacks::config::Link;
 use stacks::filter::Ruleset;
-use stacks::gateway::dhcp::{Fixed, MAX_FIXED, MAX_NAME, MAX_NTP, Said};
+use stacks::gateway::dhcp::{Dhcp6, Fixed, MAX_FIXED, MAX_NAME, MAX_NTP, Said};
 use stacks::gateway::policy::{Destinations, Rules};
 use stacks::gateway::proxy::Via;
 use stacks::gateway::serve::Description;
@@ -125,9 +125,13 @@ struct Up {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "DHCP")]
 struct DhcpOptions {
-    /// Keep an address for one client, by its hardware address or by the name that it says (of a view: its own)
-    #[arg(long = "static", value_name = "MAC|NAME=IP")]
+    /// Keep an address for one client, by its hardware address, by the name that it says (of a view: its own) or, one of
+    /// IPv6, by its DUID; with --dhcp6 stateful
+    #[arg(long = "static", value_name = "MAC|NAME|DUID=IP")]
     fixed: Vec<Fixed>,
+    /// What DHCPv6 gives: nothing, the names and servers of NTP alone, or addresses, too; router advertisements say so
+    #[arg(long, value_name = "off|stateless|stateful", default_value = "stateless")]
+    dhcp6: Dhcp6,
     /// For how many seconds addresses are given
     #[arg(long, value_name = "SECONDS", default_value_t = Said::default().lease_s, value_parser = clap::value_parser!(u32).range(i64::from(MIN_LEASE)..))]
     lease: u32,
@@ -139,14 +143,14 @@ struct DhcpOptions {
     mtu: Option<u16>,
     /// A server of NTP
     #[arg(long, value_name = "ADDR")]
-    ntp: Vec<Ipv4Addr>,
+    ntp: Vec<IpAddr>,
 }
 
 impl DhcpOptions {
     /// For a network with these addresses of the gateway.
     fn said(self, own: &[IpNet]) -> Result<Said, Failure> {
-        let Self { fixed, lease, domain, mtu, ntp } = self;
-        let said = Said { lease_s: lease, fixed, domain, mtu, ntp };
+        let Self { fixed, dhcp6: v6, lease, domain, mtu, ntp } = self;
+        let said = Said { lease_s: lease, fixed, domain, mtu, ntp, v6 };
         check_dhcp(&said, own)?;
         Ok(said)
     }
@@ -154,7 +158,7 @@ impl DhcpOptions {
 
 /// Whether DHCP can say that in a network with these addresses of the gateway; none: the usual ones.
 pub(crate) fn check_dhcp(said: &Said, own: &[IpNet]) -> Result<(), Failure> {
-    let Said { lease_s, fixed, domain, mtu, ntp } = said;
+    let Said { lease_s, fixed, domain, mtu, ntp, v6 } = said;
     let cannot = |why: String, hint: &str| Err(Failure::new(START, why).hint(hint));
     let usual = addresses();
     let own = if own.is_empty() { &usual } else { own };
@@ -167,14 +171,18 @@ pub(crate) fn check_dhcp(said: &Said, own: &[IpNet]) -> Result<(), Failure> {
         return cannot(why, "take more");
     }
     let inside = |it: &Fixed| {
-        let address = IpAddr::V4(it.address);
+        let address = it.address;
         own.iter().any(|net| {
             net.contains(&address) && ![net.addr(), net.network(), net.broadcast()].contains(&address)
         })
     };
     if let Some(outside) = fixed.iter().find(|it| !inside(it)) {
         let why = format!("{outside} is no address that a client could have here");
-        return cannot(why, "give one of the gateway's IPv4 network, and not the gateway's own");
+        return cannot(why, "give one of the gateway's network, and not the gateway's own");
+    }
+    if let Some(idle) = fixed.iter().find(|it| it.address.is_ipv6()).filter(|_| *v6 != Dhcp6::Stateful) {
+        let why = format!("{idle} is given by DHCPv6, which is to give no addresses");
+        return cannot(why, "add --dhcp6 stateful");
     }
     if domain.as_ref().is_some_and(|name| !(1..=MAX_NAME).contains(&name.len())) {
         return cannot("the domain is no name".into(), "write it as lan.example");

@@ -130,7 +130,9 @@ impl Hosted {
     pub(super) fn interfaces(&self) -> Vec<InterfaceInfo> {
         let mut listed = self.state.as_ref().map(Engine::interfaces).unwrap_or_default();
         for interface in &mut listed {
-            interface.lease_s = self.steward.as_ref().and_then(|it| it.left(super::now(), &interface.name));
+            let steward = self.steward.as_ref();
+            interface.lease_s = steward.and_then(|it| it.left(super::now(), &interface.name));
+            interface.lease_v6_s = steward.and_then(|it| it.left_v6(super::now(), &interface.name));
         }
         listed
     }
