@@ -27,9 +27,11 @@ const LOOK: Duration = Duration::from_millis(50);
 /// of the file, just that. If a step fails, what was begun is undone. `viewnet down` takes everything away.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "A topology:
-  [switch.lan]                      # age, mode, group, mgmt, vde, metrics, stp; vlan.10 = \"office\"
-  port.up0 = { nic = \"veth1\", trunk = \"10,20-29\", native = 1 }   # or tap, link; access = 10; qos, reserve, guard,
-                                    # stp, impair, pin, mirror, shut, as of port.\"web.eth0\", which is the stack's
+  [switch.lan]                      # age, mode, group, mgmt, vde, metrics, stp
+  vlan.10 = \"office\"
+  port.up0 = { nic = \"veth1\", trunk = \"10,20-29\", native = 1 }    # or tap, link; access = 10
+                                    # qos, reserve, guard, stp, impair, pin, mirror, shut:
+                                    # also of a stack's port, port.\"web.eth0\"
   [gateway.lan]                     # ip, vlan, host-loopback, isolate, allow, deny
 
   [stack.web]                       # kind, mode, restart, limits

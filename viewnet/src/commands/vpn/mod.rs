@@ -27,7 +27,9 @@ use crate::tables::print_json;
 
 pub(crate) use settle::hold;
 
-/// WireGuard tunnels for programs: without root, several at once, and nothing beside them
+/// Keep WireGuard tunnels that programs can use beside each other.
+///
+/// Without root, several at once. A program in a tunnel's stack has no other way out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   viewnet vpn up ~/office.conf
