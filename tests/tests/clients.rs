@@ -352,8 +352,8 @@ fn a_datagram_and_a_route_of_every_kind() {
     each(|world, run| {
         world.administer(&["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"]);
         for at in FAR {
-            run(&format!("ping -c 2 -i 0.2 -W 5 {at}")).run().ok().says("2 received");
-            run(&format!("traceroute -n -w 2 -q 1 -m 5 {at}")).run().ok().says(at);
+            run(&format!("ping -c 2 -i 0.2 -W 20 {at}")).run().ok().says("2 received");
+            run(&format!("traceroute -n -w 20 -q 1 -m 5 {at}")).run().ok().says(at);
         }
     });
 }

@@ -46,7 +46,9 @@ const MIN_MTU: u16 = 68;
 const ATTEMPTS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A way out of a switch's network: TCP, UDP and ping over sockets of the host, without privilege
+/// Let a switch's network out over sockets of the host.
+///
+/// TCP, UDP and ping, IPv4 and IPv6, without privilege. The gateway gives its network addresses and names, too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -192,6 +194,7 @@ pub(crate) fn check_dhcp(said: &Said, own: &[IpNet]) -> Result<(), Failure> {
 
 /// Who may go where.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Rules")]
 struct RuleOptions {
     /// The gateway's own addresses lead to the host's loopback, 127.0.0.1 and ::1
     #[arg(long)]

@@ -28,7 +28,9 @@ use crate::tables::print_json;
 pub(crate) use launch::serve;
 pub(crate) use settle::{hold, hold_as};
 
-/// WireGuard tunnels for programs: without root, several at once, and nothing beside them
+/// Keep WireGuard tunnels that programs can use beside each other.
+///
+/// Without root, several at once. A program in a tunnel's stack has no other way out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   viewnet vpn up ~/office.conf
