@@ -535,6 +535,15 @@ impl Hosted {
         self.bounds.memory_left(self.state.as_ref().map_or(0, Engine::memory))
     }
 
+    /// Gives back what it has from its networks, with its last frames.
+    pub(super) fn depart(&mut self, now: Instant) {
+        let Some(mut steward) = self.steward.take() else { return };
+        steward.end(now, &mut Of { engine: self.engine(), now });
+        // What there is no room for now, nobody waits for.
+        self.transmit(now);
+        self.ports.iter_mut().for_each(|plugged| plugged.port.flush());
+    }
+
     /// Ends everything. The deadline it was filed under and the calls that waited for it are returned.
     pub(super) fn fail(&mut self, why: &str, shared: &mut Shared) -> (Option<Instant>, Vec<Ticket>) {
         self.state = Err(why.to_owned());
