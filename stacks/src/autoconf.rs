@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ipnet::{IpNet, Ipv6Net};
 use msocket_proto::line::Refusal;
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
@@ -27,6 +27,7 @@ use switch::offload::VnetHdr;
 use crate::config::{Auto, InterfaceConfig, Mac, Plug, StackConfig};
 use crate::gateway::services::nameservers;
 use crate::gateway::{advertise, dhcp};
+use crate::serve::timeout;
 use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
 use crate::steward::nameserver::Nameserver;
@@ -338,9 +339,7 @@ fn ask(
         port.flush();
         if !port.before_sleep() {
             let wait = asker.poll_timeout(now).unwrap_or(at).saturating_duration_since(now);
-            let wait =
-                EpollTimeout::try_from(wait + Duration::from_micros(999)).unwrap_or(EpollTimeout::ZERO);
-            match epoll.wait(&mut [EpollEvent::empty(); 2], wait) {
+            match epoll.wait(&mut [EpollEvent::empty(); 2], timeout(Some(wait))) {
                 Err(errno) if errno != Errno::EINTR => return Err(failed(errno)),
                 _ => {}
             }

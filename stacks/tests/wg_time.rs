@@ -141,7 +141,8 @@ impl Pair {
     /// What an end wants to send.
     fn take(&mut self, clock: &Clock, from: usize) -> Vec<Vec<u8>> {
         let outbox = &mut self.ends[from].outbox;
-        let trains = outbox.trains().flat_map(|(train, bytes)| bytes.chunks(usize::from(train.segment).max(1)));
+        let trains =
+            outbox.trains().flat_map(|(train, bytes)| bytes.chunks(usize::from(train.segment).max(1)));
         let all: Vec<Vec<u8>> = trains.map(<[u8]>::to_vec).collect();
         outbox.clear();
         self.log.extend(all.iter().map(|bytes| Sent { at: clock.now(), from, bytes: bytes.clone() }));
@@ -305,7 +306,8 @@ fn heard(clock: &mut Clock) {
     assert!(pair.passes(clock, 0));
     pair.log.clear();
     pair.pass(clock, seconds(12));
-    let from_second: Vec<usize> = pair.log.iter().filter(|it| it.from == 1).map(|it| it.bytes.len()).collect();
+    let from_second: Vec<usize> =
+        pair.log.iter().filter(|it| it.from == 1).map(|it| it.bytes.len()).collect();
     assert_eq!(from_second, [EMPTY], "once");
     pair.log.clear();
     pair.pass(clock, seconds(60));

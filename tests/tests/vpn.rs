@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use peer::Peer;
 use serde_json::Value;
-use tests::{Cmd, Outcome, User, World, wait_until};
+use tests::{Cmd, Outcome, SOON, User, World, wait_until};
 
 /// With each user who can run viewnet, on either kind of stack.
 fn each_kind(test: impl Fn(&World, &Peer, &str)) {
@@ -77,8 +77,9 @@ fn programs_reach_the_peer_and_the_peer_reaches_them() {
         let _servers = peer.servers();
         python(world, kind, &[], TALK).run().ok().says("talked");
         // The tunnel goes with its view.
-        assert!(wait_until(Duration::from_secs(5), || json(world.viewnet(["vpn", "ls", "--json"]).run())
-            == serde_json::json!([])));
+        assert!(
+            wait_until(SOON, || json(world.viewnet(["vpn", "ls", "--json"]).run()) == serde_json::json!([]))
+        );
     });
 }
 
@@ -95,11 +96,14 @@ fn names_are_asked_for_in_the_tunnel_whoever_the_machine_asks() {
                 let _names = peer.nameserver();
                 let script = "import socket; print(socket.gethostbyname('intranet.test'), \
                               socket.getaddrinfo('big.test', 1)[0][4][0])";
-                python(&world, kind, &[], script).run().ok().says("10.9.0.77 10.9.0.1");
-                // By TCP, too.
-                let file = world.home().join("office.conf").display().to_string();
-                let dig = ["--", "dig", "+tcp", "+short", "intranet.test"];
-                world.run(["--kind", kind, "--vpn", &file]).args(dig).run().ok().says("10.9.0.77");
+                let seen = peer.capture(|| {
+                    python(&world, kind, &[], script).run().ok().says("10.9.0.77 10.9.0.1");
+                    // By TCP, too.
+                    let file = world.home().join("office.conf").display().to_string();
+                    let dig = ["--", "dig", "+tcp", "+short", "intranet.test"];
+                    world.run(["--kind", kind, "--vpn", &file]).args(dig).run().ok().says("10.9.0.77");
+                });
+                leaks::only_the_tunnel(&seen);
             }
         }
     }

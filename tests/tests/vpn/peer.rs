@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tests::{World, wait_until};
+use tests::{SOON, World, wait_until};
 
 /// Where the peer is, as tcpdump writes it.
 pub(crate) const ENDPOINT: &str = "192.0.2.2.51820";
@@ -59,11 +59,12 @@ pub(crate) struct Peer {
 /// A network namespace of its own, while it lives.
 fn namespace() -> Kept {
     let mut holder = Command::new("unshare");
-    let holder = Kept(holder.args(["-n", "sleep", "infinity"]).stdin(Stdio::null()).spawn().expect("unshare"));
+    let holder =
+        Kept(holder.args(["-n", "sleep", "infinity"]).stdin(Stdio::null()).spawn().expect("unshare"));
     let own = fs::read_link("/proc/self/ns/net").unwrap();
     let pid = holder.0.id();
     let apart = || fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|net| net != own);
-    assert!(wait_until(Duration::from_secs(5), apart), "no network namespace");
+    assert!(wait_until(SOON, apart), "no network namespace");
     holder
 }
 
@@ -113,10 +114,20 @@ impl Peer {
         let holder = namespace();
         let mtu = mtu.to_string();
         let pid = holder.0.id().to_string();
-        run_in(&router, &["ip", "link", "add", "w0", "mtu", &mtu, "type", "veth", "peer", "name", "w1", "mtu", &mtu, "netns", &pid]);
-        quiet("w0", &["203.0.113.1/24", "2001:db8:9::1/64"]).iter().for_each(|line| drop(run_in(&router, &words(line))));
+        run_in(
+            &router,
+            &[
+                "ip", "link", "add", "w0", "mtu", &mtu, "type", "veth", "peer", "name", "w1", "mtu", &mtu,
+                "netns", &pid,
+            ],
+        );
+        quiet("w0", &["203.0.113.1/24", "2001:db8:9::1/64"])
+            .iter()
+            .for_each(|line| drop(run_in(&router, &words(line))));
         run_in(&router, &words("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"));
-        quiet("w1", &["203.0.113.2/24", "2001:db8:9::2/64"]).iter().for_each(|line| drop(run_in(&holder, &words(line))));
+        quiet("w1", &["203.0.113.2/24", "2001:db8:9::2/64"])
+            .iter()
+            .for_each(|line| drop(run_in(&holder, &words(line))));
         run_in(&holder, &words("ip link set lo up"));
         run_in(&holder, &words("ip route add default via 203.0.113.1"));
         run_in(&holder, &words("ip route add default via 2001:db8:9::1"));
@@ -131,19 +142,24 @@ impl Peer {
         let holder = namespace();
         let pid = holder.0.id().to_string();
         world.administer(&["ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", &pid]);
-        quiet("v0", &["192.0.2.1/24", "2001:db8::1/64"]).iter().for_each(|line| world.administer(&words(line)));
+        quiet("v0", &["192.0.2.1/24", "2001:db8::1/64"])
+            .iter()
+            .for_each(|line| world.administer(&words(line)));
         world.administer(&words("ip route add default via 192.0.2.2"));
         world.administer(&words("ip route add default via 2001:db8::2"));
         world.administer(&["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"]);
         run_in(&holder, &words("ip link set lo up"));
-        quiet("v1", &["192.0.2.2/24", "2001:db8::2/64"]).iter().for_each(|line| drop(run_in(&holder, &words(line))));
+        quiet("v1", &["192.0.2.2/24", "2001:db8::2/64", "fe80::2/64"])
+            .iter()
+            .for_each(|line| drop(run_in(&holder, &words(line))));
         Some(holder)
     }
 
     fn made(world: &World, holder: Kept, router: Option<Kept>, endpoint: &str) -> Self {
         let interface =
             format!("vnt{}x{}", std::process::id() % 100_000, NEXT.fetch_add(1, Ordering::Relaxed));
-        let peer = Self { holder, router, wireguard: None.into(), interface, folder: world.folder().to_owned() };
+        let peer =
+            Self { holder, router, wireguard: None.into(), interface, folder: world.folder().to_owned() };
         for name in ["ours", "theirs", "second"] {
             let key = Command::new("wg").arg("genkey").output().expect("wg").stdout;
             fs::write(peer.folder.join(name), key).unwrap();
@@ -207,7 +223,22 @@ impl Peer {
         go.stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         *self.wireguard.borrow_mut() = Some(Kept(go.spawn().expect("wireguard-go")));
         let there = || self.command(&["wg", "show", name]).output().is_ok_and(|out| out.status.success());
-        assert!(wait_until(Duration::from_secs(9), there), "wireguard-go does not start");
+        assert!(wait_until(SOON, there), "wireguard-go does not start");
+        self.set_up();
+    }
+
+    /// The same with the kernel's WireGuard; false where there is none.
+    pub(crate) fn begin_in_kernel(&self) -> bool {
+        let mut ip = self.command(&["ip", "link", "add", &self.interface, "type", "wireguard"]);
+        let made = ip.output().expect("nsenter").status.success();
+        if made {
+            self.set_up();
+        }
+        made
+    }
+
+    fn set_up(&self) {
+        let name = &self.interface;
         let theirs = self.folder.join("theirs").display().to_string();
         self.wg(&["private-key", &theirs, "listen-port", "51820"]);
         self.wg(&["peer", &self.public("ours"), "allowed-ips", "10.9.0.2/32,fd09::2/128"]);
@@ -230,7 +261,7 @@ impl Peer {
         let go = go.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let second = Kept(go.spawn().expect("wireguard-go"));
         let there = || self.command(&["wg", "show", &name]).output().is_ok_and(|out| out.status.success());
-        assert!(wait_until(Duration::from_secs(9), there), "wireguard-go does not start");
+        assert!(wait_until(SOON, there), "wireguard-go does not start");
         let key = self.folder.join("second").display().to_string();
         let us = self.public("ours");
         self.run(&["wg", "set", &name, "private-key", &key, "listen-port", "51830"]);
@@ -318,7 +349,7 @@ impl Peer {
             let out = self.command(&["ss", "-Huln", "src", "10.9.0.1:53"]).output();
             out.is_ok_and(|out| !out.stdout.is_empty())
         };
-        assert!(wait_until(Duration::from_secs(9), there), "dnsmasq does not start");
+        assert!(wait_until(SOON, there), "dnsmasq does not start");
         kept
     }
 
@@ -344,7 +375,7 @@ impl Peer {
         tcpdump.args(args).stdout(fs::File::create(&file).unwrap()).stderr(fs::File::create(&log).unwrap());
         let kept = Kept(tcpdump.spawn().expect("tcpdump"));
         let listens = || fs::read_to_string(&log).is_ok_and(|text| text.contains("listening on"));
-        assert!(wait_until(Duration::from_secs(9), listens), "tcpdump does not start");
+        assert!(wait_until(SOON, listens), "tcpdump does not start");
         done();
         std::thread::sleep(Duration::from_millis(200));
         drop(kept);

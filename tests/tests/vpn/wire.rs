@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::Value;
-use tests::{User, World, wait_until};
+use tests::{SOON, User, World, wait_until};
 
 use super::peer::Peer;
 use super::{TALK, each_kind, json, python};
@@ -21,7 +20,8 @@ fn ping(world: &World, name: &str, at: &str) {
 #[test]
 fn peers_may_be_on_ipv6_and_named_so() {
     for &user in User::all() {
-        for (kind, endpoint) in [("kernel", "[2001:db8::2]:51820"), ("smol", "gate.test:51820")] {
+        let ways = ["[2001:db8::2]:51820", "gate.test:51820", "[fe80::2%v0]:51820"];
+        for (kind, endpoint) in ["kernel", "smol", "kernel"].into_iter().zip(ways) {
             let mut world = World::new(user);
             let hosts = world.write("hosts", "2001:db8::2 gate.test\n");
             world.bind_mount(&hosts, Path::new("/etc/hosts"));
@@ -30,7 +30,8 @@ fn peers_may_be_on_ipv6_and_named_so() {
             let _servers = peer.servers();
             peer.file(&world, "office.conf", &[("192.0.2.2:51820", endpoint)]);
             let seen = peer.capture(|| drop(python(&world, kind, &[], TALK).run().ok().says("talked")));
-            let outside = |line: &&String| !line.contains("2001:db8::2.51820");
+            let outside =
+                |line: &&String| !line.contains("2001:db8::2.51820") && !line.contains("fe80::2.51820");
             assert_eq!(seen.iter().filter(outside).collect::<Vec<_>>(), Vec::<&String>::new());
         }
     }
@@ -126,7 +127,7 @@ fn a_keepalive_opens_the_way_and_keeps_it_open() {
         world.viewnet(["vpn", "up", "office.conf", "--kind", kind]).run().ok();
         // A handshake and five keepalives, without any program.
         let enough = || peer.transfer().0 >= 148 + 5 * 32;
-        assert!(wait_until(Duration::from_secs(20), enough), "{:?}", peer.transfer());
+        assert!(wait_until(SOON, enough), "{:?}", peer.transfer());
         peer.ping();
         world.viewnet(["vpn", "down", "office"]).run().ok();
     });
@@ -171,7 +172,7 @@ fn what_is_replayed_or_forged_is_refused_by_both() {
             assert_eq!(said[0], kinds);
             refused += said[1].parse::<u64>().unwrap();
             let counted = || show(world, "office")["dropped"]["not_authentic"] == refused;
-            assert!(wait_until(Duration::from_secs(9), counted), "{refused} of {}", show(world, "office"));
+            assert!(wait_until(SOON, counted), "{refused} of {}", show(world, "office"));
             // Nor is anybody thought to be elsewhere now.
             assert_eq!(show(world, "office")["peers"][0]["endpoint"], "192.0.2.2:51820");
             assert_eq!(peer.endpoint(), at);
@@ -226,5 +227,17 @@ fn under_load_wireguard_go_is_asked_for_a_cookie_and_gets_through() {
         assert!(asked, "no cookie was asked for");
         ping(world, "office", "10.9.0.1");
         world.viewnet(["vpn", "down", "office"]).run().ok();
+    });
+}
+
+#[test]
+fn the_kernels_wireguard_is_met_where_there_is_one() {
+    each_kind(|world, peer, kind| {
+        if !peer.begin_in_kernel() {
+            eprintln!("skipped: this machine's kernel has no WireGuard");
+            return;
+        }
+        let _servers = peer.servers();
+        python(world, kind, &[], TALK).run().ok().says("talked");
     });
 }

@@ -28,7 +28,8 @@ pub fn mtu(config: &Config, found: &[(usize, SocketAddr)]) -> u32 {
     let said = config.peers.iter().filter_map(|peer| peer.endpoint.as_ref().and_then(Endpoint::address));
     let endpoints = said.chain(found.iter().map(|(_, address)| *address));
     // Addresses of documentation (RFC 5737, RFC 3849), which go where all goes.
-    let anybody = [Ipv4Addr::new(198, 51, 100, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];
+    let anybody =
+        [Ipv4Addr::new(198, 51, 100, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];
     let anybody = anybody.into_iter().map(|address| SocketAddr::new(address, DISCARD));
     let way = endpoints.filter_map(route).max().or_else(|| anybody.filter_map(route).max());
     way.unwrap_or(ETHERNET).saturating_sub(OVERHEAD).clamp(LEAST, *MTUS.end())
