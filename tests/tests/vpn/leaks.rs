@@ -201,6 +201,9 @@ fn when_a_process_of_ours_is_killed() {
             only_the_tunnel(&seen);
             let none = || world.viewnet(["vpn", "ls", "--json"]).run().ok().stdout.trim() == "[]";
             assert!(wait_until(SOON, none), "a tunnel stays");
+            // What was killed is no obstacle to making it anew.
+            world.viewnet(["vpn", "up", "office.conf", "--kind", kind]).run().ok();
+            world.viewnet(["vpn", "down", "office"]).run().ok();
         }
     });
 }
