@@ -96,11 +96,14 @@ fn names_are_asked_for_in_the_tunnel_whoever_the_machine_asks() {
                 let _names = peer.nameserver();
                 let script = "import socket; print(socket.gethostbyname('intranet.test'), \
                               socket.getaddrinfo('big.test', 1)[0][4][0])";
-                python(&world, kind, &[], script).run().ok().says("10.9.0.77 10.9.0.1");
-                // By TCP, too.
-                let file = world.home().join("office.conf").display().to_string();
-                let dig = ["--", "dig", "+tcp", "+short", "intranet.test"];
-                world.run(["--kind", kind, "--vpn", &file]).args(dig).run().ok().says("10.9.0.77");
+                let seen = peer.capture(|| {
+                    python(&world, kind, &[], script).run().ok().says("10.9.0.77 10.9.0.1");
+                    // By TCP, too.
+                    let file = world.home().join("office.conf").display().to_string();
+                    let dig = ["--", "dig", "+tcp", "+short", "intranet.test"];
+                    world.run(["--kind", kind, "--vpn", &file]).args(dig).run().ok().says("10.9.0.77");
+                });
+                leaks::only_the_tunnel(&seen);
             }
         }
     }

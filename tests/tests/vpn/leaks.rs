@@ -104,7 +104,7 @@ fn patient(cmd: Cmd) -> Cmd {
 }
 
 /// Nothing but WireGuard's datagrams to the peer.
-fn only_the_tunnel(seen: &[String]) {
+pub(crate) fn only_the_tunnel(seen: &[String]) {
     let beside: Vec<_> = seen.iter().filter(|line| !line.contains(ENDPOINT)).collect();
     assert!(beside.is_empty(), "beside the tunnel: {beside:#?}");
 }
@@ -172,9 +172,10 @@ fn while_the_peer_is_there_and_when_it_is_gone() {
 fn when_a_process_of_ours_is_killed() {
     each(|world, peer, kind| {
         peer.begin();
-        for victim in ["viewnet-vpn", "viewnet-view", "viewnet-keeper", "viewnet-eye"] {
+        // One kind of them, and all of them.
+        for victim in ["viewnet-vpn", "viewnet-view", "viewnet-keeper", "viewnet-eye", "viewnet-"] {
             eprintln!("without {victim}");
-            let kept = victim == "viewnet-keeper";
+            let kept = !matches!(victim, "viewnet-vpn" | "viewnet-view");
             let script = format!("print('up', flush=True)\ninput()\n{ESCAPE}");
             let seen = peer.capture(|| {
                 let cmd = if kept {
@@ -200,6 +201,9 @@ fn when_a_process_of_ours_is_killed() {
             only_the_tunnel(&seen);
             let none = || world.viewnet(["vpn", "ls", "--json"]).run().ok().stdout.trim() == "[]";
             assert!(wait_until(SOON, none), "a tunnel stays");
+            // What was killed is no obstacle to making it anew.
+            world.viewnet(["vpn", "up", "office.conf", "--kind", kind]).run().ok();
+            world.viewnet(["vpn", "down", "office"]).run().ok();
         }
     });
 }

@@ -149,7 +149,7 @@ impl Peer {
         world.administer(&words("ip route add default via 2001:db8::2"));
         world.administer(&["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"]);
         run_in(&holder, &words("ip link set lo up"));
-        quiet("v1", &["192.0.2.2/24", "2001:db8::2/64"])
+        quiet("v1", &["192.0.2.2/24", "2001:db8::2/64", "fe80::2/64"])
             .iter()
             .for_each(|line| drop(run_in(&holder, &words(line))));
         Some(holder)
@@ -224,6 +224,21 @@ impl Peer {
         *self.wireguard.borrow_mut() = Some(Kept(go.spawn().expect("wireguard-go")));
         let there = || self.command(&["wg", "show", name]).output().is_ok_and(|out| out.status.success());
         assert!(wait_until(SOON, there), "wireguard-go does not start");
+        self.set_up();
+    }
+
+    /// The same with the kernel's WireGuard; false where there is none.
+    pub(crate) fn begin_in_kernel(&self) -> bool {
+        let mut ip = self.command(&["ip", "link", "add", &self.interface, "type", "wireguard"]);
+        let made = ip.output().expect("nsenter").status.success();
+        if made {
+            self.set_up();
+        }
+        made
+    }
+
+    fn set_up(&self) {
+        let name = &self.interface;
         let theirs = self.folder.join("theirs").display().to_string();
         self.wg(&["private-key", &theirs, "listen-port", "51820"]);
         self.wg(&["peer", &self.public("ours"), "allowed-ips", "10.9.0.2/32,fd09::2/128"]);

@@ -20,7 +20,8 @@ fn ping(world: &World, name: &str, at: &str) {
 #[test]
 fn peers_may_be_on_ipv6_and_named_so() {
     for &user in User::all() {
-        for (kind, endpoint) in [("kernel", "[2001:db8::2]:51820"), ("smol", "gate.test:51820")] {
+        let ways = ["[2001:db8::2]:51820", "gate.test:51820", "[fe80::2%v0]:51820"];
+        for (kind, endpoint) in ["kernel", "smol", "kernel"].into_iter().zip(ways) {
             let mut world = World::new(user);
             let hosts = world.write("hosts", "2001:db8::2 gate.test\n");
             world.bind_mount(&hosts, Path::new("/etc/hosts"));
@@ -29,7 +30,8 @@ fn peers_may_be_on_ipv6_and_named_so() {
             let _servers = peer.servers();
             peer.file(&world, "office.conf", &[("192.0.2.2:51820", endpoint)]);
             let seen = peer.capture(|| drop(python(&world, kind, &[], TALK).run().ok().says("talked")));
-            let outside = |line: &&String| !line.contains("2001:db8::2.51820");
+            let outside =
+                |line: &&String| !line.contains("2001:db8::2.51820") && !line.contains("fe80::2.51820");
             assert_eq!(seen.iter().filter(outside).collect::<Vec<_>>(), Vec::<&String>::new());
         }
     }
@@ -225,5 +227,17 @@ fn under_load_wireguard_go_is_asked_for_a_cookie_and_gets_through() {
         assert!(asked, "no cookie was asked for");
         ping(world, "office", "10.9.0.1");
         world.viewnet(["vpn", "down", "office"]).run().ok();
+    });
+}
+
+#[test]
+fn the_kernels_wireguard_is_met_where_there_is_one() {
+    each_kind(|world, peer, kind| {
+        if !peer.begin_in_kernel() {
+            eprintln!("skipped: this machine's kernel has no WireGuard");
+            return;
+        }
+        let _servers = peer.servers();
+        python(world, kind, &[], TALK).run().ok().says("talked");
     });
 }
