@@ -23,12 +23,14 @@ pub mod doors;
 pub mod flows;
 mod holder;
 pub(crate) mod host;
+mod mappings;
 pub mod names;
 pub mod nat64;
 pub mod policy;
 pub mod proxy;
 pub mod publish;
 mod questions;
+mod quote;
 pub mod serve;
 pub(crate) mod services;
 pub mod standins;
@@ -593,3 +595,6 @@ fn handle_packet(
         _ => hall.engine.refuse_protocol(now, packet),
     }
 }
+
+#[cfg(test)]
+mod tests;
