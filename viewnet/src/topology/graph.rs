@@ -135,7 +135,7 @@ impl Graph {
         let id = self.node(Rank::Switch, switch, vec!["switch".to_owned()]);
         let addresses: Vec<String> = gateway.ip.iter().map(ToString::to_string).collect();
         let said = [
-            (gateway.via.as_ref().map(|via| format!("by {via}"))),
+            (gateway.via.as_ref().map(|via| shortened(&format!("by {via}")))),
             (gateway.isolate || !gateway.deny.is_empty()).then(|| "rules".to_owned()),
             (!gateway.filter.is_empty()).then(|| "filter".to_owned()),
             gateway.host_loopback.then(|| "the host's loopback".to_owned()),

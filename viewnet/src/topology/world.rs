@@ -106,8 +106,8 @@ fn look_at_stack(
 ) -> Result<CurrentStack, Failure> {
     let description = remote::describe(&runtime.stack(name))?;
     let mut found = CurrentStack { made: made.clone(), broken: description.failure, ports: BTreeMap::new() };
-    // Rules made by hand stay where the file says nothing of them.
-    if !made.filter.is_empty() {
+    // Rules made by hand stay where the file says nothing of them; a stack that failed has none.
+    if !made.filter.is_empty() && found.broken.is_none() {
         let asked = remote::ask::<Listing>(&runtime.stack(name), &Request::Filter { change: None })?;
         found.made.filter = asked.ruleset().unwrap_or_default();
     }

@@ -13,7 +13,7 @@ use crate::rules::Rules;
 use crate::topology::place::{Problem, did_you_mean};
 use ::switch::link::Link as PortLink;
 use ::switch::stp::config::Config;
-use stacks::config::DEFAULT_SWITCH;
+use stacks::config::{DEFAULT_SWITCH, Link};
 use stacks::gateway::policy::MAX_RULES;
 
 /// What a name may be.
@@ -77,7 +77,9 @@ impl Topology {
     fn check_published(&self, text: &str, stack: &Stack, path: &[&str; 2]) -> Checked {
         let own = |name: &str| self.switches.get(name).is_some_and(|switch| !switch.external);
         let may = |name: &str| self.gateways.contains_key(name) || !own(name);
-        if stack.switches().any(may) {
+        // That of a proxy has one.
+        let goes_by_proxy = stack.interfaces.iter().any(|interface| matches!(interface.link, Link::Via(_)));
+        if goes_by_proxy || stack.switches().any(may) {
             return Ok(());
         }
         let (why, hint) = match stack.switches().next() {
@@ -92,17 +94,26 @@ impl Topology {
     /// Two tunnels of one file would take the peer from each other.
     fn check_tunnels(&self, text: &str) -> Checked {
         let mut seen: BTreeSet<&Path> = BTreeSet::new();
-        let stacks = self.stacks.iter().filter_map(|(name, it)| Some(("stack", name, it.vpn.as_ref()?)));
-        let programs =
-            self.programs.iter().filter_map(|(name, it)| Some(("program", name, it.vpn.as_ref()?)));
-        for (what, name, file) in stacks.chain(programs) {
-            if !seen.insert(file) {
-                let why = format!("`{}` is another's tunnel already", file.display());
-                let hint = "make one stack of it, and say `stack = …` of all who use it";
-                return Err(Problem::of(text, &[what, name, "vpn"], why, hint));
+        let mut check = |file, path: &[&str]| {
+            if seen.insert(file) {
+                return Ok(());
+            }
+            let why = format!("`{}` is another's tunnel already", file.display());
+            let hint = "make one stack of it, and say `stack = …` of all who use it";
+            Err(Problem::of(text, path, why, hint))
+        };
+        for (name, stack) in &self.stacks {
+            if let Some(file) = &stack.vpn {
+                check(file.as_path(), &["stack", name, "vpn"])?;
+            }
+            for (at, interface) in stack.interfaces.iter().enumerate() {
+                if let Link::Wg { path } = &interface.link {
+                    check(Path::new(path), &["stack", name, "interface", &at.to_string(), "link"])?;
+                }
             }
         }
-        Ok(())
+        let of_programs = self.programs.iter().filter_map(|(name, it)| Some((name, it.vpn.as_ref()?)));
+        of_programs.into_iter().try_for_each(|(name, file)| check(file.as_path(), &["program", name, "vpn"]))
     }
 
     /// Is there such a switch, for whoever names it at `path`?
