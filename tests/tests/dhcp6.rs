@@ -51,7 +51,8 @@ fn each_gateway(options: &[&str], test: impl Fn(&World)) {
 fn a_stack_gets_an_address_and_gives_it_back() {
     let options = ["--dhcp6", "stateful", "--lease", "12", "--static", "smol=fd00:10:0:2::77"];
     each_gateway(&options, |world| {
-        let leases = || json(world.viewnet(["gateway", "show", "--switch", "lan", "--json"]).run())["leases"].clone();
+        let leases =
+            || json(world.viewnet(["gateway", "show", "--switch", "lan", "--json"]).run())["leases"].clone();
         for (kind, how) in [("kernel", "auto"), ("smol", "dhcp6")] {
             stack_up(world, kind, &format!("ip={how}")).ok();
             let it = interface(world, kind);
@@ -67,7 +68,10 @@ fn a_stack_gets_an_address_and_gives_it_back() {
         std::thread::sleep(Duration::from_secs(14));
         for kind in ["kernel", "smol"] {
             let it = interface(world, kind);
-            assert!(it["addresses"].to_string().contains("/128") && !it["lease_v6_s"].is_null(), "{kind}: {it}");
+            assert!(
+                it["addresses"].to_string().contains("/128") && !it["lease_v6_s"].is_null(),
+                "{kind}: {it}"
+            );
         }
         // IPv4's of `ip=auto`, and IPv6's of both.
         assert_eq!(leases(), 3);
@@ -144,7 +148,11 @@ fn a_client_of_others_gets_addresses_and_names() {
                 let script = script.display().to_string();
                 let _ = std::fs::remove_file(world.home().join("told"));
                 let files = ["-1", "-v", "-sf", &script, "-cf", &config, "-pf", &pid, "-lf", &leases];
-                let run = world.run(["--stack", kind, "--", "dhclient", "-6"]).args(args).args(files).args(["eth0"]);
+                let run = world
+                    .run(["--stack", kind, "--", "dhclient", "-6"])
+                    .args(args)
+                    .args(files)
+                    .args(["eth0"]);
                 let done = run.limit(Duration::from_secs(60)).run();
                 let told = std::fs::read_to_string(world.home().join("told")).unwrap_or_default();
                 assert_eq!(done.status, Status::Exited(0), "{kind} {args:?}: {told}\n{}", done.stderr);
@@ -171,8 +179,17 @@ fn dnsmasq(world: &World, range: &str) -> Running {
     let link = "switch:lan,ip=fd00:1::53/64";
     let user = format!("--user={}", if world.uid() == 0 { "root" } else { "" });
     let range = format!("--dhcp-range={range}");
-    let mut server = world
-        .run(["--kind", "kernel", "--link", link, "--", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null"])
+    let server = world
+        .run([
+            "--kind",
+            "kernel",
+            "--link",
+            link,
+            "--",
+            "dnsmasq",
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+        ])
         .args(["--port=0", "--no-hosts", "--no-resolv", "--pid-file=", "--log-facility=-", "--leasefile-ro"])
         .args(["--enable-ra", "--ra-param=eth0,4", "--log-dhcp", &user, &range])
         .args(["--dhcp-option=option6:dns-server,[fd00:1::53]"])
@@ -198,12 +215,22 @@ fn servers_of_others_are_understood() {
         ("fd00:1::a0,fd00:1::af,slaac,64,2m", "auto", "\"fd00:1::a"),
         ("fd00:1::,ra-stateless", "auto", "/64\""),
     ] {
-        let mut server = dnsmasq(&world, range);
+        let server = dnsmasq(&world, range);
         for kind in ["kernel", "smol"] {
             let up = stack_up(&world, kind, &format!("ip={how}"));
-            assert_eq!(up.status, Status::Exited(0), "{range} {how} {kind}: {}\n{}", up.stderr, server.stderr());
+            assert_eq!(
+                up.status,
+                Status::Exited(0),
+                "{range} {how} {kind}: {}\n{}",
+                up.stderr,
+                server.stderr()
+            );
             let it = interface(&world, kind);
-            assert!(it["addresses"].to_string().contains(expected), "{range} {how} {kind}: {it}\n{}", server.stderr());
+            assert!(
+                it["addresses"].to_string().contains(expected),
+                "{range} {how} {kind}: {it}\n{}",
+                server.stderr()
+            );
             assert!(ip(&world, kind, &["route"]).contains("default via fe80::"), "{range} {kind}");
             world.run(["--stack", kind, "--", "ping", "-c1", "-W5", "fd00:1::53"]).run().ok();
             world.viewnet(["stack", "down", kind]).run().ok();
@@ -254,10 +281,13 @@ fn what_routers_say_later_is_heard() {
                 router.tell(line);
                 wait_until(Duration::from_secs(3), || ["kernel", "smol"].iter().all(|kind| seen(kind)))
             });
-            let shown = ["kernel", "smol"].map(|kind| ip(&world, kind, &["address"]) + &ip(&world, kind, &["route"]));
+            let shown =
+                ["kernel", "smol"].map(|kind| ip(&world, kind, &["address"]) + &ip(&world, kind, &["route"]));
             assert!(heard, "{line}\n{}\n{}", shown.join("\n"), router.stderr());
         };
-        let address = |kind: &str, args: &[&str]| ip(&world, kind, &[&["address", "show", "dev", "eth0"], args].concat());
+        let address = |kind: &str, args: &[&str]| {
+            ip(&world, kind, &[&["address", "show", "dev", "eth0"], args].concat())
+        };
         let from_it = |kind: &str| ip(&world, kind, &["route"]).contains("via fe80::ff:fe00:9 dev eth0");
         // Another router, another network.
         both("600 fd00:2:: 3600 3600 fd00:2::53 600", &|kind| {
@@ -269,9 +299,13 @@ fn what_routers_say_later_is_heard() {
         });
         // What the first one said before there was a stack is prolonged, and withdrawn, as well.
         both("0 fd00:1:: 100 100 fd00:2::53 0", &|kind| {
-            address(kind, &[]).lines().any(|line| line.contains("valid_lft 72") || line.contains("valid_lft 71"))
+            address(kind, &[])
+                .lines()
+                .any(|line| line.contains("valid_lft 72") || line.contains("valid_lft 71"))
         });
-        both("0 fd00:1:: 7300 0 fd00:2::53 0", &|kind| address(kind, &["deprecated"]).contains("inet6 fd00:1::"));
+        both("0 fd00:1:: 7300 0 fd00:2::53 0", &|kind| {
+            address(kind, &["deprecated"]).contains("inet6 fd00:1::")
+        });
         router.kill_group();
         router.wait();
         for kind in ["kernel", "smol"] {
