@@ -4,7 +4,8 @@
 //! One thread. It sleeps in the gateway's own epoll set, as nearly all that happens is there; one of its sources is the
 //! set of the control socket, its connections, and a *watcher*, which hangs up when the process is gone that clears up
 //! behind this one. The
-//! gateway ends when it is told to (`down`), when its switch ends, or with its watcher. Client and server take turns,
+//! gateway ends when it is told to (`down`), when its switch ends, or with its watcher. Or it lives in its switch's thread, as
+//! a [`Resident`]: then that has its turns, and its file is removed by whoever does that for the switch's. Client and server take turns,
 //! a line of JSON each ([`msocket_proto::line`]). Whoever is neither the gateway's user nor root may look, no more.
 
 use std::collections::HashMap;
@@ -12,13 +13,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use msocket_proto::line::{Line, LineError, Received, Refusal, Reply, SocketFile, listen, unusable};
 use msocket_proto::proto::FilterChange;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde::{Deserialize, Serialize};
+use switch::ports::ring::Ring;
+use switch::serve::Resident;
 
 use super::doors::Inside;
 use super::policy::{MAX_RULES, Rules};
@@ -32,6 +35,8 @@ pub const VERSION: u32 = 1;
 const MAX_CONNECTIONS: usize = 64;
 /// Events taken at once.
 const EVENTS: usize = 16;
+
+const START: &str = "cannot start the gateway";
 
 const LISTENER: u64 = 0;
 const WATCHER: u64 = 1;
@@ -121,9 +126,23 @@ impl Server {
         (switches, stacks): (&Path, &Path),
         watcher: BorrowedFd<'_>,
     ) -> Result<Self, Refusal> {
-        let what = "cannot start the gateway";
-        let internal = |e: Errno| Refusal::system(what, e);
         raise_descriptor_limit();
+        let server = Self::make(path, || Gateway::new(config, switches, stacks))?;
+        server.watch(watcher, WATCHER)?;
+        Ok(server)
+    }
+
+    /// Takes the path for a gateway that lives in its switch's thread, at the far end of a port.
+    ///
+    /// # Errors
+    /// What failed, why, and what to do.
+    pub fn within(config: Config, path: &Path, stacks: &Path, ring: Ring) -> Result<Self, Refusal> {
+        Self::make(path, || Gateway::within(config, ring, stacks))
+    }
+
+    fn make(path: &Path, make: impl FnOnce() -> Result<Gateway, Refusal>) -> Result<Self, Refusal> {
+        let what = START;
+        let internal = |e: Errno| Refusal::system(what, e);
         let listener = listen(path, 0o600).map_err(|e| {
             let refusal = unusable(what, path, &e);
             let hint = "`viewnet gateway ls` shows which gateways there are";
@@ -131,15 +150,10 @@ impl Server {
             if e.kind() == io::ErrorKind::AddrInUse { in_use(refusal) } else { refusal }
         })?;
         let file = SocketFile::at(path).map_err(|e| unusable(what, path, &e))?;
-        let gateway = Gateway::new(config, switches, stacks).inspect_err(|_| file.remove())?;
+        let gateway = make().inspect_err(|_| file.remove())?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(internal)?;
-        let watch = |fd: BorrowedFd<'_>, token| {
-            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(internal)
-        };
-        watch(listener.as_fd(), LISTENER)?;
-        watch(watcher, WATCHER)?;
         gateway.wait_for(&epoll.0).map_err(internal)?;
-        Ok(Self {
+        let server = Self {
             epoll,
             gateway,
             listener,
@@ -148,7 +162,14 @@ impl Server {
             next: CONNECTIONS,
             shed: Shed::new(),
             told_to_end: false,
-        })
+        };
+        server.watch(server.listener.as_fd(), LISTENER)?;
+        Ok(server)
+    }
+
+    fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> Result<(), Refusal> {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+        self.epoll.add(fd, event).map_err(|e| Refusal::system(START, e))
     }
 
     /// Runs until the end.
@@ -279,6 +300,27 @@ impl Server {
             config: self.gateway.config().clone(),
             figures: self.gateway.figures(),
         }
+    }
+}
+
+/// In its switch's thread: it ends when it is told to, or with the switch.
+impl Resident for Server {
+    fn source(&self) -> BorrowedFd<'_> {
+        self.gateway.source()
+    }
+
+    fn file(&self) -> &Path {
+        self.file.path()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.gateway.poll_timeout()
+    }
+
+    fn turn(&mut self, now: Instant, ready: bool) -> bool {
+        let turned = self.gateway.turn_within(now, ready);
+        let turned = turned.and_then(|beside| if beside { self.handle_ready() } else { Ok(()) });
+        turned.is_ok() && !self.told_to_end && self.gateway.is_alive()
     }
 }
 
