@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use msocket_proto::line::{Line, LineError, Received, Refusal, Reply, SocketFile,
 use msocket_proto::proto::FilterChange;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use switch::ports::ring::Ring;
 use switch::serve::Resident;
@@ -26,8 +28,71 @@ use switch::serve::Resident;
 use super::doors::Inside;
 use super::policy::{MAX_RULES, Rules};
 use super::publish::{Ports, Publish};
-use super::{Config, Figures, Gateway};
+use super::services::RESOLV_CONF;
+use super::streams::MAX_STREAMS;
+use super::{Config, Figures, Gateway, INTERFACE, NAME};
+use crate::attach;
 use crate::serve::Shed;
+
+/// Descriptors that a switch must be able to have before a gateway lives there: one for each connection, and some for
+/// the ports.
+const MIN_DESCRIPTORS: u64 = 2 * MAX_STREAMS as u64;
+
+/// A gateway that is to live in its switch's thread, as whoever wants it tells the switch.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Lodger {
+    config: Config,
+    path: PathBuf,
+    stacks: PathBuf,
+    here: Here,
+}
+
+/// Where a process is, as far as a gateway can tell the difference: its network, and its nameservers' file.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Here([Option<(u64, u64)>; 2]);
+
+impl Here {
+    fn look() -> Self {
+        let identity = |path: &str| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        Self([identity("/proc/self/ns/net"), identity(RESOLV_CONF)])
+    }
+}
+
+impl Lodger {
+    /// Has the gateway live with its switch. False: it needs a process of its own. So does one that goes by a proxy, as
+    /// it waits for the proxy's name to be looked up.
+    ///
+    /// # Errors
+    /// What failed, why, and what to do.
+    pub fn move_in(
+        config: &Config,
+        path: &Path,
+        (switches, stacks): (&Path, &Path),
+    ) -> Result<bool, Refusal> {
+        let Some(plug) = config.link.plug().filter(|_| config.via.is_none()) else { return Ok(false) };
+        let (config, path, stacks) = (config.clone(), path.to_owned(), stacks.to_owned());
+        let lodger = Self { config: config.clone(), path, stacks, here: Here::look() };
+        let text = serde_json::to_string(&lodger).map_err(|e| Refusal::new(START, e))?;
+        attach::host((NAME, INTERFACE), switches, &plug, config.guest, &text)
+    }
+
+    /// What a switch makes of it: see [`switch::serve::Maker`].
+    ///
+    /// # Errors
+    /// EOPNOTSUPP: not here. What else failed, why, and what to do.
+    pub fn receive(text: &str, ring: Ring) -> Result<Box<dyn Resident>, Refusal> {
+        let lodger: Self = serde_json::from_str(text)
+            .map_err(|e| Refusal::new("cannot read what is to live here", e).errno(libc::EOPNOTSUPP))?;
+        if lodger.here != Here::look() {
+            return Err(Refusal::new(START, "its switch is in another network").errno(libc::EOPNOTSUPP));
+        }
+        if getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(soft, _)| soft < MIN_DESCRIPTORS) {
+            return Err(Refusal::new(START, "its switch has few descriptors").errno(libc::EOPNOTSUPP));
+        }
+        let Self { config, path, stacks, .. } = lodger;
+        Ok(Box::new(Server::within(config, &path, &stacks, ring)?))
+    }
+}
 
 /// The version of the control protocol.
 pub const VERSION: u32 = 1;
@@ -338,7 +403,6 @@ fn may_change(line: &Line) -> bool {
 
 /// Each flow costs a descriptor.
 fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }

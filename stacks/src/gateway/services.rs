@@ -28,7 +28,7 @@ const DHCP_CLIENT: u16 = 68;
 /// The port of nameservers.
 pub(super) const DOMAIN: u16 = 53;
 /// Where the host's nameservers are said.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How long what was read, or asked of others, is believed.
 const FRESH: Duration = Duration::from_secs(1);
 /// How long one stack, and all of them, may take to say their addresses.
