@@ -19,6 +19,7 @@ pub mod advertise;
 mod associations;
 mod datagrams;
 pub mod dhcp;
+mod directory;
 pub mod doors;
 pub mod flows;
 mod holder;
@@ -152,6 +153,8 @@ enum Place {
     Association(usize),
     /// Datagrams that a proxy relays.
     Relay(usize),
+    /// A stack that is asked for its addresses.
+    View(usize),
 }
 
 impl Place {
@@ -167,6 +170,7 @@ impl Place {
             Self::Question(slot) => 6 << 32 | slot as u64,
             Self::Association(slot) => 7 << 32 | slot as u64,
             Self::Relay(slot) => 8 << 32 | slot as u64,
+            Self::View(slot) => 9 << 32 | slot as u64,
         }
     }
 
@@ -181,6 +185,7 @@ impl Place {
             6 => Self::Question(slot),
             7 => Self::Association(slot),
             8 => Self::Relay(slot),
+            9 => Self::View(slot),
             _ if slot == 1 => Self::Beside,
             _ => Self::Port,
         }
@@ -282,13 +287,17 @@ impl Gateway {
         Self::with_port(config, port, interface, stacks)
     }
 
-    /// A gateway that lives in its switch's thread, at the far end of a port; as [`Gateway::new`] otherwise.
+    /// A gateway that lives in its switch's thread, at the far end of a port; as [`Gateway::new`] otherwise. They share so
+    /// many descriptors, of which the last eighth is left to the switch.
     ///
     /// # Errors
     /// What failed, why, and what to do.
-    pub fn within(config: Config, ring: Ring, stacks: &Path) -> Result<Self, Refusal> {
+    pub fn within(config: Config, ring: Ring, stacks: &Path, descriptors: usize) -> Result<Self, Refusal> {
         let interface = interface(&config);
-        Self::with_port(config, Port::within(ring), interface, stacks)
+        let mut gateway = Self::with_port(config, Port::within(ring), interface, stacks)?;
+        gateway.streams.flows.limit_to(descriptors / 8 * 5);
+        gateway.datagrams.flows.limit_to(descriptors / 8 * 2);
+        Ok(gateway)
     }
 
     fn with_port(

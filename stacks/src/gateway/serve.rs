@@ -29,14 +29,12 @@ use super::doors::Inside;
 use super::policy::{MAX_RULES, Rules};
 use super::publish::{Ports, Publish};
 use super::services::RESOLV_CONF;
-use super::streams::MAX_STREAMS;
 use super::{Config, Figures, Gateway, INTERFACE, NAME};
 use crate::attach;
 use crate::serve::Shed;
 
-/// Descriptors that a switch must be able to have before a gateway lives there: one for each connection, and some for
-/// the ports.
-const MIN_DESCRIPTORS: u64 = 2 * MAX_STREAMS as u64;
+/// Descriptors that a switch must be able to have before a gateway lives there: it takes one for each connection.
+const MIN_DESCRIPTORS: u64 = 4096;
 
 /// A gateway that is to live in its switch's thread, as whoever wants it tells the switch.
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,11 +84,12 @@ impl Lodger {
         if lodger.here != Here::look() {
             return Err(Refusal::new(START, "its switch is in another network").errno(libc::EOPNOTSUPP));
         }
-        if getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(soft, _)| soft < MIN_DESCRIPTORS) {
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+        if descriptors < MIN_DESCRIPTORS {
             return Err(Refusal::new(START, "its switch has few descriptors").errno(libc::EOPNOTSUPP));
         }
         let Self { config, path, stacks, .. } = lodger;
-        Ok(Box::new(Server::within(config, &path, &stacks, ring)?))
+        Ok(Box::new(Server::within(config, &path, &stacks, ring, descriptors as usize)?))
     }
 }
 
@@ -197,12 +196,18 @@ impl Server {
         Ok(server)
     }
 
-    /// Takes the path for a gateway that lives in its switch's thread, at the far end of a port.
+    /// Takes the path for a gateway that lives in its switch's thread, at the far end of a port; see [`Gateway::within`].
     ///
     /// # Errors
     /// What failed, why, and what to do.
-    pub fn within(config: Config, path: &Path, stacks: &Path, ring: Ring) -> Result<Self, Refusal> {
-        Self::make(path, || Gateway::within(config, ring, stacks))
+    pub fn within(
+        config: Config,
+        path: &Path,
+        stacks: &Path,
+        ring: Ring,
+        descriptors: usize,
+    ) -> Result<Self, Refusal> {
+        Self::make(path, || Gateway::within(config, ring, stacks, descriptors))
     }
 
     fn make(path: &Path, make: impl FnOnce() -> Result<Gateway, Refusal>) -> Result<Self, Refusal> {

@@ -81,6 +81,7 @@ impl Gateway {
                 Place::Door(slot) => self.doors.handle_event(slot),
                 Place::Life(id) => self.doors.handle_end(id),
                 Place::Auto(id) => self.doors.handle_answer(id, &mut self.hall),
+                Place::View(slot) => self.services.directory.handle_event(now, slot, &self.hall),
                 Place::Question(slot) => {
                     let (hall, services) = (&mut self.hall, &mut self.services);
                     self.questions.handle_event(now, slot, event.events(), hall, services);
@@ -101,6 +102,10 @@ impl Gateway {
         self.doors.handle_timeout(now, &mut self.hall);
         self.questions.handle_timeout(now, &mut self.hall);
         self.services.handle_timeout(now, &mut self.hall);
+        if let Some(kept) = self.services.directory.take_kept() {
+            self.services.answer_kept(now, kept, &mut self.hall);
+            self.questions.go_on(now, &mut self.hall, &mut self.services);
+        }
         self.run(now, rounds);
     }
 
