@@ -152,7 +152,8 @@ impl Hall<'_> {
         let refuse = |why: &str| Refusal::new(WHAT, why).errno(libc::EOPNOTSUPP);
         let failed = |e: io::Error| Refusal::system(WHAT, e);
         let Some(maker) = &mut residents.maker else { return Err(refuse("whoever runs it takes nobody in")) };
-        if residents.list.len() >= MAX_RESIDENTS {
+        let at_home = |it: &&Lodging| plugs.is_home_of(it.port, it.number);
+        if residents.list.iter().filter(at_home).count() >= MAX_RESIDENTS {
             return Err(refuse("there is no room"));
         }
         let name = attach.name.unwrap_or_else(|| switch.free_name());
