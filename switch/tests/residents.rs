@@ -92,7 +92,8 @@ fn say(ring: &mut Ring, wish: u8) {
 
 fn hears(ring: &mut Ring) -> bool {
     let mut buffer = vec![0; BUFFER_LEN];
-    std::iter::from_fn(|| ring.receive(&mut buffer).unwrap().map(|(_, frame)| frame[14])).any(|wish| wish == 0)
+    std::iter::from_fn(|| ring.receive(&mut buffer).unwrap().map(|(_, frame)| frame[14]))
+        .any(|wish| wish == 0)
 }
 
 #[test]

@@ -546,8 +546,13 @@ fn a_gateway_lives_with_its_switch_and_alone_if_that_has_no_room() {
         let [switch, _] = processes(&world);
         let killed = nix::unistd::Pid::from_raw(switch as i32);
         nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();
-        let files = || ["switches/lan", "gateways/lan"].map(|name| world.runtime().join("viewnet").join(name));
-        assert!(wait_until(Duration::from_secs(5), || files().iter().all(|file| !file.exists())), "{:?}", files());
+        let files =
+            || ["switches/lan", "gateways/lan"].map(|name| world.runtime().join("viewnet").join(name));
+        assert!(
+            wait_until(Duration::from_secs(5), || files().iter().all(|file| !file.exists())),
+            "{:?}",
+            files()
+        );
         // Its connections would take the descriptors that the ports need.
         world.cmd("sh").args(["-c", "ulimit -n 1000; exec viewnet switch up lan"]).run().ok();
         world.viewnet(["gateway", "up", "--switch", "lan"]).run().ok();
@@ -555,6 +560,10 @@ fn a_gateway_lives_with_its_switch_and_alone_if_that_has_no_room() {
         assert_ne!(switch, gateway);
         asks(&speaks).says("gateway 111");
         world.viewnet(["switch", "down", "lan"]).run().ok();
-        assert!(wait_until(Duration::from_secs(5), || files().iter().all(|file| !file.exists())), "{:?}", files());
+        assert!(
+            wait_until(Duration::from_secs(5), || files().iter().all(|file| !file.exists())),
+            "{:?}",
+            files()
+        );
     });
 }

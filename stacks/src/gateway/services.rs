@@ -168,9 +168,8 @@ impl Services {
         hall: &mut Hall,
     ) -> Option<Option<Vec<u8>>> {
         let question = names::question(message);
-        let known = question
-            .as_ref()
-            .map_or(Known::Nothing, |question| self.directory.answer(now, question, hall));
+        let known =
+            question.as_ref().map_or(Known::Nothing, |question| self.directory.answer(now, question, hall));
         Some(match (known, &mut hall.way) {
             (Known::Later, _) => return None,
             (Known::Answer(answer), _) => names::answer(message, &answer),

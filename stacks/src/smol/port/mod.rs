@@ -35,8 +35,8 @@ use nix::sys::epoll::EpollFlags;
 use switch::frame::{Frame, TagEdit};
 use switch::offload::{Pieces, VnetHdr, emit};
 use switch::port::{DropReason, Offloads};
-pub use switch::ports::{BUFFER_LEN, Sent};
 use switch::ports::ring::Ring;
+pub use switch::ports::{BUFFER_LEN, Sent};
 use switch::ports::{Kind, Trouble, Wire, tap};
 use switch::vde::Wanted;
 
