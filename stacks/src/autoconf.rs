@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ipnet::IpNet;
 use msocket_proto::line::Refusal;
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent};
 use smoltcp::wire::{
     DhcpMessageType, DhcpPacket, DhcpRepr, EthernetFrame, EthernetProtocol, Icmpv6Message, Icmpv6Packet,
     IpProtocol, Ipv4Packet, Ipv6Packet, UdpPacket,
@@ -34,6 +34,7 @@ use crate::dhcp6::client::{Client, Wish};
 use crate::gateway::advertise::{Advertisement, HOPS, Heard};
 use crate::gateway::dhcp;
 use crate::gateway::services::nameservers;
+use crate::serve::timeout;
 use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
 use crate::steward::nameserver::Nameserver;
@@ -384,9 +385,7 @@ fn ask(
         port.flush();
         if !port.before_sleep() {
             let wait = asker.poll_timeout(now).unwrap_or(at).saturating_duration_since(now);
-            let wait =
-                EpollTimeout::try_from(wait + Duration::from_micros(999)).unwrap_or(EpollTimeout::ZERO);
-            match epoll.wait(&mut [EpollEvent::empty(); 2], wait) {
+            match epoll.wait(&mut [EpollEvent::empty(); 2], timeout(Some(wait))) {
                 Err(errno) if errno != Errno::EINTR => return Err(failed(errno)),
                 _ => {}
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tests::binaries::go_program;
-use tests::{Cmd, Running, User, World, wait_until};
+use tests::{Cmd, Running, SOON, User, World, wait_until};
 
 /// Somebody far away, and the names of it.
 const FAR: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -51,7 +51,7 @@ fn serve(world: &World, port: u16, script: &str) -> Running {
     let server = world.cmd("bash").args(["-euc", script]).limit(LIMIT).start();
     let look = format!("ss -Hlntu sport = {port}");
     let listens = || !world.cmd("sh").args(["-c", &look]).run().ok().stdout.is_empty();
-    assert!(wait_until(Duration::from_secs(10), listens), "{}\n{}", server.stdout(), server.stderr());
+    assert!(wait_until(SOON, listens), "{}\n{}", server.stdout(), server.stderr());
     server
 }
 

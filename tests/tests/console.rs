@@ -36,10 +36,7 @@ impl Desk {
         world.viewnet(["switch", "up", "lan", "--mgmt", "ours"]).run().ok();
         let options = ["-s", "ctl", "-M", "theirs"];
         let real = world.cmd("vde_switch").args(options).keep_stdin().start();
-        assert!(tests::wait_until(std::time::Duration::from_secs(10), || world
-            .home()
-            .join("theirs")
-            .exists()));
+        assert!(tests::wait_until(tests::SOON, || world.home().join("theirs").exists()));
         Self { world, real }
     }
 
@@ -196,9 +193,7 @@ fn programs_at_a_port_look_alike() {
             let count = |n: usize| {
                 let printed = || desk.talk(console, "port/allprint 3\n");
                 assert!(
-                    tests::wait_until(std::time::Duration::from_secs(5), || {
-                        printed().matches("endpoint ID").count() == n
-                    }),
+                    tests::wait_until(tests::SOON, || { printed().matches("endpoint ID").count() == n }),
                     "{n} endpoints: {}",
                     printed()
                 );
@@ -276,7 +271,7 @@ fn nothing_is_left_of_a_killed_switch() {
             names
         };
         let soon = |what: &str, is: &dyn Fn() -> bool| {
-            assert!(tests::wait_until(std::time::Duration::from_secs(5), is), "{what}: {:?}", files());
+            assert!(tests::wait_until(tests::SOON, is), "{what}: {:?}", files());
         };
         soon("three programs", &|| files() == ["001.0", "003.0", "003.1", "ctl"]);
         two.close_stdin();
@@ -437,7 +432,7 @@ fn it_comes_and_goes_while_the_switch_runs() {
     assert!(group.contains("no group `no-such-group`"), "{group}");
     world.viewnet(["switch", "set", "lan", "--mgmt", "ours"]).run().ok();
     desk.talk("ours", "shutdown\n");
-    assert!(tests::wait_until(std::time::Duration::from_secs(5), || !desk.path("ours").exists()));
+    assert!(tests::wait_until(tests::SOON, || !desk.path("ours").exists()));
     world.viewnet(["switch", "up", "lan"]).run().ok();
     desk.end();
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Cmd, Outcome, Running, User, World, wait_until};
+use tests::{Cmd, Outcome, Running, SOON, User, World, wait_until};
 
 /// Somebody far away.
 const FAR: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -167,7 +167,7 @@ fn the_network_says_addresses_and_names() {
             .run(["--kind", kind, "--name", "web", "--link", "switch:lan,ip=10.0.2.5/24", "--", "cat"])
             .keep_stdin()
             .start();
-        assert!(wait_until(Duration::from_secs(10), || {
+        assert!(wait_until(SOON, || {
             world.viewnet(["stack", "show", "web"]).run().stdout.contains("10.0.2.5")
         }));
         let dig = |args: &[&str]| {
@@ -210,7 +210,7 @@ fn a_view_that_nothing_is_said_of_is_on_the_default_network() {
             let alone = run(&["--link", "lo", "--", "ip", "-br", "addr"]).stdout;
             assert!(!alone.contains("eth0"), "{alone}");
             // What it started ends by itself, and is started anew.
-            assert!(wait_until(Duration::from_secs(5), || world.supervisors().is_empty()));
+            assert!(wait_until(SOON, || world.supervisors().is_empty()));
             // Several at once start one.
             let script =
                 format!("for n in 1 2 3 4; do viewnet run --kind {kind} -- ip -br addr & done; wait");
@@ -226,7 +226,7 @@ fn a_view_that_nothing_is_said_of_is_on_the_default_network() {
             // A view inside of one has what there is outside.
             let inner = run(&["--", "viewnet", "run", "--", "ip", "-br", "addr"]).stdout;
             assert!(inner.contains("10.0.2."), "{inner}");
-            assert!(wait_until(Duration::from_secs(5), || world.supervisors().is_empty()));
+            assert!(wait_until(SOON, || world.supervisors().is_empty()));
             let nobody = run(&["--link", "lo", "--", "viewnet", "run", "--", "ip", "-br", "addr"]);
             assert!(!nobody.stdout.contains("eth0") && nobody.stderr.is_empty(), "{nobody:?}");
             run(&["--link", "lo", "--", "viewnet", "run", "--verbose", "--", "true"]);
@@ -252,11 +252,7 @@ fn dnsmasq(world: &World, at: &str) -> Running {
         .args([format!("--listen-address={at}"), "--host-record=far.example,192.0.2.1,2001:db8::1".into()])
         .args(long)
         .start();
-    assert!(
-        wait_until(Duration::from_secs(10), || server.stderr().contains("cleared cache")),
-        "{}",
-        server.stderr()
-    );
+    assert!(wait_until(SOON, || server.stderr().contains("cleared cache")), "{}", server.stderr());
     server
 }
 
@@ -439,7 +435,7 @@ fn leases_are_kept_and_renewed_and_another_network_is_moved_to() {
         world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
         for kind in kinds {
             let lost = || !has(kind, "10.0.2.") && interface(kind)["lease_s"].is_null();
-            assert!(wait_until(Duration::from_secs(15), lost), "{kind}: {}", interface(kind));
+            assert!(wait_until(SOON, lost), "{kind}: {}", interface(kind));
         }
         up(&["--ip", "10.9.0.1/24"]);
         for kind in kinds {
@@ -511,7 +507,7 @@ fn a_gateway_is_listed_and_goes_with_its_switch() {
         world.viewnet(["gateway", "ls"]).run().ok().says("switch:lan");
         world.viewnet(["gateway", "show", "--switch", "lan"]).run().ok().says("10.9.0.1/24");
         world.viewnet(["switch", "down", "lan"]).run().ok();
-        assert!(wait_until(Duration::from_secs(5), || {
+        assert!(wait_until(SOON, || {
             !world.viewnet(["gateway", "ls"]).run().ok().stdout.contains("switch:lan")
         }));
         let gone = world.viewnet(["gateway", "show", "--switch", "lan"]).run().code(1);

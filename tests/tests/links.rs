@@ -1,9 +1,7 @@
 //! Links of stacks to elsewhere: the same words for kernel and smol stacks, whoever is at the other end.
 
-use std::time::Duration;
-
 use serde_json::Value;
-use tests::{Outcome, User, World, wait_until};
+use tests::{Outcome, SOON, User, World, wait_until};
 
 const KINDS: [&str; 2] = ["kernel", "smol"];
 
@@ -52,7 +50,7 @@ fn talk(world: &World, kind: &str, their_link: &str, our_kind: &str, our_link: &
 /// Switches that carried a link go with their stacks.
 fn no_wires(world: &World) {
     let names = || world.viewnet(["switch", "ls", "--json"]).run().ok().stdout;
-    assert!(wait_until(Duration::from_secs(8), || !names().contains("\"wire-")), "{}", names());
+    assert!(wait_until(SOON, || !names().contains("\"wire-")), "{}", names());
 }
 
 #[test]
@@ -60,7 +58,7 @@ fn debians_vde_switch_joins_stacks_of_both_kinds() {
     each_user(|world| {
         let folder = world.home().join("v.ctl");
         let switch = world.cmd("vde_switch").args(["-sock", folder.to_str().unwrap()]).keep_stdin().start();
-        assert!(wait_until(Duration::from_secs(5), || folder.join("ctl").exists()));
+        assert!(wait_until(SOON, || folder.join("ctl").exists()));
         for kind in KINDS {
             for other in KINDS {
                 // The path is relative to where the command runs.

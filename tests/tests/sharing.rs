@@ -1,10 +1,8 @@
 //! The host's own network in a view: destinations that go there past the view's stack, ports that the view has of the
 //! host's, services that are handed over.
 
-use std::time::Duration;
-
 use tests::binaries::go_program;
-use tests::{Cmd, Outcome, Running, User, World, wait_until};
+use tests::{Cmd, Outcome, Running, SOON, User, World, wait_until};
 
 const MOVE: &str = include_str!("../programs/move.py");
 const REPLY: &str = include_str!("../programs/reply.py");
@@ -42,7 +40,7 @@ fn view(world: &World, kind: &str, rules: &[&str]) -> Cmd {
 
 fn host(world: &World, script: &str, args: &[&str]) -> Running {
     let mut server = world.cmd("python3").args(["-uc", script]).args(args).keep_stdin().start();
-    assert!(wait_until(Duration::from_secs(10), || server.stdout().contains("up") || server.has_ended()));
+    assert!(wait_until(SOON, || server.stdout().contains("up") || server.has_ended()));
     server
 }
 
@@ -136,9 +134,7 @@ fn a_view_has_ports_of_the_hosts_own_address() {
         let serve = |port: &str| {
             let mut server =
                 view(world, kind, &rules).args(["python3", "-uc", SERVE, port]).keep_stdin().start();
-            assert!(
-                wait_until(Duration::from_secs(10), || server.stdout().contains("up") || server.has_ended())
-            );
+            assert!(wait_until(SOON, || server.stdout().contains("up") || server.has_ended()));
             server
         };
         let server = serve("8080");
@@ -218,7 +214,7 @@ fn a_service_is_handed_from_host_to_view_and_back() {
             asks.until(name);
             all.push((asks, name));
             let Some((cmd, ends, _)) = next.next() else { break };
-            assert!(wait_until(Duration::from_secs(10), || world.home().join(ends[0]).exists()));
+            assert!(wait_until(SOON, || world.home().join(ends[0]).exists()));
             let taken = std::mem::replace(&mut holder, cmd.args(ends).keep_stdin().start());
             // What it accepted it keeps.
             end(taken).ok();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use tests::{Cmd, Outcome, Status, User, World, wait_until};
+use tests::{Cmd, Outcome, SOON, Status, User, World, wait_until};
 
 fn each_user(test: impl Fn(World)) {
     for &user in User::all() {
@@ -84,8 +84,8 @@ fn a_stacks_path_may_be_anywhere() {
         world.run(["--stack", "./my.stack", "--", "python3", "-c", FETCH]).run().ok().says("hello");
         server.wait().ok();
         let down = || world.viewnet(["stack", "down", path]).run().status == Status::Exited(0);
-        assert!(wait_until(Duration::from_secs(3), down), "still used");
-        assert!(wait_until(Duration::from_secs(3), || !std::path::Path::new(path).exists()), "{path} stays");
+        assert!(wait_until(SOON, down), "still used");
+        assert!(wait_until(SOON, || !std::path::Path::new(path).exists()), "{path} stays");
     });
 }
 
@@ -156,7 +156,7 @@ attempt('send', lambda: u.sendto(b'x', ('10.0.0.9', 9)))
         program.tell("go");
         let outcome = program.wait().ok();
         assert_eq!(outcome.stdout, "up\nrecv ECONNRESET\nconnect ENETDOWN\noption ENETDOWN\nsend ENETDOWN\n");
-        assert!(world.settle(Duration::from_secs(3)).is_empty(), "{:?}", world.leftovers());
+        assert!(world.settle(SOON).is_empty(), "{:?}", world.leftovers());
     });
 }
 
@@ -259,7 +259,7 @@ fn the_default_switch_comes_and_goes() {
         one.kill(Signal::SIGTERM);
         one.wait();
         // Asking the switch counts as using it: look at the processes.
-        assert!(wait_until(Duration::from_secs(8), || world.supervisors().is_empty()), "{}", list());
+        assert!(wait_until(SOON, || world.supervisors().is_empty()), "{}", list());
     });
 }
 
@@ -430,11 +430,7 @@ sleep 1; ip link show here >/dev/null || echo gone; echo >&${COPROC[1]}";
         assert!(world.supervisors().len() > before, "nobody is left to send what is owed");
         receiver.tell("");
         receiver.until(&format!("got {owed}\n"));
-        assert!(
-            wait_until(Duration::from_secs(1), || world.supervisors().len() == before),
-            "{:?}",
-            world.leftovers()
-        );
+        assert!(wait_until(SOON, || world.supervisors().len() == before), "{:?}", world.leftovers());
         receiver.tell("");
         receiver.wait().ok();
     });
@@ -477,7 +473,7 @@ while True: print('got', s.recv(100).decode(), flush=True)
             let name = format!("number-{n}");
             world.run(["--kind", kind, "--ip", "10.0.0.2/24", "--", "python3", "-c", SEND, &name]).run().ok();
         }
-        let all = wait_until(Duration::from_secs(3), || receiver.stdout().matches("got").count() == 10);
+        let all = wait_until(SOON, || receiver.stdout().matches("got").count() == 10);
         assert!(all, "{}", receiver.stdout());
     });
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use peer::{ENDPOINT, Peer};
 use serde_json::Value;
-use tests::{Cmd, Outcome, User, World, wait_until};
+use tests::{Cmd, Outcome, SOON, User, World, wait_until};
 
 /// With each user who can run viewnet, on either kind of stack.
 fn each_kind(test: impl Fn(&World, &Peer, &str)) {
@@ -70,8 +70,9 @@ fn programs_reach_the_peer_and_the_peer_reaches_them() {
         let _servers = peer.servers();
         python(world, kind, &[], TALK).run().ok().says("talked");
         // The tunnel goes with its view.
-        assert!(wait_until(Duration::from_secs(5), || json(world.viewnet(["vpn", "ls", "--json"]).run())
-            == serde_json::json!([])));
+        assert!(
+            wait_until(SOON, || json(world.viewnet(["vpn", "ls", "--json"]).run()) == serde_json::json!([]))
+        );
     });
 }
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tests::{World, wait_until};
+use tests::{SOON, World, wait_until};
 
 /// Where the peer is, as tcpdump writes it.
 pub(crate) const ENDPOINT: &str = "192.0.2.2.51820";
@@ -68,7 +68,7 @@ impl Peer {
         let pid = holder.0.id();
         let own = fs::read_link("/proc/self/ns/net").unwrap();
         let apart = || fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|net| net != own);
-        assert!(wait_until(Duration::from_secs(5), apart), "no network namespace");
+        assert!(wait_until(SOON, apart), "no network namespace");
         world.administer(&[
             "ip",
             "link",
@@ -146,7 +146,7 @@ impl Peer {
         go.stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         *self.wireguard.borrow_mut() = Some(Kept(go.spawn().expect("wireguard-go")));
         let there = || self.command(&["wg", "show", name]).output().is_ok_and(|out| out.status.success());
-        assert!(wait_until(Duration::from_secs(9), there), "wireguard-go does not start");
+        assert!(wait_until(SOON, there), "wireguard-go does not start");
         let theirs = self.folder.join("theirs").display().to_string();
         self.wg(&["private-key", &theirs, "listen-port", "51820"]);
         self.wg(&["peer", &self.public("ours"), "allowed-ips", "10.9.0.2/32,fd09::2/128"]);
@@ -169,7 +169,7 @@ impl Peer {
             self.command(&["wireguard-go", "-f", &name]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let inner = Kept(inner.expect("wireguard-go"));
         let there = || self.command(&["wg", "show", &name]).output().is_ok_and(|out| out.status.success());
-        assert!(wait_until(Duration::from_secs(9), there), "wireguard-go does not start");
+        assert!(wait_until(SOON, there), "wireguard-go does not start");
         let theirs = self.folder.join("theirs").display().to_string();
         let (us, allowed) = (self.public("ours"), "10.8.0.2/32");
         self.run(&[
@@ -255,7 +255,7 @@ impl Peer {
             let out = self.command(&["ss", "-Huln", "src", "10.9.0.1:53"]).output();
             out.is_ok_and(|out| !out.stdout.is_empty())
         };
-        assert!(wait_until(Duration::from_secs(9), there), "dnsmasq does not start");
+        assert!(wait_until(SOON, there), "dnsmasq does not start");
         kept
     }
 
@@ -269,7 +269,7 @@ impl Peer {
         tcpdump.stdout(out).stderr(fs::File::create(&log).unwrap());
         let kept = Kept(tcpdump.spawn().expect("tcpdump"));
         let listens = || fs::read_to_string(&log).is_ok_and(|text| text.contains("listening on"));
-        assert!(wait_until(Duration::from_secs(9), listens), "tcpdump does not start");
+        assert!(wait_until(SOON, listens), "tcpdump does not start");
         done();
         std::thread::sleep(Duration::from_millis(200));
         drop(kept);

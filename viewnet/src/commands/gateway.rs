@@ -9,7 +9,6 @@ mod launch;
 
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +16,6 @@ use ::switch::client::Client;
 use ::switch::vlan::{PortVlans, Vid};
 use clap::Subcommand;
 use ipnet::IpNet;
-use msocket_proto::line::{Line, sweep, unusable};
 use stacks::config::Link;
 use stacks::filter::Ruleset;
 use stacks::gateway::dhcp::{Dhcp6, Fixed, MAX_FIXED, MAX_NAME, MAX_NTP, Said};
@@ -31,6 +29,7 @@ use crate::commands::options::filter_text;
 use crate::commands::switch;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
+use crate::served::{self, sockets};
 use crate::tables::{print, print_json, table};
 
 const START: &str = "cannot start the gateway";
@@ -345,19 +344,9 @@ fn addresses() -> Vec<IpNet> {
 
 /// The gateways of the runtime folder; the sockets of dead ones are removed on the way.
 pub(crate) fn all(runtime: &Runtime) -> Result<Vec<Description>, Failure> {
-    let folder = runtime.gateways();
-    let failed = |e: std::io::Error| Failure::new(format!("cannot list {}", folder.display()), e);
-    let mut listed = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let is_socket = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
-        if is_socket && !sweep(&path).unwrap_or(false) {
-            // One that ends while we ask is not listed.
-            listed.extend(call::<Description>(&path, &Request::Show).ok());
-        }
-    }
-    listed.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(listed)
+    // One that ends while we ask is not listed.
+    let show = |path: &PathBuf| call_with(path, &Request::Show, &[]).ok();
+    Ok(sockets(&runtime.gateways())?.iter().filter_map(show).collect())
 }
 
 fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
@@ -441,14 +430,10 @@ fn ask<A: serde::de::DeserializeOwned>(
     target: &Target,
     request: &Request,
 ) -> Result<A, Failure> {
-    call(&target.path(runtime)?, request).map_err(|failure| match failure.refusal.hint {
+    call_with(&target.path(runtime)?, request, &[]).map_err(|failure| match failure.refusal.hint {
         None => failure.hint(format!("start it with `viewnet gateway up --switch {}`", target.name)),
         Some(_) => failure,
     })
-}
-
-fn call<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Result<A, Failure> {
-    call_with(path, request, &[])
 }
 
 /// Asks the gateway at `path`; descriptors go along.
@@ -457,18 +442,7 @@ pub(crate) fn call_with<A: serde::de::DeserializeOwned>(
     request: &Request,
     fds: &[BorrowedFd<'_>],
 ) -> Result<A, Failure> {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound};
-    let what = "cannot reach the gateway";
-    let mut line = Line::connect(path).map_err(|e| match e.kind() {
-        NotFound | ConnectionRefused => Failure::new(what, format!("nobody serves {}", path.display())),
-        _ => unusable(what, path, &e).into(),
-    })?;
-    let timeout = Some(::switch::client::PATIENCE);
-    let patient =
-        line.stream().set_read_timeout(timeout).and_then(|()| line.stream().set_write_timeout(timeout));
-    patient.map_err(|e| Failure::io(what, &e))?;
-    let (answer, _) = line.call(request, fds).map_err(|e| call_failed(what, e))?;
-    Ok(answer)
+    served::call("cannot reach the gateway", path, request, fds)
 }
 
 #[cfg(test)]

@@ -484,7 +484,7 @@ pub(crate) fn reach_existing(runtime: &Runtime, name: &str) -> Result<Client, Fa
 /// This user's switches that run, by the names of their socket files.
 pub(crate) fn each(runtime: &Runtime) -> Vec<(String, Client)> {
     let named = |(path, client): (PathBuf, Client)| Some((path.file_name()?.to_str()?.to_owned(), client));
-    inspect::running(runtime).into_iter().filter_map(named).collect()
+    inspect::running(runtime).unwrap_or_default().into_iter().filter_map(named).collect()
 }
 
 /// Do we understand this switch?
