@@ -238,7 +238,9 @@ impl Services {
     }
 
     fn lease_v6(&mut self, now: Instant, from: IpAddr, message: &[u8], hall: &mut Hall) {
-        let Some(server) = self.leases_v6.as_mut().filter(|_| is_link_local(from)) else { return };
+        // Who ends before its link-local address is its own has another one.
+        let near = is_link_local(from) || hall.policy.is_inside(from);
+        let Some(server) = self.leases_v6.as_mut().filter(|_| near) else { return };
         let (Some(answer), Some(own)) = (server.handle(now, message), link_local()) else { return };
         let ends = (SocketAddr::new(own, dhcp6::SERVER), SocketAddr::new(from, dhcp6::CLIENT));
         let _ = hall.engine.send_as(now, ends, Some(hall.link), &answer, 0);
