@@ -79,6 +79,8 @@ pub struct Tunnel {
     /// Names of endpoints to be looked up, by peer; answered by [`Tunnel::handle_resolved`].
     pub unresolved: Vec<(usize, Endpoint)>,
     dropped: Dropped,
+    /// Datagrams that only a peer could have sent.
+    heard: u64,
     ticked: Option<Instant>,
     /// When a peer's timers are to be looked at.
     due: Option<Instant>,
@@ -146,6 +148,7 @@ impl Tunnel {
             inbox: Inbox::default(),
             unresolved: Vec::new(),
             dropped: Dropped::default(),
+            heard: 0,
             ticked: None,
             due: None,
         }
@@ -277,7 +280,7 @@ impl Tunnel {
     }
 
     fn decrypt(&mut self, now: Instant, number: usize, from: SocketAddr, datagram: &[u8]) {
-        let Self { peers, inbox, outbox, dropped, v4, v6, names, .. } = self;
+        let Self { peers, inbox, outbox, dropped, heard, v4, v6, names, .. } = self;
         let peer = &mut peers[number];
         let kind = datagram[0];
         if kind != DATA {
@@ -293,6 +296,7 @@ impl Tunnel {
                         outbox.commit(from, len);
                         return;
                     }
+                    *heard += 1;
                     peer.authentic(now, kind, from, datagram.len());
                     peer.send(now, reply_kind, len, outbox);
                     if kind == RESPONSE {
@@ -308,21 +312,24 @@ impl Tunnel {
             return;
         };
         let (packet, source) = match peer.tunn.decapsulate(Some(from.ip()), datagram, room) {
-            TunnResult::WriteToTunnelV4(packet, source) => (packet, IpAddr::V4(source)),
-            TunnResult::WriteToTunnelV6(packet, source) => (packet, IpAddr::V6(source)),
+            TunnResult::WriteToTunnelV4(packet, source) => (packet, Some(IpAddr::V4(source))),
+            TunnResult::WriteToTunnelV6(packet, source) => (packet, Some(IpAddr::V6(source))),
             // A keepalive.
-            TunnResult::Done => return peer.confirm(now, from, datagram.len(), outbox),
+            TunnResult::Done => (&mut [][..], None),
             _ => {
                 dropped.not_authentic += 1;
                 return;
             }
         };
-        if lookup(v4, v6, source) == Some(number) {
-            names.inbound(packet);
-            let len = packet.len();
-            inbox.commit(len);
-        } else {
-            dropped.not_allowed += 1;
+        *heard += 1;
+        match source {
+            Some(source) if lookup(v4, v6, source) == Some(number) => {
+                names.inbound(packet);
+                let len = packet.len();
+                inbox.commit(len);
+            }
+            Some(_) => dropped.not_allowed += 1,
+            None => {}
         }
         peer.confirm(now, from, datagram.len(), outbox);
     }
@@ -381,6 +388,11 @@ impl Tunnel {
     /// The peers, in the file's order.
     pub fn peers(&self, now: Instant) -> Vec<PeerInfo> {
         self.peers.iter().map(|peer| peer.info(now)).collect()
+    }
+
+    /// How many datagrams came that only a peer could have sent.
+    pub fn heard(&self) -> u64 {
+        self.heard
     }
 
     /// Where a peer is, as far as is known.
