@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //! A train of datagrams is one sendmsg(2) (UDP_SEGMENT) and one recvmsg(2) (UDP_GRO), see udp(7). Where a network
-//! device cannot be given one, each datagram goes alone from then on. Datagrams may be fragmented on their way, as Linux's
-//! WireGuard lets them be (no DF): a tunnel's MTU does not change with its peers' ways. A full socket buffer is waited for, for
-//! [`PATIENCE`] at most; what it does not take then is lost, as networks lose things.
+//! device cannot be given one, each datagram goes alone from then on. Datagrams may be fragmented on their way, as
+//! Linux's WireGuard lets them be (no DF): a tunnel's MTU does not change with its peers' ways. A full socket buffer is
+//! waited for, for [`PATIENCE`] at most; what it does not take then is lost, as networks lose things.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
