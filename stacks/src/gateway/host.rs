@@ -179,8 +179,8 @@ pub(crate) fn send_from(
     let to = SockaddrStorage::from(to);
     let cut = train.then_some(ControlMessage::UdpGsoSegments(&segment));
     let (v4, v6) = (from.and_then(packet_info4), from.and_then(packet_info6));
-    let from =
-        v4.as_ref().map(ControlMessage::Ipv4PacketInfo).or(v6.as_ref().map(ControlMessage::Ipv6PacketInfo));
+    let v6 = v6.as_ref().map(ControlMessage::Ipv6PacketInfo);
+    let from = v4.as_ref().map(ControlMessage::Ipv4PacketInfo).or(v6);
     let data = [std::io::IoSlice::new(data)];
     let send = |control: &[ControlMessage<'_>]| {
         sendmsg(socket.as_raw_fd(), &data, control, MsgFlags::MSG_DONTWAIT, Some(&to)).map(|_| ())

@@ -250,8 +250,10 @@ impl Tunnel {
         };
         match number {
             Some(number) => {
-                self.decrypt(now, number, from, datagram);
-                if datagram[0] != DATA {
+                if datagram[0] == DATA {
+                    self.decrypt(now, number, from, datagram);
+                } else {
+                    self.shake(now, number, from, datagram);
                     self.expect(number);
                 }
             }
@@ -279,34 +281,37 @@ impl Tunnel {
         }
     }
 
+    /// A message of a handshake, or a cookie.
+    fn shake(&mut self, now: Instant, number: usize, from: SocketAddr, datagram: &[u8]) {
+        let Self { peers, outbox, dropped, heard, .. } = self;
+        let peer = &mut peers[number];
+        let kind = datagram[0];
+        let Some(room) = outbox.room(HANDSHAKE_LEN) else {
+            dropped.no_room += 1;
+            return;
+        };
+        match peer.tunn.decapsulate(Some(from.ip()), datagram, room) {
+            TunnResult::Done => peer.received += datagram.len() as u64,
+            TunnResult::WriteToNetwork(reply) => {
+                let (reply_kind, len) = (reply[0], reply.len());
+                if reply_kind == COOKIE {
+                    outbox.commit(from, len);
+                    return;
+                }
+                *heard += 1;
+                peer.authentic(now, kind, from, datagram.len());
+                peer.send(now, reply_kind, len, outbox);
+                if kind == RESPONSE {
+                    peer.send_waiting(now, outbox);
+                }
+            }
+            _ => dropped.not_authentic += 1,
+        }
+    }
+
     fn decrypt(&mut self, now: Instant, number: usize, from: SocketAddr, datagram: &[u8]) {
         let Self { peers, inbox, outbox, dropped, heard, v4, v6, names, .. } = self;
         let peer = &mut peers[number];
-        let kind = datagram[0];
-        if kind != DATA {
-            let Some(room) = outbox.room(HANDSHAKE_LEN) else {
-                dropped.no_room += 1;
-                return;
-            };
-            match peer.tunn.decapsulate(Some(from.ip()), datagram, room) {
-                TunnResult::Done => peer.received += datagram.len() as u64,
-                TunnResult::WriteToNetwork(reply) => {
-                    let (reply_kind, len) = (reply[0], reply.len());
-                    if reply_kind == COOKIE {
-                        outbox.commit(from, len);
-                        return;
-                    }
-                    *heard += 1;
-                    peer.authentic(now, kind, from, datagram.len());
-                    peer.send(now, reply_kind, len, outbox);
-                    if kind == RESPONSE {
-                        peer.send_waiting(now, outbox);
-                    }
-                }
-                _ => dropped.not_authentic += 1,
-            }
-            return;
-        }
         let Some(room) = inbox.room(datagram.len()) else {
             dropped.no_room += 1;
             return;
