@@ -1,7 +1,7 @@
 //! Starting a tunnel: the process that `vpn up` and `run --vpn` leave behind.
 //!
 //! # Theory of operation
-//! This program is run again as `vpn serve PATH` ([`background::launch`]) and is told what the tunnel is to be: so no key
+//! This program is run again as `serve-tunnel PATH` ([`background::launch`]) and is told what the tunnel is to be: so no key
 //! is in a file but the user's own. The tunnel looks up its peers' names and makes its sockets before it answers. It has
 //! an eye ([`crate::eye`]), which removes its socket's file should it be killed.
 
@@ -11,6 +11,7 @@ use std::path::Path;
 use stacks::wg::serve::{Server, Start, look_up, mtu};
 
 use crate::background::{self, start_eye};
+use crate::commands::TUNNEL;
 use crate::exit::{Exit, Failure};
 use crate::sys::seccomp::native_domain;
 
@@ -22,7 +23,7 @@ pub(super) fn launch(path: &Path, start: &Start) -> Result<Vec<String>, Failure>
         let why = "this is inside a view on a smol stack, whose supervisor cannot wait for it";
         return Err(Failure::new(START, why).hint("give the outer tunnel a stack of kind kernel"));
     }
-    let mut command = background::command("viewnet", &[&"vpn", &"serve", &path]);
+    let mut command = background::command("viewnet", &[&TUNNEL, &path]);
     Ok(background::launch(START, &mut command, start, "run it again with VIEWNET_LOG=debug")??)
 }
 
@@ -33,8 +34,8 @@ fn is_on_smol_stack() -> bool {
     native_domain(probe.as_fd()).is_ok_and(|domain| domain != libc::AF_INET)
 }
 
-/// `viewnet vpn serve`: what [`launch`] starts.
-pub(super) fn serve(path: &Path) -> Result<Exit, Failure> {
+/// `viewnet serve-tunnel`: what [`launch`] starts.
+pub(crate) fn serve(path: &Path) -> Result<Exit, Failure> {
     let internal = |e: nix::errno::Errno| Failure::io(START, &e.into());
     let set_up = |mut start: Start| {
         let mut eye = start_eye().map_err(internal)?;

@@ -30,7 +30,7 @@ pub(crate) fn hold(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Cl
 }
 
 /// As [`hold`]; the first tunnel has this name.
-pub(super) fn hold_as(
+pub(crate) fn hold_as(
     runtime: &Runtime,
     config: &mut StackConfig,
     mut name: Option<&str>,
