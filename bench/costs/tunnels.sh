@@ -1,7 +1,7 @@
 #!/bin/sh
 # tunnels.sh [COUNT] (100): memory (PSS) of kept WireGuard tunnels with a stack each, in lines "what<TAB>KiB<TAB>unit": of a
 # tunnel's process, of the eye that watches it, of its stack in the keeper; when it is up, and some seconds after 4 MB
-# have passed each way. Needs root for the namespace it runs in.
+# have passed each way. KIND=smol has stacks of that kind. Needs root for the namespace it runs in.
 . "$(dirname "$0")/../lib.sh"
 N=${1:-100}
 PEER=tunnels S=$STATE/tunnels
@@ -29,7 +29,7 @@ interface() { # interface ADDRESS: the section of the key on standard input
 }
 up() { # up FILE
     chown "$BENCH_UID" "$1"; chmod 600 "$1"
-    $HOST $VN vpn up "$1" || die "$1"
+    $HOST $VN vpn up --kind "${KIND:-kernel}" "$1" || die "$1"
 }
 HUB=
 { interface 10.9.0.1/16 <"$S/key1"; echo "ListenPort = 51820"; } >"$S/hub.conf"
