@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tests::binaries::{go_program, rust_probe};
-use tests::{Cmd, Running, User, World, wait_until};
+use tests::{Cmd, Running, SOON, User, World, wait_until};
 
 /// Somebody far away, and the names of it.
 const FAR: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -60,7 +60,7 @@ fn serve(world: &World, port: u16, script: &str) -> Running {
     let server = world.cmd("bash").args(["-euc", script]).limit(LIMIT).start();
     let look = format!("ss -Hlntu sport = {port}");
     let listens = || !world.cmd("sh").args(["-c", &look]).run().ok().stdout.is_empty();
-    assert!(wait_until(Duration::from_secs(10), listens), "{}\n{}", server.stdout(), server.stderr());
+    assert!(wait_until(SOON, listens), "{}\n{}", server.stdout(), server.stderr());
     server
 }
 
@@ -352,8 +352,8 @@ fn a_datagram_and_a_route_of_every_kind() {
     each(|world, run| {
         world.administer(&["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"]);
         for at in FAR {
-            run(&format!("ping -c 2 -i 0.2 -W 5 {at}")).run().ok().says("2 received");
-            run(&format!("traceroute -n -w 2 -q 1 -m 5 {at}")).run().ok().says(at);
+            run(&format!("ping -c 2 -i 0.2 -W 20 {at}")).run().ok().says("2 received");
+            run(&format!("traceroute -n -w 20 -q 1 -m 5 {at}")).run().ok().says(at);
         }
     });
 }

@@ -5,7 +5,7 @@
 //!  switch ── ring ── engine ─┬─ streams ─── TCP sockets of the host
 //!                            ├─ datagrams ─ UDP and echo sockets of the host
 //!                            ├─ doors ───── published ports of the host
-//!                            └─ services ── DHCP, router advertisements, DNS
+//!                            └─ services ── DHCP, DHCPv6, router advertisements, DNS
 //! ```
 //! A gateway is a smol stack that stands for everybody beyond its network ([`Engine::stand_for_others`]): to the
 //! inside it is the router, and the far ends of all connections. What arrives is done again with the host's sockets,
@@ -60,7 +60,7 @@ use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
 use crate::smol::tables::{IfIndex, LOOPBACK};
 use datagrams::Datagrams;
-use doors::{Doors, Inside, Published};
+use doors::{Doors, Inside, Published, Watched};
 use policy::{Policy, Rules, Verdict};
 use proxy::Via;
 use publish::{Ports, Publish};
@@ -134,6 +134,9 @@ pub struct Figures {
     /// Ports of the host that lead inside.
     #[serde(default)]
     pub published: Vec<Published>,
+    /// Stacks whose ports are published as they come and go.
+    #[serde(default)]
+    pub watched: Vec<Watched>,
 }
 
 /// What an event is about.
@@ -293,7 +296,9 @@ impl Gateway {
         let link = IfIndex(LOOPBACK.0 + 1);
         engine.plug(now, link, true);
         engine.hear_group(now, link, services::ALL_ROUTERS);
-        let services = Services::new(now, &config, stacks);
+        engine.hear_group(now, link, services::ALL_SERVERS);
+        let mac = engine.tables().links.get(&link).map_or([0; 6], |link| link.mac.0);
+        let services = Services::new(now, &config, mac, stacks);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let policy = Policy::new(config.rules.clone(), config.ip.clone());
         let way = config.via.as_ref().map(Way::find).transpose()?;
@@ -385,6 +390,7 @@ impl Gateway {
             unsent: self.datagrams.unsent + self.datagrams.associations.unsent,
             inside: inside.into_iter().collect(),
             published: self.doors.published(),
+            watched: self.doors.watched(),
         }
     }
 
