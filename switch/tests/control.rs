@@ -269,7 +269,7 @@ fn age(age_s: u64) -> switch::client::Settings {
 
 #[test]
 fn every_request_to_a_switch_is_in_the_manual() {
-    let unknown = serde_json::from_str::<switch::control::Request>("{\"op\":\"\"}").unwrap_err().to_string();
+    let unknown = serde_json::from_str::<Request>("{\"op\":\"\"}").unwrap_err().to_string();
     let known: Vec<&str> = unknown.split('`').skip(3).step_by(2).collect();
     assert!(known.contains(&"hello") && known.contains(&"down"), "{unknown}");
     let page = include_str!("../../doc/switch.md");
