@@ -32,7 +32,7 @@ pub(crate) struct Args {
 enum Command {
     /// List the rules with what they have counted
     Ls {
-        /// Whose filter
+        /// Whose filter: a stack's, a view's, `gateway` or `gateway:SWITCH`
         whose: String,
         /// As JSON
         #[arg(long)]
@@ -40,7 +40,7 @@ enum Command {
     },
     /// Add rules behind those that are there
     Add {
-        /// Whose filter
+        /// Whose filter: a stack's, a view's, `gateway` or `gateway:SWITCH`
         whose: String,
         /// A rule, or a file of rules
         #[arg(required = true, value_name = "RULE|FILE")]
@@ -56,7 +56,7 @@ enum Command {
     },
     /// Remove rules by their numbers
     Rm {
-        /// Whose filter
+        /// Whose filter: a stack's, a view's, `gateway` or `gateway:SWITCH`
         whose: String,
         /// As `ls` shows them
         #[arg(required = true)]
@@ -64,12 +64,12 @@ enum Command {
     },
     /// Remove all rules: everything is let through
     Flush {
-        /// Whose filter
+        /// Whose filter: a stack's, a view's, `gateway` or `gateway:SWITCH`
         whose: String,
     },
     /// Show what rules have logged: the last lines, or on a kernel stack the first since the last look
     Log {
-        /// Whose filter
+        /// Whose filter: a stack's, a view's, `gateway` or `gateway:SWITCH`
         whose: String,
         /// As JSON
         #[arg(long)]

@@ -29,7 +29,10 @@ use crate::tables::{print, print_json, table};
 
 const WHAT: &str = "cannot publish ports";
 
-/// Let ports of the host lead to ports of a view: by the gateway of its network, to which the view's stack must be plugged
+/// Let ports of the host lead to ports of a view.
+///
+/// It is the gateway of the view's network that listens at the host; the view's stack must be plugged into a switch
+/// that has one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Ports are written [ADDR:]PORT[-PORT][:PORT[-PORT]][/udp], the host's first:
   8080:80                  port 8080 of all addresses of the host leads to port 80 of the view

@@ -1,13 +1,13 @@
 //! The gateway of a switch, as a topology describes it: the words of `viewnet gateway up`.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use stacks::filter::Ruleset;
 use stacks::gateway::Dns64;
-use stacks::gateway::dhcp::{Fixed, Said};
+use stacks::gateway::dhcp::{Dhcp6, Fixed, Said};
 use stacks::gateway::policy::{Destinations, Rules};
 use stacks::gateway::proxy::Via;
 use switch::vlan::Vid;
@@ -57,14 +57,17 @@ pub(crate) struct Dhcp {
     /// The network's MTU, in bytes.
     pub(crate) mtu: Option<u16>,
     /// Servers of NTP.
-    pub(crate) ntp: Vec<Ipv4Addr>,
+    pub(crate) ntp: Vec<IpAddr>,
+    /// What DHCPv6 gives; absent: as every gateway does.
+    pub(crate) v6: Option<Dhcp6>,
 }
 
 impl Dhcp {
     /// What the gateway is told.
     pub(crate) fn told(&self) -> Said {
-        let Self { fixed, lease, domain, mtu, ntp } = self.clone();
-        Said { lease_s: lease.unwrap_or_else(|| Said::default().lease_s), fixed, domain, mtu, ntp }
+        let Self { fixed, lease, domain, mtu, ntp, v6 } = self.clone();
+        let usual = Said::default();
+        Said { lease_s: lease.unwrap_or(usual.lease_s), fixed, domain, mtu, ntp, v6: v6.unwrap_or(usual.v6) }
     }
 }
 
