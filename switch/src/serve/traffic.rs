@@ -118,7 +118,8 @@ impl Hall<'_> {
             return Err(Refusal::new(WHAT, format!("{} is a group's address, or nobody's", add.mac)));
         }
         if !self.switch.port(id).is_some_and(|port| port.vlans.carries(add.vid)) {
-            return Err(Refusal::new(WHAT, format!("port {} does not carry VLAN {}", add.port, add.vid)));
+            let why = format!("port {} does not carry VLAN {}", add.port, add.vid);
+            return Err(Refusal::new(WHAT, why).hint("see `viewnet switch port ls`"));
         }
         self.switch
             .pin(now, add.vid, add.mac, id)

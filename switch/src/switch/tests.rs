@@ -269,7 +269,7 @@ fn a_frame_to_a_known_station_costs_the_same_with_thousands_of_ports() {
             }
         };
         round(&mut s, &mut out);
-        (0..5)
+        (0..20)
             .map(|_| {
                 let began = start();
                 round(&mut s, &mut out);

@@ -50,14 +50,24 @@ pub(crate) fn ignore_sigpipe() {
 }
 
 /// Takes the hard limits in place of the soft ones: of open files, for a background process holds three
-/// descriptors per stack and uses no select(2), for which the soft limit is low; and of time and file size,
-/// which were meant for the program.
+/// descriptors per stack, or one per flow, and uses no select(2), for which the soft limit is low; and of time
+/// and file size, which were meant for the program.
 pub(crate) fn raise_limits() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     for resource in [Resource::RLIMIT_NOFILE, Resource::RLIMIT_CPU, Resource::RLIMIT_FSIZE] {
         if let Ok((_, hard)) = getrlimit(resource) {
             let _ = setrlimit(resource, hard, hard);
         }
+    }
+}
+
+/// Keeps malloc(3) from holding on to memory that is free: without a word of ours, each large block that is freed raises
+/// the size from which blocks are mappings of their own, which go back to the kernel when they are freed (mallopt(3)).
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, bytes) in [(libc::M_MMAP_THRESHOLD, 128 << 10), (libc::M_TRIM_THRESHOLD, 128 << 10)] {
+        // SAFETY: two of malloc's numbers are set; both are what they are by default.
+        unsafe { libc::mallopt(parameter, bytes) };
     }
 }
 
