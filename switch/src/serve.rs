@@ -305,6 +305,7 @@ impl Server {
         let mut now = now();
         loop {
             if self.is_over(now) && self.leave_path()? {
+                self.plugs.say_farewell(now, None, &mut self.switch);
                 return Ok(());
             }
             self.rest();

@@ -271,6 +271,7 @@ impl Connections {
             Request::PortAdd(attach) => Answer::Added(self.add_port(now, index, attach, fds, hall)?),
             Request::PortRm { port } => {
                 let id = find(switch, &port)?;
+                hall.plugs.say_farewell(now, Some(id), switch);
                 hall.plugs.remove(id, switch, hall.epoll);
                 Answer::Done(())
             }
