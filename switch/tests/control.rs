@@ -270,3 +270,21 @@ fn of_many_starters_one_wins() {
 fn age(age_s: u64) -> switch::client::Settings {
     switch::client::Settings { age_s: Some(age_s), ..Default::default() }
 }
+
+#[test]
+fn every_request_to_a_switch_is_in_the_manual() {
+    let unknown = serde_json::from_str::<Request>("{\"op\":\"\"}").unwrap_err().to_string();
+    let known: Vec<&str> = unknown.split('`').skip(3).step_by(2).collect();
+    assert!(known.contains(&"hello") && known.contains(&"down"), "{unknown}");
+    let page = include_str!("../../doc/switch.md");
+    let (_, table) = page.split_once("## Control protocol").expect("the chapter");
+    let rows: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| ")).collect();
+    for op in known {
+        let word = format!("`{op}`");
+        assert!(
+            rows.iter().any(|row| row.split(" | ").next().is_some_and(|cell| cell.contains(&word))),
+            "{op}"
+        );
+    }
+    assert!(table.contains(&format!("`version` (now {})", switch::control::VERSION)));
+}

@@ -35,16 +35,4 @@ pub(crate) enum Command {
     Doctor(commands::doctor::Args),
     Completions(commands::manual::Completions),
     Man(commands::manual::Man),
-    /// Host the programs of a topology (started by `up`)
-    #[command(hide = true)]
-    Runner {
-        /// Of this topology
-        topology: String,
-    },
-    /// Host this user's kept stacks (started by `stack up`)
-    #[command(hide = true)]
-    Keeper {
-        /// Of stacks of this kind
-        kind: String,
-    },
 }

@@ -37,8 +37,8 @@ pub(super) fn answer(
         Request::PortOpen(PortOpen { port, open }) => {
             let id = hall.find(&port)?;
             match open {
-                true => hall.switch.open_port(id),
-                false => hall.switch.shut_port(id, Shut::Admin),
+                true => hall.switch.open_port(now, id),
+                false => hall.switch.shut_port(now, id, Shut::Admin),
             }
             Ok(())
         }

@@ -172,6 +172,9 @@ fn show(runtime: &Runtime, stack: &str, json: bool) -> Result<(), Failure> {
         if let Some(left) = interface.lease_s {
             println!("    leased for {left} s, and renewed");
         }
+        if let Some(left) = interface.lease_v6_s {
+            println!("    leased by DHCPv6 for {left} s, and renewed");
+        }
     }
     for user in &stack.users {
         println!("used by view {} (process {})", user.view, user.pid);
