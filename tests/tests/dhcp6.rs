@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Outcome, Running, Status, User, World, wait_until};
+use tests::{Outcome, Running, SOON, Status, User, World, wait_until};
 
 /// A stack of each kind.
 const KINDS: [&str; 2] = ["kernel1", "smol1"];
@@ -82,12 +82,12 @@ fn a_stack_gets_an_address_and_gives_it_back() {
         for kind in KINDS {
             world.viewnet(["stack", "down", kind]).run().ok();
         }
-        assert!(wait_until(Duration::from_secs(5), || leases() == 1), "{}", leases());
+        assert!(wait_until(SOON, || leases() == 1), "{}", leases());
         // So does a view, at its end.
         for kind in KINDS {
             let options = ["--kind", kind.trim_end_matches('1'), "--link", "switch:lan,ip=dhcp6", "--"];
             world.run(options).args(["ip", "-6", "address"]).run().ok().says("/128");
-            assert!(wait_until(Duration::from_secs(5), || leases() == 1), "{kind}: {}", leases());
+            assert!(wait_until(SOON, || leases() == 1), "{kind}: {}", leases());
         }
     });
 }
@@ -295,7 +295,7 @@ fn what_routers_say_later_is_heard() {
         // The same is to be seen in both: the kernel is the referee.
         let mut both = |line: &str, seen: &dyn Fn(&str) -> bool| {
             // Before its own address is settled the router cannot speak.
-            let heard = (0..5).any(|_| {
+            let heard = (0..20).any(|_| {
                 router.tell(line);
                 wait_until(Duration::from_secs(3), || KINDS.iter().all(|kind| seen(kind)))
             });

@@ -7,7 +7,7 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use tests::{Outcome, User, World, wait_until};
+use tests::{Outcome, SOON, User, World, wait_until};
 
 const FAR: &str = include_str!("../programs/far.py");
 const NEAR: &str = include_str!("../programs/near.py");
@@ -24,7 +24,7 @@ impl Place {
         let mut place = Self(holder.args(["-n", "sleep", "infinity"]).stdin(Stdio::null()).spawn().unwrap());
         let own = fs::read_link("/proc/self/ns/net").unwrap();
         let apart = || fs::read_link(format!("/proc/{}/ns/net", place.pid())).is_ok_and(|net| net != own);
-        assert!(wait_until(Duration::from_secs(5), apart), "no network namespace: {:?}", place.0.try_wait());
+        assert!(wait_until(SOON, apart), "no network namespace: {:?}", place.0.try_wait());
         place
     }
 

@@ -4,11 +4,9 @@
 #[path = "vpn/peer.rs"]
 mod peer;
 
-use std::time::Duration;
-
 use peer::Peer;
 use serde_json::Value;
-use tests::{User, World, wait_until};
+use tests::{SOON, User, World, wait_until};
 
 fn each_user(test: impl Fn(World)) {
     for &user in User::all() {
@@ -251,7 +249,7 @@ fn programs_share_a_tunnel_or_have_one_of_their_own() {
         assert!(dot.contains("\"stack work\" -> \"switch wg:"), "{dot}");
         world.viewnet(["down"]).run().ok();
         let none = || json(&world, &["vpn", "ls"]) == serde_json::json!([]);
-        assert!(wait_until(Duration::from_secs(5), none), "the tunnel stays");
+        assert!(wait_until(SOON, none), "the tunnel stays");
         world.write(
             "lab.toml",
             &format!("[program.own]\nvpn = 'office.conf'\ncommand = ['python3', '-c', \"{ask}\"]\n"),

@@ -57,7 +57,7 @@ fn one_tunnel_has_peers_of_both_families() {
 import socket
 for at in ('10.9.0.1', 'fd09::1', '10.8.0.1', 'fd08::1'):
     s = socket.create_connection((at, 7007), 9); s.sendall(b'x'); assert s.recv(1) == b'x'
-    u = socket.socket(s.family, socket.SOCK_DGRAM); u.settimeout(9)
+    u = socket.socket(s.family, socket.SOCK_DGRAM); u.settimeout(30)
     u.sendto(b'y', (at, 7007)); assert u.recv(9) == b'y'
 print('reached all')";
         python(world, kind, &[], script).run().ok().says("reached all");
