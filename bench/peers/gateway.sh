@@ -7,7 +7,7 @@ peer_start() {
     beyond
     viewnet_user 0666
     VN="$HOST $VN"; VN0="$HOST $VN0"; save VN VN0
-    $VN switch up bench && $VN gateway up --switch bench || return 1
+    $VN switch up bench && $VN gateway up --switch bench ${APART:-} || return 1
     $VN stack up b --kind "$STACK" --link switch:bench,ip=10.0.2.2/24,gw=10.0.2.1 || return 1
     CLI="$VN0 run --stack b --"
     GWPIDS="$(viewnet_switch_pid) $($VN0 gateway show --switch bench --json | awk '/"pid"/{gsub(/[^0-9]/,"",$2);print $2}')"

@@ -549,17 +549,23 @@ fn a_gateway_lives_with_its_switch_and_alone_if_that_has_no_room() {
             "{:?}",
             files()
         );
+        let alone = |up: &[&str]| {
+            world.viewnet(["gateway", "up", "--switch", "lan"]).args(up).run().ok();
+            let [switch, gateway] = processes(&world);
+            assert_ne!(switch, gateway);
+            asks(&speaks).says("gateway 111");
+        };
         // Its connections would take the descriptors that the ports need.
         world.cmd("sh").args(["-c", "ulimit -n 1000; exec viewnet switch up lan"]).run().ok();
-        world.viewnet(["gateway", "up", "--switch", "lan"]).run().ok();
-        let [switch, gateway] = processes(&world);
-        assert_ne!(switch, gateway);
-        asks(&speaks).says("gateway 111");
+        alone(&[]);
         world.viewnet(["switch", "down", "lan"]).run().ok();
         assert!(
             wait_until(Duration::from_secs(5), || files().iter().all(|file| !file.exists())),
             "{:?}",
             files()
         );
+        world.viewnet(["switch", "up", "lan"]).run().ok();
+        alone(&["--apart"]);
+        world.viewnet(["switch", "down", "lan"]).run().ok();
     });
 }

@@ -114,6 +114,9 @@ struct Up {
     /// behind it if it wants the `user:password` in a file. It looks up names, too
     #[arg(long, value_name = "PROXY")]
     via: Option<Via>,
+    /// In a process of its own, and not in the switch's: more throughput where CPUs are idle, at more CPU time
+    #[arg(long)]
+    apart: bool,
     #[command(flatten)]
     dhcp: DhcpOptions,
     #[command(flatten)]
@@ -242,7 +245,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
-    let Up { target, mut ip, vlan, dns64, via, dhcp, rules, filter: given } = args;
+    let Up { target, mut ip, vlan, dns64, via, apart, dhcp, rules, filter: given } = args;
     let here = std::env::current_dir().map_err(|e| Failure::io("cannot use this folder", &e))?;
     let via = via.map(|via| via.rooted(&here));
     let mut filter = Ruleset::default();
@@ -254,7 +257,7 @@ fn up(runtime: &Runtime, args: Up) -> Result<(), Failure> {
         ip = addresses();
     }
     let dhcp = dhcp.said(&ip)?;
-    start(runtime, &target.name, Wanted { ip, vlan, dns64, via, dhcp, rules: rules.rules(), filter })
+    start(runtime, &target.name, Wanted { ip, vlan, dns64, via, apart, dhcp, rules: rules.rules(), filter })
 }
 
 /// What a gateway is to be like.
@@ -268,6 +271,8 @@ pub(crate) struct Wanted {
     pub(crate) dns64: Dns64,
     /// The proxy that it goes by.
     pub(crate) via: Option<Via>,
+    /// It is to have a process of its own.
+    pub(crate) apart: bool,
     /// What its DHCP server says.
     pub(crate) dhcp: Said,
     /// Who may go where.
@@ -278,7 +283,7 @@ pub(crate) struct Wanted {
 
 /// Starts the gateway of the switch that is called `name`.
 pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(), Failure> {
-    let Wanted { mut ip, vlan, dns64, via, dhcp, rules, filter } = wanted;
+    let Wanted { mut ip, vlan, dns64, via, apart, dhcp, rules, filter } = wanted;
     let target = Target { name: name.to_owned() };
     let path = target.path(runtime)?;
     if ip.is_empty() {
@@ -288,7 +293,8 @@ pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(),
     // As long as this connection, the switch stays.
     let held = switch::reach(runtime, name)?;
     let link = Link::switch(&target.switch(runtime)?, vlan.map(|vid| PortVlans::Access { vid }));
-    launch::launch(runtime, &path, &Config { link, ip, rules, filter, dhcp, dns64, via, guest: false })?;
+    let config = Config { link, ip, rules, filter, dhcp, dns64, via, guest: false };
+    launch::launch(runtime, &path, &config, apart)?;
     drop(held);
     Ok(())
 }
@@ -345,7 +351,7 @@ pub(crate) fn ensure(
         if ports.iter().any(|port| port.name == stacks::gateway::PORT) {
             return Ok(());
         }
-        match launch::launch(runtime, &path, &config) {
+        match launch::launch(runtime, &path, &config, false) {
             // Somebody else is just starting one, or the last switch's is just ending.
             Err(failure) if failure.refusal.errno == Some(libc::EADDRINUSE) => std::thread::sleep(PAUSE),
             other => return other,

@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //! It is to live in its switch's process and thread ([`Lodger`]), which spares each packet two wake-ups. If the switch does
-//! not take it, being another user's, in another network or too short of descriptors, or if it goes by a proxy, it has a
-//! process of its own: `up` runs this program again as `serve-gateway PATH` ([`background::launch`]) and tells it what the
-//! gateway is to be. That process has an eye ([`crate::eye`]), which removes its socket's file should it be killed.
+//! not take it, being another user's, in another network or too short of descriptors, if it goes by a proxy, or if it is to be
+//! apart, it has a process of its own: `up` runs this program again as `serve-gateway PATH` ([`background::launch`]) and
+//! tells it what the gateway is to be. That process has an eye ([`crate::eye`]), which removes its socket's file should it be killed.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -19,13 +19,13 @@ use crate::runtime::Runtime;
 
 const START: &str = "cannot start the gateway";
 
-/// Starts a gateway in the background; when this returns, it is plugged in.
-pub(super) fn launch(runtime: &Runtime, path: &Path, config: &Config) -> Result<(), Failure> {
+/// Starts a gateway in the background, `apart` in a process of its own; when this returns, it is plugged in.
+pub(super) fn launch(runtime: &Runtime, path: &Path, config: &Config, apart: bool) -> Result<(), Failure> {
     if crate::nested::supervisor().is_some() {
         return Err(Failure::new(START, "this is inside a view, whose network is not the host's")
             .hint("start it outside"));
     }
-    if Lodger::move_in(config, path, (&runtime.switches(), &runtime.stacks()))? {
+    if !apart && Lodger::move_in(config, path, (&runtime.switches(), &runtime.stacks()))? {
         return Ok(());
     }
     let mut command = background::command("viewnet", &[&GATEWAY, &path]);

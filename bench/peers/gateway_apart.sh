@@ -1,0 +1,4 @@
+#!/bin/sh
+# as gateway.sh, the gateway in a process of its own
+APART=--apart
+. "$(dirname "$0")/gateway.sh"
