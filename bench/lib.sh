@@ -175,6 +175,40 @@ EOF
     done
 }
 
+# a view of kind $KIND behind end $1, on the machine that prefix $2 leads to
+wg_view() {
+    bg "view$1" $2 $VN run --name v$1 --kind "${KIND:-kernel}" --vpn $S/end$1.conf -- sleep infinity
+    until_ok 50 $VN0 stack show v$1
+}
+# what forwards ports of the host through WireGuard to a view on a kernel stack at the other end; $1: the program.
+# Programs on the host reach that by ADDR.
+wg_forwarder() {
+    command -v "$1" >/dev/null || { echo "$PEER: no $1 is installed" >&2; return 1; }
+    beyond; viewnet_user 0666; wg_keys; wg_files
+    wg_view 1 "$SRV" || return 1
+    CLI=$HOST; SRV="$VN0 run --stack v1 --"; ADDR=127.0.0.1
+}
+WG_FORWARDED="tcp1 tcp4 tcp1r tcprr cc1 crr1" # metrics of those: TCP alone
+
+# --- proxies --------------------------------------------------------------------
+# a proxy on the host's loopback, and a server beyond the host; $1: socks5 (port 1080) or http (8888)
+proxy_up() {
+    beyond; viewnet_user 0666
+    case $1 in
+    socks5) bg proxy $HOST microsocks -i 127.0.0.1 -p 1080; until_ok 50 $HOST nc -z 127.0.0.1 1080 ;;
+    http)
+        printf 'Listen 127.0.0.1\nPort 8888\nMaxClients 1000\nTimeout 600\n' >"$S/tinyproxy.conf"
+        bg proxy $HOST tinyproxy -d -c "$S/tinyproxy.conf"; until_ok 50 $HOST nc -z 127.0.0.1 8888 ;;
+    esac || { echo "$PEER: the proxy does not start" >&2; return 1; }
+}
+# a view whose way out is the link $1; sets CLI
+proxy_view() {
+    bg view $HOST $VN run --name v1 --kind "${KIND:-kernel}" --link "$1" -- sleep infinity
+    until_ok 50 $VN0 stack show v1 || return 1
+    CLI="$VN0 run --stack v1 --"
+}
+PROXIED="tcp1 tcp1r tcprr crr1" # metrics of those: TCP alone
+
 # --- measuring ----------------------------------------------------------------
 spin_now() { cat $CG.spin/cpuacct.usage 2>/dev/null || awk '/^usage_usec/{print $2*1000}' $CG.spin/cpu.stat 2>/dev/null || echo 0; }
 cpu_now() { # ns used by the whole bench so far

@@ -1,5 +1,5 @@
-//! What comes to a tunnel: its file, datagrams of anybody, datagrams of a peer that were changed on the way, frames of
-//! a stack, and what a peer wraps that is no packet.
+//! What comes to a tunnel: datagrams of anybody, datagrams of a peer that were changed on the way, frames of a stack, and
+//! what a peer wraps that is no packet.
 #![no_main]
 
 use std::net::SocketAddr;
@@ -13,7 +13,6 @@ use switch::offload::VnetHdr;
 
 #[derive(Debug, Arbitrary)]
 enum Event {
-    File(String),
     Datagram(Vec<u8>),
     /// The peer sends a packet, and a byte of its datagram changes.
     Changed(Vec<u8>, u16, u8),
@@ -76,7 +75,6 @@ fuzz_target!(|events: Vec<Event>| {
     assert!(ours.peers(now)[0].handshake_s.is_some(), "they have met");
     for event in events {
         match event {
-            Event::File(text) => drop(Config::parse(&text)),
             Event::Datagram(bytes) => ours.handle_datagram(now, from, &bytes),
             Event::Changed(bytes, at, to) => {
                 peer.handle_frame(now, &plain, &frame(&bytes, true));

@@ -151,7 +151,7 @@ fn runs_nest() {
         let (inner, outer) = outcome.stdout.split_once("-\n").unwrap();
         assert!(inner.contains("inner bound") && !inner.contains("10.99.0.1"), "inner:\n{inner}");
         assert!(outer.contains("10.99.0.1") && outer.contains(":80 "), "outer:\n{outer}");
-        assert!(world.supervisors().len() < 5, "supervisors stay");
+        assert!(wait_until(SOON, || world.supervisors().len() < 5), "supervisors stay");
     });
 }
 
@@ -569,7 +569,7 @@ fn wrappers_stay_in_the_view() {
 fn two_hundred_views_at_once() {
     each_user(|world| {
         let script = "seq 200 | xargs -P 40 -I{} viewnet run --link lo -- sh -c 'ip -br link show lo >/dev/null && echo {}' | sort -nu | wc -l";
-        let outcome = world.cmd("bash").args(["-c", script]).limit(Duration::from_secs(120)).run().ok();
+        let outcome = world.cmd("bash").args(["-c", script]).limit(Duration::from_secs(300)).run().ok();
         assert_eq!(outcome.stdout.trim(), "200", "{}", outcome.stderr);
         assert!(outcome.stderr.is_empty(), "{}", outcome.stderr);
     });

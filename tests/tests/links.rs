@@ -135,7 +135,7 @@ fn what_crosses_a_wire_is_seen_and_changed_there() {
         assert_eq!(peers, ["udp:127.0.0.1:45097[local 127.0.0.1:45096]"], "{ports}");
         let mut seen = world.viewnet(["capture", &wire, "-c", "1", "arp"]).start();
         let shout = "import socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
-                     for _ in range(50): s.sendto(b'x', ('10.3.0.2', 9)); time.sleep(0.1)";
+                     while True: s.sendto(b'x', ('10.3.0.2', 9)); time.sleep(0.1)";
         let shouter = world.run(["--stack", "near", "--", "python3", "-c", shout]).start();
         seen.until("10.3.0.2");
         seen.wait().ok();

@@ -48,7 +48,7 @@ const ASK: &str = r#"
 import socket, sys
 def ask(kind, at, port, source=None, send=b'x'):
     f = socket.AF_INET6 if ':' in at else socket.AF_INET
-    s = socket.socket(f, socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM); s.settimeout(10)
+    s = socket.socket(f, socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM); s.settimeout(30)
     if source: s.bind((source, 0))
     try:
         s.connect((at, port)); s.send(send)

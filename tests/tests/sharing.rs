@@ -57,10 +57,9 @@ fn a_socket_that_goes_to_the_host_takes_all_along() {
         world.write("move.py", MOVE);
         world.write("reply.py", REPLY);
         world.viewnet(["switch", "up", "lan"]).run().ok();
-        let script = "python3 reply.py lan & sleep 0.5; echo up; wait";
         let link = "eth0=switch:lan,ip=10.1.0.9/24";
-        let lan = world.run(["--link", link, "--", "sh", "-c", script]).start();
-        let office = world.cmd("sh").args(["-c", &script.replace("lan", "office")]).start();
+        let lan = world.run(["--link", link, "--", "python3", "reply.py", "lan"]).start();
+        let office = world.cmd("python3").args(["reply.py", "office"]).start();
         let mut servers = [lan, office];
         servers.iter_mut().for_each(|server| server.until("up"));
         let outcome = view(world, kind, &[OFFICE]).args(["python3", "move.py"]).run().ok();
@@ -117,7 +116,7 @@ const ASK: &str = r"
 import socket, sys
 at, port = sys.argv[1], int(sys.argv[2]); f = socket.AF_INET6 if ':' in at else socket.AF_INET
 for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
-    s = socket.socket(f, kind); s.settimeout(5)
+    s = socket.socket(f, kind); s.settimeout(30)
     try: s.connect((at, port)); s.send(b'x') if kind == socket.SOCK_DGRAM else 0; print(s.recv(99).decode())
     except OSError as e: print('error', e.errno)
 ";

@@ -101,6 +101,7 @@ fn refuse(line: &mut Line, failure: Failure) -> Result<Exit, Failure> {
 pub(crate) fn enter(title: &CStr, keep_stderr: bool) -> Option<OwnedFd> {
     process::ignore_sigpipe();
     process::raise_limits();
+    process::give_memory_back();
     process::set_title(title);
     // Fails only for a leader of a process group, who is in a session of its own here.
     let _ = setsid();

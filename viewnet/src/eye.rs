@@ -26,7 +26,8 @@ use std::time::{Duration, Instant};
 
 use msocket_proto::line::SocketFile;
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
+use rustix::buffer::spare_capacity;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -46,6 +47,8 @@ pub(crate) use look::MARKER;
 const MAX_COPY: usize = 64 << 10;
 /// Longest message between the twins.
 const MAX_MESSAGE: usize = MAX_COPY + 4096;
+/// Longest answer that a descriptor comes with: that it does, or an errno.
+const MAX_SHORT: usize = 64;
 /// How long a thread id means the same thread: ids are not used again within this time.
 pub(crate) const BELIEF: Duration = Duration::from_secs(1);
 /// Most pidfds that we keep; past that all are opened again. A descriptor each, of a thousand at least.
@@ -142,18 +145,24 @@ pub(crate) fn pair() -> Result<(Eye, OwnedFd), Errno> {
 
 impl Eye {
     fn ask(&mut self, question: &Question) -> Result<Reading, Errno> {
-        self.ask_for(question).map(|(reading, _)| reading)
+        self.put(question)?;
+        receive(&self.socket, &mut self.buffer)?;
+        reading(&self.buffer)
     }
 
-    /// Asks, and takes the descriptor that comes with the answer, if one does.
-    fn ask_for(&mut self, question: &Question) -> Result<(Reading, Option<OwnedFd>), Errno> {
+    fn put(&self, question: &Question) -> Result<(), Errno> {
         let bytes = postcard::to_stdvec(question).map_err(|_| Errno::EMSGSIZE)?;
-        send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?;
-        self.buffer.resize(MAX_MESSAGE, 0);
+        send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL).map(drop)
+    }
+
+    /// Asks for a descriptor, which comes with the answer.
+    fn ask_for(&mut self, question: &Question) -> Result<OwnedFd, Errno> {
+        self.put(question)?;
+        let mut answer = [0; MAX_SHORT];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
-            let piece = &mut [IoSliceMut::new(&mut self.buffer)];
+            let piece = &mut [IoSliceMut::new(&mut answer)];
             match recvmsg(&self.socket, piece, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => break other.map_err(|e| Errno::from_raw(e.raw_os_error()))?.bytes,
@@ -164,11 +173,8 @@ impl Eye {
             _ => None,
         });
         let fd = fds.flatten().next();
-        match postcard::from_bytes(&self.buffer[..length]) {
-            Ok(Reading::Failed(errno)) => Err(Errno::from_raw(errno)),
-            Ok(reading) => Ok((reading, fd)),
-            Err(_) => Err(Errno::EIO),
-        }
+        reading(&answer[..length])?;
+        fd.ok_or(Errno::EMFILE)
     }
 
     /// A socket of the host's network, made with the user's own rights.
@@ -176,7 +182,7 @@ impl Eye {
         if self.home.is_some() {
             return machine_socket(spec);
         }
-        self.ask_for(&Question::Socket { spec })?.1.ok_or(Errno::EMFILE)
+        self.ask_for(&Question::Socket { spec })
     }
 
     /// The supervisor is about to leave for a user namespace, from where it sees nothing by itself.
@@ -336,7 +342,7 @@ impl Target for Seen<'_> {
         if self.eye.home.is_some() {
             return self.eye.duplicate(self.tid, fd, self.now);
         }
-        self.eye.ask_for(&Question::Take { tid: self.tid, fd })?.1.ok_or(Errno::EMFILE)
+        self.eye.ask_for(&Question::Take { tid: self.tid, fd })
     }
 
     fn copies(&mut self, fd: i32) -> Result<Copies, Errno> {
@@ -382,18 +388,34 @@ impl Target for Seen<'_> {
     }
 }
 
+/// Waits for a message, which is in the buffer then; an empty one is the end. The buffer's memory is touched only as far
+/// as messages are long: an eye that keeps files is asked short questions.
+fn receive(socket: &OwnedFd, buffer: &mut Vec<u8>) -> Result<(), Errno> {
+    buffer.clear();
+    buffer.reserve(MAX_MESSAGE);
+    loop {
+        match rustix::net::recv(socket, spare_capacity(buffer), RecvFlags::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other.map(drop).map_err(|e| Errno::from_raw(e.raw_os_error())),
+        }
+    }
+}
+
+fn reading(answer: &[u8]) -> Result<Reading, Errno> {
+    match postcard::from_bytes(answer) {
+        Ok(Reading::Failed(errno)) => Err(Errno::from_raw(errno)),
+        Ok(reading) => Ok(reading),
+        Err(_) => Err(Errno::EIO),
+    }
+}
+
 /// The eye itself: answers until the supervisor is gone, then clears up behind it.
 pub(crate) fn watch(socket: &OwnedFd) {
     let mut kept = BTreeMap::new();
     let home = Home::read();
-    let mut buffer = vec![0; MAX_MESSAGE];
-    loop {
-        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Err(Errno::EINTR) => continue,
-            Ok(0) | Err(_) => break,
-            Ok(length) => length,
-        };
-        let (reading, fd) = match postcard::from_bytes(&buffer[..length]) {
+    let mut buffer = Vec::new();
+    while receive(socket, &mut buffer).is_ok() && !buffer.is_empty() {
+        let (reading, fd) = match postcard::from_bytes(&buffer) {
             Ok(question) => {
                 answer_with(question, &home, &mut kept).unwrap_or_else(|e| (Reading::Failed(e as i32), None))
             }

@@ -22,6 +22,7 @@ use stacks::serve::{Backing, Lines, Server, Serving, converse, timeout};
 use stacks::stack::Kind;
 
 use crate::background::{self, start_eye};
+use crate::commands::KEEPER;
 use crate::commands::stack::kept_failure;
 use crate::exit::{Exit, Failure};
 use crate::eye::Eye;
@@ -125,11 +126,11 @@ fn start(runtime: &Runtime, kind: Kind) -> Result<Result<(), Refusal>, Failure> 
             .hint("make the first stack outside of it"));
     }
     let hint = format!("look at {}", runtime.folder().display());
-    let mut command = background::command("viewnet-keeper", &[&"keeper", &kind.name()]);
+    let mut command = background::command("viewnet-keeper", &[&KEEPER, &kind.name()]);
     background::launch(START, &mut command, &(), hint)
 }
 
-/// `viewnet keeper`: what [`start`] starts.
+/// `viewnet serve-stacks`: what [`start`] starts.
 pub(crate) fn run(kind: &str) -> Result<Exit, Failure> {
     let kind = if kind == Kind::Smol.name() { Kind::Smol } else { Kind::Kernel };
     let set_up = |()| {

@@ -1,6 +1,8 @@
 //! viewnet: every process gets its own view of the network.
 //!
-//! Parse, run the command, turn its result into an exit code. The work is in `commands/`.
+//! Parse, run the command, turn its result into an exit code. The work is in `commands/`. What this program starts of
+//! itself in the background ([`commands::service`]) is looked for before: the command line for people would leave such
+//! a process a quarter of a megabyte heavier, for as long as it is there.
 
 mod answer;
 mod ask;
@@ -38,8 +40,8 @@ use clap::Parser;
 fn main() -> std::process::ExitCode {
     sys::process::restore_sigpipe();
     logger::install(runtime::log_level().as_deref());
-    let cli = cli::Cli::parse();
-    match commands::dispatch(cli) {
+    let service = commands::service(std::env::args_os());
+    match service.unwrap_or_else(|| commands::dispatch(cli::Cli::parse())) {
         Ok(code) => code.into(),
         Err(failure) => {
             let failure = failure.complete();

@@ -23,12 +23,14 @@ pub mod doors;
 pub mod flows;
 mod holder;
 pub(crate) mod host;
+mod mappings;
 pub mod names;
 pub mod nat64;
 pub mod policy;
 pub mod proxy;
 pub mod publish;
 mod questions;
+mod quote;
 pub mod serve;
 pub(crate) mod services;
 pub mod standins;
@@ -58,7 +60,7 @@ use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
 use crate::smol::tables::{IfIndex, LOOPBACK};
 use datagrams::Datagrams;
-use doors::{Doors, Inside, Published};
+use doors::{Doors, Inside, Published, Watched};
 use policy::{Policy, Rules, Verdict};
 use proxy::Via;
 use publish::{Ports, Publish};
@@ -132,6 +134,9 @@ pub struct Figures {
     /// Ports of the host that lead inside.
     #[serde(default)]
     pub published: Vec<Published>,
+    /// Stacks whose ports are published as they come and go.
+    #[serde(default)]
+    pub watched: Vec<Watched>,
 }
 
 /// What an event is about.
@@ -385,6 +390,7 @@ impl Gateway {
             unsent: self.datagrams.unsent + self.datagrams.associations.unsent,
             inside: inside.into_iter().collect(),
             published: self.doors.published(),
+            watched: self.doors.watched(),
         }
     }
 
@@ -589,3 +595,6 @@ fn handle_packet(
         _ => hall.engine.refuse_protocol(now, packet),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,3 +58,19 @@ pub(crate) fn is_at_mark(socket: BorrowedFd<'_>) -> bool {
     let done = unsafe { libc::syscall(libc::SYS_ioctl, socket.as_raw_fd(), SIOCATMARK, &raw mut answer) };
     done == 0 && answer != 0
 }
+
+/// Bytes of the longest packet that goes unfragmented where `socket` is connected to, headers included (IP_MTU, ip(7);
+/// IPV6_MTU, ipv6(7)).
+///
+/// # Errors
+/// ENOTCONN before it is connected.
+pub(crate) fn path_mtu(socket: BorrowedFd<'_>, v6: bool) -> Result<u32, Errno> {
+    let (level, name) =
+        if v6 { (libc::IPPROTO_IPV6, libc::IPV6_MTU) } else { (libc::IPPROTO_IP, libc::IP_MTU) };
+    let mut value: libc::c_int = 0;
+    let mut length = size_of_val(&value) as libc::socklen_t;
+    let (value_at, length_at) = ((&raw mut value).cast(), &raw mut length);
+    // SAFETY: the kernel writes one int to `value`, and four to `length`.
+    Errno::result(unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value_at, length_at) })?;
+    Ok(value.unsigned_abs())
+}

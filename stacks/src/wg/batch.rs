@@ -10,7 +10,9 @@
 //! be filled (virtio-net's NEEDS_CSUM): Poly1305 has shown already that nothing was changed on the way, as Linux's
 //! WireGuard takes it (CHECKSUM_UNNECESSARY).
 //!
-//! Both have their memory from the beginning and are emptied by their owner after each input.
+//! Both are emptied by their owner after each input. They have their memory from the first packet on, until the owner
+//! has nothing to do and lets them [rest](Outbox::rest): then it goes back to the kernel, as blocks of their size are
+//! mappings of their own (mallopt(3), M_MMAP_THRESHOLD).
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -32,7 +34,7 @@ const INBOX: usize = 160 << 10;
 const MAX_PACKET: usize = 65_535;
 
 /// Datagrams for the host.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
     used: usize,
@@ -51,15 +53,12 @@ pub struct Train {
     closed: bool,
 }
 
-impl Default for Outbox {
-    fn default() -> Self {
-        Self { bytes: vec![0; OUTBOX], used: 0, trains: Vec::new() }
-    }
-}
-
 impl Outbox {
     /// Room for a datagram of `len` bytes; `None`: there is none until it is emptied.
     pub fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        if self.bytes.is_empty() {
+            self.bytes = vec![0; OUTBOX];
+        }
         self.bytes.get_mut(self.used..self.used + len)
     }
 
@@ -98,10 +97,15 @@ impl Outbox {
         self.used = 0;
         self.trains.clear();
     }
+
+    /// Gives its memory back, and what is in it, until there is something again.
+    pub fn rest(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// Packets for the stack, as frames.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Inbox {
     bytes: Vec<u8>,
     used: usize,
@@ -122,15 +126,12 @@ struct Open {
     segments: usize,
 }
 
-impl Default for Inbox {
-    fn default() -> Self {
-        Self { bytes: vec![0; INBOX], used: 0, frames: Vec::new(), open: None }
-    }
-}
-
 impl Inbox {
     /// Room for a packet of `len` bytes; `None`: there is none until it is emptied.
     pub fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        if self.bytes.is_empty() {
+            self.bytes = vec![0; INBOX];
+        }
         let start = self.used + HEADER_LEN;
         self.bytes.get_mut(start..start + len)
     }
@@ -231,6 +232,11 @@ impl Inbox {
         self.used = 0;
         self.frames.clear();
         self.open = None;
+    }
+
+    /// Gives its memory back, and what is in it, until there is something again.
+    pub fn rest(&mut self) {
+        *self = Self::default();
     }
 }
 

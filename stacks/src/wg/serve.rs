@@ -9,6 +9,8 @@
 //! plug: a tunnel's packets have one stack to go to. The tunnel ends when it is told to, with its watcher, or when
 //! its last connection ends. Whoever is neither the tunnel's user nor root may not even look: AllowedIPs and endpoints
 //! are a person's own affair.
+//!
+//! A tunnel through which nothing has passed for [`REST`] gives back the memory of its buffers, and of the ring.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -33,7 +35,10 @@ use crate::serve::{Lines, converse, is_owners, timeout};
 use resolver::Resolver;
 use sockets::Sockets;
 
+pub use route::mtu;
+
 mod resolver;
+mod route;
 mod sockets;
 
 /// The version of the control protocol.
@@ -46,6 +51,13 @@ const GRACE: Duration = Duration::from_secs(10);
 const EVENTS: usize = 16;
 /// Frames, and trains of datagrams, that are taken before anybody else has a turn.
 const BATCH: usize = 32;
+/// Silence after which buffers are given back. To have their pages again costs less than the handshake that a longer
+/// silence often ends with.
+const REST: Duration = Duration::from_secs(2);
+/// Bytes of what is received into: enough for a frame and for a train, and so many that malloc(3) makes a mapping of
+/// them, of which only what is used takes memory.
+const BUFFER: usize = 128 << 10;
+const _: () = assert!(BUFFER >= BUFFER_LEN && BUFFER >= LONGEST);
 /// Errors in a row after which a plug is taken for dead.
 const MAX_ERRORS: u32 = 64;
 
@@ -124,7 +136,10 @@ pub struct Server {
     file: SocketFile,
     born: Instant,
     told_to_end: bool,
-    buffer: Box<[u8]>,
+    /// Received into; empty while nothing passes.
+    buffer: Vec<u8>,
+    /// When something last passed, unless the buffers rest.
+    busy: Option<Instant>,
 }
 
 /// The stack's interface.
@@ -191,7 +206,8 @@ impl Server {
             file,
             born: now,
             told_to_end: false,
-            buffer: vec![0; BUFFER_LEN.max(LONGEST)].into_boxed_slice(),
+            buffer: Vec::new(),
+            busy: None,
         })
     }
 
@@ -214,6 +230,9 @@ impl Server {
                 self.tunnel.handle_timeout(now);
                 self.transmit();
             }
+            if self.busy.is_some_and(|at| at + REST <= now) {
+                self.rest();
+            }
             for event in &events[..count] {
                 match event.data() {
                     LISTENER => self.lines.accept(&self.epoll),
@@ -226,7 +245,7 @@ impl Server {
             }
             self.take_frames(now);
             for (peer, name) in std::mem::take(&mut self.tunnel.unresolved) {
-                self.resolver.ask(peer, name);
+                self.resolver.ask(peer, name, self.tunnel.endpoint(peer));
             }
         }
         Ok(())
@@ -243,11 +262,13 @@ impl Server {
         }
         let due = self.tunnel.poll_timeout();
         let grace = (!self.lines.had_any()).then_some(self.born + GRACE);
-        timeout(due.into_iter().chain(grace).min().map(|at| at.saturating_duration_since(now())))
+        let rest = self.busy.map(|at| at + REST);
+        timeout(due.into_iter().chain(grace).chain(rest).min().map(|at| at.saturating_duration_since(now())))
     }
 
     /// Datagrams of the host, to be decrypted for the stack.
     fn take_datagrams(&mut self, now: Instant, socket: usize) {
+        self.work(now);
         for _ in 0..BATCH {
             let Some(got) = self.sockets.receive(socket, &mut self.buffer) else { break };
             let size = if got.segment == 0 { got.length.max(1) } else { usize::from(got.segment) };
@@ -278,10 +299,11 @@ impl Server {
 
     /// Frames of the stack, to be encrypted for peers.
     fn take_frames(&mut self, now: Instant) {
-        let Some(plug) = &mut self.plug else { return };
-        if !plug.more {
+        if self.plug.as_ref().is_none_or(|plug| !plug.more) {
             return;
         }
+        self.work(now);
+        let Some(plug) = &mut self.plug else { return };
         for _ in 0..BATCH {
             match plug.wire.receive(&mut self.buffer) {
                 Ok((header, frame)) => {
@@ -311,6 +333,26 @@ impl Server {
             }
         } else if let Some(ring) = plug.wire.ring() {
             ring.flush();
+        }
+    }
+
+    /// Something may be about to pass.
+    fn work(&mut self, now: Instant) {
+        self.busy = Some(now);
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; BUFFER];
+        }
+    }
+
+    /// Nothing has passed for a while.
+    fn rest(&mut self) {
+        self.busy = None;
+        self.buffer = Vec::new();
+        self.tunnel.outbox.rest();
+        self.tunnel.inbox.rest();
+        let ring = self.plug.as_mut().and_then(|plug| plug.wire.ring());
+        if ring.is_some_and(|ring| ring.is_swollen() && ring.trim().is_err()) {
+            self.unplug();
         }
     }
 
@@ -428,7 +470,7 @@ pub fn look_up(config: &Config) -> (Vec<(usize, SocketAddr)>, Vec<Endpoint>) {
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for (number, peer) in config.peers.iter().enumerate() {
         let Some(name) = peer.endpoint.as_ref().filter(|name| name.address().is_none()) else { continue };
-        match resolver::look_up(name) {
+        match resolver::look_up(name, None) {
             Some(address) => found.push((number, address)),
             None => missing.push(name.clone()),
         }

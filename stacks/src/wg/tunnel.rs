@@ -51,6 +51,10 @@ const HANDSHAKE_LEN: usize = 148;
 const PADDING: usize = 16;
 /// Longest packet that fits into a datagram.
 const MAX_PACKET: usize = MAX_DATAGRAM - OVERHEAD;
+/// Bytes of the longest packet, its frame's header and what fills it up; so many that malloc(3) makes a mapping of them,
+/// of which only what the MTU needs takes memory.
+const SCRATCH: usize = 128 << 10;
+const _: () = assert!(SCRATCH >= HEADER_LEN + MAX_PACKET + PADDING);
 /// Kinds of message (clause 5.4).
 const INITIATION: u8 = 1;
 const RESPONSE: u8 = 2;
@@ -141,7 +145,7 @@ impl Tunnel {
             base: base & 0x00FF_FFFF,
             mtu: config.mtu.unwrap_or(super::MTU) as usize,
             names,
-            scratch: vec![0; HEADER_LEN + MAX_PACKET + PADDING].into_boxed_slice(),
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
             outbox: Outbox::default(),
             inbox: Inbox::default(),
             unresolved: Vec::new(),
@@ -381,6 +385,11 @@ impl Tunnel {
     /// The peers, in the file's order.
     pub fn peers(&self, now: Instant) -> Vec<PeerInfo> {
         self.peers.iter().map(|peer| peer.info(now)).collect()
+    }
+
+    /// Where a peer is, as far as is known.
+    pub fn endpoint(&self, number: usize) -> Option<SocketAddr> {
+        self.peers.get(number)?.endpoint
     }
 
     /// What was dropped.

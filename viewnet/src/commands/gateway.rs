@@ -31,16 +31,24 @@ use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 use crate::served::{self, sockets};
 use crate::tables::{print, print_json, table};
+pub(crate) use launch::serve;
 
 const START: &str = "cannot start the gateway";
 /// The gateway's address, if none is said, and its network's length.
 const ADDRESSES: [&str; 2] = ["10.0.2.1/24", "fd00:10:0:2::1/64"];
 
+/// Shortest lease: half of it is when a client asks again (RFC 2131, section 4.4.5).
+const MIN_LEASE: u32 = 8;
+/// Least MTU of IPv4, RFC 791 section 3.2.
+const MIN_MTU: u16 = 68;
+
 /// Attempts to start the default switch's gateway, and the pause between two: two seconds in all.
 const ATTEMPTS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A way out of a switch's network: TCP, UDP and ping over sockets of the host, without privilege
+/// Let a switch's network out over sockets of the host.
+///
+/// TCP, UDP and ping, IPv4 and IPv6, without privilege. The gateway gives its network addresses and names, too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -77,8 +85,6 @@ enum Command {
         #[command(flatten)]
         target: Target,
     },
-    #[command(hide = true)]
-    Serve { path: PathBuf },
 }
 
 /// Whose gateway.
@@ -129,13 +135,13 @@ struct DhcpOptions {
     #[arg(long, value_name = "off|stateless|stateful", default_value = "stateless")]
     dhcp6: Dhcp6,
     /// For how many seconds addresses are given
-    #[arg(long, value_name = "SECONDS", default_value_t = Said::default().lease_s, value_parser = clap::value_parser!(u32).range(8..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = Said::default().lease_s, value_parser = clap::value_parser!(u32).range(i64::from(MIN_LEASE)..))]
     lease: u32,
     /// The domain in which names are looked up
     #[arg(long, value_name = "NAME")]
     domain: Option<String>,
     /// The network's MTU
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     mtu: Option<u16>,
     /// A server of NTP
     #[arg(long, value_name = "ADDR")]
@@ -146,34 +152,49 @@ impl DhcpOptions {
     /// For a network with these addresses of the gateway.
     fn said(self, own: &[IpNet]) -> Result<Said, Failure> {
         let Self { fixed, dhcp6: v6, lease, domain, mtu, ntp } = self;
-        let cannot = |why: String, hint| Failure::new("cannot start the gateway", why).hint(hint);
-        if fixed.len() > MAX_FIXED || ntp.len() > MAX_NTP {
-            let why = format!("more than {MAX_FIXED} static entries, or {MAX_NTP} servers of NTP");
-            return Err(cannot(why, "leave some out"));
-        }
-        let inside = |it: &Fixed| {
-            let address = it.address;
-            own.iter().any(|net| {
-                net.contains(&address) && ![net.addr(), net.network(), net.broadcast()].contains(&address)
-            })
-        };
-        if let Some(outside) = fixed.iter().find(|it| !inside(it)) {
-            let why = format!("{outside} is no address that a client could have here");
-            return Err(cannot(why, "give one of the gateway's network, and not the gateway's own"));
-        }
-        if let Some(idle) = fixed.iter().find(|it| it.address.is_ipv6()).filter(|_| v6 != Dhcp6::Stateful) {
-            let why = format!("{idle} is given by DHCPv6, which is to give no addresses");
-            return Err(cannot(why, "add --dhcp6 stateful"));
-        }
-        if domain.as_ref().is_some_and(|name| !(1..=MAX_NAME).contains(&name.len())) {
-            return Err(cannot("the domain is no name".into(), "write it as lan.example"));
-        }
-        Ok(Said { lease_s: lease, fixed, domain, mtu, ntp, v6 })
+        let said = Said { lease_s: lease, fixed, domain, mtu, ntp, v6 };
+        check_dhcp(&said, own)?;
+        Ok(said)
     }
+}
+
+/// Whether DHCP can say that in a network with these addresses of the gateway; none: the usual ones.
+pub(crate) fn check_dhcp(said: &Said, own: &[IpNet]) -> Result<(), Failure> {
+    let Said { lease_s, fixed, domain, mtu, ntp, v6 } = said;
+    let cannot = |why: String, hint: &str| Err(Failure::new(START, why).hint(hint));
+    let usual = addresses();
+    let own = if own.is_empty() { &usual } else { own };
+    if fixed.len() > MAX_FIXED || ntp.len() > MAX_NTP {
+        let why = format!("more than {MAX_FIXED} static entries, or {MAX_NTP} servers of NTP");
+        return cannot(why, "leave some out");
+    }
+    if *lease_s < MIN_LEASE || mtu.is_some_and(|mtu| mtu < MIN_MTU) {
+        let why = format!("a lease is {MIN_LEASE} seconds at least, an MTU {MIN_MTU} bytes");
+        return cannot(why, "take more");
+    }
+    let inside = |it: &Fixed| {
+        let address = it.address;
+        own.iter().any(|net| {
+            net.contains(&address) && ![net.addr(), net.network(), net.broadcast()].contains(&address)
+        })
+    };
+    if let Some(outside) = fixed.iter().find(|it| !inside(it)) {
+        let why = format!("{outside} is no address that a client could have here");
+        return cannot(why, "give one of the gateway's network, and not the gateway's own");
+    }
+    if let Some(idle) = fixed.iter().find(|it| it.address.is_ipv6()).filter(|_| *v6 != Dhcp6::Stateful) {
+        let why = format!("{idle} is given by DHCPv6, which is to give no addresses");
+        return cannot(why, "add --dhcp6 stateful");
+    }
+    if domain.as_ref().is_some_and(|name| !(1..=MAX_NAME).contains(&name.len())) {
+        return cannot("the domain is no name".into(), "write it as lan.example");
+    }
+    Ok(())
 }
 
 /// Who may go where.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Rules")]
 struct RuleOptions {
     /// The gateway's own addresses lead to the host's loopback, 127.0.0.1 and ::1
     #[arg(long)]
@@ -207,9 +228,6 @@ impl RuleOptions {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
-    if let Command::Serve { path } = args.command {
-        return launch::serve(&path);
-    }
     let runtime = Runtime::locate()?;
     match args.command {
         Command::Up(args) => up(&runtime, args)?,
@@ -219,7 +237,6 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
             ask::<()>(&runtime, &target, &Request::Set { rules: rules.rules() })?
         }
         Command::Down { target } => ask::<()>(&runtime, &target, &Request::Down)?,
-        Command::Serve { .. } => {}
     }
     Ok(Exit::Done)
 }

@@ -45,7 +45,7 @@ pub(crate) const DEFAULT: &str = "default";
 /// Bytes at most in a switch's name: the path of its socket must fit into 107 (unix(7)).
 const MAX_NAME: usize = 32;
 
-/// Arguments.
+/// Start, list and change user-space Ethernet switches
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

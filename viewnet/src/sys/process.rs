@@ -61,6 +61,16 @@ pub(crate) fn raise_limits() {
     }
 }
 
+/// Keeps malloc(3) from holding on to memory that is free: without a word of ours, each large block that is freed raises
+/// the size from which blocks are mappings of their own, which go back to the kernel when they are freed (mallopt(3)).
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, bytes) in [(libc::M_MMAP_THRESHOLD, 128 << 10), (libc::M_TRIM_THRESHOLD, 128 << 10)] {
+        // SAFETY: two of malloc's numbers are set; both are what they are by default.
+        unsafe { libc::mallopt(parameter, bytes) };
+    }
+}
+
 /// RLIMIT_NOFILE of a process: below that its descriptors are numbered.
 ///
 /// # Errors

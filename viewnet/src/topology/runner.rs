@@ -11,6 +11,7 @@
 //! is killed leaves its programs: the next `up` or `down` ends them.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{self, PipeReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ use super::programs::{Action, GRACE, Outcome, Programs, Status};
 use super::schema::Program;
 use super::state::Folder;
 use crate::background;
+use crate::commands::RUNNER;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
 
@@ -152,11 +154,11 @@ fn launch(runtime: &Runtime, topology: &str) -> Result<(), Failure> {
             .hint("run `viewnet up` outside of it"));
     }
     let hint = format!("look at {}", runtime.folder().display());
-    let mut command = background::command("viewnet-runner", &[&"runner", &topology]);
+    let mut command = background::command("viewnet-runner", &[&RUNNER, &topology]);
     Ok(background::launch(START, command.env_remove(VARIABLE), &(), hint)??)
 }
 
-/// `viewnet runner`: what [`launch`] starts.
+/// `viewnet serve-programs`: what [`launch`] starts.
 pub(crate) fn run(topology: &str) -> Result<Exit, Failure> {
     let set_up = |()| Ok((Runner::set_up(Folder::of(&Runtime::locate()?, topology))?, ()));
     background::serve(START, c"viewnet-runner", set_up, |mut runner| runner.run())
@@ -295,7 +297,10 @@ impl Runner {
         let home = self.homes.get(name).cloned().unwrap_or_else(|| "/".into());
         let folder = program.folder.as_ref().map_or_else(|| home.clone(), |folder| home.join(folder));
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("viewnet").args(["run", "--stack", &program.stack, "--name", name]);
+        command.arg0("viewnet").args(["run", "--name", name]);
+        command.args(program.stack.iter().flat_map(|stack| ["--stack", stack]));
+        command.args(program.vpn.iter().flat_map(|file| [OsStr::new("--vpn"), file.as_os_str()]));
+        command.args(program.publish.iter().flat_map(|ports| ["--publish".to_owned(), ports.to_string()]));
         command
             .args(program.rules.iter().flat_map(|rule| ["--rule", rule]))
             .arg("--")

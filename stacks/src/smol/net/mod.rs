@@ -107,6 +107,17 @@ pub struct Packet<'a> {
     pub mac: Option<Mac>,
 }
 
+impl Packet<'_> {
+    /// It came whole, and nobody on its way was to cut it: IPv4's DF; in IPv6 only the sender cuts (RFC 8200 clause 4.5).
+    /// What was put together from fragments lacks DF, and is no longer in the frame that it came in.
+    pub fn must_stay_whole(&self) -> bool {
+        match self.source {
+            IpAddr::V4(_) => self.header.get(6).is_some_and(|flags| flags & 0x40 != 0),
+            IpAddr::V6(_) => matches!(self.header, Cow::Borrowed(_)),
+        }
+    }
+}
+
 /// Where a datagram goes: the answer of [`Net::route`]. Good until [`Net::generation`] changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {

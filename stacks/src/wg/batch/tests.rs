@@ -32,6 +32,21 @@ fn a_train_is_of_equal_datagrams_for_one_peer_and_a_shorter_last_one() {
 }
 
 #[test]
+fn what_rests_has_no_memory_until_there_is_something_again() {
+    let (mut outbox, mut inbox) = (Outbox::default(), Inbox::default());
+    for _ in 0..2 {
+        assert_eq!((outbox.bytes.capacity(), inbox.bytes.capacity()), (0, 0));
+        put(&mut outbox, 1, 100);
+        inbox.room(20).unwrap().fill(0x45);
+        inbox.commit(20);
+        assert_eq!((outbox.trains().count(), inbox.frames().count()), (1, 1));
+        outbox.rest();
+        inbox.rest();
+        assert_eq!((outbox.trains().count(), inbox.frames().count()), (0, 0));
+    }
+}
+
+#[test]
 fn a_train_is_no_longer_than_the_kernel_takes() {
     let mut outbox = Outbox::default();
     (0..100).for_each(|_| put(&mut outbox, 1, 100));

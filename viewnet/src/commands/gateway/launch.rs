@@ -1,7 +1,7 @@
 //! Starting a gateway: the process that `gateway up` leaves behind.
 //!
 //! # Theory of operation
-//! `up` runs this program again as `gateway serve PATH` ([`background::launch`]) and tells it what the gateway is to be.
+//! `up` runs this program again as `serve-gateway PATH` ([`background::launch`]) and tells it what the gateway is to be.
 //! The gateway has an eye ([`crate::eye`]), which removes its socket's file should it be killed.
 
 use std::os::fd::AsFd;
@@ -11,6 +11,7 @@ use stacks::gateway::Config;
 use stacks::gateway::serve::Server;
 
 use crate::background::{self, start_eye};
+use crate::commands::GATEWAY;
 use crate::exit::{Exit, Failure};
 use crate::runtime::Runtime;
 
@@ -22,12 +23,12 @@ pub(super) fn launch(path: &Path, config: &Config) -> Result<(), Failure> {
         return Err(Failure::new(START, "this is inside a view, whose network is not the host's")
             .hint("start it outside"));
     }
-    let mut command = background::command("viewnet", &[&"gateway", &"serve", &path]);
+    let mut command = background::command("viewnet", &[&GATEWAY, &path]);
     Ok(background::launch(START, &mut command, config, "run it again with VIEWNET_LOG=debug")??)
 }
 
-/// `viewnet gateway serve`: what [`launch`] starts.
-pub(super) fn serve(path: &Path) -> Result<Exit, Failure> {
+/// `viewnet serve-gateway`: what [`launch`] starts.
+pub(crate) fn serve(path: &Path) -> Result<Exit, Failure> {
     let internal = |e: nix::errno::Errno| Failure::io(START, &e.into());
     let set_up = |config: Config| {
         let runtime = Runtime::locate()?;

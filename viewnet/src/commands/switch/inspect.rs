@@ -163,6 +163,7 @@ fn port_table(ports: &[PortInfo]) -> String {
         [
             p.name.clone(),
             word(p.kind),
+            if p.link { "up" } else { "down" }.to_owned(),
             if p.shut.is_some() { format!("{} (shut)", p.vlans) } else { p.vlans.to_string() },
             p.stp.as_ref().map_or_else(|| "-".to_owned(), |s| format!("{} {}", word(s.role), word(s.state))),
             p.rx_frames.to_string(),
@@ -173,7 +174,7 @@ fn port_table(ports: &[PortInfo]) -> String {
             if p.peer.is_empty() { "-".to_owned() } else { p.peer.clone() },
         ]
     };
-    let head = ["PORT", "KIND", "VLANS", "TREE", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS", "PEER"];
+    let head = ["PORT", "KIND", "LINK", "VLANS", "TREE", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS", "PEER"];
     table(head, ports.iter().map(row))
 }
 

@@ -25,9 +25,12 @@ use crate::runtime::{Runtime, check_name};
 use crate::served::{self, sockets};
 use crate::tables::print_json;
 
-pub(crate) use settle::hold;
+pub(crate) use launch::serve;
+pub(crate) use settle::{hold, hold_as};
 
-/// WireGuard tunnels for programs: without root, several at once, and nothing beside them
+/// Keep WireGuard tunnels that programs can use beside each other.
+///
+/// Without root, several at once. A program in a tunnel's stack has no other way out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   viewnet vpn up ~/office.conf
@@ -73,8 +76,6 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
-    #[command(hide = true)]
-    Serve { path: PathBuf },
 }
 
 #[derive(Debug, clap::Args)]
@@ -98,7 +99,6 @@ struct UpArgs {
 /// Runs the subcommand.
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     match args.command {
-        Command::Serve { path } => return launch::serve(&path),
         Command::Run { name, command } => {
             let mut line: Vec<OsString> = ["viewnet", "run", "--stack"].map(Into::into).to_vec();
             line.extend([name.into(), "--".into()]);
@@ -152,7 +152,7 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
         return Err(Failure::new(format!("cannot make tunnel {name}"), "there is a stack of this name")
             .hint(format!("`viewnet stack show {name}` shows it; give another --name")));
     }
-    let tunnel = settle::hold_as(runtime, &mut config, Some(&name))?;
+    let tunnel = hold_as(runtime, &mut config, Some(&name))?;
     let switches = hold_switches(runtime, &name, kind == Kind::Smol, &mut config)?;
     let up = Up { name, path, mode: 0o600, config, kind, restart: Restart::Never };
     keeper::up(runtime, &up, args.kind.is_none())?;
