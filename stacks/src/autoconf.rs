@@ -267,7 +267,8 @@ impl Asker {
 
     fn hear(&mut self, now: Instant, heard: Heard) {
         let said = &heard.said;
-        self.learned.nameserver = self.learned.nameserver.or_else(|| said.nameserver().map(IpAddr::V6));
+        let named = said.nameserver().map(IpAddr::V6);
+        self.learned.nameserver = self.learned.nameserver.or(named);
         let wish = match self.learned.nameserver {
             _ if said.managed => Some((Wish::Address, SERVERS)),
             None if said.other => Some((Wish::Names, ROUTER)),
