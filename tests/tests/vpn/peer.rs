@@ -29,10 +29,11 @@ def accept(l, serve):
 for port, serve in ((7007, echo), (7008, back)):
     l = socket.create_server(('::', port), family=socket.AF_INET6, dualstack_ipv6=True)
     threading.Thread(target=accept, args=(l, serve), daemon=True).start()
-def datagrams(at):
-    u = socket.socket(socket.AF_INET6 if ':' in at else socket.AF_INET, socket.SOCK_DGRAM); u.bind((at, 7007))
+def datagrams(u):
     while True: d, who = u.recvfrom(65536); u.sendto(d, who)
-for at in sys.argv[1:]: threading.Thread(target=datagrams, args=(at,), daemon=True).start()
+for at in sys.argv[1:]:
+    u = socket.socket(socket.AF_INET6 if ':' in at else socket.AF_INET, socket.SOCK_DGRAM); u.bind((at, 7007))
+    threading.Thread(target=datagrams, args=(u,), daemon=True).start()
 print('up', flush=True); threading.Event().wait()
 "#;
 
