@@ -307,7 +307,13 @@ impl Peer {
 
     /// It speaks to us.
     pub(crate) fn ping(&self) {
-        self.run(&["ping", "-c", "1", "-W", "20", "10.9.0.2"]);
+        assert!(self.reaches_us(), "no answer");
+    }
+
+    /// It speaks to us; do we answer?
+    pub(crate) fn reaches_us(&self) -> bool {
+        let mut ping = self.command(&["ping", "-c", "1", "-W", "20", "10.9.0.2"]);
+        ping.output().expect("nsenter").status.success()
     }
 
     /// Starts a program where the peer is that says "up".
