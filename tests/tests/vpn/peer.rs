@@ -29,10 +29,11 @@ def accept(l, serve):
 for port, serve in ((7007, echo), (7008, back)):
     l = socket.create_server(('::', port), family=socket.AF_INET6, dualstack_ipv6=True)
     threading.Thread(target=accept, args=(l, serve), daemon=True).start()
-def datagrams(at):
-    u = socket.socket(socket.AF_INET6 if ':' in at else socket.AF_INET, socket.SOCK_DGRAM); u.bind((at, 7007))
+def datagrams(u):
     while True: d, who = u.recvfrom(65536); u.sendto(d, who)
-for at in sys.argv[1:]: threading.Thread(target=datagrams, args=(at,), daemon=True).start()
+for at in sys.argv[1:]:
+    u = socket.socket(socket.AF_INET6 if ':' in at else socket.AF_INET, socket.SOCK_DGRAM); u.bind((at, 7007))
+    threading.Thread(target=datagrams, args=(u,), daemon=True).start()
 print('up', flush=True); threading.Event().wait()
 "#;
 
@@ -306,7 +307,13 @@ impl Peer {
 
     /// It speaks to us.
     pub(crate) fn ping(&self) {
-        self.run(&["ping", "-c", "1", "-W", "20", "10.9.0.2"]);
+        assert!(self.reaches_us(), "no answer");
+    }
+
+    /// It speaks to us; do we answer?
+    pub(crate) fn reaches_us(&self) -> bool {
+        let mut ping = self.command(&["ping", "-c", "1", "-W", "20", "10.9.0.2"]);
+        ping.output().expect("nsenter").status.success()
     }
 
     /// Starts a program where the peer is that says "up".

@@ -229,7 +229,7 @@ print('up', flush=True)
 while True:
     for message in messages:
         s.sendto(message, ('192.0.2.1', int(sys.argv[2])))
-        time.sleep(0.001)
+        time.sleep(0.0025)
 "#;
 
 #[test]
@@ -240,16 +240,16 @@ fn under_load_wireguard_go_is_asked_for_a_cookie_and_gets_through() {
         ping(world, "office", "10.9.0.1");
         let port = show(world, "office")["listen_port"].to_string();
         let _flood = peer.until_up(&["python3", "-c", FLOOD, &peer.public("ours"), &port]);
-        // There may be no load yet at the moment of the first attempt.
-        let asked = (0..9).any(|_| {
+        // There may be no load at the moment of the first attempt, and too much for a busy machine at others.
+        let through = (0..9).any(|_| {
+            let mut reached = false;
             let seen = peer.capture(|| {
                 peer.forget();
-                peer.ping();
+                reached = peer.reaches_us();
             });
-            let cookie = |line: &&String| line.ends_with("> 192.0.2.2.51820: UDP, length 64");
-            seen.iter().find(cookie).is_some()
+            reached && seen.iter().any(|line| line.ends_with("> 192.0.2.2.51820: UDP, length 64"))
         });
-        assert!(asked, "no cookie was asked for");
+        assert!(through, "no cookie was asked for, or none was enough");
         ping(world, "office", "10.9.0.1");
         world.viewnet(["vpn", "down", "office"]).run().ok();
     });
