@@ -27,7 +27,7 @@ fn play_as(program: &str, user: Option<u32>) {
     assert!(output.status.success(), "{user:?} {}{said}", String::from_utf8_lossy(&output.stdout));
     // The default switch ends by itself; wait for it, for its socket is in our folder.
     let switch = folder.path().join("viewnet/switches/default");
-    for _ in 0..50 {
+    for _ in 0..300 {
         if !switch.exists() {
             return;
         }

@@ -1,4 +1,4 @@
-//! What comes to a gateway from its network and from files: DHCP, DNS, router advertisements, rules, published ports, resolv.conf,
+//! What comes to a gateway, and to stacks, from their network and from files: DHCP, DHCPv6, DNS, router advertisements, rules, published ports, resolv.conf,
 //! proc_net(5), what a proxy says.
 #![no_main]
 
@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use stacks::autoconf::Asker;
 use stacks::config::{Auto, Mac};
+use stacks::dhcp6::client::{Client, Wish};
+use stacks::dhcp6::server::Server;
+use stacks::dhcp6::{Duid, Message};
+use stacks::gateway::advertise::Advertisement;
 use stacks::gateway::dhcp::{Fixed, Leases, Said};
 use stacks::gateway::policy::Destinations;
 use stacks::gateway::proxy::{Credentials, Handshake, Head, Host, MAX_HEAD, Protocol, Via, Wish};
 use stacks::gateway::publish::{self, Publish};
 use stacks::gateway::standins::StandIns;
-use stacks::gateway::{advertise, names, nat64};
+use stacks::gateway::{names, nat64};
 use stacks::steward::renewal::{Lease, Renewal};
 
 fuzz_target!(|messages: Vec<Vec<u8>>| {
@@ -27,6 +31,10 @@ fuzz_target!(|messages: Vec<Vec<u8>>| {
         host: None,
     };
     let mut renewal = Renewal::new(now, Mac([2, 0, 0, 0, 0, 1]), 0, lease);
+    let network = "fd00::1/124".parse().expect("constant");
+    let mut server = Server::new(network, [2, 0, 0, 0, 0, 2], true, Said::default());
+    let mut clients = [Wish::Address, Wish::Names]
+        .map(|wish| Client::new(now, Mac([2, 0, 0, 0, 0, 1]), 0, wish, Some("web")));
     let mut stand_ins = StandIns::new(4);
     let credentials: Credentials = "user:password".parse().expect("constant");
     let asked =
@@ -57,7 +65,8 @@ fuzz_target!(|messages: Vec<Vec<u8>>| {
             let answer = names::answer(message, &names::Answer::Name("web".into()));
             assert!(answer.is_some(), "{question:?} has no answer");
         }
-        let _ = (advertise::network(message), advertise::nameserver(message));
+        let _ = Advertisement::parse(message).map(|said| (said.address([2, 0, 0, 0, 0, 1]), said.nameserver()));
+        dhcp6(now, message, &mut server, &mut clients);
         if let Some(asked) = nat64::as_v4(message) {
             assert_eq!(asked.len(), message.len());
         }
@@ -69,7 +78,7 @@ fuzz_target!(|messages: Vec<Vec<u8>>| {
         let _ = renewal.handle_message(now, message);
         asker.handle_timeout(now);
         while asker.poll_transmit().is_some() {}
-        asker.handle_frame(message);
+        asker.handle_frame(now, message);
         if let Ok(text) = std::str::from_utf8(message) {
             let _ = names::nameservers(text);
             let _ = publish::listening(text, &[]);
@@ -89,3 +98,29 @@ fuzz_target!(|messages: Vec<Vec<u8>>| {
         }
     }
 });
+
+/// A message as it came, and as one that the clients have asked for.
+fn dhcp6(now: Instant, message: &[u8], server: &mut Server, clients: &mut [Client; 2]) {
+    if let Some(read) = Message::parse(message) {
+        assert_eq!(Message::parse(&read.bytes()), Some(read));
+    }
+    if let Some(answer) = server.handle(now, message) {
+        // A server's answer is no question.
+        assert!(server.handle(now, &answer).is_none());
+    }
+    for client in &mut *clients {
+        let (_, asked) = client.handle_timeout(now);
+        if let (Some(asked), Some(mut said)) = (asked.and_then(|it| Message::parse(&it)), Message::parse(message)) {
+            (said.id, said.client) = (asked.id, asked.client);
+            said.server.get_or_insert(Duid::of_mac([2, 0, 0, 0, 0, 2]));
+            for (ia, own) in said.ias.iter_mut().zip(&asked.ias) {
+                ia.id = own.id;
+            }
+            if let (_, Some(next)) = client.handle_message(now, &said.bytes()) {
+                let _ = server.handle(now, &next);
+            }
+        }
+        assert!(client.poll_timeout().is_none_or(|at| at >= now));
+    }
+    assert!(server.len() <= 8);
+}

@@ -136,8 +136,8 @@ fuzz_target!(|steps: Vec<Step>| {
                     switch.unpin(vid, Mac([2, 0, 0, 0, 0, mac]));
                 }
             }
-            Step::Open { port, open: true } => switch.open_port(PortId::new(port.into())),
-            Step::Open { port, open: false } => switch.shut_port(PortId::new(port.into()), Shut::Admin),
+            Step::Open { port, open: true } => switch.open_port(now, PortId::new(port.into())),
+            Step::Open { port, open: false } => switch.shut_port(now, PortId::new(port.into()), Shut::Admin),
             Step::RemoveVlan(vid) => {
                 if let Some(vid) = Vid::new(vid) {
                     let _ = switch.remove_vlan(vid);

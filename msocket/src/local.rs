@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use msocket_proto::line::Refusal;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{EventfdFlags, eventfd};
 use stacks::config::StackConfig;
-use stacks::serve::{Server, Serving};
+use stacks::serve::{Server, Serving, timeout};
 
 use crate::places;
 
@@ -104,14 +104,9 @@ fn run(
     };
     let _ = made.send(Ok(()));
     loop {
-        let wait = server.poll_timeout().map(|at| match at.saturating_duration_since(Instant::now()) {
-            Duration::ZERO => Duration::ZERO,
-            // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
-            wait => wait + Duration::from_micros(999),
-        });
-        let wait = wait.and_then(|wait| EpollTimeout::try_from(wait).ok()).unwrap_or(EpollTimeout::NONE);
+        let wait = server.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()));
         let mut events = [EpollEvent::empty(); 4];
-        let count = epoll.wait(&mut events, wait).unwrap_or(0);
+        let count = epoll.wait(&mut events, timeout(wait)).unwrap_or(0);
         if events[..count].iter().any(|event| event.data() == END) {
             return;
         }

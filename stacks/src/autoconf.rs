@@ -1,32 +1,40 @@
-//! `ip=dhcp` and `ip=auto`: asking the network of a switch for an address before a stack is made on it.
+//! `ip=dhcp`, `ip=dhcp6` and `ip=auto`: asking the network of a switch for an address before a stack is made on it.
 //!
 //! # Theory of operation
 //! An interface that is to be configured by its network is plugged in for a moment, with the hardware address that it
 //! will have. An [`Asker`] asks for an address by DHCPv4 (RFC 2131: DISCOVER, OFFER, REQUEST, ACK) and for a router
-//! by a router solicitation (RFC 4861); what comes of it is written into the configuration ([`settle`]) as if the
-//! user had. So stacks of every kind are configured alike, and come up with all they need. The
-//! stack itself renews the lease ([`crate::steward::renewal`]).
+//! by a router solicitation (RFC 4861); if the router says that addresses, or names, are given by DHCPv6, it asks for them,
+//! too ([`crate::dhcp6::client`]), from the link-local address of its hardware address, and answers who looks for that.
+//! What comes of it is written into the configuration ([`settle`]) as if the user had. So stacks of every kind are configured
+//! alike, and come up with all they need. The stack itself renews leases ([`crate::steward`]), and hears what routers say
+//! later.
 //!
 //! [`Asker`] is a core; [`settle`] its shell.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod frames;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 use msocket_proto::line::Refusal;
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
-use smoltcp::phy::ChecksumCapabilities;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent};
 use smoltcp::wire::{
-    DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
-    Icmpv6Packet, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UdpPacket, UdpRepr,
+    DhcpMessageType, DhcpPacket, DhcpRepr, EthernetFrame, EthernetProtocol, Icmpv6Message, Icmpv6Packet,
+    IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet, UdpPacket,
 };
 use switch::offload::VnetHdr;
 
 use crate::config::{Auto, InterfaceConfig, Mac, Plug, StackConfig};
+use crate::dhcp6;
+use crate::dhcp6::client::{Client, Wish};
+use crate::gateway::advertise::{Advertisement, HOPS, Heard};
+use crate::gateway::dhcp;
 use crate::gateway::services::nameservers;
-use crate::gateway::{advertise, dhcp};
+use crate::serve::timeout;
 use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
 use crate::steward::nameserver::Nameserver;
@@ -36,23 +44,33 @@ use crate::steward::renewal::{CLIENT, Lease, SERVER};
 const AGAIN: Duration = Duration::from_millis(250);
 /// Questions, before nobody is there: 250 ms, 500 ms, 1 s, 2 s.
 const ATTEMPTS: u32 = 4;
-/// How long a router may take if an address is there already.
+/// How long a router, and a server that knows names, may take if an address is there already.
 const ROUTER: Duration = Duration::from_millis(500);
-/// Hop limit of neighbour discovery (RFC 4861 clause 4.1).
-const HOPS: u8 = 255;
-const ETHERNET: usize = 14;
+/// How long a server may take that gives addresses, as a router says: one question is asked again meanwhile. Whoever
+/// has the stack goes on asking.
+const SERVERS: Duration = Duration::from_secs(2);
+/// Most frames that wait to be sent: answers beyond them are asked for again.
+const MAX_WAITING: usize = 8;
 
 /// What was learned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Learned {
     /// An IPv4 address, and its router.
     pub v4: Option<Lease>,
-    /// An IPv6 network in which an address may be chosen.
-    pub v6: Option<Ipv6Net>,
-    /// Its router, a link-local address.
-    pub router_v6: Option<Ipv6Addr>,
-    /// A nameserver, that of IPv4 if there is one.
+    /// An IPv6 address, by DHCPv6.
+    pub lease_v6: Option<dhcp6::client::Lease>,
+    /// What an IPv6 router advertised.
+    pub heard: Option<Heard>,
+    /// A nameserver, that of IPv4 if there is one, else a router's.
     pub nameserver: Option<IpAddr>,
+}
+
+impl Learned {
+    /// Has an interface with this hardware address an address now?
+    pub fn is_address(&self, mac: [u8; 6]) -> bool {
+        let chosen = || self.heard.as_ref().and_then(|heard| heard.said.address(mac));
+        self.v4.is_some() || self.lease_v6.is_some() || chosen().is_some()
+    }
 }
 
 /// Somebody who asks.
@@ -71,11 +89,15 @@ pub struct Asker {
     until: Instant,
     solicit: bool,
     ask: bool,
+    client_v6: Option<Client>,
+    waiting: VecDeque<Vec<u8>>,
 }
 
 impl Asker {
     /// Somebody with this hardware address and this name; `id` is a number that others do not use.
     pub fn new(now: Instant, mac: [u8; 6], id: u32, wanted: Auto, name: &str) -> Self {
+        let lease = wanted == Auto::Dhcp6;
+        let client_v6 = lease.then(|| Client::new(now, Mac(mac), id, Wish::Address, Some(name)));
         Self {
             mac,
             id,
@@ -88,33 +110,61 @@ impl Asker {
             until: now + ROUTER,
             solicit: false,
             ask: false,
+            client_v6,
+            waiting: VecDeque::new(),
         }
     }
 
     /// When to call [`Asker::handle_timeout`]; `None`: it is done, or nobody is there.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let router = self.wanted == Auto::All && self.learned.v6.is_none();
-        if self.learned.v4.is_some() {
-            return Some(self.until).filter(|until| router && *until > now);
+        let asking = self.client_v6.as_ref().filter(|client| client.asks());
+        if !self.wants_v4() && !self.wants_router() && asking.is_none() {
+            return None;
         }
-        let over = self.attempt > ATTEMPTS || self.learned.v6.is_some() && now >= self.until;
-        (!over).then_some(self.ask_at)
+        let due = asking.and_then(Client::poll_timeout).into_iter().chain([self.ask_at]).min();
+        if self.learned.is_address(self.mac) {
+            return (now < self.until).then_some(due.map_or(self.until, |due| due.min(self.until)));
+        }
+        due.filter(|_| self.attempt <= ATTEMPTS)
+    }
+
+    fn wants_v4(&self) -> bool {
+        self.wanted.is_v4() && self.learned.v4.is_none()
+    }
+
+    fn wants_router(&self) -> bool {
+        self.wanted.is_v6() && self.learned.heard.is_none()
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if now >= self.ask_at && self.learned.v4.is_none() {
+        if now >= self.ask_at {
             self.ask_at = now + AGAIN * 2u32.pow(self.attempt.min(ATTEMPTS));
             self.attempt += 1;
-            self.ask = self.attempt <= ATTEMPTS;
-            self.solicit = self.ask && self.wanted == Auto::All && self.learned.v6.is_none();
+            self.ask = self.attempt <= ATTEMPTS && self.wants_v4();
+            self.solicit = self.attempt <= ATTEMPTS && self.wants_router();
         }
+        self.ask_v6(now);
+    }
+
+    /// Sends what is to be said by DHCPv6.
+    fn ask_v6(&mut self, now: Instant) {
+        let asked = self.client_v6.as_mut().and_then(|client| client.handle_timeout(now).1);
+        self.wait(asked.map(|message| frames::to_servers_v6(self.mac, &message)));
+    }
+
+    fn wait(&mut self, frame: Option<Vec<u8>>) {
+        let room = MAX_WAITING - self.waiting.len();
+        self.waiting.extend(frame.into_iter().take(room));
     }
 
     /// A frame to send.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        if let Some(frame) = self.waiting.pop_front() {
+            return Some(frame);
+        }
         if std::mem::take(&mut self.solicit) {
-            return Some(self.solicitation());
+            return Some(frames::solicitation(self.mac));
         }
         if !std::mem::take(&mut self.ask) {
             return None;
@@ -132,15 +182,15 @@ impl Asker {
                 ..dhcp::message(DhcpMessageType::Request, self.id, self.mac)
             },
         };
-        Some(self.broadcast(&dhcp::bytes(&question)))
+        Some(frames::to_servers_v4(self.mac, &dhcp::bytes(&question)))
     }
 
     /// A frame that came.
-    pub fn handle_frame(&mut self, frame: &[u8]) {
+    pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) {
         let Ok(frame) = EthernetFrame::new_checked(frame) else { return };
         match frame.ethertype() {
             EthernetProtocol::Ipv4 => drop(self.handle_v4(frame.payload())),
-            EthernetProtocol::Ipv6 => drop(self.handle_v6(frame.payload())),
+            EthernetProtocol::Ipv6 => drop(self.handle_v6(now, frame.payload())),
             _ => {}
         }
     }
@@ -181,66 +231,66 @@ impl Asker {
         Some(())
     }
 
-    fn handle_v6(&mut self, packet: &[u8]) -> Option<()> {
+    fn handle_v6(&mut self, now: Instant, packet: &[u8]) -> Option<()> {
         let packet = Ipv6Packet::new_checked(packet).ok()?;
-        let fits = packet.next_header() == IpProtocol::Icmpv6 && packet.hop_limit() == HOPS;
-        if fits && packet.src_addr().is_unicast_link_local() {
-            self.learned.v6 = Some(advertise::network(packet.payload())?);
-            self.learned.router_v6 = Some(packet.src_addr());
-            let named = advertise::nameserver(packet.payload()).map(IpAddr::V6);
-            self.learned.nameserver = self.learned.nameserver.or(named);
+        let (from, to) = (packet.src_addr(), packet.dst_addr());
+        match packet.next_header() {
+            IpProtocol::Icmpv6 if packet.hop_limit() == HOPS => {
+                let message = Icmpv6Packet::new_checked(packet.payload()).ok()?;
+                if !message.verify_checksum(&from, &to) {
+                    return None;
+                }
+                match message.msg_type() {
+                    Icmpv6Message::NeighborSolicit => {
+                        let own = frames::link_local(self.mac);
+                        let asked = message.target_addr() == own && !from.is_unspecified();
+                        let frame = asked.then(|| frames::advertisement(self.mac, from));
+                        self.wait(frame);
+                    }
+                    _ if from.is_unicast_link_local() && self.wants_router() => {
+                        let said = Advertisement::parse(packet.payload())?;
+                        self.hear(now, Heard { router: from, said });
+                    }
+                    _ => {}
+                }
+            }
+            IpProtocol::Udp if to == frames::link_local(self.mac) => {
+                let datagram = UdpPacket::new_checked(packet.payload()).ok()?;
+                let ends = (IpAddress::Ipv6(from), IpAddress::Ipv6(to));
+                let ports = (datagram.src_port(), datagram.dst_port());
+                if ports == (dhcp6::SERVER, dhcp6::CLIENT) && datagram.verify_checksum(&ends.0, &ends.1) {
+                    self.handle_dhcp6(now, datagram.payload());
+                }
+            }
+            _ => {}
         }
         Some(())
     }
 
-    /// A message to all DHCP servers, as a frame.
-    fn broadcast(&self, message: &[u8]) -> Vec<u8> {
-        let checksums = ChecksumCapabilities::default();
-        let udp = UdpRepr { src_port: CLIENT, dst_port: SERVER };
-        let (source, everybody) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
-        let ip = Ipv4Repr {
-            src_addr: source,
-            dst_addr: everybody,
-            next_header: IpProtocol::Udp,
-            payload_len: udp.header_len() + message.len(),
-            hop_limit: 64,
+    fn hear(&mut self, now: Instant, heard: Heard) {
+        let said = &heard.said;
+        self.learned.nameserver = self.learned.nameserver.or(said.nameserver().map(IpAddr::V6));
+        let wish = match self.learned.nameserver {
+            _ if said.managed => Some((Wish::Address, SERVERS)),
+            None if said.other => Some((Wish::Names, ROUTER)),
+            _ => None,
         };
-        let mut frame =
-            self.frame(EthernetAddress::BROADCAST, EthernetProtocol::Ipv4, ip.buffer_len() + ip.payload_len);
-        let mut packet = Ipv4Packet::new_unchecked(&mut frame[ETHERNET..]);
-        ip.emit(&mut packet, &checksums);
-        let mut datagram = UdpPacket::new_unchecked(packet.payload_mut());
-        let ends = (IpAddress::Ipv4(source), IpAddress::Ipv4(everybody));
-        let put = |room: &mut [u8]| room.copy_from_slice(message);
-        udp.emit(&mut datagram, &ends.0, &ends.1, message.len(), put, &checksums);
-        frame
+        if let Some((wish, patience)) = wish.filter(|_| self.client_v6.is_none()) {
+            self.client_v6 = Some(Client::new(now, Mac(self.mac), self.id, wish, Some(&self.name)));
+            self.until = self.until.max(now + patience);
+            self.ask_v6(now);
+        }
+        self.learned.heard = Some(heard);
     }
 
-    /// A question for all routers, as a frame.
-    fn solicitation(&self) -> Vec<u8> {
-        let message = [advertise::SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
-        let (source, routers) = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 2));
-        let ip = Ipv6Repr {
-            src_addr: source,
-            dst_addr: routers,
-            next_header: IpProtocol::Icmpv6,
-            payload_len: message.len(),
-            hop_limit: HOPS,
-        };
-        let to = EthernetAddress([0x33, 0x33, 0, 0, 0, 2]);
-        let mut frame = self.frame(to, EthernetProtocol::Ipv6, ip.buffer_len() + message.len());
-        let mut packet = Ipv6Packet::new_unchecked(&mut frame[ETHERNET..]);
-        ip.emit(&mut packet);
-        packet.payload_mut().copy_from_slice(&message);
-        Icmpv6Packet::new_unchecked(packet.payload_mut()).fill_checksum(&source, &routers);
-        frame
-    }
-
-    fn frame(&self, to: EthernetAddress, ethertype: EthernetProtocol, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; ETHERNET + length];
-        let header = EthernetRepr { src_addr: EthernetAddress(self.mac), dst_addr: to, ethertype };
-        header.emit(&mut EthernetFrame::new_unchecked(&mut bytes[..]));
-        bytes
+    fn handle_dhcp6(&mut self, now: Instant, message: &[u8]) {
+        let Some(client) = &mut self.client_v6 else { return };
+        let (_, answer) = client.handle_message(now, message);
+        self.learned.lease_v6 = client.lease().cloned();
+        let named = client.nameservers().first().copied().map(IpAddr::V6);
+        self.learned.nameserver = self.learned.nameserver.or(named);
+        let frame = answer.map(|message| frames::to_servers_v6(self.mac, &message));
+        self.wait(frame);
     }
 }
 
@@ -257,7 +307,7 @@ pub fn settle(config: &mut StackConfig, name: &str, switches: &Path) -> Result<(
             let learned = ask(interface, (name, wanted), switches, &what)?;
             apply(interface, &learned);
             named = named.or(learned.nameserver);
-            if learned == Learned::default() {
+            if !learned.is_address(interface.mac.map_or([0; 6], |mac| mac.0)) {
                 let hint = match interface.link.plug() {
                     Some(Plug { switch, .. }) => format!(
                         "`viewnet gateway up --switch {switch}` starts a router there; or give it an address"
@@ -280,21 +330,19 @@ fn apply(interface: &mut InterfaceConfig, learned: &Learned) {
     let mac = interface.mac.unwrap_or(Mac([0; 6])).0;
     interface.ip.extend(learned.v4.as_ref().map(|lease| IpNet::V4(lease.ip)));
     interface.lease.clone_from(&learned.v4);
-    if let Some(net) = learned.v6 {
-        // The interface identifier of a hardware address (RFC 4291 appendix A).
-        let [a, b, c, d, e, f] = mac;
-        let id = u64::from_be_bytes([a ^ 2, b, c, 0xFF, 0xFE, d, e, f]);
-        let address = Ipv6Addr::from_bits(net.network().to_bits() | u128::from(id));
-        interface.ip.extend(Ipv6Net::new(address, 64).map(IpNet::V6));
+    interface.lease_v6.clone_from(&learned.lease_v6);
+    interface.ip.extend(learned.lease_v6.as_ref().map(|lease| IpNet::from(IpAddr::V6(lease.address))));
+    let router = learned.v4.as_ref().and_then(|it| it.router).map(IpAddr::V4);
+    if let Some(router) = router.filter(|_| !interface.gw.iter().any(IpAddr::is_ipv4)) {
+        interface.gw.push(router);
     }
-    for router in
-        [learned.v4.as_ref().and_then(|it| it.router).map(IpAddr::V4), learned.router_v6.map(IpAddr::V6)]
-            .into_iter()
-            .flatten()
-    {
-        if !interface.gw.iter().any(|gw| gw.is_ipv4() == router.is_ipv4()) {
-            interface.gw.push(router);
+    if let Some(mut heard) = learned.heard.clone() {
+        interface.ip.extend(heard.said.address(mac).map(IpNet::V6));
+        if interface.gw.iter().any(IpAddr::is_ipv6) {
+            // Whoever names a router knows why; what this one says later, it says itself.
+            heard.said.lifetime_s = 0;
         }
+        interface.heard = Some(heard);
     }
 }
 
@@ -338,16 +386,14 @@ fn ask(
         port.flush();
         if !port.before_sleep() {
             let wait = asker.poll_timeout(now).unwrap_or(at).saturating_duration_since(now);
-            let wait =
-                EpollTimeout::try_from(wait + Duration::from_micros(999)).unwrap_or(EpollTimeout::ZERO);
-            match epoll.wait(&mut [EpollEvent::empty(); 2], wait) {
+            match epoll.wait(&mut [EpollEvent::empty(); 2], timeout(Some(wait))) {
                 Err(errno) if errno != Errno::EINTR => return Err(failed(errno)),
                 _ => {}
             }
         }
         now = clocks().0;
         while let Some((_, frame)) = port.receive(now, &mut buffer) {
-            asker.handle_frame(frame);
+            asker.handle_frame(now, frame);
             while let Some(frame) = asker.poll_transmit() {
                 let _ = port.send(now, &VnetHdr::default(), &frame);
             }

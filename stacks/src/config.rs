@@ -46,7 +46,9 @@ use ipnet::IpNet;
 use msocket_proto::line::Refusal;
 use serde::{Deserialize, Serialize};
 
+use crate::dhcp6;
 use crate::filter::{FilterError, Ruleset};
+use crate::gateway::advertise::Heard;
 use crate::steward::nameserver::Nameserver;
 use crate::steward::renewal::Lease;
 
@@ -106,6 +108,12 @@ pub struct InterfaceConfig {
     /// The one of its addresses that DHCP gave, to be renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
+    /// As that, of DHCPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_v6: Option<dhcp6::client::Lease>,
+    /// What an IPv6 router advertised, for whose later advertisements it listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<Heard>,
     /// Default gateways, at most one per family.
     #[serde(default)]
     pub gw: Vec<IpAddr>,
@@ -126,16 +134,30 @@ pub struct InterfaceConfig {
 pub enum Auto {
     /// `ip=dhcp`: an IPv4 address and a router, by DHCP.
     Dhcp,
-    /// `ip=auto`: these, and an address in the network of an IPv6 router.
+    /// `ip=dhcp6`: an IPv6 address by DHCPv6, whatever routers say of it, and what they advertise.
+    Dhcp6,
+    /// `ip=auto`: an IPv4 address by DHCP, and what an IPv6 router advertises: an address in its network, one by DHCPv6 or
+    /// names by DHCPv6, as it says.
     #[serde(rename = "auto")]
     All,
 }
 
 impl Auto {
+    /// Does it ask for addresses of IPv4?
+    pub fn is_v4(self) -> bool {
+        self != Self::Dhcp6
+    }
+
+    /// Of IPv6?
+    pub fn is_v6(self) -> bool {
+        self != Self::Dhcp
+    }
+
     /// What stands in the place of an address.
     fn of(text: &str) -> Option<Self> {
         match text.trim() {
             "dhcp" => Some(Self::Dhcp),
+            "dhcp6" => Some(Self::Dhcp6),
             "auto" => Some(Self::All),
             _ => None,
         }
@@ -199,7 +221,8 @@ impl InterfaceConfig {
     /// An interface that has a name and a link, and nothing else yet.
     pub fn new(name: &str, link: Link) -> Self {
         let (name, ip, gw) = (name.into(), Vec::new(), Vec::new());
-        Self { name, link, ip, auto: None, lease: None, gw, mtu: None, mac: None, pcap: None }
+        let (lease, lease_v6, heard) = (None, None, None);
+        Self { name, link, ip, auto: None, lease, lease_v6, heard, gw, mtu: None, mac: None, pcap: None }
     }
 
     /// Makes relative paths in its link, and of its recording, ones in `folder`.
@@ -213,6 +236,11 @@ impl InterfaceConfig {
     /// `ip=`: an address, or who gives one.
     fn add_ip(&mut self, text: &str) -> Result<(), ConfigError> {
         match Auto::of(text) {
+            Some(auto) if self.auto.is_some_and(|other| other != auto) => {
+                let why =
+                    "the interface is configured by its network in another way already; ip=auto is both";
+                return Err(ConfigError::new(text, why));
+            }
             Some(auto) => self.auto = Some(auto),
             None => self.ip.push(parse_net(text)?),
         }
@@ -284,7 +312,7 @@ impl StackConfig {
         }
     }
 
-    /// `--ip [IFACE=]ADDRESS/LENGTH`, `--ip [IFACE=]dhcp`, `--ip [IFACE=]auto`
+    /// `--ip [IFACE=]ADDRESS/LENGTH`, `--ip [IFACE=]dhcp`, `…dhcp6`, `…auto`
     ///
     /// # Errors
     /// What is wrong with the address.
@@ -345,7 +373,7 @@ impl StackConfig {
                 ));
             }
             if interface.auto.is_some() && !matches!(interface.link, Link::To(_) | Link::Via(_)) {
-                let why = "ip=dhcp and ip=auto are for interfaces that are plugged into a network";
+                let why = "ip=dhcp, ip=dhcp6 and ip=auto are for interfaces that are plugged into a network";
                 return Err(ConfigError::new(&interface.name, why));
             }
             if let Some(mtu) = interface.mtu.filter(|mtu| !MTU.contains(mtu)) {

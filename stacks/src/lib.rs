@@ -7,12 +7,13 @@
 //! - [`steward`]: what is done for a stack as long as it lives: its leases, the nameserver on its loopback.
 //! - [`remote`]: a stack that another process serves.
 //!
-//! [`config`] is what a stack should look like, parsed once; [`stack`] is the contract every kind passes
+//! [`dhcp6`] is DHCPv6, of servers and of clients. [`config`] is what a stack should look like, parsed once; [`stack`] is the contract every kind passes
 //! (`tests/contract.rs`); [`serve`] answers for stacks on their paths.
 
 pub mod attach;
 pub mod autoconf;
 pub mod config;
+pub mod dhcp6;
 pub mod filter;
 pub mod gateway;
 pub mod kernel;

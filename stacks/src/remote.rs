@@ -7,6 +7,7 @@
 //! goes away, so does the network: ENETDOWN.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -67,21 +68,11 @@ pub struct Membership {
 /// # Errors
 /// Nobody serves the path, or its server refuses.
 pub fn join(path: &Path, user: &User) -> Result<Membership, Refusal> {
-    let what = || format!("cannot use the stack at {}", path.display());
-    let mut line = connect(path).map_err(|why| match why.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-            Refusal::new(what(), "there is none")
-                .hint("make it with `viewnet stack up`, or see `viewnet stack ls`")
-                .errno(libc::ENOENT)
-        }
-        std::io::ErrorKind::PermissionDenied => Refusal::new(what(), why)
-            .hint("its owner decides who may use it, by the mode and group of that file")
-            .errno(libc::EACCES),
-        _ => unusable(what(), path, &why),
-    })?;
+    let what = format!("cannot use the stack at {}", path.display());
+    let mut line = connect(&what, path)?;
     let User { view, pid, rules } = user.clone();
     let request = Request::Join { view, pid, rules };
-    let (joined, mut fds) = line.call::<_, Joined>(&request, &[]).map_err(|e| refusal(&what(), e))?;
+    let (joined, mut fds) = line.call::<_, Joined>(&request, &[]).map_err(|e| refusal(&what, e))?;
     let kind = if joined.kind == Kind::Smol.name() { Kind::Smol } else { Kind::Kernel };
     let fd = fds.pop();
     let (namespace, relay) = match kind {
@@ -126,7 +117,7 @@ fn is_running(pid: i32) -> bool {
 /// Nobody serves the path, or its server refuses.
 pub fn ask<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Result<A, Refusal> {
     let what = format!("cannot reach the stack at {}", path.display());
-    let mut line = connect(path).map_err(|why| unusable(what.clone(), path, &why))?;
+    let mut line = connect(&what, path)?;
     line.call(request, &[]).map(|(answer, _)| answer).map_err(|e| refusal(&what, e))
 }
 
@@ -137,9 +128,17 @@ pub fn user_namespace(path: &Path, patience: Duration) -> Option<OwnedFd> {
     line.call::<_, ()>(&Request::UserNamespace, &[]).ok()?.1.pop()
 }
 
-fn connect(path: &Path) -> std::io::Result<Line> {
-    let line = Line::connect(path)?;
-    line.stream().set_read_timeout(Some(PATIENCE))?;
+fn connect(what: &str, path: &Path) -> Result<Line, Refusal> {
+    let line = Line::connect(path).map_err(|why| match why.kind() {
+        NotFound | ConnectionRefused => Refusal::new(what, "there is none")
+            .hint("make it with `viewnet stack up`, or see `viewnet stack ls`")
+            .errno(libc::ENOENT),
+        PermissionDenied => Refusal::new(what, why)
+            .hint("its owner decides who may use it, by the mode and group of that file")
+            .errno(libc::EACCES),
+        _ => unusable(what, path, &why),
+    })?;
+    line.stream().set_read_timeout(Some(PATIENCE)).map_err(|why| Refusal::system(what, why))?;
     Ok(line)
 }
 

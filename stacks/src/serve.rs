@@ -10,7 +10,9 @@
 
 mod files;
 mod filter;
+mod lines;
 mod shed;
+mod sleep;
 mod smol;
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,7 +30,11 @@ use crate::kernel::KernelStack;
 use crate::smol::call::Caller;
 use crate::smol::host::{Host, StackKey};
 use crate::stack::{InterfaceInfo, Kind, SocketSpec, Stack};
+pub(crate) use lines::is_owners;
+use lines::is_same_user;
+pub use lines::{Lines, converse};
 pub use shed::Shed;
+pub use sleep::timeout;
 use smol::Smol;
 
 /// Most connections of one server: each is one user or one question.
@@ -588,10 +594,4 @@ fn no_file(errno: Errno) -> Answer {
 
 fn not_owner(what: &str) -> Refusal {
     Refusal::new(format!("cannot {what}"), "the stack belongs to another user").errno(libc::EPERM)
-}
-
-/// Whether the peer runs as the user we run as; in a user namespace others appear as the overflow id.
-fn is_same_user(line: &Line) -> bool {
-    rustix::net::sockopt::socket_peercred(line.stream())
-        .is_ok_and(|peer| peer.uid == rustix::process::geteuid())
 }

@@ -111,6 +111,9 @@ pub struct InterfaceInfo {
     /// For how many seconds one of them is leased, if it came by DHCP and is renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
+    /// As that, by DHCPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_v6_s: Option<u64>,
     /// What it counted.
     #[serde(default)]
     pub counters: InterfaceCounters,

@@ -51,7 +51,8 @@ pub enum Request {
     /// The ports. Answer: a list of [`PortInfo`].
     PortLs,
     /// A new port over the descriptor that comes with the request, or the three of a ring (memory, the
-    /// doorbell that wakes the switch, the one that wakes the other end: `ports::ring`). Answer: [`PortAdded`].
+    /// doorbell that wakes the switch, the one that wakes the other end: `ports::ring`). With a TAP or a packet socket
+    /// a second one may come, which tells of its link (`ports::watch`). Answer: [`PortAdded`].
     PortAdd(Attach),
     /// Takes a port away. Answer: `null`.
     PortRm {
@@ -354,6 +355,8 @@ pub struct PortInfo {
     pub vlans: PortVlans,
     /// What it takes.
     pub offloads: Offloads,
+    /// Its link is up: of an interface the carrier, of all else that it is there.
+    pub link: bool,
     /// What it is to the spanning tree; absent while that is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stp: Option<PortStp>,

@@ -52,6 +52,8 @@ pub enum Event {
     EndpointAdded { port: String, endpoint: u32, peer: String },
     /// Such a program is gone.
     EndpointRemoved { port: String, endpoint: u32 },
+    /// A port's link went up or down.
+    PortLink { port: String, up: bool },
     /// The spanning tree has a port do something else.
     PortState { port: String, state: State },
     /// The spanning tree has another root, or another port leads there.

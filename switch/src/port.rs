@@ -223,6 +223,8 @@ pub struct Port {
     pub(crate) mac_limit: u32,
     /// Why it is shut, if it is.
     pub shut: Option<Shut>,
+    /// Its link is up, for all the shell has told.
+    pub link: bool,
     /// It is a mirror's target: a member of no VLAN, and deaf.
     pub mirror_target: bool,
 }
@@ -241,6 +243,7 @@ impl Port {
             guard: None,
             mac_limit: MAX_ENTRIES_PER_PORT,
             shut: None,
+            link: true,
             mirror_target: false,
         }
     }

@@ -150,6 +150,8 @@ enum Source {
     Endpoint(u32),
     /// Its second descriptor.
     EndpointEnd(u32),
+    /// Who tells of links.
+    Watch(u32),
 }
 
 impl Source {
@@ -168,6 +170,7 @@ impl Source {
             Self::VdeClient(index) => 4 << 32 | u64::from(index),
             Self::Endpoint(slot) => 7 << 32 | u64::from(slot),
             Self::EndpointEnd(slot) => 8 << 32 | u64::from(slot),
+            Self::Watch(slot) => 9 << 32 | u64::from(slot),
             Self::Metrics(index) => 5 << 32 | u64::from(index),
         }
     }
@@ -182,6 +185,7 @@ impl Source {
             (6, index) => Self::Session(index),
             (7, slot) => Self::Endpoint(slot),
             (8, slot) => Self::EndpointEnd(slot),
+            (9, slot) => Self::Watch(slot),
             (_, 0) => Self::Listener,
             (_, 1) => Self::Signal,
             (_, 3) => Self::Timer,
@@ -311,6 +315,7 @@ impl Server {
                         let Self { plugs, switch, epoll, .. } = &mut *self;
                         plugs.handle_endpoint(now, slot, None, switch, epoll);
                     }
+                    Source::Watch(slot) => self.plugs.handle_watch(now, slot, &mut self.switch),
                     Source::VdeClient(index) => vde::handle_client(now, index, &mut self.hall(on_file).1),
                     Source::VdeListener => {
                         self.vde.iter_mut().for_each(|vde| vde.accept(now, &self.epoll));
@@ -523,6 +528,7 @@ mod tests {
             Source::Session(3),
             Source::Endpoint(2),
             Source::EndpointEnd(2),
+            Source::Watch(1),
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

@@ -263,7 +263,7 @@ impl Switch {
             Learned::Elsewhere => Some(DropReason::WrongPort),
         };
         if let Some(reason) = broken {
-            self.punish(port, reason);
+            self.punish(now, port, reason);
             return Err(reason);
         }
         if !self.vlan_rates.is_empty() && !self.within_rate(now, bytes.len(), out) {
@@ -348,11 +348,11 @@ impl Switch {
     }
 
     /// A frame breaks a rule of its port; the port is shut if that is what the rule says.
-    fn punish(&mut self, id: PortId, reason: DropReason) {
+    fn punish(&mut self, now: Instant, id: PortId, reason: DropReason) {
         let violation = self.port(id).map(|port| port.guard_rules().violation);
         if violation == Some(Violation::Shutdown) {
             log::warn!("port {} is shut: {reason:?}", self.port(id).map_or("", |port| &port.name));
-            self.shut_port(id, Shut::of(reason));
+            self.shut_port(now, id, Shut::of(reason));
         }
     }
 

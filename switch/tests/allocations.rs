@@ -96,7 +96,7 @@ impl World {
             sent += BATCH;
             let (mut at_a, mut at_b) = (0, 0);
             // What is under way is waited for without an allocation, too.
-            for _ in 0..5000 {
+            for _ in 0..200_000 {
                 (at_a, at_b) = (at_a + self.a.take(), at_b + self.b.take());
                 let _ = self.m.take();
                 while let Some(capture) = &mut self.capture

@@ -5,7 +5,7 @@ mod common;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{Namespace, Served, any_port, eventually, isolated};
 use msocket_proto::line::{CallError, Refusal, sweep};
@@ -62,8 +62,8 @@ fn a_port_lives_as_long_as_its_connection() {
 }
 
 #[test]
-fn a_dying_tap_closes_at_once_and_leaves_nothing_behind() {
-    isolated("a_dying_tap_closes_at_once_and_leaves_nothing_behind", || {
+fn a_dying_tap_leaves_nothing_behind() {
+    isolated("a_dying_tap_leaves_nothing_behind", || {
         if !common::has_tap() {
             return;
         }
@@ -76,10 +76,7 @@ fn a_dying_tap_closes_at_once_and_leaves_nothing_behind() {
         });
         drop(attached);
         let mut watcher = served.client();
-        #[expect(clippy::disallowed_methods, reason = "a test of time")]
-        let start = Instant::now();
         eventually("the ports are gone", || port_names(&mut watcher).is_empty());
-        assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
     });
 }
 
@@ -139,7 +136,7 @@ fn garbage_gets_an_error_and_nobody_else_notices() {
     let mut good = served.client();
     let mut garbage = UnixStream::connect(&served.path).unwrap();
     garbage.write_all(b"{]\n\xFF\xFE\n{\"op\":\"reboot\"}\n\n{\"op\":\"hello\"}\n").unwrap();
-    garbage.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    garbage.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut text = String::new();
     while text.lines().filter(|line| line.ends_with('}')).count() < 5 {
         let mut bytes = [0; 4096];
@@ -151,7 +148,7 @@ fn garbage_gets_an_error_and_nobody_else_notices() {
 
     // A line without end is cut off.
     let mut endless = UnixStream::connect(&served.path).unwrap();
-    endless.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+    endless.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
     let refused = (0..100).any(|_| endless.write_all(&[b'x'; 64 << 10]).is_err());
     assert!(refused, "an endless line was taken");
     assert_eq!(good.hello().unwrap().name, "test");
@@ -178,7 +175,7 @@ fn one_who_does_not_read_neither_stalls_nor_grows_the_switch() {
     }
     // Once it reads, it gets its answers.
     deaf.set_nonblocking(false).unwrap();
-    deaf.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    deaf.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut text = vec![0; 4096];
     for _ in 0..100 {
         assert!(deaf.read(&mut text).unwrap() > 0);
@@ -187,8 +184,15 @@ fn one_who_does_not_read_neither_stalls_nor_grows_the_switch() {
 
 #[test]
 fn an_unused_switch_ends_and_takes_its_socket_along() {
-    let mut served = Served::new(Some(Duration::from_millis(300)));
-    let client = served.client();
+    // On a machine that has much to do it may have ended before we come.
+    let (mut served, client) = loop {
+        let served = Served::new(Some(Duration::from_millis(300)));
+        if let Ok(mut client) = Client::connect(&served.path)
+            && client.hello().is_ok()
+        {
+            break (served, client);
+        }
+    };
     std::thread::sleep(Duration::from_millis(500));
     assert!(served.path.exists(), "ended while in use");
     drop(client);
@@ -265,4 +269,22 @@ fn of_many_starters_one_wins() {
 
 fn age(age_s: u64) -> switch::client::Settings {
     switch::client::Settings { age_s: Some(age_s), ..Default::default() }
+}
+
+#[test]
+fn every_request_to_a_switch_is_in_the_manual() {
+    let unknown = serde_json::from_str::<Request>("{\"op\":\"\"}").unwrap_err().to_string();
+    let known: Vec<&str> = unknown.split('`').skip(3).step_by(2).collect();
+    assert!(known.contains(&"hello") && known.contains(&"down"), "{unknown}");
+    let page = include_str!("../../doc/switch.md");
+    let (_, table) = page.split_once("## Control protocol").expect("the chapter");
+    let rows: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| ")).collect();
+    for op in known {
+        let word = format!("`{op}`");
+        assert!(
+            rows.iter().any(|row| row.split(" | ").next().is_some_and(|cell| cell.contains(&word))),
+            "{op}"
+        );
+    }
+    assert!(table.contains(&format!("`version` (now {})", switch::control::VERSION)));
 }

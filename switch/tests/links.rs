@@ -6,41 +6,16 @@ mod common;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
+use common::programs::{OpenVSwitch, Running};
 use common::{Namespace, Served, access, any_port, eventually, has_tap, isolated, transfer, trunk};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use switch::client::{Attach, Attached, Kind, PortInfo, Request};
 use switch::link::Link;
 use switch::port::DropReason;
 use switch::ports::ring::{CAPACITY, Ring};
 
 const LEN: usize = 4 << 20;
-
-/// A program, and its process group, that ends with this value.
-struct Running(Child);
-
-impl Running {
-    fn within(ns: &Namespace, program: &'static str, args: &[&str]) -> Self {
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        ns.run(move || {
-            // It ends with its namespace's thread, whatever happens to the test.
-            let mut command = Command::new("setpriv");
-            command.args(["--pdeathsig", "KILL", program]).args(args).stdin(Stdio::piped()).process_group(0);
-            Self(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
-        })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = killpg(Pid::from_raw(self.0.id() as i32), Signal::SIGKILL);
-        let _ = self.0.wait();
-    }
-}
 
 /// A namespace whose kernel is a port of its own, in a VLAN.
 fn station(served: &Served, vid: u16, address: &str) -> (Namespace, Attached) {
@@ -187,45 +162,6 @@ fn vxlan_learns_who_is_where() {
         let config = port(&switches[0], "tunnel").unwrap().vxlan.unwrap();
         assert_eq!(config.peers, ["127.0.0.3:4789".parse().unwrap()]);
     });
-}
-
-/// Open vSwitch's daemons in a namespace, with the user-space datapath.
-struct OpenVSwitch {
-    _daemons: [Running; 2],
-    dir: String,
-}
-
-impl OpenVSwitch {
-    fn new(ns: &Namespace, dir: &Path) -> Self {
-        let dir = dir.to_str().unwrap().to_owned();
-        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
-        ns.sh(&format!("ovsdb-tool create {dir}/conf.db {schema} >/dev/null"));
-        let db = format!("punix:{dir}/db.sock");
-        let control = |name: &str| format!("--unixctl={dir}/{name}.ctl");
-        let run = |program, args: &[&str]| {
-            let variables = ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"];
-            let mut all: Vec<String> = variables.iter().map(|name| format!("{name}={dir}")).collect();
-            all.push(program);
-            all.extend(args.iter().map(|arg| (*arg).to_owned()));
-            Running::within(ns, "env", &all.iter().map(String::as_str).collect::<Vec<_>>())
-        };
-        let quiet = ["-vconsole:off", "-vsyslog:off"];
-        let server = run(
-            "ovsdb-server".to_owned(),
-            &[&format!("{dir}/conf.db"), &format!("--remote={db}"), &control("db"), quiet[0], quiet[1]],
-        );
-        eventually("ovsdb-server", || Path::new(&dir).join("db.sock").exists());
-        ns.sh(&format!("ovs-vsctl --db=unix:{dir}/db.sock --no-wait init"));
-        let daemon = run(
-            "ovs-vswitchd".to_owned(),
-            &[&format!("unix:{dir}/db.sock"), &control("vswitchd"), quiet[0], quiet[1]],
-        );
-        Self { _daemons: [server, daemon], dir }
-    }
-
-    fn vsctl(&self, ns: &Namespace, args: &str) {
-        ns.sh(&format!("timeout 20 ovs-vsctl --db=unix:{}/db.sock {args}", self.dir));
-    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl Station {
 
     /// The next frame, which will come.
     fn wait(&mut self) -> Vec<u8> {
-        for _ in 0..500 {
+        for _ in 0..6000 {
             if let Some(frame) = self.next() {
                 return frame;
             }

@@ -1,9 +1,10 @@
-//! The spanning tree between served switches, and with the kernel's bridge, over real links.
+//! The spanning tree between served switches, with the kernel's bridge (STP) and with Open vSwitch (RSTP), over real links.
 
 mod common;
 
 use std::time::Duration;
 
+use common::programs::OpenVSwitch;
 use common::{Namespace, Served, eventually, isolated};
 use switch::client::{Attach, Client, Kind, Request, StpChange, StpPortChange};
 use switch::stp::bpdu::Role;
@@ -199,5 +200,67 @@ fn a_guarded_port_is_shut_by_a_bridge() {
         assert!(!shut());
         eventually("heard", || roles(&served)[1].0 != Role::Disabled);
         std::thread::sleep(Duration::from_millis(10));
+    });
+}
+
+/// Two links to Open vSwitch, which speaks RSTP.
+fn beside_open_vswitch(ours: u16, theirs: u16) -> (Served, Namespace, OpenVSwitch, tempfile::TempDir) {
+    let (served, ns) = (Served::new(None), Namespace::new());
+    let dir = tempfile::tempdir().unwrap();
+    let ovs = OpenVSwitch::new(&ns, dir.path());
+    let bridge = format!("add-br br0 -- set bridge br0 datapath_type=netdev rstp_enable=true");
+    ovs.vsctl(
+        &ns,
+        &format!("{bridge} other_config:rstp-priority={theirs} other_config:rstp-forward-delay=4"),
+    );
+    let change = StpChange { priority: Some(ours), enabled: Some(true), ..StpChange::default() };
+    served.client().call::<()>(&Request::StpSet(change)).unwrap();
+    for (n, wire) in [(0, "w0"), (1, "w1")] {
+        ns.sh(&format!(
+            "ip link add k{n} type veth peer name w{n}; ip link set k{n} up; ip link set w{n} up"
+        ));
+        ovs.vsctl(&ns, &format!("add-port br0 k{n}"));
+        served.client().add_port(ns.packet(wire), &attach(&format!("p{n}"))).unwrap();
+    }
+    ns.configure("br0", &["10.0.0.2/24"]);
+    (served, ns, ovs, dir)
+}
+
+#[test]
+fn open_vswitch_is_root_and_goes() {
+    isolated("open_vswitch_is_root_and_goes", || {
+        let (served, ns, ovs, _dir) = beside_open_vswitch(8192, 4096);
+        let host = host(&served, 1);
+        let both = [(Role::Root, State::Forwarding), (Role::Alternate, State::Discarding)];
+        eventually("it leads", || roles(&served)[..2] == both);
+        let tree = served.client().stp().unwrap();
+        assert!(tree.root.starts_with("1000.") && tree.root_port.as_deref() == Some("p0"), "{tree:?}");
+        assert!(tree.ports[..2].iter().all(|p| p.protocol == Protocol::Rstp), "{tree:?}");
+        eventually("it carries", || host.ping("10.0.0.2"));
+        ns.sh("ip link set k0 down");
+        eventually("the other link stands in", || roles(&served)[1] == both[0]);
+        eventually("and carries", || host.ping("10.0.0.2"));
+        drop(ovs);
+        in_due_time("we are the root", || served.client().stp().unwrap().root_port.is_none());
+    });
+}
+
+#[test]
+fn open_vswitch_follows_us() {
+    isolated("open_vswitch_follows_us", || {
+        let (served, ns, ovs, _dir) = beside_open_vswitch(4096, 8192);
+        let host = host(&served, 1);
+        let shows = |words: &[&str]| {
+            let shown = ovs.ask(&ns, "rstp/show br0");
+            words.iter().all(|word| shown.contains(word))
+        };
+        in_due_time("it follows", || shows(&["Root", "Alternate", "Forwarding", "Discarding"]));
+        in_due_time("we forward", || {
+            roles(&served)[..2].iter().all(|r| *r == (Role::Designated, State::Forwarding))
+        });
+        eventually("it carries", || host.ping("10.0.0.2"));
+        // Its own words of who is root: our address.
+        let address = served.client().stp().unwrap().bridge.split_once('.').unwrap().1.to_owned();
+        assert!(shows(&[&address]), "{}", ovs.ask(&ns, "rstp/show br0"));
     });
 }

@@ -159,7 +159,7 @@ fn udp_super_segment(
     let (address, any): (IpAddr, IpAddr) = (address.parse().unwrap(), any.parse().unwrap());
     let count = bytes.len().div_ceil(1000);
     let socket = to.run(move || UdpSocket::bind((address, 0)).unwrap());
-    socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
     let target = socket.local_addr().unwrap();
     let bytes = bytes.to_owned();
     from.run(move || {

@@ -229,7 +229,7 @@ impl Station {
 
 /// Several programs on port 3, and one elsewhere: what a vde_switch does, and we.
 fn share_a_port(folder: &Path) {
-    const SOON: u64 = 5000;
+    const SOON: u64 = 30_000;
     const NEVER: u64 = 100;
     let at = |wanted| Station::at(folder, wanted).unwrap();
     let (one, two, far) = (at(Wanted::Number(3)), at(Wanted::Number(3)), at(Wanted::Any));

@@ -14,7 +14,10 @@ use nix::unistd::Pid;
 use crate::sys::Confine;
 
 /// Longest run of one command, unless the test says otherwise: generous, as two cores serve all tests.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// How long the end of its output may take to be seen after its own.
+const HELD: Duration = Duration::from_secs(5);
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +164,7 @@ impl Collected {
 
     /// True if the writing end was still open after a grace.
     fn is_held(&self) -> bool {
-        matches!(self.end.recv_timeout(Duration::from_secs(2)), Err(RecvTimeoutError::Timeout))
+        matches!(self.end.recv_timeout(HELD), Err(RecvTimeoutError::Timeout))
     }
 }
 

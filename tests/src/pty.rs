@@ -5,15 +5,14 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, tcgetpgrp};
 
 use crate::command::Cmd;
 use crate::sys;
-use crate::world::wait_until;
+use crate::world::{SOON, wait_until};
 
 /// A program that leads a session on a terminal of its own.
 #[derive(Debug)]
@@ -59,10 +58,26 @@ impl Terminal {
     #[track_caller]
     pub fn until(&mut self, text: &str) {
         let find = |screen: &str, from: usize| screen.get(from..).and_then(|rest| rest.find(text));
-        let shown = wait_until(Duration::from_secs(20), || find(&self.screen(), self.seen).is_some());
+        let shown = wait_until(SOON, || find(&self.screen(), self.seen).is_some());
         let screen = self.screen();
         assert!(shown, "no {text:?} after byte {} of:\n{screen}", self.seen);
         self.seen += find(&screen, self.seen).expect("just seen") + text.len();
+    }
+
+    /// Waits until the terminal is with a job that has a program of this name in it.
+    #[track_caller]
+    pub fn until_foreground(&mut self, name: &str) {
+        let is_there = || {
+            let job = tcgetpgrp(&self.keyboard).expect("a terminal with a session").to_string();
+            let stats = std::fs::read_dir("/proc").expect("/proc").flatten();
+            let mut stats = stats.filter_map(|it| std::fs::read_to_string(it.path().join("stat")).ok());
+            // proc_pid_stat(5): the name in parentheses, then state, parent, process group.
+            stats.any(|stat| {
+                let (named, rest) = stat.rsplit_once(')').unwrap_or_default();
+                named.ends_with(&format!("({name}")) && rest.split_whitespace().nth(2) == Some(&job)
+            })
+        };
+        assert!(wait_until(SOON, is_there), "no {name} in the foreground:\n{}", self.screen());
     }
 
     /// The program's process.
@@ -72,8 +87,7 @@ impl Terminal {
 
     /// Waits for the end of the program.
     pub fn wait(&mut self) -> Option<i32> {
-        let ended =
-            wait_until(Duration::from_secs(20), || self.child.try_wait().expect("our child").is_some());
+        let ended = wait_until(SOON, || self.child.try_wait().expect("our child").is_some());
         assert!(ended, "still running:\n{}", self.screen());
         self.child.wait().expect("our child").code()
     }

@@ -20,8 +20,8 @@ use crate::command::Cmd;
 use crate::leftovers::{self, Leftover};
 use crate::sys::Confine;
 
-/// How long what a World started may take to vanish after the World's last command ended.
-pub(crate) const SETTLE: Duration = Duration::from_secs(8);
+/// How long to wait for what an idle machine does at once: on two cores that have other things to do it takes its time.
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// Who runs the commands of a World.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,7 +248,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let left = self.settle(if self.forgiving { Duration::ZERO } else { SETTLE });
+        let left = self.settle(if self.forgiving { Duration::ZERO } else { SOON });
         for leftover in &left {
             if let Leftover::Process { pid, .. } = leftover {
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);

@@ -1,8 +1,6 @@
 //! What views, stacks and their servers must keep apart: rights, names, files, the machine's own devices.
 
-use std::time::Duration;
-
-use tests::{User, World, wait_until};
+use tests::{SOON, User, World, wait_until};
 
 fn each_user(test: impl Fn(World)) {
     for &user in User::all() {
@@ -157,7 +155,7 @@ fn an_ending_server_leaves_others_files_alone() {
         running.until("up");
         world.viewnet(["stack", "down", "a"]).run().ok();
         let keeper = world.runtime().join("viewnet/keeper");
-        assert!(wait_until(Duration::from_secs(5), || !keeper.exists()), "the keeper stays");
+        assert!(wait_until(SOON, || !keeper.exists()), "the keeper stays");
         world.viewnet(["stack", "show", "web"]).run().ok().says("run");
         running.close_stdin();
         running.wait();

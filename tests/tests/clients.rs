@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tests::binaries::go_program;
-use tests::{Cmd, Running, User, World, wait_until};
+use tests::binaries::{go_program, rust_probe};
+use tests::{Cmd, Running, SOON, User, World, wait_until};
 
 /// Somebody far away, and the names of it.
 const FAR: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -18,6 +18,17 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// A host with far addresses, where every user may serve on any port, and a view on it for each kind.
 fn each(test: impl Fn(&World, &dyn Fn(&str) -> Cmd)) {
+    each_kind(|world, kind| {
+        for at in ["192.0.2.1/32", "2001:db8::1/128"] {
+            world.administer(&["ip", "addr", "add", at, "dev", "lo"]);
+        }
+        let run = |script: &str| world.run(["--kind", kind, "--", "bash", "-euc", script]).limit(LIMIT);
+        test(world, &run);
+    });
+}
+
+/// A host where every user may serve on any port, once for each kind of stack.
+fn each_kind(test: impl Fn(&World, &str)) {
     for kind in ["kernel", "smol"] {
         for &user in User::all() {
             eprintln!("on a {kind} stack as {user:?}");
@@ -26,12 +37,11 @@ fn each(test: impl Fn(&World, &dyn Fn(&str) -> Cmd)) {
                 eprintln!("not tested: the host's network is not the test's");
                 continue;
             }
-            for at in ["192.0.2.1/32", "2001:db8::1/128"] {
-                world.administer(&["ip", "addr", "add", at, "dev", "lo"]);
-            }
             world.administer(&["sysctl", "-qw", "net.ipv4.ip_unprivileged_port_start=1"]);
             let hosts = world.write("hosts", HOSTS);
             world.bind_mount(&hosts, Path::new("/etc/hosts"));
+            let nameserver = world.write("resolv.conf", "nameserver 127.0.0.1\n");
+            world.bind_mount(&nameserver, Path::new("/etc/resolv.conf"));
             if user == User::Ordinary {
                 // Some want to know who their user is.
                 let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
@@ -40,8 +50,7 @@ fn each(test: impl Fn(&World, &dyn Fn(&str) -> Cmd)) {
                 let passwd = world.write("passwd", &own);
                 world.bind_mount(&passwd, Path::new("/etc/passwd"));
             }
-            let run = |script: &str| world.run(["--kind", kind, "--", "bash", "-euc", script]).limit(LIMIT);
-            test(&world, &run);
+            test(&world, kind);
         }
     }
 }
@@ -51,7 +60,7 @@ fn serve(world: &World, port: u16, script: &str) -> Running {
     let server = world.cmd("bash").args(["-euc", script]).limit(LIMIT).start();
     let look = format!("ss -Hlntu sport = {port}");
     let listens = || !world.cmd("sh").args(["-c", &look]).run().ok().stdout.is_empty();
-    assert!(wait_until(Duration::from_secs(10), listens), "{}\n{}", server.stdout(), server.stderr());
+    assert!(wait_until(SOON, listens), "{}\n{}", server.stdout(), server.stderr());
     server
 }
 
@@ -61,13 +70,19 @@ fn end(server: Running) {
     server.wait();
 }
 
+/// A certificate of the far names in the file `cert`, its key in `key`.
+fn certify(world: &World) {
+    let make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key -out cert \
+                -days 2 -subj /CN=far.example -addext subjectAltName=DNS:far.example,DNS:far6.example \
+                -addext basicConstraints=critical,CA:false 2>&1";
+    world.cmd("sh").args(["-c", make]).run().ok();
+}
+
 #[test]
 fn curl_by_http_1_and_by_h2_over_tls() {
     each(|world, run| {
         world.write("page", "hello from afar\n");
-        let key = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key -out cert \
-                   -days 2 -subj /CN=far.example -addext subjectAltName=DNS:far.example,DNS:far6.example 2>&1";
-        world.cmd("sh").args(["-c", key]).run().ok();
+        certify(world);
         let plain = serve(world, 8000, "exec python3 -m http.server --bind :: 8000");
         let secure = serve(world, 443, "exec nghttpd -d . 443 key cert");
         run("curl -sS http://far.example:8000/page").run().ok().says("hello from afar");
@@ -109,6 +124,154 @@ fn apt_updates_and_downloads_from_an_index() {
         run(&apt).run().ok().says("greeting_1_all.deb");
         end(server);
     });
+}
+
+#[test]
+fn pip_downloads_from_an_index() {
+    each(|world, run| {
+        // A package with nothing in it.
+        let wheel = "
+import os, zipfile
+os.makedirs('index/simple/greeting')
+name = 'greeting-1.0-py3-none-any.whl'
+with zipfile.ZipFile('index/' + name, 'w') as wheel:
+    info = 'greeting-1.0.dist-info/'
+    wheel.writestr('greeting.py', 'print(\"hello\")\\n')
+    wheel.writestr(info + 'METADATA', 'Metadata-Version: 2.1\\nName: greeting\\nVersion: 1.0\\n')
+    wheel.writestr(info + 'WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
+    wheel.writestr(info + 'RECORD', '')
+open('index/simple/greeting/index.html', 'w').write('<a href=\"/%s\">%s</a>' % (name, name))
+";
+        world.cmd("python3").args(["-c", wheel]).run().ok();
+        let server = serve(world, 8003, "cd index; exec python3 -m http.server --bind :: 8003");
+        for name in ["far.example", "far6.example"] {
+            let pip = format!(
+                "pip3 download -q --no-cache-dir --disable-pip-version-check --no-deps -d {name} \
+                 --index-url http://{name}:8003/simple --trusted-host {name} greeting; ls {name}"
+            );
+            run(&pip).run().ok().says("greeting-1.0-py3-none-any.whl");
+        }
+        end(server);
+    });
+}
+
+#[test]
+fn a_page_by_quic() {
+    each(|world, run| {
+        certify(world);
+        world.install(&rust_probe("quic"), "quic");
+        let server = serve(world, 4433, "exec quic serve [::]:4433 cert key");
+        for (name, at) in [("far.example", FAR[0]), ("far6.example", FAR[1])] {
+            let said = run(&format!("quic get cert {name} {name}:4433 / /3000000 /7")).run().ok();
+            // Whole datagrams came through, as QUIC found by itself.
+            assert_eq!(said.stdout, format!("you are {at}\n3000000\nqqqqqqq\ndatagrams of 1452\n"));
+        }
+        end(server);
+    });
+}
+
+/// A host that has one family or both, a view that has one, and what leads it there.
+struct OneFamily {
+    host: &'static [&'static str],
+    gateway: &'static [&'static str],
+    /// A server that has a page, and whom it is to be asked for.
+    far: &'static str,
+    name: &'static str,
+    /// Whom dig asks for which record, and what the answer is.
+    dig: [&'static str; 2],
+    /// Nobody leads there.
+    nowhere: &'static str,
+}
+
+const ONE_FAMILY: &[OneFamily] = &[
+    OneFamily {
+        host: &FAR,
+        gateway: &["--ip", "10.0.2.1/24"],
+        far: "192.0.2.1",
+        name: "four.example",
+        dig: ["@192.0.2.1 four.example A", "192.0.2.1"],
+        nowhere: "[2001:db8::1]",
+    },
+    OneFamily {
+        host: &FAR,
+        gateway: &["--ip", "fd00:10:0:2::1/64"],
+        far: "2001:db8::1",
+        name: "six.example",
+        dig: ["@2001:db8::1 six.example AAAA", "2001:db8::1"],
+        nowhere: "192.0.2.1",
+    },
+    OneFamily {
+        host: &FAR,
+        gateway: &["--ip", "fd00:10:0:2::1/64", "--dns64", "always"],
+        far: "192.0.2.1",
+        name: "four.example",
+        dig: ["four.example AAAA", "64:ff9b::c000:201"],
+        nowhere: "192.0.2.1",
+    },
+    OneFamily {
+        host: &["192.0.2.1"],
+        gateway: &["--ip", "fd00:10:0:2::1/64"],
+        far: "192.0.2.1",
+        name: "four.example",
+        dig: ["four.example AAAA", "64:ff9b::c000:201"],
+        nowhere: "192.0.2.1",
+    },
+    // In place of a translator in the host's network, the translated address itself.
+    OneFamily {
+        host: &["64:ff9b::c000:201"],
+        gateway: &["--ip", "10.0.2.1/24"],
+        far: "64:ff9b::c000:201",
+        name: "four.example",
+        dig: ["@192.0.2.1 four.example A", "192.0.2.1"],
+        nowhere: "[64:ff9b::c000:201]",
+    },
+];
+
+#[test]
+fn views_and_hosts_of_one_family() {
+    for case in ONE_FAMILY {
+        eprintln!("a host with {:?}, a gateway with {:?}", case.host, case.gateway);
+        each_kind(|world, kind| {
+            let v6 = case.host.iter().any(|at| at.contains(':'));
+            world.administer(&[
+                "sysctl",
+                "-qw",
+                &format!("net.ipv6.conf.all.disable_ipv6={}", u8::from(!v6)),
+            ]);
+            for at in case.host {
+                world.administer(&["ip", "addr", "add", at, "dev", "lo"]);
+                // Those beyond are there, too: a gateway looks for a way.
+                let net = if at.contains(':') { "64:ff9b::/96" } else { "198.51.100.0/24" };
+                world.administer(&["ip", "route", "replace", net, "dev", "lo"]);
+            }
+            world.administer(&["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"]);
+            world.write("page", "hello from afar\n");
+            let names = format!(
+                "exec dnsmasq -k -C /dev/null -R -h --user=root --pid-file= --local=/example/ --bind-interfaces \
+                 --listen-address=127.0.0.1,{} --host-record=four.example,192.0.2.1 --host-record=six.example,2001:db8::1",
+                case.host.join(",")
+            );
+            let names = serve(world, 53, &names);
+            let script = format!("exec python3 -m http.server --bind {} 8004", case.far);
+            let pages = serve(world, 8004, &script);
+            world.viewnet(["switch", "up", "lan"]).run().ok();
+            world.viewnet(["gateway", "up", "--switch", "lan"]).args(case.gateway).run().ok();
+            let [question, answer] = case.dig;
+            let script = format!(
+                "dig +short {question}; curl -sS http://{name}:8004/page; ping -c 1 -W 5 {name} | grep -c '1 received'; \
+                 curl -s -m 5 http://{}:8004/page || echo error $?",
+                case.nowhere,
+                name = case.name,
+            );
+            let view = ["--kind", kind, "--link", "switch:lan,ip=auto", "--", "bash", "-euc", &script];
+            let said = world.run(view).limit(LIMIT).run().ok().stdout;
+            assert_eq!(said, format!("{answer}\nhello from afar\n1\nerror 7\n"));
+            world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
+            world.viewnet(["switch", "down", "lan"]).run().ok();
+            end(pages);
+            end(names);
+        });
+    }
 }
 
 #[test]
@@ -189,8 +352,8 @@ fn a_datagram_and_a_route_of_every_kind() {
     each(|world, run| {
         world.administer(&["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"]);
         for at in FAR {
-            run(&format!("ping -c 2 -i 0.2 -W 5 {at}")).run().ok().says("2 received");
-            run(&format!("traceroute -n -w 2 -q 1 -m 5 {at}")).run().ok().says(at);
+            run(&format!("ping -c 2 -i 0.2 -W 20 {at}")).run().ok().says("2 received");
+            run(&format!("traceroute -n -w 20 -q 1 -m 5 {at}")).run().ok().says(at);
         }
     });
 }

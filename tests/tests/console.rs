@@ -36,10 +36,7 @@ impl Desk {
         world.viewnet(["switch", "up", "lan", "--mgmt", "ours"]).run().ok();
         let options = ["-s", "ctl", "-M", "theirs"];
         let real = world.cmd("vde_switch").args(options).keep_stdin().start();
-        assert!(tests::wait_until(std::time::Duration::from_secs(10), || world
-            .home()
-            .join("theirs")
-            .exists()));
+        assert!(tests::wait_until(tests::SOON, || world.home().join("theirs").exists()));
         Self { world, real }
     }
 
@@ -196,9 +193,7 @@ fn programs_at_a_port_look_alike() {
             let count = |n: usize| {
                 let printed = || desk.talk(console, "port/allprint 3\n");
                 assert!(
-                    tests::wait_until(std::time::Duration::from_secs(5), || {
-                        printed().matches("endpoint ID").count() == n
-                    }),
+                    tests::wait_until(tests::SOON, || { printed().matches("endpoint ID").count() == n }),
                     "{n} endpoints: {}",
                     printed()
                 );
@@ -276,7 +271,7 @@ fn nothing_is_left_of_a_killed_switch() {
             names
         };
         let soon = |what: &str, is: &dyn Fn() -> bool| {
-            assert!(tests::wait_until(std::time::Duration::from_secs(5), is), "{what}: {:?}", files());
+            assert!(tests::wait_until(tests::SOON, is), "{what}: {:?}", files());
         };
         soon("three programs", &|| files() == ["001.0", "003.0", "003.1", "ctl"]);
         two.close_stdin();
@@ -312,11 +307,17 @@ fn numbers_are_for_some() {
     keep(&["3", "--access", "10", "--user", "nobody"]);
     keep(&["4", "--group", "9999"]);
     keep(&["5", "--user", "1234", "--allocatable", "true"]);
+    // Who is let in has a socket in the folder.
+    let is_in = || std::fs::read_dir(world.home().join("folder")).unwrap().count() > 1;
     let plug = |uid: &str, group: &str, number: &str| {
-        // Who is let in stays until time is out.
-        let script = format!("sleep 0.5 | timeout 0.3 vde_plug 'folder[{number}]'");
-        let args = ["--reuid", uid, "--regid", "65534", "--groups", group, "sh", "-c", &script];
-        world.cmd("setpriv").args(args).run().status == tests::Status::Exited(124)
+        let args = ["--reuid", uid, "--regid", "65534", "--groups", group];
+        let plug = world.cmd("setpriv").args(args).args(["vde_plug".into(), format!("folder[{number}]")]);
+        let mut plug = plug.keep_stdin().start();
+        assert!(tests::wait_until(tests::SOON, || is_in() || plug.has_ended()));
+        let was_in = is_in();
+        plug.wait();
+        assert!(tests::wait_until(tests::SOON, || !is_in()));
+        was_in
     };
     for (uid, group, number, expected) in [
         ("65534", "65534", "3", true),
@@ -437,7 +438,7 @@ fn it_comes_and_goes_while_the_switch_runs() {
     assert!(group.contains("no group `no-such-group`"), "{group}");
     world.viewnet(["switch", "set", "lan", "--mgmt", "ours"]).run().ok();
     desk.talk("ours", "shutdown\n");
-    assert!(tests::wait_until(std::time::Duration::from_secs(5), || !desk.path("ours").exists()));
+    assert!(tests::wait_until(tests::SOON, || !desk.path("ours").exists()));
     world.viewnet(["switch", "up", "lan"]).run().ok();
     desk.end();
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tests::binaries::go_program;
-use tests::{Outcome, Running, User, World, wait_until};
+use tests::{Outcome, Running, SOON, User, World, wait_until};
 
 /// Which kinds of stack the programs are on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -452,9 +452,5 @@ fn a_daemon_started_in_a_view_serves_on(kinds: Kinds) {
     lan.serve(1, script).wait().ok().says("PONG");
     lan.client(2, "redis-cli -h 10.0.0.1 ping").says("PONG");
     lan.client(2, "redis-cli -h 10.0.0.1 shutdown nosave || true");
-    assert!(
-        wait_until(Duration::from_secs(10), || lan.world.leftovers().is_empty()),
-        "{:?}",
-        lan.world.leftovers()
-    );
+    assert!(wait_until(SOON, || lan.world.leftovers().is_empty()), "{:?}", lan.world.leftovers());
 }

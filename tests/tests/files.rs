@@ -2,12 +2,8 @@
 //! has something to say. The referee is a view on a kernel stack, whose files are the kernel's own.
 
 use std::path::Path;
-use std::time::Duration;
 
-use tests::{User, World, wait_until};
-
-/// A moment, on a machine that has much to do.
-const SOON: Duration = Duration::from_secs(10);
+use tests::{SOON, User, World, wait_until};
 
 /// What a script prints in a view of each kind with an interface eth0.
 fn both(world: &World, script: &str) -> [String; 2] {

@@ -185,7 +185,7 @@ fn rules_are_counted_logged_and_changed_while_they_are_at_work() {
             let send = |count: usize, port: u16| {
                 let script = format!(
                     "import socket\nu = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nr = socket.socket(socket.AF_INET, \
-                     socket.SOCK_DGRAM); r.bind(('127.0.0.1', {port})); r.settimeout(0.5); n = 0\n\
+                     socket.SOCK_DGRAM); r.bind(('127.0.0.1', {port})); r.settimeout(2); n = 0\n\
                      for i in range({count}):\n  try: u.sendto(b'x' * 72, ('127.0.0.1', {port}))\n  except PermissionError: pass\n\
                      try:\n  while True: r.recv(100); n += 1\nexcept OSError: print(n)"
                 );

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Cmd, Outcome, Running, User, World, wait_until};
+use tests::{Cmd, Outcome, Running, SOON, User, World, wait_until};
 
 /// Somebody far away.
 const FAR: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -76,7 +76,7 @@ fn echo(world: &World, at: &[&str]) -> Running {
 }
 
 fn inside(world: &World, kind: &str, link: &str, script: &str) -> Cmd {
-    world.run(["--kind", kind, "--link", link, "--", "python3", "-c", script]).limit(Duration::from_secs(30))
+    world.run(["--kind", kind, "--link", link, "--", "python3", "-c", script])
 }
 
 fn json(outcome: Outcome) -> Value {
@@ -87,9 +87,9 @@ const HELPERS: &str = "
 import socket, sys
 def kind(at): return socket.AF_INET6 if ':' in at else socket.AF_INET
 def tcp(at, port):
-    s = socket.socket(kind(at)); s.settimeout(10); s.connect((at, port)); return s
+    s = socket.socket(kind(at)); s.settimeout(30); s.connect((at, port)); return s
 def udp(at):
-    s = socket.socket(kind(at), socket.SOCK_DGRAM); s.settimeout(10); return s
+    s = socket.socket(kind(at), socket.SOCK_DGRAM); s.settimeout(30); return s
 def fails(do, *args):
     try: do(*args)
     except OSError as e: return e.errno
@@ -119,7 +119,7 @@ for at in {FAR:?}:
     assert fails(tcp, at, 9) == errno.ECONNREFUSED
     # Where the far end went first, the port is free again at once.
     for n in range(3):
-        s = socket.socket(kind(at)); s.settimeout(5); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s = socket.socket(kind(at)); s.settimeout(30); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.bind(('', 40000)); s.connect((at, 7009)); assert s.recv(9) == b'bye' and s.recv(9) == b''; s.close(); time.sleep(0.2)
     # A reset is a reset.
     s = tcp(at, 7007); s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close()
@@ -152,7 +152,7 @@ print('well')
         );
         inside(world, kind, FIXED, &script).run().ok().says("well");
         for (at, ping) in FAR.iter().zip(["ping", "ping"]) {
-            let args = ["--kind", kind, "--link", FIXED, "--", ping, "-c", "2", "-i", "0.2", "-W", "5", at];
+            let args = ["--kind", kind, "--link", FIXED, "--", ping, "-c", "2", "-i", "0.2", "-W", "20", at];
             world.run(args).run().ok().says("2 received");
         }
     });
@@ -167,11 +167,11 @@ fn the_network_says_addresses_and_names() {
             .run(["--kind", kind, "--name", "web", "--link", "switch:lan,ip=10.0.2.5/24", "--", "cat"])
             .keep_stdin()
             .start();
-        assert!(wait_until(Duration::from_secs(10), || {
+        assert!(wait_until(SOON, || {
             world.viewnet(["stack", "show", "web"]).run().stdout.contains("10.0.2.5")
         }));
         let dig = |args: &[&str]| {
-            let args = ["dig", "+short", "+time=5", "+tries=1", "@10.0.2.1"].iter().chain(args);
+            let args = ["dig", "+short", "+time=20", "+tries=1", "@10.0.2.1"].iter().chain(args);
             world.run(["--kind", kind, "--link", link, "--"]).args(args).run().ok()
         };
         dig(&["web.view"]).says("10.0.2.5");
@@ -210,7 +210,7 @@ fn a_view_that_nothing_is_said_of_is_on_the_default_network() {
             let alone = run(&["--link", "lo", "--", "ip", "-br", "addr"]).stdout;
             assert!(!alone.contains("eth0"), "{alone}");
             // What it started ends by itself, and is started anew.
-            assert!(wait_until(Duration::from_secs(5), || world.supervisors().is_empty()));
+            assert!(wait_until(SOON, || world.supervisors().is_empty()));
             // Several at once start one.
             let script =
                 format!("for n in 1 2 3 4; do viewnet run --kind {kind} -- ip -br addr & done; wait");
@@ -226,7 +226,7 @@ fn a_view_that_nothing_is_said_of_is_on_the_default_network() {
             // A view inside of one has what there is outside.
             let inner = run(&["--", "viewnet", "run", "--", "ip", "-br", "addr"]).stdout;
             assert!(inner.contains("10.0.2."), "{inner}");
-            assert!(wait_until(Duration::from_secs(5), || world.supervisors().is_empty()));
+            assert!(wait_until(SOON, || world.supervisors().is_empty()));
             let nobody = run(&["--link", "lo", "--", "viewnet", "run", "--", "ip", "-br", "addr"]);
             assert!(!nobody.stdout.contains("eth0") && nobody.stderr.is_empty(), "{nobody:?}");
             run(&["--link", "lo", "--", "viewnet", "run", "--verbose", "--", "true"]);
@@ -252,11 +252,7 @@ fn dnsmasq(world: &World, at: &str) -> Running {
         .args([format!("--listen-address={at}"), "--host-record=far.example,192.0.2.1,2001:db8::1".into()])
         .args(long)
         .start();
-    assert!(
-        wait_until(Duration::from_secs(10), || server.stderr().contains("cleared cache")),
-        "{}",
-        server.stderr()
-    );
+    assert!(wait_until(SOON, || server.stderr().contains("cleared cache")), "{}", server.stderr());
     server
 }
 
@@ -439,7 +435,7 @@ fn leases_are_kept_and_renewed_and_another_network_is_moved_to() {
         world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
         for kind in kinds {
             let lost = || !has(kind, "10.0.2.") && interface(kind)["lease_s"].is_null();
-            assert!(wait_until(Duration::from_secs(15), lost), "{kind}: {}", interface(kind));
+            assert!(wait_until(SOON, lost), "{kind}: {}", interface(kind));
         }
         up(&["--ip", "10.9.0.1/24"]);
         for kind in kinds {
@@ -511,7 +507,7 @@ fn a_gateway_is_listed_and_goes_with_its_switch() {
         world.viewnet(["gateway", "ls"]).run().ok().says("switch:lan");
         world.viewnet(["gateway", "show", "--switch", "lan"]).run().ok().says("10.9.0.1/24");
         world.viewnet(["switch", "down", "lan"]).run().ok();
-        assert!(wait_until(Duration::from_secs(5), || {
+        assert!(wait_until(SOON, || {
             !world.viewnet(["gateway", "ls"]).run().ok().stdout.contains("switch:lan")
         }));
         let gone = world.viewnet(["gateway", "show", "--switch", "lan"]).run().code(1);

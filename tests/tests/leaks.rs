@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use tests::binaries::{Linkage, c_probe};
-use tests::{Status, User, World, wait_until};
+use tests::{SOON, Status, User, World, wait_until};
 
 fn each_user(test: impl Fn(World)) {
     for &user in User::all() {
@@ -151,7 +151,7 @@ fn runs_nest() {
         let (inner, outer) = outcome.stdout.split_once("-\n").unwrap();
         assert!(inner.contains("inner bound") && !inner.contains("10.99.0.1"), "inner:\n{inner}");
         assert!(outer.contains("10.99.0.1") && outer.contains(":80 "), "outer:\n{outer}");
-        assert!(world.supervisors().len() < 5, "supervisors stay");
+        assert!(wait_until(SOON, || world.supervisors().len() < 5), "supervisors stay");
     });
 }
 
@@ -182,7 +182,7 @@ fn runs_nest_on_smol_stacks_and_kinds_do_not_mix() {
         for kind in ["kernel", "smol"] {
             world.viewnet(["stack", "up", "kept", "--kind", kind, "--ip", "10.0.0.5/24"]).run().ok();
             nested("smol", "--stack kept").run().ok().says("10.0.0.5/24");
-            assert!(wait_until(Duration::from_secs(3), || {
+            assert!(wait_until(SOON, || {
                 world.viewnet(["stack", "down", "kept"]).run().status == Status::Exited(0)
             }));
         }
@@ -457,7 +457,7 @@ fn a_stopped_supervisor_goes_on_where_it_was() {
         program.tell("socket");
         std::thread::sleep(Duration::from_millis(100));
         program.kill(Signal::SIGKILL);
-        assert!(wait_until(Duration::from_secs(3), || program.has_ended()), "cannot be killed");
+        assert!(wait_until(SOON, || program.has_ended()), "cannot be killed");
         supervisors.iter().for_each(|pid| kill(*pid, Signal::SIGCONT).unwrap());
     });
 }
@@ -471,7 +471,7 @@ fn a_killed_supervisor_fails_closed() {
             // The second of a pair may already have followed the first.
             let _ = kill(pid, Signal::SIGKILL);
         }
-        assert!(wait_until(Duration::from_secs(5), || world.supervisors().is_empty()));
+        assert!(wait_until(SOON, || world.supervisors().is_empty()));
         program.tell("socket");
         program.until("socket 0 ENOSYS");
         program.tell("data");
@@ -496,7 +496,7 @@ fn a_killed_program_leaves_nothing() {
         program.until("up");
         program.kill(Signal::SIGKILL);
         program.wait();
-        let left = world.settle(Duration::from_secs(3));
+        let left = world.settle(SOON);
         assert!(left.is_empty(), "{}", left.iter().map(|l| format!("{l}\n")).collect::<String>());
     });
 }
@@ -569,7 +569,7 @@ fn wrappers_stay_in_the_view() {
 fn two_hundred_views_at_once() {
     each_user(|world| {
         let script = "seq 200 | xargs -P 40 -I{} viewnet run --link lo -- sh -c 'ip -br link show lo >/dev/null && echo {}' | sort -nu | wc -l";
-        let outcome = world.cmd("bash").args(["-c", script]).limit(Duration::from_secs(120)).run().ok();
+        let outcome = world.cmd("bash").args(["-c", script]).limit(Duration::from_secs(300)).run().ok();
         assert_eq!(outcome.stdout.trim(), "200", "{}", outcome.stderr);
         assert!(outcome.stderr.is_empty(), "{}", outcome.stderr);
     });

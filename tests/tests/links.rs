@@ -1,9 +1,7 @@
 //! Links of stacks to elsewhere: the same words for kernel and smol stacks, whoever is at the other end.
 
-use std::time::Duration;
-
 use serde_json::Value;
-use tests::{Outcome, User, World, wait_until};
+use tests::{Outcome, SOON, User, World, wait_until};
 
 const KINDS: [&str; 2] = ["kernel", "smol"];
 
@@ -52,7 +50,7 @@ fn talk(world: &World, kind: &str, their_link: &str, our_kind: &str, our_link: &
 /// Switches that carried a link go with their stacks.
 fn no_wires(world: &World) {
     let names = || world.viewnet(["switch", "ls", "--json"]).run().ok().stdout;
-    assert!(wait_until(Duration::from_secs(8), || !names().contains("\"wire-")), "{}", names());
+    assert!(wait_until(SOON, || !names().contains("\"wire-")), "{}", names());
 }
 
 #[test]
@@ -60,7 +58,7 @@ fn debians_vde_switch_joins_stacks_of_both_kinds() {
     each_user(|world| {
         let folder = world.home().join("v.ctl");
         let switch = world.cmd("vde_switch").args(["-sock", folder.to_str().unwrap()]).keep_stdin().start();
-        assert!(wait_until(Duration::from_secs(5), || folder.join("ctl").exists()));
+        assert!(wait_until(SOON, || folder.join("ctl").exists()));
         for kind in KINDS {
             for other in KINDS {
                 // The path is relative to where the command runs.
@@ -137,7 +135,7 @@ fn what_crosses_a_wire_is_seen_and_changed_there() {
         assert_eq!(peers, ["udp:127.0.0.1:45097[local 127.0.0.1:45096]"], "{ports}");
         let mut seen = world.viewnet(["capture", &wire, "-c", "1", "arp"]).start();
         let shout = "import socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
-                     for _ in range(50): s.sendto(b'x', ('10.3.0.2', 9)); time.sleep(0.1)";
+                     while True: s.sendto(b'x', ('10.3.0.2', 9)); time.sleep(0.1)";
         let shouter = world.run(["--stack", "near", "--", "python3", "-c", shout]).start();
         seen.until("10.3.0.2");
         seen.wait().ok();

@@ -1,9 +1,11 @@
-//! The manual says what the code does: the accepted differences from Linux, and the calls that are trapped.
+//! The manual says what the code does: the accepted differences from Linux, the calls that are trapped, the commands.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use tests::Subject;
+use tests::binaries::viewnet;
 use tests::known::{Difference, RULED, differences as known};
 use tests::plan::{Found, WAYS, Way, probes};
 
@@ -142,4 +144,83 @@ fn check_calls(source: &str, table: &str, heading: &str, more: usize) {
     }
     let rows = listed.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(rows, trapped.len() + more, "doc/views.md lists calls that are not trapped");
+}
+
+/// The pages with commands to be typed.
+fn pages() -> Vec<(String, String)> {
+    let pages = std::fs::read_dir(root().join("doc")).expect("doc").flatten();
+    let names =
+        pages.filter_map(|page| page.file_name().into_string().ok()).map(|name| format!("doc/{name}"));
+    let names = names.filter(|name| name.ends_with(".md")).chain(["README.md".into()]);
+    names.map(|name| (read(&name), name)).map(|(text, name)| (name, text)).collect()
+}
+
+/// The commands of a line, in words, as a shell sees them: quotes hold together, `;`, `&` and `|` part, `#` ends.
+fn commands(line: &str) -> Vec<Vec<String>> {
+    let (mut commands, mut word, mut quote) = (vec![vec![]], String::new(), None);
+    for c in line.chars().chain([' ']) {
+        match quote {
+            Some(end) if c == end => quote = None,
+            None if "'\"".contains(c) => quote = Some(c),
+            None if c == '#' && word.is_empty() => break,
+            None if " ;&|".contains(c) => {
+                let command = commands.last_mut().expect("one at least");
+                command.extend((!word.is_empty()).then(|| std::mem::take(&mut word)));
+                if c != ' ' {
+                    commands.push(vec![]);
+                }
+            }
+            _ => word.push(c),
+        }
+    }
+    commands
+}
+
+#[test]
+fn commands_of_the_manual_are_there() {
+    let mut helps: BTreeMap<Vec<String>, String> = BTreeMap::new();
+    let mut help = move |command: &[String]| {
+        let run =
+            || std::process::Command::new(viewnet()).args(command).arg("--help").output().expect("viewnet");
+        let known = helps.entry(command.to_vec());
+        known.or_insert_with(|| String::from_utf8(run().stdout).expect("text")).clone()
+    };
+    let mut count = 0;
+    for (page, text) in pages() {
+        let text = text.replace("\\\n", " ");
+        let typed =
+            text.lines().filter(|line| line.starts_with("    viewnet ") || line.starts_with("viewnet "));
+        for words in typed.flat_map(commands).filter(|words| words.first().is_some_and(|it| it == "viewnet"))
+        {
+            let mut command = vec![];
+            let is_one_of =
+                |word: &str, help: &str| help.lines().any(|it| it.starts_with(&format!("  {word} ")));
+            let mut rest = words[1..].iter();
+            while let Some(word) = rest.clone().next().filter(|word| is_one_of(word, &help(&command))) {
+                command.push(word.clone());
+                rest.next();
+            }
+            assert!(!command.is_empty(), "{page}: {words:?}: no such command");
+            let help = help(&command);
+            for option in rest.take_while(|word| *word != "--").filter(|word| word.starts_with("--")) {
+                let name = option.split('=').next().expect("a first part");
+                let is_there =
+                    help.split(|c: char| c != '-' && !c.is_alphanumeric()).any(|word| word == name);
+                assert!(is_there, "{page}: {words:?}: there is no {name}");
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 100, "{count} commands were looked at");
+}
+
+#[test]
+fn the_manuals_topology_is_one() {
+    let manual = read("doc/topology.md");
+    let file = manual.split("```toml\n").nth(1).expect("a topology").split("```").next().expect("its end");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("lab.toml");
+    std::fs::write(&path, file).expect("write");
+    let drawn = std::process::Command::new(viewnet()).arg("graph").arg(&path).output().expect("viewnet");
+    assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
 }

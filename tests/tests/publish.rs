@@ -1,9 +1,7 @@
 //! Published ports: from the host, and from far away, into a view. Far clients are addresses of the World's own host.
 
-use std::time::Duration;
-
 use serde_json::Value;
-use tests::{Outcome, Running, User, World, wait_until};
+use tests::{Outcome, Running, SOON, User, World, wait_until};
 
 /// Clients with addresses of their own.
 const FAR: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -50,7 +48,7 @@ const ASK: &str = r#"
 import socket, sys
 def ask(kind, at, port, source=None, send=b'x'):
     f = socket.AF_INET6 if ':' in at else socket.AF_INET
-    s = socket.socket(f, socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM); s.settimeout(10)
+    s = socket.socket(f, socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM); s.settimeout(30)
     if source: s.bind((source, 0))
     try:
         s.connect((at, port)); s.send(send)
@@ -144,7 +142,7 @@ fn a_port_of_the_host_leads_into_the_view_and_clients_keep_their_names() {
         assert!(shown.iter().all(|it| it["stack"] == "web"), "{shown:?}");
         end(server).ok();
         // With its view it is gone, and the port is free.
-        assert!(wait_until(Duration::from_secs(5), || listed(world).is_empty()));
+        assert!(wait_until(SOON, || listed(world).is_empty()));
         assert_eq!(ask(world, &["tcp", "127.0.0.1", "8080"]), "error 111");
     });
 }
@@ -156,7 +154,7 @@ fn what_is_published_ends_with_a_view_that_is_killed() {
         assert_eq!(ask(world, &["tcp", "127.0.0.1", "8080"]), "web 10.0.2.1 same");
         server.kill_group();
         server.wait();
-        assert!(wait_until(Duration::from_secs(5), || listed(world).is_empty()));
+        assert!(wait_until(SOON, || listed(world).is_empty()));
     });
 }
 
@@ -164,7 +162,7 @@ fn what_is_published_ends_with_a_view_that_is_killed() {
 fn what_is_published_lasts_as_long_as_the_view() {
     each_kind(|world, kind| {
         let answers = |port: &str| ask(world, &["tcp", "127.0.0.1", port]);
-        let gone = |port: &str| assert!(wait_until(Duration::from_secs(5), || answers(port) == "error 111"));
+        let gone = |port: &str| assert!(wait_until(SOON, || answers(port) == "error 111"));
         // A daemon keeps it, though the program that the view was made for has ended.
         let daemon = "sleep 1000 | python3 -c \"$0\" web 80 & read line";
         let link = ["--kind", kind, "--name", "web", "--link", LINK];
@@ -175,7 +173,7 @@ fn what_is_published_lasts_as_long_as_the_view() {
             .start();
         view.until("up");
         view.close_stdin();
-        assert!(wait_until(Duration::from_secs(5), || view.has_ended()));
+        assert!(wait_until(SOON, || view.has_ended()));
         assert_eq!(answers("8080"), "web 10.0.2.1 same");
         view.kill_group();
         gone("8080");
@@ -187,7 +185,7 @@ fn what_is_published_lasts_as_long_as_the_view() {
             let mut view = run.args(["--", "python3", "-c", SERVE, "kept", "8090"]).keep_stdin().start();
             view.until("up");
             assert_eq!(answers("8081"), "kept 10.0.2.1 same");
-            assert!(wait_until(Duration::from_secs(5), || answers("8090") == "kept 10.0.2.1 same"));
+            assert!(wait_until(SOON, || answers("8090") == "kept 10.0.2.1 same"));
             // A view is found by its name, too.
             world.viewnet(["publish", "add", "v", "8082:8090"]).run().ok();
             assert_eq!(answers("8082"), "kept 10.0.2.1 same");
@@ -200,7 +198,7 @@ fn what_is_published_lasts_as_long_as_the_view() {
         }
         world.viewnet(["stack", "down", "kept"]).run().ok();
         world.run(link).args(["--publish", "8083", "--", "./nosuch"]).run().code(127);
-        assert!(wait_until(Duration::from_secs(5), || listed(world).is_empty()));
+        assert!(wait_until(SOON, || listed(world).is_empty()));
     });
 }
 
@@ -231,11 +229,11 @@ fn ports_are_published_and_moved_while_programs_run() {
         assert_eq!(ask(world, &["udp", "127.0.0.1", "8080"]), "b 10.0.2.1 same");
         // It goes with the view that it leads to now, not with the one that it led to.
         end(a).ok();
-        assert!(wait_until(Duration::from_secs(5), || listed(world).len() == 4));
+        assert!(wait_until(SOON, || listed(world).len() == 4));
         // Given back to the host, a program there may listen.
         publish(&["move", "8080", "host"]).ok();
         let mut host = world.cmd("python3").args(["-c", SERVE, "host", "8080"]).keep_stdin().start();
-        assert!(wait_until(Duration::from_secs(5), || host.stdout().contains("up") || host.has_ended()));
+        assert!(wait_until(SOON, || host.stdout().contains("up") || host.has_ended()));
         host.wait();
         publish(&["rm", "b", "8080/udp"]).ok();
         assert!(listed(world).is_empty());
@@ -249,9 +247,8 @@ fn ports_are_published_and_moved_while_programs_run() {
 fn what_a_program_listens_on_appears() {
     each_kind(|world, kind| {
         let mut server = serve(world, kind, "web", LINK, &["--publish", "auto"], &["8090"]);
-        let answers = |port: &str, answer: &str| {
-            wait_until(Duration::from_secs(10), || ask(world, &["tcp", "127.0.0.1", port]) == answer)
-        };
+        let answers =
+            |port: &str, answer: &str| wait_until(SOON, || ask(world, &["tcp", "127.0.0.1", port]) == answer);
         assert!(answers("8090", "web 10.0.2.1 same"), "{:?}", listed(world));
         server.tell("+8091");
         assert!(answers("8091", "web 10.0.2.1 same"), "{:?}", listed(world));
@@ -265,7 +262,7 @@ fn what_a_program_listens_on_appears() {
         server.tell("+8092");
         let failure =
             || listed(world).iter().any(|it| it["failure"].is_string() && it["listen"] == "0.0.0.0:8092");
-        assert!(wait_until(Duration::from_secs(10), failure), "{:?}", listed(world));
+        assert!(wait_until(SOON, failure), "{:?}", listed(world));
         assert_eq!(ask(world, &["tcp", "127.0.0.1", "8092"]), "host 127.0.0.1 same");
         taken.close_stdin();
         taken.wait();

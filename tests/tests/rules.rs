@@ -31,8 +31,7 @@ impl Networks {
         for (net, name, kind) in [(1, "lan", lan), (2, "office", office)] {
             world.viewnet(["switch", "up", name]).run().ok();
             let link = |host| format!("eth0=switch:{name},ip=10.{net}.0.{host}/24,ip=fd0{net}::{host}/64");
-            let script = "python3 reply.py \"$0\" & sleep 0.5; ip addr | grep -c tentative; echo up; wait";
-            let mut host = world.run(["--link", &link(9), "--", "sh", "-c", script, name]).start();
+            let mut host = world.run(["--link", &link(9), "--", "python3", "reply.py", name]).start();
             host.until("up");
             hosts.push(host);
             world.viewnet(["stack", "up", name, "--kind", kind, "--link", &link(1)]).run().ok();

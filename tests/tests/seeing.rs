@@ -1,11 +1,9 @@
 //! `capture`, `top`, `events` and `metrics`, with real traffic; tcpdump reads what was recorded.
 
-use std::time::Duration;
-
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::pty::Terminal;
-use tests::{Running, User, World, wait_until};
+use tests::{Running, SOON, User, World, wait_until};
 
 const KINDS: [&str; 2] = ["kernel", "smol"];
 
@@ -30,7 +28,7 @@ fn end(world: &World) {
 /// A capture that has begun.
 fn capture(world: &World, args: &[&str]) -> Running {
     let running = world.viewnet(["capture"]).args(args).start();
-    let begun = wait_until(Duration::from_secs(20), || running.stderr().contains("capturing"));
+    let begun = wait_until(SOON, || running.stderr().contains("capturing"));
     assert!(begun, "{args:?}: {}", running.stderr());
     running
 }
@@ -49,7 +47,7 @@ fn a_switch_a_port_and_stacks_of_either_kind_are_seen() {
     let smol = capture(&world, &["smol1", "-c", "4", "icmp"]);
     let recorded = capture(&world, &["lan", "-w", "file.pcapng", "-c", "8", "-s", "64", "icmp"]);
     let piped = world.cmd("bash").args(["-c", "viewnet capture lan -w - -c 8 icmp | tcpdump -nr -"]).start();
-    assert!(wait_until(Duration::from_secs(20), || piped.stderr().contains("capturing")));
+    assert!(wait_until(SOON, || piped.stderr().contains("capturing")));
     ping(&world);
     let outcome = all.wait().ok();
     for line in [
@@ -114,7 +112,7 @@ fn events_metrics_and_top_tell_of_a_view() {
     // Until they listen.
     let name = || world.viewnet(["switch", "vlan", "add", "lan", "7", "--name", "x"]).run().ok();
     let told = |running: &Running| running.stdout().contains("x\"") || running.stdout().contains("`x`");
-    assert!(wait_until(Duration::from_secs(20), || {
+    assert!(wait_until(SOON, || {
         name();
         told(&events) && told(&words)
     }));

@@ -1,10 +1,8 @@
 //! The host's own network in a view: destinations that go there past the view's stack, ports that the view has of the
 //! host's, services that are handed over.
 
-use std::time::Duration;
-
 use tests::binaries::go_program;
-use tests::{Cmd, Outcome, Running, User, World, wait_until};
+use tests::{Cmd, Outcome, Running, SOON, User, World, wait_until};
 
 const MOVE: &str = include_str!("../programs/move.py");
 const REPLY: &str = include_str!("../programs/reply.py");
@@ -42,7 +40,7 @@ fn view(world: &World, kind: &str, rules: &[&str]) -> Cmd {
 
 fn host(world: &World, script: &str, args: &[&str]) -> Running {
     let mut server = world.cmd("python3").args(["-uc", script]).args(args).keep_stdin().start();
-    assert!(wait_until(Duration::from_secs(10), || server.stdout().contains("up") || server.has_ended()));
+    assert!(wait_until(SOON, || server.stdout().contains("up") || server.has_ended()));
     server
 }
 
@@ -59,10 +57,9 @@ fn a_socket_that_goes_to_the_host_takes_all_along() {
         world.write("move.py", MOVE);
         world.write("reply.py", REPLY);
         world.viewnet(["switch", "up", "lan"]).run().ok();
-        let script = "python3 reply.py lan & sleep 0.5; echo up; wait";
         let link = "eth0=switch:lan,ip=10.1.0.9/24";
-        let lan = world.run(["--link", link, "--", "sh", "-c", script]).start();
-        let office = world.cmd("sh").args(["-c", &script.replace("lan", "office")]).start();
+        let lan = world.run(["--link", link, "--", "python3", "reply.py", "lan"]).start();
+        let office = world.cmd("python3").args(["reply.py", "office"]).start();
         let mut servers = [lan, office];
         servers.iter_mut().for_each(|server| server.until("up"));
         let outcome = view(world, kind, &[OFFICE]).args(["python3", "move.py"]).run().ok();
@@ -119,7 +116,7 @@ const ASK: &str = r"
 import socket, sys
 at, port = sys.argv[1], int(sys.argv[2]); f = socket.AF_INET6 if ':' in at else socket.AF_INET
 for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
-    s = socket.socket(f, kind); s.settimeout(5)
+    s = socket.socket(f, kind); s.settimeout(30)
     try: s.connect((at, port)); s.send(b'x') if kind == socket.SOCK_DGRAM else 0; print(s.recv(99).decode())
     except OSError as e: print('error', e.errno)
 ";
@@ -136,9 +133,7 @@ fn a_view_has_ports_of_the_hosts_own_address() {
         let serve = |port: &str| {
             let mut server =
                 view(world, kind, &rules).args(["python3", "-uc", SERVE, port]).keep_stdin().start();
-            assert!(
-                wait_until(Duration::from_secs(10), || server.stdout().contains("up") || server.has_ended())
-            );
+            assert!(wait_until(SOON, || server.stdout().contains("up") || server.has_ended()));
             server
         };
         let server = serve("8080");
@@ -218,7 +213,7 @@ fn a_service_is_handed_from_host_to_view_and_back() {
             asks.until(name);
             all.push((asks, name));
             let Some((cmd, ends, _)) = next.next() else { break };
-            assert!(wait_until(Duration::from_secs(10), || world.home().join(ends[0]).exists()));
+            assert!(wait_until(SOON, || world.home().join(ends[0]).exists()));
             let taken = std::mem::replace(&mut holder, cmd.args(ends).keep_stdin().start());
             // What it accepted it keeps.
             end(taken).ok();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use tests::{Cmd, Outcome, Status, User, World, wait_until};
+use tests::{Cmd, Outcome, SOON, Status, User, World, wait_until};
 
 fn each_user(test: impl Fn(World)) {
     for &user in User::all() {
@@ -84,8 +84,8 @@ fn a_stacks_path_may_be_anywhere() {
         world.run(["--stack", "./my.stack", "--", "python3", "-c", FETCH]).run().ok().says("hello");
         server.wait().ok();
         let down = || world.viewnet(["stack", "down", path]).run().status == Status::Exited(0);
-        assert!(wait_until(Duration::from_secs(3), down), "still used");
-        assert!(wait_until(Duration::from_secs(3), || !std::path::Path::new(path).exists()), "{path} stays");
+        assert!(wait_until(SOON, down), "still used");
+        assert!(wait_until(SOON, || !std::path::Path::new(path).exists()), "{path} stays");
     });
 }
 
@@ -139,7 +139,7 @@ print('up', flush=True); sys.stdin.readline()
 def attempt(name, call):
     try: print(name, call(), flush=True)
     except OSError as e: print(name, errno.errorcode[e.errno], flush=True)
-b.settimeout(5)
+b.settimeout(30)
 attempt('recv', lambda: b.recv(9))
 attempt('connect', lambda: socket.socket().connect(('10.0.0.9', 80)))
 attempt('option', lambda: u.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
@@ -156,7 +156,7 @@ attempt('send', lambda: u.sendto(b'x', ('10.0.0.9', 9)))
         program.tell("go");
         let outcome = program.wait().ok();
         assert_eq!(outcome.stdout, "up\nrecv ECONNRESET\nconnect ENETDOWN\noption ENETDOWN\nsend ENETDOWN\n");
-        assert!(world.settle(Duration::from_secs(3)).is_empty(), "{:?}", world.leftovers());
+        assert!(world.settle(SOON).is_empty(), "{:?}", world.leftovers());
     });
 }
 
@@ -253,13 +253,13 @@ fn the_default_switch_comes_and_goes() {
         one.until("up");
         assert!(list().contains("default"), "{}", list());
         world
-            .run(["--kind", kind, "--ip", "10.0.0.2/24", "--", "ping", "-c", "1", "-W", "5", "10.0.0.1"])
+            .run(["--kind", kind, "--ip", "10.0.0.2/24", "--", "ping", "-c", "1", "-W", "20", "10.0.0.1"])
             .run()
             .ok();
         one.kill(Signal::SIGTERM);
         one.wait();
         // Asking the switch counts as using it: look at the processes.
-        assert!(wait_until(Duration::from_secs(8), || world.supervisors().is_empty()), "{}", list());
+        assert!(wait_until(SOON, || world.supervisors().is_empty()), "{}", list());
     });
 }
 
@@ -294,15 +294,15 @@ fn vlans_keep_views_apart() {
         let mut twenty = run("vlan 20", "10.0.0.1/24", "echo up; exec sleep 100").start();
         ten.until("up");
         twenty.until("up");
-        run("vlan 10", "10.0.0.2/24", "ping -c 1 -W 5 10.0.0.1").run().ok();
+        run("vlan 10", "10.0.0.2/24", "ping -c 1 -W 20 10.0.0.1").run().ok();
         run("vlan 30", "10.0.0.2/24", "ping -c 1 -W 1 10.0.0.1").run().code(1);
         let ask = world.write("ask.py", ASK);
         let ask = |vlan: u16, wait: &str| {
             let script = format!("python3 {} {vlan} {wait}", ask.display());
             run("trunk 10,20", "10.9.0.1/24", &script).run().ok().stdout
         };
-        assert_eq!(ask(20, "10"), "answered\n");
-        assert_eq!(ask(10, "10"), "answered\n");
+        assert_eq!(ask(20, "30"), "answered\n");
+        assert_eq!(ask(10, "30"), "answered\n");
         assert_eq!(ask(30, "1"), "silence\n");
         drop((ten, twenty));
         world.viewnet(["switch", "down", "lan"]).run().ok();
@@ -357,7 +357,7 @@ import socket, time
 s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20000); s.bind(('10.0.0.1', 80)); s.listen()
 for round in range(3):
     print('up', round, flush=True)
-    c = s.accept()[0]; c.settimeout(10); time.sleep(0.2)
+    c = s.accept()[0]; c.settimeout(30); time.sleep(0.2)
     total = 0
     try:
         while True:
@@ -410,7 +410,8 @@ coproc python3 -c \"$1\"; read -u ${COPROC[0]} up
 $in python3 -c \"$2\"; kill -9 $other
 sleep 2; ip link show here >/dev/null && echo stays
 echo >&${COPROC[1]}; read -u ${COPROC[0]} got; echo $got
-sleep 1; ip link show here >/dev/null || echo gone; echo >&${COPROC[1]}";
+for n in $(seq 300); do ip link show here >/dev/null 2>&1 || break; sleep 0.1; done
+ip link show here >/dev/null || echo gone; echo >&${COPROC[1]}";
     each_user(|world| {
         let plain =
             world.cmd("unshare").args(["--user", "--map-root-user", "--net", "bash", "-c", PLAIN, "bash"]);
@@ -430,11 +431,7 @@ sleep 1; ip link show here >/dev/null || echo gone; echo >&${COPROC[1]}";
         assert!(world.supervisors().len() > before, "nobody is left to send what is owed");
         receiver.tell("");
         receiver.until(&format!("got {owed}\n"));
-        assert!(
-            wait_until(Duration::from_secs(1), || world.supervisors().len() == before),
-            "{:?}",
-            world.leftovers()
-        );
+        assert!(wait_until(SOON, || world.supervisors().len() == before), "{:?}", world.leftovers());
         receiver.tell("");
         receiver.wait().ok();
     });
@@ -448,7 +445,7 @@ fn a_burst_of_datagrams_arrives_whole() {
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 server.bind(('127.0.0.1', 5300))
-server.settimeout(10)
+server.settimeout(30)
 client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 client.connect(('127.0.0.1', 5300))
 for _ in range(30):
@@ -462,7 +459,7 @@ print('ok')";
 fn the_last_datagram_arrives() {
     const RECEIVE: &str = "
 import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.0.0.1', 9)); s.settimeout(20)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('10.0.0.1', 9)); s.settimeout(60)
 print('up', flush=True)
 while True: print('got', s.recv(100).decode(), flush=True)
 ";
@@ -477,7 +474,7 @@ while True: print('got', s.recv(100).decode(), flush=True)
             let name = format!("number-{n}");
             world.run(["--kind", kind, "--ip", "10.0.0.2/24", "--", "python3", "-c", SEND, &name]).run().ok();
         }
-        let all = wait_until(Duration::from_secs(3), || receiver.stdout().matches("got").count() == 10);
+        let all = wait_until(SOON, || receiver.stdout().matches("got").count() == 10);
         assert!(all, "{}", receiver.stdout());
     });
 }

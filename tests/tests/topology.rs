@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tests::{Outcome, Status, User, World, wait_until};
+use tests::{Outcome, SOON, Status, User, World, wait_until};
 
 fn each_user(test: impl Fn(World)) {
     for &user in User::all() {
@@ -259,7 +259,7 @@ command = "setsid sleep 1000 & exit 0"
         };
         let pid = stubborn()["pid"].as_i64().unwrap();
         kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
-        assert!(wait_until(Duration::from_secs(10), || stubborn()["restarts"] == 1), "{}", stubborn());
+        assert!(wait_until(SOON, || stubborn()["restarts"] == 1), "{}", stubborn());
         world.viewnet(["down"]).run().ok();
     });
 }
@@ -306,7 +306,7 @@ fn ports_of_the_machine_come_and_go() {
         );
         // The switch closes it in its own time.
         let gone = || world.cmd("ip").args(["link", "show", "tap0"]).run().status == Status::Exited(1);
-        assert!(wait_until(Duration::from_secs(2), gone));
+        assert!(wait_until(SOON, gone));
         // An interface that vanished under its port is missed.
         world.cmd("ip").args(["link", "del", "tap1"]).run().ok();
         world.viewnet(["up", "lab.toml"]).run().ok().says("+ port lan/vm: tap tap1, access 20");
@@ -321,9 +321,9 @@ fn a_crash_of_anything_is_repaired_and_leaves_nothing() {
         world.write("lab.toml", &lab("smol"));
         world.viewnet(["up", "lab.toml"]).run().ok();
         let crash = |name: &str, expected: &[&str]| {
-            kill(process(&world, name), Signal::SIGKILL).unwrap();
-            // Its eye takes the files away.
-            std::thread::sleep(Duration::from_millis(300));
+            let pid = process(&world, name);
+            kill(pid, Signal::SIGKILL).unwrap();
+            assert!(wait_until(SOON, || !world.supervisors().contains(&pid)));
             let repaired = world.viewnet(["up", "lab.toml"]).run().ok().stdout;
             for line in expected {
                 assert!(repaired.contains(line), "no {line:?} in {repaired}");

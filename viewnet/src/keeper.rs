@@ -7,23 +7,18 @@
 //! programs of its guests nor meet their sockets. The keeper of kernel stacks is a maker like a supervisor and, like one, has an eye, which takes its socket files away
 //! should it be killed. Its own socket, `keeper` or `keeper-smol` in the runtime folder, takes [`Request`]s from its user.
 
-use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use msocket_proto::line::{
-    CallError, Line, LineError, Received, Refusal, Reply, SocketFile, listen_locked, unusable,
-};
+use msocket_proto::line::{CallError, Line, LineError, Refusal, Reply, SocketFile, listen_locked, unusable};
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use serde::{Deserialize, Serialize};
 use stacks::config::StackConfig;
 use stacks::kernel::{KernelStack, SetUpError};
-use stacks::serve::{Backing, Server, Serving, Shed};
+use stacks::serve::{Backing, Lines, Server, Serving, converse, timeout};
 use stacks::stack::Kind;
 
 use crate::background::{self, start_eye};
@@ -34,7 +29,6 @@ use crate::eye::Eye;
 use crate::launch;
 use crate::maker::{become_maker, take_turn};
 use crate::runtime::Runtime;
-use crate::sys::process::{self, Fork};
 
 /// How long a keeper without stacks waits for the first one.
 const IDLE: Duration = Duration::from_secs(2);
@@ -131,72 +125,29 @@ fn start(runtime: &Runtime, kind: Kind) -> Result<Result<(), Refusal>, Failure> 
         return Err(Failure::new(START, "this is inside a view, which it would not outlive")
             .hint("make the first stack outside of it"));
     }
-    let failed = |why: std::io::Error| Failure::io(START, &why);
-    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-    let mut child = Command::new("/proc/self/exe")
-        .arg0("viewnet-keeper")
-        .args([KEEPER, kind.name()])
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .current_dir("/")
-        .spawn()
-        .map_err(failed)?;
-    let mut line = Line::client(ours);
-    // The process that we started only forks the keeper.
-    let _ = child.wait();
-    match line.receive::<Reply<()>>() {
-        Ok(Received::Message(Reply::Error(refusal), _)) => Ok(Err(refusal)),
-        Ok(Received::Message(Reply::Ok(()), _)) => Ok(Ok(())),
-        _ => {
-            Err(Failure::new(START, "it ended at once")
-                .hint(format!("look at {}", runtime.folder().display())))
-        }
-    }
+    let hint = format!("look at {}", runtime.folder().display());
+    let mut command = background::command("viewnet-keeper", &[&KEEPER, &kind.name()]);
+    background::launch(START, &mut command, &(), hint)
 }
 
-/// `viewnet serve-stacks`: what [`start`] starts; its standard input is the line to whoever did.
+/// `viewnet serve-stacks`: what [`start`] starts.
 pub(crate) fn run(kind: &str) -> Result<Exit, Failure> {
     let kind = if kind == Kind::Smol.name() { Kind::Smol } else { Kind::Kernel };
-    let failed = |e: std::io::Error| Failure::io(START, &e);
-    let starter = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-    let mut line = Line::client(UnixStream::from(starter));
-    let set_up = || {
-        let runtime = Runtime::locate()?;
-        if let Fork::Parent(_) = process::fork().map_err(|e| failed(e.into()))? {
-            return Ok(None);
-        }
-        process::close_all_but(&[line.as_fd().as_raw_fd()]);
-        background::enter(c"viewnet-keeper", false);
-        let eye = start_eye().map_err(|e| failed(e.into()))?;
-        Keeper::set_up(runtime, eye, kind).map(Some).map_err(Failure::from)
+    let set_up = |()| {
+        let eye = start_eye().map_err(|e| Failure::io(START, &e.into()))?;
+        Ok((Keeper::set_up(Runtime::locate()?, eye, kind)?, ()))
     };
-    match set_up() {
-        Ok(None) => Ok(Exit::Done),
-        Ok(Some(mut keeper)) => {
-            let _ = line.send(&Reply::Ok(()), &[]);
-            drop(line);
-            keeper.run().map_err(|e| failed(e.into()))?;
-            Ok(Exit::Done)
-        }
-        Err(failure) => {
-            let _ = line.send(&Reply::<()>::Error(failure.refusal), &[]);
-            Ok(Exit::Failed)
-        }
-    }
+    background::serve(START, c"viewnet-keeper", set_up, |mut keeper| keeper.run())
 }
 
 struct Keeper {
     runtime: Runtime,
     epoll: Epoll,
-    listener: UnixListener,
+    lines: Lines,
     server: Server,
     eye: Eye,
-    connections: HashMap<u64, Line>,
-    next: u64,
     /// Our own socket's file.
     file: SocketFile,
-    shed: Shed,
 }
 
 impl Keeper {
@@ -226,23 +177,19 @@ impl Keeper {
         Ok(Self {
             runtime,
             epoll,
-            listener,
+            lines: Lines::new(listener, CONNECTIONS, MAX_CONNECTIONS),
             server,
             eye,
-            connections: HashMap::new(),
-            next: CONNECTIONS,
             file,
-            shed: Shed::new(),
         })
     }
 
     fn run(&mut self) -> nix::Result<()> {
         loop {
-            let idle = self.server.is_empty() && self.connections.is_empty();
-            let timeout = if idle { Some(IDLE) } else { self.until_turn() };
-            let timeout = timeout.and_then(|t| EpollTimeout::try_from(t).ok()).unwrap_or(EpollTimeout::NONE);
+            let idle = self.server.is_empty() && self.lines.is_empty();
+            let wait = if idle { Some(IDLE) } else { self.until_turn() };
             let mut events = [EpollEvent::empty(); 16];
-            let count = match self.epoll.wait(&mut events, timeout) {
+            let count = match self.epoll.wait(&mut events, timeout(wait)) {
                 Err(Errno::EINTR) => continue,
                 other => other?,
             };
@@ -254,7 +201,7 @@ impl Keeper {
             }
             for event in &events[..count] {
                 match event.data() {
-                    LISTENER => self.accept(),
+                    LISTENER => self.lines.accept(&self.epoll),
                     SERVER => {
                         self.turn()?;
                         if self.server.is_empty() {
@@ -270,9 +217,7 @@ impl Keeper {
 
     /// How long the server needs no turn, if that is known.
     fn until_turn(&self) -> Option<Duration> {
-        let wait = self.server.poll_timeout()?.saturating_duration_since(std::time::Instant::now());
-        // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
-        Some(if wait.is_zero() { wait } else { wait + Duration::from_micros(999) })
+        Some(self.server.poll_timeout()?.saturating_duration_since(std::time::Instant::now()))
     }
 
     fn turn(&mut self) -> nix::Result<()> {
@@ -282,40 +227,17 @@ impl Keeper {
         Ok(())
     }
 
-    fn accept(&mut self) {
-        loop {
-            let stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(e) if self.shed.make_room(&e, &self.listener) => continue,
-                Err(_) => return,
-            };
-            let Ok(line) = Line::server(stream) else { continue };
-            self.next += 1;
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, self.next);
-            if self.connections.len() < MAX_CONNECTIONS && self.epoll.add(&line, event).is_ok() {
-                self.connections.insert(self.next, line);
-            }
-        }
-    }
-
     fn converse(&mut self, token: u64) {
-        let Some(mut line) = self.connections.remove(&token) else { return };
-        let sent = match line.receive::<Request>() {
-            Ok(Received::Message(Request::Up(up), _)) => match self.up(*up) {
+        let Some(mut line) = self.lines.take(token) else { return };
+        let open = converse(&mut line, |line, request, _| match request {
+            Request::Up(up) => match self.up(*up) {
                 Ok(path) => line.send(&Reply::Ok(vec![path]), &[]),
                 Err(error) => line.send(&Reply::<()>::Error(error.into()), &[]),
             },
-            Ok(Received::Message(Request::List, _)) => line.send(&Reply::Ok(self.server.paths()), &[]),
-            Ok(Received::Pending) => Ok(()),
-            Ok(Received::Closed) => Err(LineError::Closed),
-            Err(LineError::Malformed(why)) => {
-                line.send(&Reply::<()>::Error(Refusal::new("cannot read the request", why)), &[])
-            }
-            Err(error) => Err(error),
-        };
-        // A peer that does not read its short replies has had its chance.
-        if sent.is_ok() && !line.wants_write() {
-            self.connections.insert(token, line);
+            Request::List => line.send(&Reply::Ok(self.server.paths()), &[]),
+        });
+        if open {
+            self.lines.put_back(token, line);
         }
     }
 

@@ -23,6 +23,7 @@ mod mapping;
 mod nested;
 mod rules;
 mod runtime;
+mod served;
 mod smol;
 mod stand_in;
 mod steer;

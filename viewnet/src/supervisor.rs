@@ -30,7 +30,7 @@ use stacks::kernel::orphans::Unfinished;
 use stacks::kernel::{KernelStack, SetUpError};
 use stacks::none::NoStack;
 use stacks::remote;
-use stacks::serve::{Backing, Server, Serving, StackId, User};
+use stacks::serve::{Backing, Server, Serving, StackId, User, timeout};
 use stacks::stack::Kind;
 
 use self::msocket::{STACKS, Stacks};
@@ -250,14 +250,9 @@ impl Supervisor {
     /// How long nothing needs to be done: until `check`, or until the host of stacks wants its turn.
     fn patience(&self, check: Option<Duration>) -> EpollTimeout {
         let turn = self.smol.as_ref().and_then(|smol| smol.host.poll_timeout());
-        let turn = turn.map(|at| match at.saturating_duration_since(Instant::now()) {
-            Duration::ZERO => Duration::ZERO,
-            // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
-            wait => wait + Duration::from_micros(999),
-        });
+        let turn = turn.map(|at| at.saturating_duration_since(Instant::now()));
         let late = (!self.late.borrow().is_empty()).then_some(UNFINISHED_CHECK);
-        let wait = [check, turn, late].into_iter().flatten().min();
-        wait.map_or(EpollTimeout::NONE, |wait| EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::MAX))
+        timeout([check, turn, late].into_iter().flatten().min())
     }
 
     /// The programs ended at `since`: whether the stacks owe nobody anything any more.

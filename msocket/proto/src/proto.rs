@@ -114,6 +114,11 @@ pub enum FilterChange {
         /// One a line.
         rules: String,
     },
+    /// These rules stand in the place of those that are there, at once.
+    Set {
+        /// One a line.
+        rules: String,
+    },
     /// A rule goes.
     Remove {
         /// Its number, as it is shown.

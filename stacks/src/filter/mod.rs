@@ -91,6 +91,20 @@ pub struct Listing {
     pub lines: Vec<log::Line>,
 }
 
+impl Listing {
+    /// The rules that it shows.
+    ///
+    /// # Errors
+    /// They are none: it comes from another version.
+    pub fn ruleset(&self) -> Result<Ruleset, FilterError> {
+        let defaults = self.defaults.iter().map(|rest| format!("default {} {}\n", rest.hook, rest.action));
+        let rules = self.rules.iter().map(|named| format!("{}\n", named.rule));
+        let mut set = Ruleset::default();
+        set.extend(&defaults.chain(rules).collect::<String>())?;
+        Ok(set)
+    }
+}
+
 impl FilterError {
     /// For the person who wrote it, and tried `what`.
     pub fn refusal(&self, what: impl Into<String>) -> Refusal {
@@ -108,6 +122,10 @@ pub fn changed(rules: &Ruleset, handles: &[u64], change: &FilterChange) -> Resul
     match change {
         FilterChange::Add { rules: text } => {
             rules.extend(text).map_err(|why| why.refusal("cannot add to the filter"))?;
+        }
+        FilterChange::Set { rules: text } => {
+            rules = Ruleset::default();
+            rules.extend(text).map_err(|why| why.refusal("cannot set the filter"))?;
         }
         FilterChange::Remove { handle } => {
             let at = handles.iter().position(|one| one == handle).filter(|at| *at < rules.rules.len());

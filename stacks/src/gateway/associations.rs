@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 
-use super::datagrams::{self, QUOTED};
 use super::flows::{Flows, Slot};
 use super::proxy::{Handshake, Head, Host, MAX_HEAD};
+use super::quote::{QUOTED, quote, udp};
 use super::standins::StandIns;
 use super::streams::trouble;
 use super::way::{self, Way};
@@ -131,7 +131,7 @@ impl Associations {
             return Err(Errno::EACCES);
         }
         let handshake = way.associate()?;
-        let control = host::connect(way.at).map_err(Way::lost)?;
+        let control = host::connect(way.at, None).map_err(Way::lost)?;
         if let Some(slot) = self.flows.crowded() {
             self.evicted += 1;
             self.forget(slot);
@@ -195,9 +195,9 @@ impl Associations {
                 for (to, data) in waiting {
                     let Some(to) = hall.policy.name(to, v4) else { continue };
                     let from = association.key.0;
-                    let bytes = datagrams::udp(from.port(), to.port(), &data[..data.len().min(QUOTED)]);
+                    let bytes = udp(from.port(), to.port(), &data[..data.len().min(QUOTED)]);
                     let (ends, protocol) = ((from.ip(), to.ip()), libc::IPPROTO_UDP as u8);
-                    let packet = datagrams::quote(hall.link, ends, protocol, bytes);
+                    let packet = quote(hall.link, ends, protocol, bytes);
                     hall.engine.tell(now, &packet, why, None);
                 }
             }

@@ -12,7 +12,6 @@
 //! A mapping ends when nothing left or came for five minutes (RFC 4787 REQ-5), half a minute if all that left were
 //! questions to nameservers, one minute for echoes (RFC 5508 REQ-2).
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -26,12 +25,12 @@ use super::flows::{Flows, Slot};
 use super::host::{self, Heard};
 use super::nat64;
 use super::policy::Verdict;
+use super::quote::{QUOTED, quote, udp};
 use super::services::DOMAIN;
 use super::streams::trouble;
 use super::train::Train;
 use super::{Hall, Place};
 use crate::smol::net::{Packet, Trouble};
-use crate::smol::tables::IfIndex;
 
 /// Mappings at once: each takes a descriptor.
 pub(super) const MAX_MAPPINGS: usize = 16_384;
@@ -75,6 +74,10 @@ struct Mapping {
     /// Numbers of questions that were asked for IPv4 addresses in the place of IPv6 ones.
     translated: VecDeque<[u8; 2]>,
     ttl: u8,
+    /// Whether the host may cut what it sends; `None`: nothing was sent that could be too long.
+    uncut: Option<bool>,
+    /// Whom the last datagram was for that the host's kernel found too long.
+    too_long: Option<SocketAddr>,
     lifetime: Duration,
     /// There may be more to take from it.
     ready: bool,
@@ -235,8 +238,9 @@ impl Datagrams {
             self.flows.set_lifetime(now, slot, lifetime);
         }
         let ttl = (packet.ttl - 1).min(HOST_TTL);
-        let same_ttl = ttl == mapping.ttl || question;
-        let single = matches!(key.0, Kind::Udp(_)) && packet.gso_size == 0 && same_ttl;
+        let uncut = uncut(packet, to.is_ipv4()).or(mapping.uncut);
+        let same = (ttl, uncut) == (mapping.ttl, mapping.uncut) || question;
+        let single = matches!(key.0, Kind::Udp(_)) && packet.gso_size == 0 && same;
         if single && self.train.join(slot, to, data) {
             return;
         }
@@ -245,14 +249,10 @@ impl Datagrams {
             return;
         }
         let Some(Some(mapping)) = self.mappings.get_mut(slot) else { return };
-        if !same_ttl {
-            mapping.ttl = ttl;
-            host::set_ttl(&mapping.socket, to.is_ipv4(), ttl);
+        if !same {
+            mapping.set_header(to.is_ipv4(), ttl, uncut);
         }
-        // An error of an earlier datagram stands before this one: it is in the queue, too.
-        let sent = host::send(&mapping.socket, to, data, packet.gso_size)
-            .or_else(|_| host::send(&mapping.socket, to, data, packet.gso_size));
-        if let Err(errno) = sent {
+        if let Err(errno) = mapping.send(to, data, packet.gso_size) {
             self.unsent += 1;
             if let Some(why) = trouble(errno) {
                 hall.engine.tell(now, packet, why, None);
@@ -264,16 +264,13 @@ impl Datagrams {
     pub(super) fn depart(&mut self, now: Instant, hall: &mut Hall) {
         let Self { train, mappings, unsent, .. } = self;
         let Some((slot, to, segment, bytes)) = train.whole() else { return };
-        if let Some(Some(mapping)) = mappings.get(slot) {
+        if let Some(Some(mapping)) = mappings.get_mut(slot) {
             // One by one, if the host's kernel does not take them all at once: some are too long for it, perhaps.
             let train =
                 segment < bytes.len() && host::send(&mapping.socket, to, bytes, segment as u16).is_ok();
             let rest = if train { &[] } else { bytes };
             for data in rest.chunks(segment) {
-                // An error of an earlier datagram stands before this one: it is in the queue, too.
-                let sent = host::send(&mapping.socket, to, data, 0)
-                    .or_else(|_| host::send(&mapping.socket, to, data, 0));
-                let Err(errno) = sent else { continue };
+                let Err(errno) = mapping.send(to, data, 0) else { continue };
                 *unsent += 1;
                 if trouble(errno).is_some() {
                     hall.scratch[..data.len()].copy_from_slice(data);
@@ -323,6 +320,8 @@ impl Datagrams {
             socket,
             translated: VecDeque::new(),
             ttl: HOST_TTL,
+            uncut: None,
+            too_long: None,
             lifetime,
             ready: false,
         });
@@ -376,6 +375,33 @@ impl Datagrams {
 }
 
 impl Mapping {
+    /// What it sends from now on has such a header.
+    fn set_header(&mut self, v4: bool, ttl: u8, uncut: Option<bool>) {
+        if ttl != self.ttl {
+            host::set_ttl(&self.socket, v4, ttl);
+        }
+        if let Some(uncut) = uncut.filter(|_| uncut != self.uncut) {
+            host::set_uncut(&self.socket, v4, uncut);
+        }
+        (self.ttl, self.uncut) = (ttl, uncut);
+    }
+
+    /// Sends a datagram, or a train of them `segment` bytes each: one by one, if the host's kernel does not take them all at
+    /// once, as some are too long for it, perhaps.
+    fn send(&mut self, to: SocketAddr, data: &[u8], segment: u16) -> Result<(), Errno> {
+        let train = segment > 0 && usize::from(segment) < data.len();
+        // An error of an earlier datagram stands before this one: it is in the queue, too.
+        let sent = host::send(&self.socket, to, data, segment)
+            .or_else(|_| host::send(&self.socket, to, data, segment));
+        if sent == Err(Errno::EMSGSIZE) {
+            self.too_long = Some(to);
+        }
+        if !train || sent.is_ok() {
+            return sent;
+        }
+        data.chunks(segment.into()).fold(Ok(()), |all, piece| all.and(self.send(to, piece, 0)))
+    }
+
     /// Takes what has come; true: there may be more.
     fn receive(&mut self, now: Instant, hall: &mut Hall) -> bool {
         for _ in 0..TURN {
@@ -433,12 +459,20 @@ impl Mapping {
             {
                 Trouble::Hops
             }
+            // A router's or a host's filter; of IPv6 the errno says it.
+            Errno::EHOSTUNREACH
+                if heard.to.is_ipv4() && matches!(heard.icmp, (DESTINATION_UNREACHABLE, 9 | 10 | 13)) =>
+            {
+                Trouble::Prohibited
+            }
             errno => match trouble(errno) {
                 Some(trouble) => trouble,
                 None => return,
             },
         };
-        let Some(to) = hall.policy.name(heard.to, v4) else { return };
+        // What the host's kernel itself says of IPv4 lacks the port (ip_local_error).
+        let whole = self.too_long.filter(|to| heard.to.port() == 0 && to.ip() == heard.to.ip());
+        let Some(to) = hall.policy.name(whole.unwrap_or(heard.to), v4) else { return };
         let data = &hall.scratch[..heard.length.min(QUOTED)];
         let (protocol, payload) = match self.kind {
             Kind::Udp(_) | Kind::Question(_) => (libc::IPPROTO_UDP, udp(self.inside.port(), to.port(), data)),
@@ -457,30 +491,30 @@ impl Mapping {
     }
 }
 
-/// A packet as the inside sent it, as far as one can tell: to speak of it.
-pub(super) fn quote(
-    link: IfIndex,
-    (source, destination): (IpAddr, IpAddr),
-    protocol: u8,
-    payload: Vec<u8>,
-) -> Packet<'static> {
-    Packet {
-        link,
-        source,
-        destination,
-        protocol,
-        header: Cow::Owned(header(source, destination, protocol, payload.len())),
-        payload: Cow::Owned(payload),
-        ttl: 1,
-        tos: 0,
-        flow_label: 0,
-        gso_size: 0,
-        checked: true,
-        group_frame: false,
-        mac: None,
-    }
+/// An IPv4 datagram of this many bytes passes everywhere (RFC 791), an IPv6 one of this many (RFC 8200 clause 5), an IPv6
+/// one as an IPv4 one of this many is to be cut if need be (RFC 7915 section 5.1).
+const SHORT: u16 = 576;
+const SHORT_V6: u16 = 1280;
+const SHORT_TRANSLATED: u16 = 1260;
+
+/// Whether the host may cut a packet that it sends by IPv4 or by IPv6; `None`: it is so short that it need not (RFC 4787
+/// REQ-13).
+fn uncut(packet: &Packet<'_>, v4: bool) -> Option<bool> {
+    let short = match (packet.source.is_ipv4(), v4) {
+        (true, true) => SHORT,
+        (_, false) => SHORT_V6,
+        (false, true) => SHORT_TRANSLATED,
+    };
+    let header = if v4 { 20 } else { 40 };
+    let payload = match packet.gso_size {
+        0 => packet.payload.len(),
+        segment => HEADER + usize::from(segment),
+    };
+    (header + payload > usize::from(short)).then(|| packet.must_stay_whole())
 }
 
+/// Type of ICMP messages (RFC 792).
+const DESTINATION_UNREACHABLE: u8 = 3;
 /// Types of echo messages (RFC 792, RFC 4443).
 const ICMP_ECHO: u8 = 8;
 const ICMP_REPLY: u8 = 0;
@@ -504,45 +538,5 @@ fn path_mtu(heard: &Heard, v4: bool) -> u32 {
         (true, false) => heard.info.saturating_add(LONGER),
         (false, true) => heard.info.saturating_sub(LONGER),
         _ => heard.info,
-    }
-}
-
-/// Bytes of a datagram that are quoted: enough for anybody, and for a path MTU in any case.
-pub(super) const QUOTED: usize = 512;
-
-/// A UDP header before data.
-pub(super) fn udp(from: u16, to: u16, data: &[u8]) -> Vec<u8> {
-    let length = (HEADER + data.len()) as u16;
-    let mut bytes = Vec::with_capacity(usize::from(length));
-    [from, to, length, 0].iter().for_each(|word| bytes.extend_from_slice(&word.to_be_bytes()));
-    bytes.extend_from_slice(data);
-    bytes
-}
-
-/// The IP header of a packet as the inside sent it, as far as one can tell.
-fn header(from: IpAddr, to: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
-    match (from, to) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => {
-            let mut header = vec![0; 20];
-            header[0] = 0x45;
-            header[2..4].copy_from_slice(&((20 + length) as u16).to_be_bytes());
-            header[6] = 0x40;
-            (header[8], header[9]) = (1, protocol);
-            header[12..16].copy_from_slice(&from.octets());
-            header[16..20].copy_from_slice(&to.octets());
-            let sum = !switch::offload::checksum::fold(switch::offload::checksum::sum(&header));
-            header[10..12].copy_from_slice(&sum.to_be_bytes());
-            header
-        }
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            let mut header = vec![0; 40];
-            header[0] = 0x60;
-            header[4..6].copy_from_slice(&(length as u16).to_be_bytes());
-            (header[6], header[7]) = (protocol, 1);
-            header[8..24].copy_from_slice(&from.octets());
-            header[24..40].copy_from_slice(&to.octets());
-            header
-        }
-        _ => Vec::new(),
     }
 }

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use smoltcp::wire::{DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress};
 
 use crate::config;
+use crate::dhcp6::Duid;
 
 /// How long an address is one client's, in seconds, unless somebody says otherwise, and for how long at least.
 const LEASE: u32 = 12 * 3600;
@@ -42,7 +43,7 @@ pub const MAX_NAME: usize = 253;
 /// A hardware address.
 type Mac = [u8; 6];
 
-/// What the server says beside addresses.
+/// What the servers, of DHCPv4 and DHCPv6, say beside addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Said {
@@ -54,29 +55,84 @@ pub struct Said {
     pub domain: Option<String>,
     /// The MTU of the network, in bytes.
     pub mtu: Option<u16>,
-    /// Servers of NTP.
-    pub ntp: Vec<Ipv4Addr>,
+    /// Servers of NTP, at most [`MAX_NTP`] of each family.
+    pub ntp: Vec<IpAddr>,
+    /// What DHCPv6 gives.
+    pub v6: Dhcp6,
+}
+
+/// What DHCPv6 gives, and so what router advertisements say of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dhcp6 {
+    /// Nothing: nobody answers.
+    Off,
+    /// Names and servers of NTP; addresses everybody chooses (the O flag).
+    #[default]
+    Stateless,
+    /// Addresses, too, beside those that everybody chooses (the M flag).
+    Stateful,
+}
+
+impl FromStr for Dhcp6 {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "stateless" => Ok(Self::Stateless),
+            "stateful" => Ok(Self::Stateful),
+            _ => Err("it is off, stateless or stateful".into()),
+        }
+    }
 }
 
 impl Default for Said {
     fn default() -> Self {
-        Self { lease_s: LEASE, fixed: Vec::new(), domain: None, mtu: None, ntp: Vec::new() }
+        Self {
+            lease_s: LEASE,
+            fixed: Vec::new(),
+            domain: None,
+            mtu: None,
+            ntp: Vec::new(),
+            v6: Dhcp6::default(),
+        }
     }
 }
 
-/// An address that is kept for one client: `02:00:00:00:00:07=10.0.2.7`, or by the name that it says, `web=10.0.2.8`.
+/// An address that is kept for one client: `02:00:00:00:00:07=10.0.2.7`, by the name that it says, `web=10.0.2.8`, or, one
+/// of IPv6, by its DUID, `00:03:00:01:02:00:00:00:00:07=fd00::7`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fixed {
     who: Who,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Who {
     Mac(config::Mac),
+    Duid(Duid),
     Name(String),
+}
+
+impl Said {
+    /// For how long an address is given, in seconds: never for no time at all.
+    pub(crate) fn lease_s(&self) -> u32 {
+        self.lease_s.max(SHORTEST)
+    }
+}
+
+impl Fixed {
+    /// Is it the address, of IPv6, of this client? Hardware addresses are looked for in the DUID.
+    pub(crate) fn is_for_v6(&self, duid: &Duid, name: &str) -> bool {
+        match &self.who {
+            Who::Mac(mac) => duid.mac() == Some(mac.0),
+            Who::Duid(own) => own == duid,
+            Who::Name(own) => own.eq_ignore_ascii_case(name),
+        }
+    }
 }
 
 impl FromStr for Fixed {
@@ -84,15 +140,19 @@ impl FromStr for Fixed {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
-            || format!("`{text}` is no static entry; write 02:00:00:00:00:07=10.0.2.7 or web=10.0.2.8");
+            || format!("`{text}` is no static entry; write 02:00:00:00:00:07=10.0.2.7 or web=fd00::8");
         let (who, address) = text.split_once('=').ok_or_else(wrong)?;
         let name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         let who = match who.parse() {
             Ok(mac) => Who::Mac(mac),
+            Err(_) if who.contains(':') => Who::Duid(who.parse().map_err(|_| wrong())?),
             Err(_) if (1..=MAX_NAME).contains(&who.len()) && who.chars().all(name) => Who::Name(who.into()),
             Err(_) => return Err(wrong()),
         };
-        Ok(Self { who, address: address.parse().map_err(|_| wrong())? })
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        // DHCPv4 knows hardware addresses and names alone.
+        let fits = address.is_ipv6() || !matches!(who, Who::Duid(_));
+        fits.then_some(Self { who, address }).ok_or_else(wrong)
     }
 }
 
@@ -100,6 +160,7 @@ impl fmt::Display for Fixed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.who {
             Who::Mac(mac) => write!(f, "{mac}={}", self.address),
+            Who::Duid(duid) => write!(f, "{duid}={}", self.address),
             Who::Name(name) => write!(f, "{name}={}", self.address),
         }
     }
@@ -218,11 +279,15 @@ impl Leases {
 
     /// The address that is kept for a client.
     fn fixed(&self, client: Client<'_>) -> Option<Ipv4Addr> {
-        let fits = |fixed: &&Fixed| match &fixed.who {
+        let fits = |fixed: &Fixed| match &fixed.who {
             Who::Mac(mac) => mac.0 == client.mac,
+            Who::Duid(_) => false,
             Who::Name(name) => name.as_bytes().eq_ignore_ascii_case(client.name),
         };
-        self.said.fixed.iter().find(fits).map(|fixed| fixed.address)
+        self.said.fixed.iter().find_map(|fixed| match fixed.address {
+            IpAddr::V4(address) if fits(fixed) => Some(address),
+            _ => None,
+        })
     }
 
     fn is_free(&self, address: Ipv4Addr) -> bool {
@@ -276,12 +341,8 @@ impl Leases {
             self.addresses.remove(&old);
         }
         self.addresses.insert(address, Some(mac));
-        self.clients.insert(mac, (address, now + Duration::from_secs(self.lease_s().into())));
+        self.clients.insert(mac, (address, now + Duration::from_secs(self.said.lease_s().into())));
         true
-    }
-
-    fn lease_s(&self) -> u32 {
-        self.said.lease_s.max(SHORTEST)
     }
 
     fn release(&mut self, mac: Mac) {
@@ -295,8 +356,12 @@ impl Leases {
         let refused = kind == DhcpMessageType::Nak;
         let leased = !refused && !address.is_unspecified();
         let nameserver = own.octets();
-        let (mtu, ntp) = (self.said.mtu.map(u16::to_be_bytes), self.said.ntp.iter().take(MAX_NTP));
-        let ntp: Vec<u8> = ntp.flat_map(|server| server.octets()).collect();
+        let mtu = self.said.mtu.map(u16::to_be_bytes);
+        let servers = self.said.ntp.iter().filter_map(|server| match server {
+            IpAddr::V4(server) => Some(server.octets()),
+            IpAddr::V6(_) => None,
+        });
+        let ntp: Vec<u8> = servers.take(MAX_NTP).flatten().collect();
         let domain = self.said.domain.as_deref().unwrap_or_default();
         let options = [
             (NAMESERVERS, &nameserver[..]),
@@ -309,7 +374,7 @@ impl Leases {
             .filter(|(_, data)| (1..=MAX_NAME).contains(&data.len()))
             .map(|(kind, data)| DhcpOption { kind, data })
             .collect();
-        let seconds = self.lease_s();
+        let seconds = self.said.lease_s();
         let repr = DhcpRepr {
             message_type: kind,
             transaction_id: asked.transaction_id,

@@ -35,7 +35,7 @@ use super::{Hall, Place};
 use crate::smol::engine::SocketId;
 use crate::smol::net::Packet;
 use auto::Auto;
-pub use told::Published;
+pub use told::{Published, Watched};
 
 /// Publications of one gateway: each is a connection.
 const MAX_PUBLICATIONS: usize = 256;

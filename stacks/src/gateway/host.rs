@@ -12,6 +12,7 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg,
     setsockopt, sockopt,
 };
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
 /// Which families lead from the host to everybody, as far as its routes say: nothing is sent.
@@ -40,18 +41,43 @@ fn new(v4: bool, kind: SocketType, protocol: Option<rustix::net::Protocol>) -> R
     socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, protocol).map_err(errno)
 }
 
-/// A connection to `to`, under way or there.
+/// A connection to `to`, under way or there; from a port that others have, too ([`share_port`]), if that is possible.
 ///
 /// # Errors
 /// Those of socket(2) and connect(2) that are said at once.
-pub(super) fn connect(to: SocketAddr) -> Result<OwnedFd, Errno> {
+pub(super) fn connect(to: SocketAddr, shared: Option<u16>) -> Result<OwnedFd, Errno> {
     let socket = new(to.is_ipv4(), SocketType::STREAM, None)?;
     // What is relayed was gathered by whoever wrote it.
     let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
+    urgent_in_line(&socket);
+    if let Some(port) = shared {
+        let _ = rustix::net::sockopt::set_socket_reuseaddr(&socket, true);
+        let _ = rustix::net::bind(&socket, &any(to.is_ipv4(), port));
+    }
     match rustix::net::connect(&socket, &to) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+        // There is such a connection already, or there was one just now.
+        Err(rustix::io::Errno::ADDRNOTAVAIL) if shared.is_some() => connect(to, None),
         Err(why) => Err(errno(why)),
     }
+}
+
+/// All addresses of the host.
+fn any(v4: bool, port: u16) -> SocketAddr {
+    let any = if v4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    SocketAddr::new(any, port)
+}
+
+/// The port that a connection has, which others may have from now on.
+pub(super) fn share_port(socket: &OwnedFd) -> Option<u16> {
+    rustix::net::sockopt::set_socket_reuseaddr(socket, true).ok()?;
+    let own = rustix::net::getsockname(socket).ok()?;
+    SocketAddr::try_from(own).ok().map(|own| own.port())
+}
+
+/// Urgent data come among the others, where they were sent; accepted sockets have it of their listener.
+fn urgent_in_line(socket: &OwnedFd) {
+    let _ = rustix::net::sockopt::set_socket_oobinline(socket, true);
 }
 
 /// Connections that wait to be accepted: as many as the kernel lets them be (net.core.somaxconn).
@@ -69,6 +95,7 @@ pub(super) fn door(at: SocketAddr, stream: bool) -> Result<OwnedFd, Errno> {
     }
     if stream {
         rustix::net::sockopt::set_socket_reuseaddr(&socket, true).map_err(errno)?;
+        urgent_in_line(&socket);
     }
     rustix::net::bind(&socket, &at).map_err(errno)?;
     if stream {
@@ -111,11 +138,10 @@ pub(super) fn reset_at_close(socket: &OwnedFd) {
 /// Those of socket(2), bind(2).
 pub(super) fn datagram_socket(v4: bool) -> Result<OwnedFd, Errno> {
     let socket = new(v4, SocketType::DGRAM, None)?;
-    let any = if v4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     if !v4 {
         rustix::net::sockopt::set_ipv6_v6only(&socket, true).map_err(errno)?;
     }
-    rustix::net::bind(&socket, &SocketAddr::new(any, 0)).map_err(errno)?;
+    rustix::net::bind(&socket, &any(v4, 0)).map_err(errno)?;
     hear_errors(&socket, v4);
     // Trains of datagrams are an economy, no need.
     let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
@@ -148,6 +174,17 @@ pub(super) fn set_ttl(socket: &OwnedFd, v4: bool, ttl: u8) {
         rustix::net::sockopt::set_ip_ttl(socket, ttl.into())
     } else {
         rustix::net::sockopt::set_ipv6_unicast_hops(socket, Some(ttl))
+    };
+}
+
+/// Whether what is sent from now on has to stay whole: the sender is told if it is longer than the way is wide. Else it is
+/// cut where that is so: by routers in IPv4, in IPv6 by the host.
+pub(super) fn set_uncut(socket: &OwnedFd, v4: bool, uncut: bool) {
+    let _ = match (v4, uncut) {
+        (true, true) => rustix::net::sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO),
+        (true, false) => rustix::net::sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT),
+        (false, true) => rustix::net::sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DO),
+        (false, false) => rustix::net::sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::WANT),
     };
 }
 

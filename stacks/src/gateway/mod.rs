@@ -5,7 +5,7 @@
 //!  switch ── ring ── engine ─┬─ streams ─── TCP sockets of the host
 //!                            ├─ datagrams ─ UDP and echo sockets of the host
 //!                            ├─ doors ───── published ports of the host
-//!                            └─ services ── DHCP, router advertisements, DNS
+//!                            └─ services ── DHCP, DHCPv6, router advertisements, DNS
 //! ```
 //! A gateway is a smol stack that stands for everybody beyond its network ([`Engine::stand_for_others`]): to the
 //! inside it is the router, and the far ends of all connections. What arrives is done again with the host's sockets,
@@ -23,12 +23,14 @@ pub mod doors;
 pub mod flows;
 mod holder;
 pub(crate) mod host;
+mod mappings;
 pub mod names;
 pub mod nat64;
 pub mod policy;
 pub mod proxy;
 pub mod publish;
 mod questions;
+mod quote;
 pub mod serve;
 pub(crate) mod services;
 pub mod standins;
@@ -58,7 +60,7 @@ use crate::smol::port::cable::Cables;
 use crate::smol::port::{BUFFER_LEN, Plugs, Port};
 use crate::smol::tables::{IfIndex, LOOPBACK};
 use datagrams::Datagrams;
-use doors::{Doors, Inside, Published};
+use doors::{Doors, Inside, Published, Watched};
 use policy::{Policy, Rules, Verdict};
 use proxy::Via;
 use publish::{Ports, Publish};
@@ -132,6 +134,9 @@ pub struct Figures {
     /// Ports of the host that lead inside.
     #[serde(default)]
     pub published: Vec<Published>,
+    /// Stacks whose ports are published as they come and go.
+    #[serde(default)]
+    pub watched: Vec<Watched>,
 }
 
 /// What an event is about.
@@ -291,7 +296,9 @@ impl Gateway {
         let link = IfIndex(LOOPBACK.0 + 1);
         engine.plug(now, link, true);
         engine.hear_group(now, link, services::ALL_ROUTERS);
-        let services = Services::new(now, &config, stacks);
+        engine.hear_group(now, link, services::ALL_SERVERS);
+        let mac = engine.tables().links.get(&link).map_or([0; 6], |link| link.mac.0);
+        let services = Services::new(now, &config, mac, stacks);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let policy = Policy::new(config.rules.clone(), config.ip.clone());
         let way = config.via.as_ref().map(Way::find).transpose()?;
@@ -383,6 +390,7 @@ impl Gateway {
             unsent: self.datagrams.unsent + self.datagrams.associations.unsent,
             inside: inside.into_iter().collect(),
             published: self.doors.published(),
+            watched: self.doors.watched(),
         }
     }
 
@@ -587,3 +595,6 @@ fn handle_packet(
         _ => hall.engine.refuse_protocol(now, packet),
     }
 }
+
+#[cfg(test)]
+mod tests;

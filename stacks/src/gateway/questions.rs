@@ -265,7 +265,7 @@ impl Talk {
             EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
         (self.readable, self.writable) = (false, false);
         self.heard.clear();
-        let connected = host::connect(server);
+        let connected = host::connect(server, None);
         self.host =
             connected.and_then(|it| hall.watch(&it, Place::Question(slot), watched).map(|()| it)).ok();
     }

@@ -2,19 +2,15 @@
 //!
 //! # Theory of operation
 //! One thread. It sleeps in the gateway's own epoll set, as nearly all that happens is there; one of its sources is the
-//! set of the control socket, its connections, and a *watcher*, which hangs up when the process is gone that clears up
-//! behind this one. The
-//! gateway ends when it is told to (`down`), when its switch ends, or with its watcher. Client and server take turns,
-//! a line of JSON each ([`msocket_proto::line`]). Whoever is neither the gateway's user nor root may look, no more.
+//! set of the control socket, its connections ([`Lines`]), and a *watcher*, which hangs up when the process is gone
+//! that clears up behind this one. The gateway ends when it is told to (`down`), when its switch ends, or with its
+//! watcher. Whoever is neither the gateway's user nor root may look, no more.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use msocket_proto::line::{Line, LineError, Received, Refusal, Reply, SocketFile, listen, unusable};
+use msocket_proto::line::{Line, LineError, Refusal, Reply, SocketFile, listen, unusable};
 use msocket_proto::proto::FilterChange;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -24,7 +20,7 @@ use super::doors::Inside;
 use super::policy::{MAX_RULES, Rules};
 use super::publish::{Ports, Publish};
 use super::{Config, Figures, Gateway};
-use crate::serve::Shed;
+use crate::serve::{Lines, converse, is_owners, timeout};
 
 /// The version of the control protocol.
 pub const VERSION: u32 = 1;
@@ -102,11 +98,8 @@ pub struct Description {
 pub struct Server {
     epoll: Epoll,
     gateway: Gateway,
-    listener: UnixListener,
+    lines: Lines,
     file: SocketFile,
-    connections: HashMap<u64, Line>,
-    next: u64,
-    shed: Shed,
     told_to_end: bool,
 }
 
@@ -123,7 +116,6 @@ impl Server {
     ) -> Result<Self, Refusal> {
         let what = "cannot start the gateway";
         let internal = |e: Errno| Refusal::system(what, e);
-        raise_descriptor_limit();
         let listener = listen(path, 0o600).map_err(|e| {
             let refusal = unusable(what, path, &e);
             let hint = "`viewnet gateway ls` shows which gateways there are";
@@ -142,11 +134,8 @@ impl Server {
         Ok(Self {
             epoll,
             gateway,
-            listener,
+            lines: Lines::new(listener, CONNECTIONS, MAX_CONNECTIONS),
             file,
-            connections: HashMap::new(),
-            next: CONNECTIONS,
-            shed: Shed::new(),
             told_to_end: false,
         })
     }
@@ -157,14 +146,8 @@ impl Server {
     /// Those of epoll_wait(2).
     pub fn run(mut self) -> Result<(), Errno> {
         while !self.told_to_end && self.gateway.is_alive() {
-            // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
-            let wait = self
-                .gateway
-                .idle_for()
-                .map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_micros(999) });
-            let timeout =
-                wait.and_then(|wait| EpollTimeout::try_from(wait).ok()).unwrap_or(EpollTimeout::NONE);
-            if self.gateway.turn(timeout)? {
+            let wait = self.gateway.idle_for();
+            if self.gateway.turn(timeout(wait))? {
                 self.handle_ready()?;
             }
         }
@@ -180,7 +163,7 @@ impl Server {
         };
         for event in &events[..count] {
             match event.data() {
-                LISTENER => self.accept(),
+                LISTENER => self.lines.accept(&self.epoll),
                 WATCHER => self.told_to_end = true,
                 token => self.converse(token),
             }
@@ -188,41 +171,15 @@ impl Server {
         Ok(())
     }
 
-    fn accept(&mut self) {
-        loop {
-            let stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(e) if self.shed.make_room(&e, &self.listener) => continue,
-                Err(_) => return,
-            };
-            let Ok(line) = Line::server(stream) else { continue };
-            self.next += 1;
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, self.next);
-            if self.connections.len() < MAX_CONNECTIONS && self.epoll.add(&line, event).is_ok() {
-                self.connections.insert(self.next, line);
-            }
-        }
-    }
-
     fn converse(&mut self, token: u64) {
-        let Some(mut line) = self.connections.remove(&token) else { return };
-        let sent = match line.receive::<Request>() {
-            Ok(Received::Message(request, mut fds)) => self.answer(&mut line, request, fds.pop()),
-            Ok(Received::Pending) => Ok(()),
-            Ok(Received::Closed) => Err(LineError::Closed),
-            Err(LineError::Malformed(why)) => {
-                line.send(&Reply::<()>::Error(Refusal::new("cannot read the request", why)), &[])
-            }
-            Err(error) => Err(error),
-        };
-        // A peer that does not read its short replies has had its chance.
-        if sent.is_ok() && !line.wants_write() {
-            self.connections.insert(token, line);
+        let Some(mut line) = self.lines.take(token) else { return };
+        if converse(&mut line, |line, request, mut fds| self.answer(line, request, fds.pop())) {
+            self.lines.put_back(token, line);
         }
     }
 
     fn answer(&mut self, line: &mut Line, request: Request, life: Option<OwnedFd>) -> Result<(), LineError> {
-        let may = may_change(line);
+        let may = is_owners(line);
         let refused = || {
             Reply::<()>::Error(
                 Refusal::new("cannot change the gateway", "it is another user's").errno(libc::EPERM),
@@ -285,19 +242,5 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.file.remove();
-    }
-}
-
-/// Is the other side the gateway's user, or root?
-fn may_change(line: &Line) -> bool {
-    rustix::net::sockopt::socket_peercred(line.stream())
-        .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
-}
-
-/// Each flow costs a descriptor.
-fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }

@@ -1,7 +1,7 @@
 //! What the gateway itself does for its network: addresses, router advertisements, names.
 //!
 //! # Theory of operation
-//! DHCP and advertisements are answers of cores ([`super::dhcp`], [`mod@super::advertise`]). A question about names that [`names`]
+//! DHCP and advertisements are answers of cores ([`super::dhcp`], [`crate::dhcp6::server`], [`mod@super::advertise`]). A question about names that [`names`]
 //! knows is answered from a list of the user's stacks, which is asked for at most once in [`FRESH`], and for no longer
 //! than [`PATIENCE`]. All other questions to the gateway's own addresses go to the host's nameserver, as
 //! resolv.conf(5) names it at that moment, over UDP and TCP; when that is not there, the next one is tried.
@@ -15,11 +15,12 @@ use msocket_proto::line::Line;
 use msocket_proto::proto::Request;
 use serde::{Deserialize, Serialize};
 
-use super::advertise::{self, advertisement};
-use super::dhcp::Leases;
+use super::advertise::{self, HOPS, advertisement};
+use super::dhcp::{Dhcp6, Leases};
 use super::names::{self, Answer, Question};
 use super::policy::Families;
 use super::{Config, Hall, clocks, host};
+use crate::dhcp6::{self, server::Server};
 use crate::serve::Description;
 use crate::smol::net::Packet;
 
@@ -41,8 +42,7 @@ const HEADER: usize = 8;
 pub(super) const LINK_LOCAL: &str = "fe80::1/64";
 const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1));
 pub(super) const ALL_ROUTERS: IpAddr = IpAddr::V6(Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 2));
-/// The hop limit of neighbour discovery (RFC 4861 clause 4.2).
-const HOPS: u8 = 255;
+pub(super) const ALL_SERVERS: IpAddr = IpAddr::V6(dhcp6::ALL_SERVERS);
 
 /// What becomes of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,9 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Services {
     leases: Option<Leases>,
+    leases_v6: Option<Server>,
+    /// What DHCPv6 gives, as advertisements say.
+    v6: Dhcp6,
     advertise_at: Option<Instant>,
     resolver: Resolver,
     directory: Directory,
@@ -79,16 +82,26 @@ pub enum Dns64 {
 }
 
 impl Services {
-    pub(super) fn new(now: Instant, config: &Config, stacks: &Path) -> Self {
+    /// `mac`: the hardware address on the inside.
+    pub(super) fn new(now: Instant, config: &Config, mac: [u8; 6], stacks: &Path) -> Self {
         let own = &config.ip;
         let leases = own.iter().find_map(|net| match net {
             IpNet::V4(net) => Some(Leases::new(*net, config.dhcp.clone())),
             IpNet::V6(_) => None,
         });
-        let v6 = own.iter().any(|net| net.addr().is_ipv6());
+        let v6 = own.iter().find_map(|net| match net {
+            IpNet::V6(net) => Some(*net),
+            IpNet::V4(_) => None,
+        });
+        let (mode, said) = (config.dhcp.v6, &config.dhcp);
+        let leases_v6 = v6
+            .filter(|_| mode != Dhcp6::Off)
+            .map(|net| Server::new(net, mac, mode == Dhcp6::Stateful, said.clone()));
         Self {
             leases,
-            advertise_at: v6.then_some(now),
+            leases_v6,
+            v6: mode,
+            advertise_at: v6.is_some().then_some(now),
             resolver: Resolver::default(),
             dns64: config.dns64,
             directory: Directory { stacks: stacks.to_owned(), asked_at: None, views: Vec::new() },
@@ -97,7 +110,7 @@ impl Services {
 
     /// How many addresses are leased.
     pub(super) fn leases(&self) -> usize {
-        self.leases.as_ref().map_or(0, Leases::len)
+        self.leases.as_ref().map_or(0, Leases::len) + self.leases_v6.as_ref().map_or(0, Server::len)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -107,7 +120,7 @@ impl Services {
     pub(super) fn handle_timeout(&mut self, now: Instant, hall: &mut Hall) {
         if self.advertise_at.is_some_and(|at| at <= now) {
             self.advertise_at = Some(now + advertise::INTERVAL);
-            advertise(now, ALL_NODES, hall);
+            advertise(now, ALL_NODES, self.v6, hall);
         }
     }
 
@@ -117,7 +130,7 @@ impl Services {
         if solicits && self.advertise_at.is_some() {
             // Who has no address yet hears what all hear.
             let to = if packet.source.is_unspecified() { ALL_NODES } else { packet.source };
-            advertise(now, to, hall);
+            advertise(now, to, self.v6, hall);
         }
     }
 
@@ -129,6 +142,10 @@ impl Services {
         match port(2) {
             DHCP_SERVER if own || packet.destination == IpAddr::V4(Ipv4Addr::BROADCAST) => {
                 self.lease(now, data, hall);
+                Outcome::Done
+            }
+            dhcp6::SERVER if packet.destination == ALL_SERVERS => {
+                self.lease_v6(now, packet.source, data, hall);
                 Outcome::Done
             }
             DOMAIN if hall.policy.is_inside(packet.source) => {
@@ -202,17 +219,32 @@ impl Services {
         let ends = (SocketAddr::new(own, DHCP_SERVER), SocketAddr::new(answer.to.into(), DHCP_CLIENT));
         let _ = hall.engine.send_as(now, ends, Some(hall.link), &answer.bytes, 0);
     }
+
+    fn lease_v6(&mut self, now: Instant, from: IpAddr, message: &[u8], hall: &mut Hall) {
+        let Some(server) = self.leases_v6.as_mut().filter(|_| is_link_local(from)) else { return };
+        let (Some(answer), Some(own)) = (server.handle(now, message), link_local()) else { return };
+        let ends = (SocketAddr::new(own, dhcp6::SERVER), SocketAddr::new(from, dhcp6::CLIENT));
+        let _ = hall.engine.send_as(now, ends, Some(hall.link), &answer, 0);
+    }
 }
 
-fn advertise(now: Instant, to: IpAddr, hall: &mut Hall) {
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// Our address on the link.
+fn link_local() -> Option<IpAddr> {
+    LINK_LOCAL.parse::<IpNet>().ok().map(|net| net.addr())
+}
+
+fn advertise(now: Instant, to: IpAddr, dhcp: Dhcp6, hall: &mut Hall) {
     let net = hall.policy.networks().iter().find_map(|net| match net {
         IpNet::V6(net) => Some(*net),
         IpNet::V4(_) => None,
     });
     let (Some(net), Some(link)) = (net, hall.engine.tables().links.get(&hall.link)) else { return };
-    let message = advertisement(link.mac.0, link.mtu, net, Some(net.addr()));
-    let from = LINK_LOCAL.parse::<IpNet>().ok().map(|net| net.addr());
-    let _ = hall.engine.send_message_as(now, (from, to), Some(hall.link), HOPS, &[&message]);
+    let message = advertisement(link.mac.0, link.mtu, net, Some(net.addr()), dhcp);
+    let _ = hall.engine.send_message_as(now, (link_local(), to), Some(hall.link), HOPS, &[&message]);
 }
 
 /// The host's nameservers.

@@ -31,6 +31,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::flows::{Flows, Slot};
 use super::host;
+use super::mappings::{Mappings, Port, Sender};
 use super::policy::Verdict;
 use super::proxy::Handshake;
 use super::way::{self, Way};
@@ -67,6 +68,8 @@ enum Phase {
 struct Stream {
     id: SocketId,
     host: OwnedFd,
+    /// Whose port of the host it has.
+    sender: Option<Sender>,
     phase: Phase,
     /// What is still to be said to a proxy.
     handshake: Option<Box<Handshake>>,
@@ -89,6 +92,7 @@ struct Stream {
 pub(super) struct Streams {
     pub(super) flows: Flows<SocketId>,
     streams: Vec<Option<Stream>>,
+    mappings: Mappings,
 }
 
 /// Counts of what became of connections.
@@ -102,7 +106,7 @@ pub(super) struct Counts {
 
 impl Streams {
     pub(super) fn new() -> Self {
-        Self { flows: Flows::new(MAX_STREAMS), streams: Vec::new() }
+        Self { flows: Flows::new(MAX_STREAMS), streams: Vec::new(), mappings: Mappings::default() }
     }
 
     /// The inside asks for a connection.
@@ -138,12 +142,32 @@ impl Streams {
         }
         // The host's own loopback is no proxy's.
         let proxied = hall.way.as_mut().filter(|_| !to.ip().is_loopback());
-        let (handshake, at) = match proxied {
-            Some(way) => (Some(Box::new(way.connect(to)?)), way.at),
-            None => (None, to),
-        };
-        let host = host::connect(at)?;
-        self.add(now, (id, inside.ip()), (host, handshake), Phase::Connecting, hall)
+        if let Some(way) = proxied {
+            let (handshake, host) = (Box::new(way.connect(to)?), host::connect(way.at, None)?);
+            return self
+                .add(now, (id, inside.ip()), (host, Some(handshake)), Phase::Connecting, hall)
+                .map(drop);
+        }
+        let sender = (inside, to.is_ipv4());
+        let host = host::connect(to, self.shared_port(&sender))?;
+        let slot = self.add(now, (id, inside.ip()), (host, None), Phase::Connecting, hall)?;
+        self.mappings.add(sender, slot);
+        if let Some(stream) = &mut self.streams[slot] {
+            stream.sender = Some(sender);
+        }
+        Ok(())
+    }
+
+    /// The port of the host that other connections of the same port of the inside have.
+    fn shared_port(&mut self, sender: &Sender) -> Option<u16> {
+        match self.mappings.port(sender)? {
+            Port::Known(port) => Some(port),
+            Port::Of(slot) => {
+                let port = host::share_port(&self.streams[slot].as_ref()?.host)?;
+                self.mappings.learn(sender, port);
+                Some(port)
+            }
+        }
     }
 
     /// The host has a connection, for which the inside is called.
@@ -171,7 +195,7 @@ impl Streams {
         (host, handshake): (OwnedFd, Option<Box<Handshake>>),
         phase: Phase,
         hall: &mut Hall,
-    ) -> Result<(), Errno> {
+    ) -> Result<Slot, Errno> {
         let slot = self.flows.insert(now, id, inside, TRANSITORY);
         let watched =
             EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
@@ -185,6 +209,7 @@ impl Streams {
         self.streams[slot] = Some(Stream {
             id,
             host,
+            sender: None,
             phase,
             handshake,
             readable: false,
@@ -194,7 +219,7 @@ impl Streams {
             inside_told: false,
             host_told: false,
         });
-        Ok(())
+        Ok(slot)
     }
 
     /// Something happened to the host's socket.
@@ -340,7 +365,9 @@ impl Streams {
     }
 
     fn forget(&mut self, slot: Slot) {
-        self.streams[slot] = None;
+        if let Some(sender) = self.streams[slot].take().and_then(|stream| stream.sender) {
+            self.mappings.remove(&sender);
+        }
         self.flows.remove(slot);
     }
 }

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use msocket_proto::line::Refusal;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
+};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64,
 };
@@ -20,11 +22,16 @@ use nix::errno::Errno;
 use super::namespace::sysctl;
 use super::netlink::{Mode, Netlink};
 use crate::config::{InterfaceConfig, Mac, RouteConfig};
+use crate::dhcp6::client;
+use crate::gateway::advertise::Heard;
 use crate::stack::{InterfaceCounters, InterfaceInfo};
 use crate::steward::renewal::Change;
 
 /// rtnetlink(7)
 const RT_TABLE_LOCAL: u8 = 255;
+/// The metric of a route to a router that was heard before the stack was there: behind the kernel's own (IP6_RT_PRIO_USER),
+/// which comes with the next advertisement, and which the same metric would keep the kernel from making.
+const METRIC_HEARD: u32 = 1025;
 /// The loopback's index in every network namespace.
 pub(crate) const LOOPBACK: u32 = 1;
 
@@ -111,13 +118,17 @@ impl Interfaces {
             let set = RouteNetlinkMessage::SetLink(message);
             self.netlink.change(set, Mode::Plain).map_err(|e| refused(name, "set up", e))?;
         }
+        if config.heard.is_some() {
+            // As a router it is to hear others, too. Where this cannot be set, it is what the machine has it be.
+            let _ = sysctl(&format!("net/ipv6/conf/{name}/accept_ra"), "2");
+        }
         self.up(index)?;
         for ip in &config.ip {
             // A router's advertisement may have brought the very address since the interface is up; it is ours now.
             let twice = config.ip.iter().filter(|other| *other == ip).count() > 1;
-            let added = match self.add_address(index, *ip, Mode::Create) {
+            let added = match self.add_address(index, *ip, life(config, *ip), Mode::Create) {
                 Err(Errno::EEXIST) if ip.addr().is_ipv6() && !twice => {
-                    self.add_address(index, *ip, Mode::Replace)
+                    self.add_address(index, *ip, life(config, *ip), Mode::Replace)
                 }
                 added => added,
             };
@@ -126,6 +137,44 @@ impl Interfaces {
         for gw in &config.gw {
             let to = if gw.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.parse().expect("constant");
             self.add_route(&RouteConfig { to, via: Some(*gw), dev: Some(name.into()), metric: None })?;
+        }
+        match &config.heard {
+            Some(heard) if heard.said.lifetime_s > 0 => self.follow_router(name, heard),
+            _ => Ok(()),
+        }
+    }
+
+    /// The route to a router is good for as long as that says; the kernel's own, if it makes one, comes first.
+    pub(crate) fn follow_router(&mut self, name: &str, heard: &Heard) -> Result<(), Refusal> {
+        let (to, via) = ("::/0".parse().expect("constant"), Some(heard.router.into()));
+        let route = RouteConfig { to, via, dev: Some(name.into()), metric: Some(METRIC_HEARD) };
+        let mut message = route_message(&route)?;
+        if heard.said.lifetime_s == 0 {
+            // It may be none of ours.
+            let _ = self.netlink.change(RouteNetlinkMessage::DelRoute(message), Mode::Plain);
+            return Ok(());
+        }
+        message.attributes.push(RouteAttribute::Expires(heard.said.lifetime_s.into()));
+        let new = RouteNetlinkMessage::NewRoute(message);
+        self.netlink.change(new, Mode::Replace).map_err(|e| refused("the default route", "add", e))
+    }
+
+    /// Puts another lease of DHCPv6 in the place of one, or the same for longer.
+    pub(crate) fn change_lease_v6(&mut self, name: &str, change: &client::Change) -> Result<(), Refusal> {
+        let index = index_of(name)?;
+        let (old, new) = match change {
+            client::Change::Lost(old) => (Some(old), None),
+            client::Change::Got(old, new) => (old.as_ref(), Some(new)),
+        };
+        let net = |lease: &client::Lease| IpNet::from(IpAddr::V6(lease.address));
+        if let Some(new) = new {
+            let life = Some((new.preferred_s, new.valid_s));
+            let added = self.add_address(index, net(new), life, Mode::Replace);
+            added.map_err(|e| refused(&net(new).to_string(), "add", e))?;
+        }
+        if let Some(old) = old.filter(|old| new.is_none_or(|new| new.address != old.address)) {
+            // The program may have taken it away itself.
+            let _ = self.remove_address(index, net(old));
         }
         Ok(())
     }
@@ -139,7 +188,8 @@ impl Interfaces {
         };
         if let Some(new) = new {
             let net = IpNet::V4(new.ip);
-            self.add_address(index, net, Mode::Replace).map_err(|e| refused(&net.to_string(), "add", e))?;
+            self.add_address(index, net, None, Mode::Replace)
+                .map_err(|e| refused(&net.to_string(), "add", e))?;
         }
         if let Some(old) = old.filter(|old| new.is_none_or(|new| new.ip != old.ip)) {
             // The program may have taken it away itself.
@@ -167,7 +217,14 @@ impl Interfaces {
         self.netlink.change(RouteNetlinkMessage::DelAddress(message), Mode::Plain)
     }
 
-    fn add_address(&mut self, index: u32, net: IpNet, mode: Mode) -> Result<(), Errno> {
+    /// `life`: for how many seconds it is preferred, and good.
+    fn add_address(
+        &mut self,
+        index: u32,
+        net: IpNet,
+        life: Option<(u32, u32)>,
+        mode: Mode,
+    ) -> Result<(), Errno> {
         let mut message = AddressMessage::default();
         message.header.family = family(net.addr());
         message.header.prefix_len = net.prefix_len();
@@ -183,6 +240,11 @@ impl Interfaces {
                 message.header.flags = AddressHeaderFlags::Nodad;
                 message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
             }
+        }
+        if let Some((preferred, valid)) = life {
+            let mut info = CacheInfo::default();
+            (info.ifa_preferred, info.ifa_valid) = (preferred, valid);
+            message.attributes.push(AddressAttribute::CacheInfo(info));
         }
         self.netlink.change(RouteNetlinkMessage::NewAddress(message), mode)
     }
@@ -232,6 +294,7 @@ impl Interfaces {
                 up: message.header.flags.contains(LinkFlags::Up),
                 link: String::new(),
                 lease_s: None,
+                lease_v6_s: None,
                 addresses: addresses.iter().filter_map(|a| address_on(a, message.header.index)).collect(),
                 counters: InterfaceCounters::default(),
             };
@@ -251,6 +314,18 @@ impl Interfaces {
         }
         Ok(found)
     }
+}
+
+/// For how many seconds an address of a configuration is preferred, and good, if it is not for ever.
+fn life(config: &InterfaceConfig, ip: IpNet) -> Option<(u32, u32)> {
+    let leased = config.lease_v6.as_ref().filter(|lease| IpAddr::V6(lease.address) == ip.addr());
+    let heard = || {
+        let mac = config.mac?.0;
+        let prefixes = &config.heard.as_ref()?.said.prefixes;
+        let prefix = prefixes.iter().find(|it| it.address(mac).map(IpNet::V6) == Some(ip))?;
+        Some((prefix.preferred_s, prefix.valid_s))
+    };
+    leased.map(|lease| (lease.preferred_s, lease.valid_s)).or_else(heard)
 }
 
 fn counters(stats: &Stats64) -> InterfaceCounters {

@@ -195,6 +195,13 @@ impl KernelStack {
         }
     }
 
+    /// Gives back what it has from its networks.
+    fn leave(&mut self) {
+        if let Some(mut steward) = self.steward.take().filter(|_| self.namespace.enter().is_ok()) {
+            steward.end(now());
+        }
+    }
+
     /// Changes the packet filter, if so said, and shows it.
     ///
     /// # Errors
@@ -217,8 +224,8 @@ impl KernelStack {
     /// # Errors
     /// Why an interface stays up.
     pub fn shut(&mut self) -> Result<(), Refusal> {
+        self.leave();
         self.plugs.clear();
-        self.steward = None;
         self.namespace.enter().map_err(|e| Refusal::system("cannot enter the stack", e))?;
         let mut interfaces = Interfaces::open()?;
         interfaces.down(interfaces::LOOPBACK)?;
@@ -229,6 +236,12 @@ impl KernelStack {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for KernelStack {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -247,7 +260,9 @@ impl Stack for KernelStack {
         let links = &self.links;
         let mut listed = Interfaces::open()?.list(|name| links.get(name).cloned().unwrap_or_default())?;
         for interface in &mut listed {
-            interface.lease_s = self.steward.as_ref().and_then(|it| it.left(now(), &interface.name));
+            let steward = self.steward.as_ref();
+            interface.lease_s = steward.and_then(|it| it.left(now(), &interface.name));
+            interface.lease_v6_s = steward.and_then(|it| it.left_v6(now(), &interface.name));
         }
         Ok(listed)
     }

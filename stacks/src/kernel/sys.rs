@@ -33,6 +33,23 @@ pub(super) fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// ICMP6_FILTER, linux/icmpv6.h: which types of message a raw socket does not hear, a bit each.
+const ICMP6_FILTER: libc::c_int = 1;
+
+/// A raw socket of ICMPv6 hears messages of no other type than `kind`.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn hear_only(socket: BorrowedFd<'_>, kind: u8) -> Result<(), Errno> {
+    let mut refused = [u32::MAX; 8];
+    refused[usize::from(kind) / 32] &= !(1 << (kind % 32));
+    let length = size_of_val(&refused) as libc::socklen_t;
+    let (level, value) = (libc::IPPROTO_ICMPV6, refused.as_ptr().cast());
+    // SAFETY: `value` points to `length` bytes, which the kernel reads.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, ICMP6_FILTER, value, length) };
+    Errno::result(done).map(drop)
+}
+
 /// Whether the next byte to be read from a stream is the urgent one. On kernels that know none, it is not.
 pub(crate) fn is_at_mark(socket: BorrowedFd<'_>) -> bool {
     let mut answer: libc::c_int = 0;
@@ -40,4 +57,20 @@ pub(crate) fn is_at_mark(socket: BorrowedFd<'_>) -> bool {
     // SAFETY: the request writes one int, to `answer`.
     let done = unsafe { libc::syscall(libc::SYS_ioctl, socket.as_raw_fd(), SIOCATMARK, &raw mut answer) };
     done == 0 && answer != 0
+}
+
+/// Bytes of the longest packet that goes unfragmented where `socket` is connected to, headers included (IP_MTU, ip(7);
+/// IPV6_MTU, ipv6(7)).
+///
+/// # Errors
+/// ENOTCONN before it is connected.
+pub(crate) fn path_mtu(socket: BorrowedFd<'_>, v6: bool) -> Result<u32, Errno> {
+    let (level, name) =
+        if v6 { (libc::IPPROTO_IPV6, libc::IPV6_MTU) } else { (libc::IPPROTO_IP, libc::IP_MTU) };
+    let mut value: libc::c_int = 0;
+    let mut length = size_of_val(&value) as libc::socklen_t;
+    let (value_at, length_at) = ((&raw mut value).cast(), &raw mut length);
+    // SAFETY: the kernel writes one int to `value`, and four to `length`.
+    Errno::result(unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value_at, length_at) })?;
+    Ok(value.unsigned_abs())
 }

@@ -275,6 +275,7 @@ impl Engine {
         let tables = &self.net.tables;
         let info = |link: &super::tables::Link| InterfaceInfo {
             lease_s: None,
+            lease_v6_s: None,
             name: link.name.clone(),
             mac: if link.mac.0 == [0; 6] { String::new() } else { link.mac.to_string() },
             mtu: link.mtu,
@@ -297,6 +298,10 @@ impl Engine {
         self.tap_incoming(now, link, header, frame);
         let delivery = self.net.handle_frame(now, link, header, frame);
         self.deliver(now, delivery);
+        // A router has said something, or somebody has an address of ours.
+        if !self.net.tables.changes.is_empty() {
+            self.settle_tables(now);
+        }
         self.drain_loopback(now);
     }
 

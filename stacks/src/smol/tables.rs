@@ -17,6 +17,7 @@
 //! net/core/{dev,neighbour}.c, net/8021q/vlan.c.
 
 mod addresses;
+mod advertised;
 mod apply;
 mod links;
 mod neighbours;
@@ -236,6 +237,8 @@ pub struct Link {
     pub wished_flags: u32,
     /// Gets a link-local address when it comes up (IN6_ADDR_GEN_MODE_EUI64; else …_NONE).
     pub link_local: bool,
+    /// What IPv6 routers advertise on it is believed (net.ipv6.conf.*.accept_ra).
+    pub hears_routers: bool,
     /// IPv6 has started on it since it was last set up.
     pub configured6: bool,
     /// What it is plugged into, for people.

@@ -1,13 +1,14 @@
 //! The steward of a kernel stack: sockets of its namespace, in an epoll set of their own.
 
+use std::io::IoSliceMut;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::BindToDevice;
+use nix::sys::socket::sockopt::{BindToDevice, Ipv6RecvHopLimit};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, setsockopt};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use rustc_hash::FxHashMap;
@@ -18,7 +19,10 @@ use rustix::net::{
 use super::renewal::{CLIENT, Change};
 use super::{Sockets, Steward};
 use crate::config::StackConfig;
+use crate::dhcp6;
+use crate::gateway::advertise::{self, Heard};
 use crate::kernel::interfaces::Interfaces;
+use crate::kernel::sys::hear_only;
 
 /// Connections that wait for us.
 const BACKLOG: i32 = 16;
@@ -57,6 +61,16 @@ impl KernelSteward {
     /// For how many seconds an interface has its lease.
     pub fn left(&self, now: Instant, interface: &str) -> Option<u64> {
         self.steward.left(now, interface)
+    }
+
+    /// For how many seconds an interface has its lease of DHCPv6.
+    pub fn left_v6(&self, now: Instant, interface: &str) -> Option<u64> {
+        self.steward.left_v6(now, interface)
+    }
+
+    /// The stack ends. New sockets are made in the namespace that this process is in.
+    pub fn end(&mut self, now: Instant) {
+        self.steward.end(now, &mut self.sockets);
     }
 
     /// Takes what there is. New sockets are made in the namespace that this process is in.
@@ -192,6 +206,61 @@ impl Sockets for Kernel {
 
     fn change(&mut self, interface: &str, change: &Change) {
         let changed = Interfaces::open().and_then(|mut it| it.change_lease(interface, change));
+        if let Err(why) = changed {
+            log::warn!("{interface}: {}: {}", why.what, why.why);
+        }
+    }
+
+    fn client_v6(&mut self, interface: &str) -> Result<u64, Errno> {
+        let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), dhcp6::CLIENT);
+        let socket = new(any, SocketType::DGRAM)?;
+        sockopt::set_ipv6_v6only(&socket, true).map_err(errno)?;
+        setsockopt(&socket, BindToDevice, &interface.into())?;
+        rustix::net::bind(&socket, &any).map_err(errno)?;
+        self.keep(socket)
+    }
+
+    fn routers(&mut self, interface: &str) -> Result<u64, Errno> {
+        let (family, flags) = (AddressFamily::INET6, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        let protocol = Some(rustix::net::ipproto::ICMPV6);
+        let socket = socket_with(family, SocketType::RAW, flags, protocol).map_err(errno)?;
+        hear_only(socket.as_fd(), advertise::ADVERTISEMENT)?;
+        setsockopt(&socket, BindToDevice, &interface.into())?;
+        setsockopt(&socket, Ipv6RecvHopLimit, &true)?;
+        self.keep(socket)
+    }
+
+    fn advertisement(&mut self, socket: u64, buffer: &mut [u8]) -> Option<(usize, Ipv6Addr)> {
+        let socket = self.get(socket).ok()?;
+        loop {
+            let mut control = nix::cmsg_space!(libc::c_int);
+            let mut parts = [IoSliceMut::new(buffer)];
+            let flags = MsgFlags::MSG_DONTWAIT;
+            match recvmsg::<SockaddrIn6>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+                Ok(message) => {
+                    let hops = message.cmsgs().ok()?.find_map(|it| match it {
+                        ControlMessageOwned::Ipv6HopLimit(hops) => Some(hops),
+                        _ => None,
+                    });
+                    let (length, from) = (message.bytes, message.address?.ip());
+                    if hops == Some(advertise::HOPS.into()) && from.is_unicast_link_local() {
+                        return Some((length, from));
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn heard(&mut self, interface: &str, heard: &Heard) {
+        if let Err(why) = Interfaces::open().and_then(|mut it| it.follow_router(interface, heard)) {
+            log::warn!("{interface}: {}: {}", why.what, why.why);
+        }
+    }
+
+    fn change_v6(&mut self, _: Instant, interface: &str, change: &dhcp6::client::Change) {
+        let changed = Interfaces::open().and_then(|mut it| it.change_lease_v6(interface, change));
         if let Err(why) = changed {
             log::warn!("{interface}: {}: {}", why.what, why.why);
         }

@@ -1,27 +1,33 @@
 //! The steward: what is done for a stack as long as it lives, beside moving its packets.
 //!
 //! # Theory of operation
-//! It keeps the leases of the stack's interfaces ([`renewal`]) and answers for the nameserver on its loopback
+//! It keeps the leases of the stack's interfaces ([`renewal`]), listens to their IPv6 routers for what those say of DHCPv6 and of
+//! names ([`routers`]), and answers for the nameserver on its loopback
 //! ([`nameserver`]). Whoever has the stack has its steward: the supervisor of a view, the keeper of a kept stack. It works
 //! on sockets of the stack, of the kernel ([`kernel`]) or of an engine ([`smol`]), and is a core otherwise: it is to be called
 //! when something happened to one of them, or when [`Steward::poll_timeout`] has passed.
 //!
-//! What IPv6 routers say a kernel stack hears itself (net.ipv6.conf.*.accept_ra).
+//! What IPv6 routers say of networks and of themselves the stack hears itself: a kernel (net.ipv6.conf.*.accept_ra), and an
+//! engine (`tables/advertised.rs`).
 
 pub mod kernel;
 pub mod nameserver;
 pub mod renewal;
+mod routers;
 pub(crate) mod smol;
 
 use std::fmt::Debug;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use nix::errno::Errno;
 
 use crate::config::StackConfig;
+use crate::dhcp6;
+use crate::gateway::advertise::Heard;
 use nameserver::Stub;
 use renewal::{Change, Message, Renewal};
+use routers::Listener;
 
 /// Longest message of DHCP that is taken: a frame.
 const LONGEST: usize = 1500;
@@ -55,6 +61,16 @@ pub trait Sockets {
     fn client(&mut self, interface: &str) -> Result<Self::Id, Errno>;
     /// Makes a change to an interface's addresses and routes.
     fn change(&mut self, interface: &str, change: &Change);
+    /// A UDP socket of a DHCPv6 client on an interface, port 546.
+    fn client_v6(&mut self, interface: &str) -> Result<Self::Id, Errno>;
+    /// A raw socket to which IPv6 routers advertise on an interface.
+    fn routers(&mut self, interface: &str) -> Result<Self::Id, Errno>;
+    /// The next advertisement of a router of the link, into `buffer`: its length, and the router.
+    fn advertisement(&mut self, socket: Self::Id, buffer: &mut [u8]) -> Option<(usize, Ipv6Addr)>;
+    /// A router has advertised, as the stack may have heard itself.
+    fn heard(&mut self, interface: &str, heard: &Heard);
+    /// Makes a change to an interface's address by DHCPv6.
+    fn change_v6(&mut self, now: Instant, interface: &str, change: &dhcp6::client::Change);
     /// It is over.
     fn close(&mut self, socket: Self::Id);
 }
@@ -64,6 +80,7 @@ pub trait Sockets {
 pub struct Steward<I> {
     stub: Option<Stub<I>>,
     tenants: Vec<Tenant<I>>,
+    listeners: Vec<Listener<I>>,
 }
 
 /// An interface with a lease.
@@ -94,18 +111,33 @@ impl<I: Copy + PartialEq + Debug> Steward<I> {
             Some(Tenant { interface: interface.name.clone(), renewal, socket: None })
         });
         let tenants: Vec<_> = leased.collect();
-        Ok((stub.is_some() || !tenants.is_empty()).then_some(Self { stub, tenants }))
+        let listening = config.interfaces.iter().zip(0u32..);
+        let listeners: Vec<_> = listening
+            .filter_map(|(it, place)| {
+                Listener::new(now, sockets, it, (seed as u32).wrapping_add(place << 16))
+            })
+            .collect();
+        let any = stub.is_some() || !tenants.is_empty() || !listeners.is_empty();
+        Ok(any.then_some(Self { stub, tenants, listeners }))
     }
 
     /// Whether a socket is one of its own.
     pub fn owns(&self, id: I) -> bool {
         self.stub.as_ref().is_some_and(|stub| stub.owns(id))
             || self.tenants.iter().any(|tenant| tenant.socket == Some(id))
+            || self.listeners.iter().any(|listener| listener.owns(id))
     }
 
     /// When to call [`Self::turn`], if nothing happens first.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.tenants.iter().map(|tenant| tenant.renewal.poll_timeout()).min()
+        let tenants = self.tenants.iter().map(|tenant| tenant.renewal.poll_timeout());
+        tenants.chain(self.listeners.iter().filter_map(Listener::poll_timeout)).min()
+    }
+
+    /// For how many seconds an interface has its lease of DHCPv6.
+    pub fn left_v6(&self, now: Instant, interface: &str) -> Option<u64> {
+        let listener = self.listeners.iter().find(|listener| listener.interface == interface)?;
+        listener.left(now).map(|left| left.as_secs())
     }
 
     /// For how many seconds an interface has its lease.
@@ -121,6 +153,30 @@ impl<I: Copy + PartialEq + Debug> Steward<I> {
         }
         for tenant in &mut self.tenants {
             tenant.turn(now, sockets);
+        }
+        for listener in &mut self.listeners {
+            listener.turn(now, sockets);
+        }
+        self.follow_names(now, sockets);
+    }
+
+    /// The stack ends: what it had by DHCPv6 is given back.
+    pub fn end<S: Sockets<Id = I>>(&mut self, now: Instant, sockets: &mut S) {
+        for listener in &mut self.listeners {
+            listener.end(now, sockets);
+        }
+    }
+
+    /// The nameserver of IPv6 that is asked is one that is known now, if any is.
+    fn follow_names<S: Sockets<Id = I>>(&mut self, now: Instant, sockets: &mut S) {
+        let Some(stub) = &mut self.stub else { return };
+        let IpAddr::V6(asked) = stub.server().ip() else { return };
+        let mut known = self.listeners.iter().flat_map(|listener| listener.nameservers(now)).peekable();
+        let Some(first) = known.peek().copied() else { return };
+        if !known.any(|known| known == asked)
+            && let Err(errno) = stub.ask_another(sockets, first.into())
+        {
+            log::warn!("the nameserver {first} cannot be asked: {errno}");
         }
     }
 }

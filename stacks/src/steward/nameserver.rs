@@ -118,6 +118,28 @@ impl<I: Copy + PartialEq + Debug> Stub<I> {
         Ok(Self { server, doors, up, asked: FxHashMap::default(), number: seed, talks: Vec::new() })
     }
 
+    /// Whom it asks.
+    pub(super) fn server(&self) -> SocketAddr {
+        self.server
+    }
+
+    /// Another nameserver is asked from now on; what the old one was asked is asked again by whoever wants to know.
+    ///
+    /// # Errors
+    /// Why it cannot ask.
+    pub(super) fn ask_another<S: Sockets<Id = I>>(
+        &mut self,
+        sockets: &mut S,
+        ask: IpAddr,
+    ) -> Result<(), Errno> {
+        let server = SocketAddr::new(ask, DOMAIN);
+        let up = sockets.datagrams(None, server)?;
+        sockets.close(std::mem::replace(&mut self.up, up));
+        self.server = server;
+        self.asked.clear();
+        Ok(())
+    }
+
     /// Whether a socket is one of its own.
     pub fn owns(&self, id: I) -> bool {
         self.up == id

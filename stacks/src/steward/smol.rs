@@ -1,17 +1,21 @@
 //! The steward of a smol stack: sockets of its engine that no program has.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use nix::errno::Errno;
 
 use super::Sockets;
 use super::renewal::{CLIENT, Change};
+use crate::dhcp6;
+use crate::gateway::advertise::{self, Heard};
 use crate::smol::call::{Caller, SocketCall};
 use crate::smol::engine::{Engine, SocketId};
 use crate::smol::sockets::address::{Domain, Endpoint, family, parse_in, parse_in6, write};
 use crate::stack::SocketSpec;
 
+/// linux/icmpv6.h: which types of message a raw socket does not hear.
+const ICMP6_FILTER: i32 = 1;
 /// Connections that wait for us.
 const BACKLOG: i32 = 16;
 
@@ -48,6 +52,10 @@ impl Of<'_> {
         }
         Ok(id)
     }
+}
+
+fn option(level: i32, name: i32, value: &[u8]) -> SocketCall {
+    SocketCall::SetOption { level, name, value: value.to_vec() }
 }
 
 fn domain(address: SocketAddr) -> Domain {
@@ -150,14 +158,9 @@ impl Sockets for Of<'_> {
 
     fn client(&mut self, interface: &str) -> Result<SocketId, Errno> {
         let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), CLIENT);
-        let option = |name, value: &[u8]| SocketCall::SetOption {
-            level: libc::SOL_SOCKET,
-            name,
-            value: value.to_vec(),
-        };
         let calls = [
-            option(libc::SO_BROADCAST, &1i32.to_ne_bytes()),
-            option(libc::SO_BINDTODEVICE, interface.as_bytes()),
+            option(libc::SOL_SOCKET, libc::SO_BROADCAST, &1i32.to_ne_bytes()),
+            option(libc::SOL_SOCKET, libc::SO_BINDTODEVICE, interface.as_bytes()),
             SocketCall::Bind { address: bytes(any) },
         ];
         self.make(any, libc::SOCK_DGRAM, &calls)
@@ -165,6 +168,66 @@ impl Sockets for Of<'_> {
 
     fn change(&mut self, interface: &str, change: &Change) {
         if let Err(why) = self.engine.change_lease(self.now, interface, change) {
+            log::warn!("{interface}: {}: {}", why.what, why.why);
+        }
+    }
+
+    fn client_v6(&mut self, interface: &str) -> Result<SocketId, Errno> {
+        let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), dhcp6::CLIENT);
+        let calls = [
+            option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &1i32.to_ne_bytes()),
+            option(libc::SOL_SOCKET, libc::SO_BINDTODEVICE, interface.as_bytes()),
+            SocketCall::Bind { address: bytes(any) },
+        ];
+        self.make(any, libc::SOCK_DGRAM, &calls)
+    }
+
+    fn routers(&mut self, interface: &str) -> Result<SocketId, Errno> {
+        let spec =
+            SocketSpec { domain: libc::AF_INET6, kind: libc::SOCK_RAW, protocol: libc::IPPROTO_ICMPV6 };
+        let id = self.engine.socket(self.now, spec, &CALLER)?;
+        // All types but one, a bit each.
+        let mut refused = [0xFF; 32];
+        refused[usize::from(advertise::ADVERTISEMENT) / 32 * 4..][..4]
+            .copy_from_slice(&(!(1u32 << (advertise::ADVERTISEMENT % 32))).to_ne_bytes());
+        let calls = [
+            option(libc::IPPROTO_ICMPV6, ICMP6_FILTER, &refused),
+            option(libc::SOL_SOCKET, libc::SO_BINDTODEVICE, interface.as_bytes()),
+            option(libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, &1i32.to_ne_bytes()),
+        ];
+        for call in &calls {
+            self.call(id, call).inspect_err(|_| self.engine.close(self.now, id, false))?;
+        }
+        Ok(id)
+    }
+
+    fn advertisement(&mut self, socket: SocketId, buffer: &mut [u8]) -> Option<(usize, Ipv6Addr)> {
+        let mut got = None;
+        while got.is_none() && self.engine.status(socket).readable > 0 {
+            let taken = self.engine.receive_datagram(socket, &mut |datagram| {
+                let length = datagram.data.len().min(buffer.len());
+                buffer[..length].copy_from_slice(&datagram.data[..length]);
+                // The one option that was asked for: its header is 16 bytes, then the number.
+                let hops = datagram.control.get(16..20) == Some(&i32::from(advertise::HOPS).to_ne_bytes());
+                got = match parse(datagram.from).map(|from| from.ip()) {
+                    Some(IpAddr::V6(from)) if hops && from.is_unicast_link_local() => Some((length, from)),
+                    _ => None,
+                };
+                true
+            });
+            if !taken {
+                break;
+            }
+        }
+        got
+    }
+
+    fn heard(&mut self, _: &str, _: &Heard) {
+        // The engine has heard it itself.
+    }
+
+    fn change_v6(&mut self, now: Instant, interface: &str, change: &dhcp6::client::Change) {
+        if let Err(why) = self.engine.change_lease_v6(now, interface, change) {
             log::warn!("{interface}: {}: {}", why.what, why.why);
         }
     }

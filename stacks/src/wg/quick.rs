@@ -27,7 +27,7 @@ const MAX_OWN: usize = 64;
 /// Longest name of an endpoint's host (RFC 1035 clause 2.3.4).
 const MAX_HOST: usize = 255;
 /// As `ip link` takes it; WireGuard over UDP takes no longer packets.
-const MTUS: std::ops::RangeInclusive<u32> = 576..=65_000;
+pub(super) const MTUS: std::ops::RangeInclusive<u32> = 576..=65_000;
 
 /// A Curve25519 or preshared key. It is shown by nobody: only [`Key::to_text`] tells it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -403,16 +403,23 @@ impl FromStr for Endpoint {
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
         let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
-            Some(Some(address)) if address.parse::<std::net::Ipv6Addr>().is_ok() => address,
-            None if !host.contains(':') => host,
+            Some(Some(address)) if is_ipv6(address) => address,
+            None if !host.contains([':', '%']) => host,
             _ => return Err(wrong()),
         };
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-:%".contains(c);
         if host.is_empty() || host.len() > MAX_HOST || !host.chars().all(plain) {
             return Err(wrong());
         }
         Ok(Self { host: host.to_owned(), port })
     }
+}
+
+/// An address in digits, behind which a `%` and an interface may stand (RFC 4007 clause 11). Which one that is the host says, as
+/// it does of names.
+fn is_ipv6(text: &str) -> bool {
+    let (address, zone) = text.split_once('%').unwrap_or((text, "lo"));
+    address.parse::<std::net::Ipv6Addr>().is_ok() && !zone.is_empty() && !zone.contains([':', '%'])
 }
 
 impl fmt::Display for Endpoint {

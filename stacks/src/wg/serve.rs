@@ -7,21 +7,19 @@
 //!
 //! A stack plugs in with the request `port_add`, as at a switch, and is unplugged when its connection ends. There is one
 //! plug: a tunnel's packets have one stack to go to. The tunnel ends when it is told to, with its watcher, or when
-//! its last connection ends. Client and server take turns, a line of JSON each ([`msocket_proto::line`]). Whoever is
-//! neither the tunnel's user nor root may not even look: AllowedIPs and endpoints are a person's own affair.
+//! its last connection ends. Whoever is neither the tunnel's user nor root may not even look: AllowedIPs and endpoints
+//! are a person's own affair.
 //!
 //! A tunnel through which nothing has passed for [`REST`] gives back the memory of its buffers, and of the ring.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use msocket_proto::line::{Line, LineError, Received, Refusal, Reply, SocketFile, listen, unusable};
+use msocket_proto::line::{Line, LineError, Refusal, Reply, SocketFile, listen, unusable};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde::{Deserialize, Serialize};
@@ -33,11 +31,14 @@ use super::quick::{Endpoint, Key};
 use super::tunnel::{Dropped, PeerInfo, Tunnel};
 use crate::gateway::host::LONGEST;
 use crate::gateway::names::nameservers;
-use crate::serve::Shed;
+use crate::serve::{Lines, converse, is_owners, timeout};
 use resolver::Resolver;
 use sockets::Sockets;
 
+pub use route::mtu;
+
 mod resolver;
+mod route;
 mod sockets;
 
 /// The version of the control protocol.
@@ -131,11 +132,8 @@ pub struct Server {
     sockets: Sockets,
     resolver: Resolver,
     plug: Option<Plug>,
-    listener: UnixListener,
+    lines: Lines,
     file: SocketFile,
-    connections: HashMap<u64, Line>,
-    next: u64,
-    shed: Shed,
     born: Instant,
     told_to_end: bool,
     /// Received into; empty while nothing passes.
@@ -204,11 +202,8 @@ impl Server {
             sockets,
             resolver,
             plug: None,
-            listener,
+            lines: Lines::new(listener, CONNECTIONS, MAX_CONNECTIONS),
             file,
-            connections: HashMap::new(),
-            next: CONNECTIONS,
-            shed: Shed::new(),
             born: now,
             told_to_end: false,
             buffer: Vec::new(),
@@ -240,7 +235,7 @@ impl Server {
             }
             for event in &events[..count] {
                 match event.data() {
-                    LISTENER => self.accept(),
+                    LISTENER => self.lines.accept(&self.epoll),
                     WATCHER => self.told_to_end = true,
                     RESOLVER => self.take_resolved(now),
                     PLUG => self.plug_ready(),
@@ -250,15 +245,15 @@ impl Server {
             }
             self.take_frames(now);
             for (peer, name) in std::mem::take(&mut self.tunnel.unresolved) {
-                self.resolver.ask(peer, name);
+                self.resolver.ask(peer, name, self.tunnel.endpoint(peer));
             }
         }
         Ok(())
     }
 
     fn is_done(&self) -> bool {
-        let young = self.next == CONNECTIONS && now().saturating_duration_since(self.born) < GRACE;
-        self.told_to_end || (self.connections.is_empty() && !young)
+        let young = !self.lines.had_any() && now().saturating_duration_since(self.born) < GRACE;
+        self.told_to_end || (self.lines.is_empty() && !young)
     }
 
     fn wait(&mut self) -> EpollTimeout {
@@ -266,13 +261,9 @@ impl Server {
             return EpollTimeout::ZERO;
         }
         let due = self.tunnel.poll_timeout();
-        let grace = (self.next == CONNECTIONS).then_some(self.born + GRACE);
+        let grace = (!self.lines.had_any()).then_some(self.born + GRACE);
         let rest = self.busy.map(|at| at + REST);
-        let Some(at) = due.into_iter().chain(grace).chain(rest).min() else { return EpollTimeout::NONE };
-        let wait = at.saturating_duration_since(now());
-        // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
-        let wait = if wait.is_zero() { wait } else { wait + Duration::from_micros(999) };
-        EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::NONE)
+        timeout(due.into_iter().chain(grace).chain(rest).min().map(|at| at.saturating_duration_since(now())))
     }
 
     /// Datagrams of the host, to be decrypted for the stack.
@@ -377,7 +368,7 @@ impl Server {
                 let _ = self.epoll.delete(source);
             }
             // The stack sees by its connection that it has lost its carrier.
-            if let Some(line) = self.connections.remove(&plug.by) {
+            if let Some(line) = self.lines.take(plug.by) {
                 let _ = self.epoll.delete(&line);
             }
         }
@@ -394,36 +385,10 @@ impl Server {
         self.transmit();
     }
 
-    fn accept(&mut self) {
-        loop {
-            let stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(e) if self.shed.make_room(&e, &self.listener) => continue,
-                Err(_) => return,
-            };
-            let Ok(line) = Line::server(stream) else { continue };
-            self.next += 1;
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, self.next);
-            if self.connections.len() < MAX_CONNECTIONS && self.epoll.add(&line, event).is_ok() {
-                self.connections.insert(self.next, line);
-            }
-        }
-    }
-
     fn converse(&mut self, token: u64) {
-        let Some(mut line) = self.connections.remove(&token) else { return };
-        let sent = match line.receive::<Request>() {
-            Ok(Received::Message(request, fds)) => self.answer(token, &mut line, request, fds),
-            Ok(Received::Pending) => Ok(()),
-            Ok(Received::Closed) => Err(LineError::Closed),
-            Err(LineError::Malformed(why)) => {
-                line.send(&Reply::<()>::Error(Refusal::new("cannot read the request", why)), &[])
-            }
-            Err(error) => Err(error),
-        };
-        // A peer that does not read its short replies has had its chance.
-        if sent.is_ok() && !line.wants_write() {
-            self.connections.insert(token, line);
+        let Some(mut line) = self.lines.take(token) else { return };
+        if converse(&mut line, |line, request, fds| self.answer(token, line, request, fds)) {
+            self.lines.put_back(token, line);
         } else if self.plug.as_ref().is_some_and(|plug| plug.by == token) {
             self.unplug();
         }
@@ -436,7 +401,7 @@ impl Server {
         request: Request,
         fds: Vec<OwnedFd>,
     ) -> Result<(), LineError> {
-        if !may_use(line) {
+        if !is_owners(line) {
             let refusal = Refusal::new("cannot use the tunnel", "it is another user's").errno(libc::EPERM);
             return line.send(&Reply::<()>::Error(refusal), &[]);
         }
@@ -505,18 +470,12 @@ pub fn look_up(config: &Config) -> (Vec<(usize, SocketAddr)>, Vec<Endpoint>) {
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for (number, peer) in config.peers.iter().enumerate() {
         let Some(name) = peer.endpoint.as_ref().filter(|name| name.address().is_none()) else { continue };
-        match resolver::look_up(name) {
+        match resolver::look_up(name, None) {
             Some(address) => found.push((number, address)),
             None => missing.push(name.clone()),
         }
     }
     (found, missing)
-}
-
-/// Is the other side the tunnel's user, or root?
-fn may_use(line: &Line) -> bool {
-    rustix::net::sockopt::socket_peercred(line.stream())
-        .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the shell's clock")]

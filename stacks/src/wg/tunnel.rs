@@ -387,6 +387,11 @@ impl Tunnel {
         self.peers.iter().map(|peer| peer.info(now)).collect()
     }
 
+    /// Where a peer is, as far as is known.
+    pub fn endpoint(&self, number: usize) -> Option<SocketAddr> {
+        self.peers.get(number)?.endpoint
+    }
+
     /// What was dropped.
     pub fn dropped(&self) -> Dropped {
         self.dropped

@@ -113,7 +113,7 @@ fn with_remote(check: Check) {
     let mut server = again(&["--serve", path.to_str().expect("a plain path")]).spawn().expect("it starts");
     let user = User { view: "v".into(), pid: 1, rules: vec![] };
     // The file is there a moment before its server listens.
-    let mut attempts = 0..5_000;
+    let mut attempts = 0..30_000;
     let mut member = loop {
         match remote::join(&path, &user) {
             Err(_) if attempts.next().is_some() => {

@@ -21,6 +21,7 @@ mod stream;
 mod sys;
 pub mod tap;
 pub mod vde;
+pub mod watch;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
@@ -40,6 +41,7 @@ use datagrams::{Datagrams, Flushed};
 use expect::Expectation;
 use ring::Ring;
 use stream::Stream;
+use watch::Watch;
 
 /// Bytes a receive buffer must have: header, frame, room for a tag, and more by which a frame that is too long is
 /// seen, and which tell where a captured one was.
@@ -480,6 +482,23 @@ impl Wire {
             (End::Fd(fd), Kind::Packet) => packet::is_running(fd.as_fd()),
             (End::Fd(fd), _) => tap::is_up(fd.as_fd()),
         }
+    }
+
+    /// Its interface's number, if that is in the network that a watch is of, or may be: a TAP does not say where it is.
+    ///
+    /// # Errors
+    /// EINVAL for what is no interface or elsewhere; ENODEV when none has its name there.
+    pub(crate) fn index_in(&self, watch: &Watch) -> io::Result<u32> {
+        match (&self.end, self.kind) {
+            (End::Fd(fd), Kind::Packet) => watch.index_of_packet(fd.as_fd()),
+            (End::Fd(fd), Kind::Tap) => watch.index_of_tap(fd.as_fd()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// Is there an interface whose link may go down?
+    pub(crate) fn has_interface(&self) -> bool {
+        matches!(self.kind, Kind::Tap | Kind::Packet)
     }
 
     /// How fast its link is, in Mb/s, if somebody knows.

@@ -162,6 +162,31 @@ pub(crate) fn interface_name(fd: BorrowedFd<'_>, ifindex: c_int) -> io::Result<[
     Ok(req.name)
 }
 
+/// SIOCGIFINDEX: the number of the interface of this name in the socket's network.
+pub(crate) fn interface_index(fd: BorrowedFd<'_>, name: &str) -> io::Result<c_int> {
+    let mut req = IfReq { name: [0; libc::IFNAMSIZ], flags: 0, rest: [0; 22] };
+    let place = req.name.get_mut(..name.len()).filter(|place| place.len() < libc::IFNAMSIZ);
+    place.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(name.as_bytes());
+    // SAFETY: the kernel reads and writes one `struct ifreq`, whose size `IfReq` has.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFINDEX as _, &raw mut req) })?;
+    let ([a, b], [c, d, ..]) = (req.flags.to_ne_bytes(), req.rest);
+    Ok(c_int::from_ne_bytes([a, b, c, d]))
+}
+
+/// SO_NETNS_COOKIE (Linux 5.14): a number that no other network of this boot has.
+pub(crate) fn network_cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    // include/uapi/asm-generic/socket.h
+    const SO_NETNS_COOKIE: c_int = 71;
+    let mut value: u64 = 0;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    let place = (&raw mut value).cast();
+    // SAFETY: the kernel writes at most one u64.
+    check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, place, &raw mut len)
+    })?;
+    Ok(value)
+}
+
 /// SIOCGIFFLAGS: the flags of the interface of this name in the socket's network.
 pub(crate) fn interface_flags(fd: BorrowedFd<'_>, name: [u8; libc::IFNAMSIZ]) -> io::Result<u16> {
     let mut req = IfReq { name, flags: 0, rest: [0; 22] };

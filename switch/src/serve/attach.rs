@@ -19,13 +19,20 @@ const FIT: &str =
 /// Characters at most of what is said of the other end.
 const MAX_PEER: usize = 128;
 
-/// The port's descriptors, if they are what the request says, and the name of its socket, if that goes with it.
-/// `trusted`: it comes from one who may change the switch.
-pub(super) fn wire(
-    attach: &Attach,
-    fds: Vec<OwnedFd>,
-    trusted: bool,
-) -> Result<(Wire, Option<FileName>), Refusal> {
+/// What a port is made of.
+pub(super) struct Made {
+    pub(super) wire: Wire,
+    /// The name of its socket, if that goes with it.
+    pub(super) file: Option<FileName>,
+    /// Who tells of its link.
+    pub(super) watch: Option<OwnedFd>,
+}
+
+/// The port's descriptors, if they are what the request says. `trusted`: it comes from one who may change the switch.
+pub(super) fn made(attach: &Attach, mut fds: Vec<OwnedFd>, trusted: bool) -> Result<Made, Refusal> {
+    let may_be_watched = matches!(attach.kind, Kind::Tap | Kind::Packet);
+    // Other ports of its network will rely on it; whoever holds a copy can read what is told to them.
+    let watch = if may_be_watched && fds.len() == 2 { fds.pop().filter(|_| trusted) } else { None };
     let named = trusted && matches!(attach.kind, Kind::Dgram | Kind::Stream);
     let file = fds.first().filter(|_| named).and_then(FileName::of_socket);
     let wire = make(attach, fds).map_err(|e| e.hint(FIT))?;
@@ -35,7 +42,7 @@ pub(super) fn wire(
             .hint("send a connected one")
             .errno(libc::EPERM));
     }
-    Ok((wire, file))
+    Ok(Made { wire, file, watch })
 }
 
 fn make(attach: &Attach, fds: Vec<OwnedFd>) -> Result<Wire, Refusal> {

@@ -21,6 +21,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use self::events::Subscribers;
 use super::access::Access;
+use super::attach::Made;
 use super::metrics::{Metrics, OnFile};
 use super::plugs::{NewPlug, PlugError, Plugs};
 use super::vde::VdeServer;
@@ -361,7 +362,7 @@ impl Connections {
     ) -> Result<PortAdded, Refusal> {
         const WHAT: &str = "cannot add the port";
         let trusted = self.may_change_by(index);
-        let (wire, file) = super::attach::wire(&attach, fds, trusted)?;
+        let Made { wire, file, watch } = super::attach::made(&attach, fds, trusted)?;
         let path = file.as_ref().map(|file| file.path().to_owned());
         let name = attach.name.unwrap_or_else(|| hall.switch.free_name());
         let new = NewPlug {
@@ -380,6 +381,9 @@ impl Connections {
             PlugError::Port(e) => refuse_port(&e),
             PlugError::Io(e) => Refusal::system(WHAT, e),
         })?;
+        if let Some(Err(e)) = watch.map(|fd| hall.plugs.watch(now, id, fd, hall.switch, hall.epoll)) {
+            log::debug!("port {name}: its link is asked for: {e}");
+        }
         if let Some(connection) = self.connection(index).filter(|_| !attach.linger) {
             connection.ports.push(id);
             let joins = attach.guest && !connection.guest;
@@ -456,6 +460,7 @@ impl Hall<'_> {
                 kind: plug.kind(),
                 vlans: port.vlans.clone(),
                 offloads: port.offloads,
+                link: plug.wire.is_up(),
                 stp: self
                     .switch
                     .stp()

@@ -26,6 +26,7 @@ mod links;
 mod plug;
 mod plugging;
 mod spanning;
+mod watches;
 
 use std::io;
 use std::ops::Range;
@@ -51,6 +52,7 @@ use endpoints::Endpoint;
 pub(super) use endpoints::FIRST;
 pub(super) use impaired::Impaired;
 use impaired::Lines;
+use watches::{Told, Watched};
 
 /// Frames taken from one port before the next has its turn: at 64 KiB each, 4 MiB or about a millisecond.
 pub(super) const BATCH: usize = 64;
@@ -85,8 +87,10 @@ pub(super) struct Plugs {
     /// Ports whose interface was down when they were last looked at.
     down: Vec<PortId>,
     down_check: Option<Instant>,
-    /// When to look whether links are up, while there is a spanning tree.
+    /// When to ask for links that nobody tells of.
     link_check: Option<Instant>,
+    /// Who tells of links, a network each.
+    watches: Vec<Option<Watched>>,
     closer: Option<Sender<OwnedFd>>,
     bulk: usize,
     /// Rings that are not armed.
@@ -155,6 +159,8 @@ pub(super) struct Plug {
     pub(super) user: Option<u32>,
     /// It is in [`Plugs::swollen`].
     swollen: bool,
+    /// Who tells of its link.
+    told: Option<Told>,
     /// What its link does to frames on purpose.
     pub(super) lines: Option<Box<Lines>>,
 }
@@ -197,6 +203,7 @@ impl Plugs {
             down: Vec::new(),
             down_check: None,
             link_check: None,
+            watches: Vec::new(),
             closer: None,
             bulk: 0,
             awake: Vec::new(),
@@ -430,6 +437,8 @@ impl Plugs {
         plug.errors += 1;
         match plug.wire.judge(error) {
             Trouble::Passing if plug.errors <= MAX_ERRORS => {}
+            // It will be told.
+            Trouble::Down if plug.told.is_some() => {}
             Trouble::Down => {
                 plug.down = true;
                 self.down.push(id);
@@ -475,7 +484,7 @@ impl Plugs {
         self.trim(now, switch);
         self.deliver(now, switch);
         if self.link_check.is_some_and(|at| at <= now) {
-            self.check_links(now, switch);
+            self.ask_for_links(now, switch);
         }
         if self.down_check.is_none_or(|at| now < at) {
             return;

@@ -37,8 +37,8 @@ pub(super) fn answer(
         Request::PortOpen(PortOpen { port, open }) => {
             let id = hall.find(&port)?;
             match open {
-                true => hall.switch.open_port(id),
-                false => hall.switch.shut_port(id, Shut::Admin),
+                true => hall.switch.open_port(now, id),
+                false => hall.switch.shut_port(now, id, Shut::Admin),
             }
             Ok(())
         }
@@ -118,7 +118,8 @@ impl Hall<'_> {
             return Err(Refusal::new(WHAT, format!("{} is a group's address, or nobody's", add.mac)));
         }
         if !self.switch.port(id).is_some_and(|port| port.vlans.carries(add.vid)) {
-            return Err(Refusal::new(WHAT, format!("port {} does not carry VLAN {}", add.port, add.vid)));
+            let why = format!("port {} does not carry VLAN {}", add.port, add.vid);
+            return Err(Refusal::new(WHAT, why).hint("see `viewnet switch port ls`"));
         }
         self.switch
             .pin(now, add.vid, add.mac, id)

@@ -77,6 +77,13 @@ pub struct Vector {
     pub port: u16,
 }
 
+impl Vector {
+    /// Do both come from the same bridge and port, whatever their priorities?
+    pub(super) fn is_by_sender_of(&self, other: &Self) -> bool {
+        self.bridge.address() == other.bridge.address() && self.port & 0x0FFF == other.port & 0x0FFF
+    }
+}
+
 /// Timer values, in seconds (clause 17.18.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
@@ -199,6 +206,16 @@ impl Bpdu {
                 Ok(Self::Rst(Message::parse(bytes, true)))
             }
             (protocol, version, kind) => Err(BadBpdu::Unknown { protocol, version, kind }),
+        }
+    }
+
+    /// This BPDU, with what an earlier one of the same port asked for that may not be lost: topology changes.
+    pub(super) fn after(self, earlier: &Self) -> Self {
+        let was_tc = matches!(earlier, Self::Config(message) | Self::Rst(message) if message.tc);
+        match self {
+            Self::Tcn => self,
+            Self::Config(message) => Self::Config(Message { tc: message.tc | was_tc, ..message }),
+            Self::Rst(message) => Self::Rst(Message { tc: message.tc | was_tc, ..message }),
         }
     }
 

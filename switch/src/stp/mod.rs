@@ -13,14 +13,13 @@
 //! There is one tree for all VLANs (a common spanning tree): a port that discards does so in all of them. BPDUs
 //! have no tag. At most [`MAX_PORTS`] ports take part, as port numbers have 12 bits.
 //!
-//! The protocol's own weakness is here too: when the root is gone, news of it may go round a cycle of bridges that
-//! have no other way to it, a little older each time, until it is as old as the maximum age. A second or some
-//! pass (each port sends `tx_hold` BPDUs a second), and a loop may live as long.
+//! The protocol's own weakness is old news of a root that is gone; what is done against it is in `doubt`.
 //!
 //! Read: IEEE 802.1D-2004 clause 17.
 
 pub mod bpdu;
 pub mod config;
+mod doubt;
 mod port;
 mod roles;
 mod topology;
@@ -62,6 +61,8 @@ pub struct Bridge {
     shared: Shared,
     ports: Vec<Option<Box<Port>>>,
     root: Root,
+    /// Until when to wait with what some ports heard (`doubt`).
+    doubt: Option<Instant>,
     /// When it was last told anything.
     now: Instant,
     next_tick: Instant,
@@ -87,6 +88,7 @@ impl Bridge {
             shared,
             ports: Vec::new(),
             root,
+            doubt: None,
             now,
             next_tick: now + TICK,
             changed: None,
@@ -115,6 +117,7 @@ impl Bridge {
             log::info!("port {} is shut: it heard a BPDU", id.index());
             port.rx_bpdus += 1;
             port.shut = true;
+            port.port_enabled = false;
         } else if let Bpdu::Config(message) | Bpdu::Rst(message) = bpdu
             && (message.vector.bridge, message.vector.port) == (self.shared.id, port.number)
         {
@@ -122,14 +125,18 @@ impl Bridge {
             port.bad_bpdus += 1;
             return;
         } else {
-            port.receive(bpdu, &self.shared);
+            port.rx_bpdus += 1;
+            self.hear(id, bpdu);
         }
-        port.port_enabled = port.link && !port.shut;
         self.run(Some(id));
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.doubt.is_some_and(|until| until <= now) {
+            self.now = now;
+            self.run(None);
+        }
         if now < self.next_tick {
             return;
         }
@@ -145,7 +152,7 @@ impl Bridge {
 
     /// When to call [`Bridge::handle_timeout`].
     pub fn poll_timeout(&self) -> Instant {
-        self.next_tick
+        self.doubt.map_or(self.next_tick, |until| until.min(self.next_tick))
     }
 
     /// The next BPDU to send: a whole frame, without tag.
@@ -314,6 +321,7 @@ impl Bridge {
     /// long as something concerns the tree.
     fn run(&mut self, one: Option<PortId>) {
         let changes = self.shared.topology_changes;
+        self.settle_doubt();
         let mut all = one.is_none();
         if let Some(id) = one {
             all = self.step(id.index());

@@ -146,6 +146,8 @@ pub(super) struct Port {
     pub(super) rcvd_tcn: bool,
     /// rcvdBPDU and rcvdMsg in one: what is yet to be looked at.
     rcvd: Option<Bpdu>,
+    /// One that is to be looked at later (`super::doubt`).
+    pub(super) late: Option<Bpdu>,
     pub(super) info_is: InfoIs,
     pub(super) role: Role,
     pub(super) selected_role: Role,
@@ -161,7 +163,7 @@ pub(super) struct Port {
     pub(super) hello_when: u8,
     mdelay_while: u8,
     pub(super) rb_while: u8,
-    rcvd_info_while: u8,
+    pub(super) rcvd_info_while: u8,
     pub(super) rr_while: u8,
     pub(super) tc_while: u8,
     tx_count: u8,
@@ -224,7 +226,6 @@ impl Port {
 
     /// A BPDU arrived (updtBPDUVersion, 17.21.22).
     pub(super) fn receive(&mut self, bpdu: Bpdu, shared: &Shared) {
-        self.rx_bpdus += 1;
         if !self.port_enabled {
             return;
         }
@@ -372,7 +373,7 @@ impl Port {
     }
 
     /// Port information machine (17.27).
-    fn information(&mut self, shared: &mut Shared) -> bool {
+    pub(super) fn information(&mut self, shared: &mut Shared) -> bool {
         if self.info_is == InfoIs::Disabled {
             self.rcvd = None;
             if self.port_enabled {
@@ -475,9 +476,7 @@ impl Port {
             return RcvdInfo::RepeatedDesignated;
         }
         // The same bridge and port may say something worse than before, and is believed (clause 17.6).
-        let same_sender =
-            heard.bridge.address() == known.bridge.address() && heard.port & 0x0FFF == known.port & 0x0FFF;
-        match heard < known || (same_sender && (heard != known || !same_times)) {
+        match heard < known || (heard.is_by_sender_of(known) && (heard != known || !same_times)) {
             true => RcvdInfo::SuperiorDesignated,
             false if heard > known => RcvdInfo::InferiorDesignated,
             false => RcvdInfo::Other,

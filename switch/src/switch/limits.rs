@@ -97,7 +97,7 @@ impl Switch {
     }
 
     /// Shuts a port: nothing goes in or out until [`Switch::open_port`].
-    pub fn shut_port(&mut self, id: PortId, why: Shut) {
+    pub fn shut_port(&mut self, now: Instant, id: PortId, why: Shut) {
         let Some(port) = self.port_mut(id) else { return };
         let was_open = port.is_open();
         port.shut = Some(why);
@@ -106,16 +106,18 @@ impl Switch {
             self.leave(id, &vlans);
         }
         self.fdb.forget_learned(id);
+        self.tell_tree_of_link(now, id);
     }
 
     /// Opens a port that was shut.
-    pub fn open_port(&mut self, id: PortId) {
+    pub fn open_port(&mut self, now: Instant, id: PortId) {
         let Some(port) = self.port_mut(id).filter(|port| port.shut.is_some()) else { return };
         port.shut = None;
         let (is_open, vlans) = (port.is_open(), port.vlans.clone());
         if is_open {
             self.join(id, &vlans);
         }
+        self.tell_tree_of_link(now, id);
     }
 
     /// Pins a station to a port.

@@ -117,13 +117,32 @@ impl Switch {
         Ok(())
     }
 
-    /// A port's link went up or down; true if that was new.
+    /// A port's link is up or down; true if that is new. Who was behind a link that is down may be elsewhere now.
     pub fn set_link(&mut self, now: Instant, id: PortId, up: bool) -> bool {
-        let new = self.spanning.bridge.as_mut().is_some_and(|bridge| bridge.set_link(now, id, up));
-        if new {
+        let Some(port) = self.ports.get_mut(id.index()).and_then(Option::as_mut) else { return false };
+        if std::mem::replace(&mut port.link, up) == up {
+            return false;
+        }
+        if self.events.is_on() {
+            self.events.push(Told::PortLink { port: port.name.clone(), up });
+        }
+        if !up {
+            self.fdb.forget_learned(id);
+        }
+        self.tell_tree_of_link(now, id);
+        true
+    }
+
+    /// To the spanning tree the link of a port that is shut is down.
+    pub(super) fn tell_tree_of_link(&mut self, now: Instant, id: PortId) {
+        let is_up = self.is_linked(id);
+        if self.spanning.bridge.as_mut().is_some_and(|bridge| bridge.set_link(now, id, is_up)) {
             self.obey();
         }
-        new
+    }
+
+    fn is_linked(&self, id: PortId) -> bool {
+        self.port(id).is_some_and(|port| port.link && port.shut.is_none())
     }
 
     /// A port's link has this speed, in Mb/s, or an unknown one.
@@ -147,7 +166,8 @@ impl Switch {
             None => {
                 let mut bridge = Bridge::new(now, self.spanning.address, self.spanning.config);
                 for (id, _) in self.ports().filter(|(id, _)| id.index() < MAX_PORTS) {
-                    bridge.add_port(id, self.spanning.ports.get(&id).copied().unwrap_or_default(), false);
+                    let config = self.spanning.ports.get(&id).copied().unwrap_or_default();
+                    bridge.add_port(id, config, self.is_linked(id));
                 }
                 let mut tree = bridge.report(now, name);
                 tree.enabled = false;
@@ -180,8 +200,9 @@ impl Switch {
 
     /// A port is new in the switch.
     pub(super) fn enter_tree(&mut self, id: PortId) {
+        let is_up = self.is_linked(id);
         if let Some(bridge) = &mut self.spanning.bridge {
-            bridge.add_port(id, self.spanning.ports.get(&id).copied().unwrap_or_default(), true);
+            bridge.add_port(id, self.spanning.ports.get(&id).copied().unwrap_or_default(), is_up);
             self.obey();
         }
     }

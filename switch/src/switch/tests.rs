@@ -162,15 +162,15 @@ fn a_shut_port_is_as_good_as_gone() {
     let (now, mut s) = (start(), Switch::new(Duration::from_secs(300)));
     let [a, b] = ["a", "b"].map(|name| s.add_port(name, access(1), Offloads::ALL).unwrap());
     s.pin(now, vid(1), Mac([2, 0, 0, 0, 0, 9]), b).unwrap();
-    s.shut_port(b, Shut::Admin);
+    s.shut_port(now, b, Shut::Admin);
     s.set_vlans(b, access(1));
     for to in [9, 0xFF] {
         assert_eq!(send(&mut s, now, a, &frame(to, 1, None)), []);
     }
     assert_eq!(send(&mut s, now, b, &frame(0xFF, 2, None)), []);
     assert_eq!(s.port(b).unwrap().counters.drops(DropReason::Shut), 1);
-    s.open_port(b);
-    s.open_port(b);
+    s.open_port(now, b);
+    s.open_port(now, b);
     assert_eq!(send(&mut s, now, a, &frame(9, 1, None)).len(), 1);
     assert_eq!(send(&mut s, now, a, &frame(0xFF, 1, None)).len(), 1);
 }
@@ -269,7 +269,7 @@ fn a_frame_to_a_known_station_costs_the_same_with_thousands_of_ports() {
             }
         };
         round(&mut s, &mut out);
-        (0..5)
+        (0..20)
             .map(|_| {
                 let began = start();
                 round(&mut s, &mut out);

@@ -7,6 +7,8 @@
 
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod programs;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -223,7 +225,7 @@ pub(crate) fn transfer(from: &Namespace, to: &Namespace, address: &str, len: usi
     let bytes: Vec<u8> = (0..len).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 13) as u8).collect();
     let sent = bytes.clone();
     from.run(move || {
-        let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5)).unwrap();
+        let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(20)).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.write_all(&sent).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
@@ -237,9 +239,9 @@ pub(crate) fn any_port(ns: &Namespace) -> (OwnedFd, Kind) {
     if has_tap() { (ns.tap(), Kind::Tap) } else { (ns.veth(), Kind::Packet) }
 }
 
-/// Waits until `what` holds.
+/// Waits until `what` holds: on a machine that has other things to do for half a minute.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..3000 {
         if holds() {
             return;
         }

@@ -11,7 +11,7 @@ use crate::exit::{Exit, Failure};
 /// Widest line of the report, in columns, where the terminal does not say.
 const WIDTH: usize = 100;
 
-/// Arguments.
+/// Check what this machine offers and say how to fix what it lacks
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Print JSON: {"usable": bool, "checks": [{"check", "state", "finding", "fix"?}]}

@@ -129,6 +129,9 @@ fn words_of(told: &Told) -> String {
         Event::EndpointRemoved { port, endpoint } => {
             write!(text, "port {port} has its program number {endpoint} no more")
         }
+        Event::PortLink { port, up } => {
+            write!(text, "the link of port {port} is {}", if *up { "up" } else { "down" })
+        }
         Event::PortState { port, state } => {
             write!(text, "port {port} is {}", format!("{state:?}").to_lowercase())
         }

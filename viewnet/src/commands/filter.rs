@@ -20,6 +20,7 @@ use crate::tables::{print, print_json, table};
 #[command(after_help = "Examples:
   viewnet filter add web 'default input drop' 'input: state established,related accept'
   viewnet filter add web /etc/web.rules
+  viewnet filter set web /etc/web.rules
   viewnet filter ls web
   viewnet filter rm web 3")]
 pub(crate) struct Args {
@@ -31,7 +32,7 @@ pub(crate) struct Args {
 enum Command {
     /// List the rules with what they have counted
     Ls {
-        /// Whose filter
+        /// Whose filter: a stack's, a view's, `gateway` or `gateway:SWITCH`
         whose: String,
         /// As JSON
         #[arg(long)]
@@ -39,6 +40,14 @@ enum Command {
     },
     /// Add rules behind those that are there
     Add {
+        /// Whose filter: a stack's, a view's, `gateway` or `gateway:SWITCH`
+        whose: String,
+        /// A rule, or a file of rules
+        #[arg(required = true, value_name = "RULE|FILE")]
+        rules: Vec<String>,
+    },
+    /// Put rules in the place of those that are there, all at once
+    Set {
         /// Whose filter
         whose: String,
         /// A rule, or a file of rules
@@ -47,7 +56,7 @@ enum Command {
     },
     /// Remove rules by their numbers
     Rm {
-        /// Whose filter
+        /// Whose filter: a stack's, a view's, `gateway` or `gateway:SWITCH`
         whose: String,
         /// As `ls` shows them
         #[arg(required = true)]
@@ -55,12 +64,12 @@ enum Command {
     },
     /// Remove all rules: everything is let through
     Flush {
-        /// Whose filter
+        /// Whose filter: a stack's, a view's, `gateway` or `gateway:SWITCH`
         whose: String,
     },
     /// Show what rules have logged: the last lines, or on a kernel stack the first since the last look
     Log {
-        /// Whose filter
+        /// Whose filter: a stack's, a view's, `gateway` or `gateway:SWITCH`
         whose: String,
         /// As JSON
         #[arg(long)]
@@ -75,9 +84,12 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Ls { whose, json } => show(&ask(&runtime, &whose, None)?, json)?,
         Command::Log { whose, json } => log(&ask(&runtime, &whose, None)?, json)?,
         Command::Add { whose, rules } => {
-            let texts = rules.iter().map(|given| Ok(filter_text(given)?.0));
-            let rules = texts.collect::<Result<Vec<String>, Failure>>()?.join("\n");
+            let rules = texts(&rules)?;
             ask(&runtime, &whose, Some(FilterChange::Add { rules }))?;
+        }
+        Command::Set { whose, rules } => {
+            let rules = texts(&rules)?;
+            ask(&runtime, &whose, Some(FilterChange::Set { rules }))?;
         }
         Command::Rm { whose, number } => {
             for handle in number {
@@ -89,6 +101,12 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// The text of all that was given.
+fn texts(given: &[String]) -> Result<String, Failure> {
+    let texts = given.iter().map(|given| Ok(filter_text(given)?.0));
+    Ok(texts.collect::<Result<Vec<String>, Failure>>()?.join("\n"))
 }
 
 fn ask(runtime: &Runtime, whose: &str, change: Option<FilterChange>) -> Result<Listing, Failure> {

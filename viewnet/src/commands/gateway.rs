@@ -7,9 +7,8 @@
 
 mod launch;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,10 +16,9 @@ use ::switch::client::Client;
 use ::switch::vlan::{PortVlans, Vid};
 use clap::Subcommand;
 use ipnet::IpNet;
-use msocket_proto::line::{Line, sweep, unusable};
 use stacks::config::Link;
 use stacks::filter::Ruleset;
-use stacks::gateway::dhcp::{Fixed, MAX_FIXED, MAX_NAME, MAX_NTP, Said};
+use stacks::gateway::dhcp::{Dhcp6, Fixed, MAX_FIXED, MAX_NAME, MAX_NTP, Said};
 use stacks::gateway::policy::{Destinations, Rules};
 use stacks::gateway::proxy::Via;
 use stacks::gateway::serve::Description;
@@ -31,6 +29,7 @@ use crate::commands::options::filter_text;
 use crate::commands::switch;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
+use crate::served::{self, sockets};
 use crate::tables::{print, print_json, table};
 pub(crate) use launch::serve;
 
@@ -38,11 +37,18 @@ const START: &str = "cannot start the gateway";
 /// The gateway's address, if none is said, and its network's length.
 const ADDRESSES: [&str; 2] = ["10.0.2.1/24", "fd00:10:0:2::1/64"];
 
+/// Shortest lease: half of it is when a client asks again (RFC 2131, section 4.4.5).
+const MIN_LEASE: u32 = 8;
+/// Least MTU of IPv4, RFC 791 section 3.2.
+const MIN_MTU: u16 = 68;
+
 /// Attempts to start the default switch's gateway, and the pause between two: two seconds in all.
 const ATTEMPTS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A way out of a switch's network: TCP, UDP and ping over sockets of the host, without privilege
+/// Let a switch's network out over sockets of the host.
+///
+/// TCP, UDP and ping, IPv4 and IPv6, without privilege. The gateway gives its network addresses and names, too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -121,51 +127,74 @@ struct Up {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "DHCP")]
 struct DhcpOptions {
-    /// Keep an address for one client, by its hardware address or by the name that it says (of a view: its own)
-    #[arg(long = "static", value_name = "MAC|NAME=IP")]
+    /// Keep an address for one client, by its hardware address, by the name that it says (of a view: its own) or, one of
+    /// IPv6, by its DUID; with --dhcp6 stateful
+    #[arg(long = "static", value_name = "MAC|NAME|DUID=IP")]
     fixed: Vec<Fixed>,
+    /// What DHCPv6 gives: nothing, the names and servers of NTP alone, or addresses, too; router advertisements say so
+    #[arg(long, value_name = "off|stateless|stateful", default_value = "stateless")]
+    dhcp6: Dhcp6,
     /// For how many seconds addresses are given
-    #[arg(long, value_name = "SECONDS", default_value_t = Said::default().lease_s, value_parser = clap::value_parser!(u32).range(8..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = Said::default().lease_s, value_parser = clap::value_parser!(u32).range(i64::from(MIN_LEASE)..))]
     lease: u32,
     /// The domain in which names are looked up
     #[arg(long, value_name = "NAME")]
     domain: Option<String>,
     /// The network's MTU
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     mtu: Option<u16>,
     /// A server of NTP
     #[arg(long, value_name = "ADDR")]
-    ntp: Vec<Ipv4Addr>,
+    ntp: Vec<IpAddr>,
 }
 
 impl DhcpOptions {
     /// For a network with these addresses of the gateway.
     fn said(self, own: &[IpNet]) -> Result<Said, Failure> {
-        let Self { fixed, lease, domain, mtu, ntp } = self;
-        let cannot = |why: String, hint| Failure::new("cannot start the gateway", why).hint(hint);
-        if fixed.len() > MAX_FIXED || ntp.len() > MAX_NTP {
-            let why = format!("more than {MAX_FIXED} static entries, or {MAX_NTP} servers of NTP");
-            return Err(cannot(why, "leave some out"));
-        }
-        let inside = |it: &Fixed| {
-            let address = IpAddr::V4(it.address);
-            own.iter().any(|net| {
-                net.contains(&address) && ![net.addr(), net.network(), net.broadcast()].contains(&address)
-            })
-        };
-        if let Some(outside) = fixed.iter().find(|it| !inside(it)) {
-            let why = format!("{outside} is no address that a client could have here");
-            return Err(cannot(why, "give one of the gateway's IPv4 network, and not the gateway's own"));
-        }
-        if domain.as_ref().is_some_and(|name| !(1..=MAX_NAME).contains(&name.len())) {
-            return Err(cannot("the domain is no name".into(), "write it as lan.example"));
-        }
-        Ok(Said { lease_s: lease, fixed, domain, mtu, ntp })
+        let Self { fixed, dhcp6: v6, lease, domain, mtu, ntp } = self;
+        let said = Said { lease_s: lease, fixed, domain, mtu, ntp, v6 };
+        check_dhcp(&said, own)?;
+        Ok(said)
     }
+}
+
+/// Whether DHCP can say that in a network with these addresses of the gateway; none: the usual ones.
+pub(crate) fn check_dhcp(said: &Said, own: &[IpNet]) -> Result<(), Failure> {
+    let Said { lease_s, fixed, domain, mtu, ntp, v6 } = said;
+    let cannot = |why: String, hint: &str| Err(Failure::new(START, why).hint(hint));
+    let usual = addresses();
+    let own = if own.is_empty() { &usual } else { own };
+    if fixed.len() > MAX_FIXED || ntp.len() > MAX_NTP {
+        let why = format!("more than {MAX_FIXED} static entries, or {MAX_NTP} servers of NTP");
+        return cannot(why, "leave some out");
+    }
+    if *lease_s < MIN_LEASE || mtu.is_some_and(|mtu| mtu < MIN_MTU) {
+        let why = format!("a lease is {MIN_LEASE} seconds at least, an MTU {MIN_MTU} bytes");
+        return cannot(why, "take more");
+    }
+    let inside = |it: &Fixed| {
+        let address = it.address;
+        own.iter().any(|net| {
+            net.contains(&address) && ![net.addr(), net.network(), net.broadcast()].contains(&address)
+        })
+    };
+    if let Some(outside) = fixed.iter().find(|it| !inside(it)) {
+        let why = format!("{outside} is no address that a client could have here");
+        return cannot(why, "give one of the gateway's network, and not the gateway's own");
+    }
+    if let Some(idle) = fixed.iter().find(|it| it.address.is_ipv6()).filter(|_| *v6 != Dhcp6::Stateful) {
+        let why = format!("{idle} is given by DHCPv6, which is to give no addresses");
+        return cannot(why, "add --dhcp6 stateful");
+    }
+    if domain.as_ref().is_some_and(|name| !(1..=MAX_NAME).contains(&name.len())) {
+        return cannot("the domain is no name".into(), "write it as lan.example");
+    }
+    Ok(())
 }
 
 /// Who may go where.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Rules")]
 struct RuleOptions {
     /// The gateway's own addresses lead to the host's loopback, 127.0.0.1 and ::1
     #[arg(long)]
@@ -332,19 +361,9 @@ fn addresses() -> Vec<IpNet> {
 
 /// The gateways of the runtime folder; the sockets of dead ones are removed on the way.
 pub(crate) fn all(runtime: &Runtime) -> Result<Vec<Description>, Failure> {
-    let folder = runtime.gateways();
-    let failed = |e: std::io::Error| Failure::new(format!("cannot list {}", folder.display()), e);
-    let mut listed = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let is_socket = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
-        if is_socket && !sweep(&path).unwrap_or(false) {
-            // One that ends while we ask is not listed.
-            listed.extend(call::<Description>(&path, &Request::Show).ok());
-        }
-    }
-    listed.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(listed)
+    // One that ends while we ask is not listed.
+    let show = |path: &PathBuf| call_with(path, &Request::Show, &[]).ok();
+    Ok(sockets(&runtime.gateways())?.iter().filter_map(show).collect())
 }
 
 fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
@@ -428,14 +447,10 @@ fn ask<A: serde::de::DeserializeOwned>(
     target: &Target,
     request: &Request,
 ) -> Result<A, Failure> {
-    call(&target.path(runtime)?, request).map_err(|failure| match failure.refusal.hint {
+    call_with(&target.path(runtime)?, request, &[]).map_err(|failure| match failure.refusal.hint {
         None => failure.hint(format!("start it with `viewnet gateway up --switch {}`", target.name)),
         Some(_) => failure,
     })
-}
-
-fn call<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Result<A, Failure> {
-    call_with(path, request, &[])
 }
 
 /// Asks the gateway at `path`; descriptors go along.
@@ -444,18 +459,7 @@ pub(crate) fn call_with<A: serde::de::DeserializeOwned>(
     request: &Request,
     fds: &[BorrowedFd<'_>],
 ) -> Result<A, Failure> {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound};
-    let what = "cannot reach the gateway";
-    let mut line = Line::connect(path).map_err(|e| match e.kind() {
-        NotFound | ConnectionRefused => Failure::new(what, format!("nobody serves {}", path.display())),
-        _ => unusable(what, path, &e).into(),
-    })?;
-    let timeout = Some(::switch::client::PATIENCE);
-    let patient =
-        line.stream().set_read_timeout(timeout).and_then(|()| line.stream().set_write_timeout(timeout));
-    patient.map_err(|e| Failure::io(what, &e))?;
-    let (answer, _) = line.call(request, fds).map_err(|e| call_failed(what, e))?;
-    Ok(answer)
+    served::call("cannot reach the gateway", path, request, fds)
 }
 
 #[cfg(test)]

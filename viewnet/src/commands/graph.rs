@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use clap::ArgGroup;
-use msocket_proto::line::sweep;
 use switch::client::Client;
 
 use crate::commands::stack::all;
 use crate::commands::up::read;
 use crate::exit::{Exit, Failure};
 use crate::runtime::Runtime;
+use crate::served::sockets;
 use crate::tables::{print, print_json};
 use crate::topology::graph::{Graph, Rank, shortened, svg};
 
@@ -59,11 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
 fn running(runtime: &Runtime) -> Graph {
     let mut graph = Graph::default();
     let mut ports = Vec::new();
-    for entry in std::fs::read_dir(runtime.switches()).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if sweep(&path).unwrap_or(false) {
-            continue;
-        }
+    for path in sockets(&runtime.switches()).unwrap_or_default() {
         let asked = Client::connect(&path).and_then(|mut client| {
             let failed = std::io::Error::other;
             Ok((client.show().map_err(failed)?, client.ports().map_err(failed)?))

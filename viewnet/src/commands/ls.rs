@@ -11,7 +11,7 @@ use crate::topology::programs::Status;
 use crate::topology::runner;
 use crate::topology::state::Folder;
 
-/// Arguments.
+/// List the running views
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// As JSON

@@ -8,14 +8,14 @@ use clap::CommandFactory;
 use crate::cli::Cli;
 use crate::exit::{Exit, Failure};
 
-/// Which shell.
+/// Print shell completions
 #[derive(Debug, clap::Args)]
 pub(crate) struct Completions {
     /// The shell that shall complete viewnet's words
     shell: clap_complete::Shell,
 }
 
-/// Where to.
+/// Print the manual page, or one page per command into a folder
 #[derive(Debug, clap::Args)]
 pub(crate) struct Man {
     /// Write viewnet.1, viewnet-run.1, … here instead of viewnet.1 to standard output

@@ -37,9 +37,10 @@ pub(crate) struct StackOptions {
     #[arg(long, value_name = "FILE")]
     pub(crate) vpn: Vec<String>,
 
-    /// Give the last interface an address, or let its network do so: `dhcp` (IPv4), `auto` (IPv6, too); without any
+    /// Give the last interface an address, or let its network do so: `dhcp` (IPv4), `dhcp6` (IPv6), `auto` (both, as it
+    /// says); without any
     /// interface, eth0 on the default switch is made
-    #[arg(long, value_name = "[IFACE=]ADDR/LEN|dhcp|auto")]
+    #[arg(long, value_name = "[IFACE=]ADDR/LEN|dhcp|dhcp6|auto")]
     pub(crate) ip: Vec<String>,
 
     /// Default gateway

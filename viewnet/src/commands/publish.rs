@@ -29,7 +29,10 @@ use crate::tables::{print, print_json, table};
 
 const WHAT: &str = "cannot publish ports";
 
-/// Let ports of the host lead to ports of a view: by the gateway of its network, to which the view's stack must be plugged
+/// Let ports of the host lead to ports of a view.
+///
+/// It is the gateway of the view's network that listens at the host; the view's stack must be plugged into a switch
+/// that has one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Ports are written [ADDR:]PORT[-PORT][:PORT[-PORT]][/udp], the host's first:
   8080:80                  port 8080 of all addresses of the host leads to port 80 of the view
@@ -199,9 +202,44 @@ fn reach(runtime: &Runtime, view: &str) -> Result<(PathBuf, Inside, UnixStream),
     Ok((gateway, inside, life))
 }
 
-fn add(runtime: &Runtime, view: &str, ports: Vec<Publish>) -> Result<(), Failure> {
+/// Publishes ports of a view or stack for as long as it is there.
+pub(crate) fn add(runtime: &Runtime, view: &str, ports: Vec<Publish>) -> Result<(), Failure> {
     let (gateway, inside, life) = reach(runtime, view)?;
     gateway::call_with::<usize>(&gateway, &Request::Publish { inside, ports }, &[life.as_fd()]).map(drop)
+}
+
+/// Publishes ports of a stack no more; with `auto` among them none of it.
+pub(crate) fn close(runtime: &Runtime, stack: &str, ports: &[Publish]) -> Result<(), Failure> {
+    let of_host = |ports: &Publish| match ports {
+        Publish::Ports(ports) => Some(ports.clone()),
+        Publish::Auto(_) => None,
+    };
+    let ports = ports.iter().map(of_host).collect::<Option<Vec<Ports>>>().unwrap_or_default();
+    let request = Request::Unpublish { stack: Some(stack.to_owned()), ports };
+    for it in gateway::all(runtime)? {
+        gateway::call_with::<usize>(&it.path, &request, &[])?;
+    }
+    Ok(())
+}
+
+/// Which of these ports lead to the stack now, by what the gateways say.
+pub(crate) fn published(gateways: &[Description], stack: &str, ports: &[Publish]) -> Vec<Publish> {
+    let is_open = |ports: &&Publish| match ports {
+        Publish::Ports(ports) => ports.each().all(|(host, inside)| {
+            let leads = |it: &Published| {
+                it.stack == stack
+                    && it.inside.port() == inside
+                    && it.listen.port() == host
+                    && ports.has(it.transport, it.listen)
+            };
+            gateways.iter().flat_map(|it| &it.figures.published).any(leads)
+        }),
+        Publish::Auto(address) => gateways
+            .iter()
+            .flat_map(|it| &it.figures.watched)
+            .any(|it| it.stack == stack && it.address == *address),
+    };
+    ports.iter().filter(is_open).cloned().collect()
 }
 
 fn rm(runtime: &Runtime, stack: Option<String>, ports: Vec<Ports>) -> Result<(), Failure> {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use msocket_proto::line::sweep;
 use stacks::remote;
 use stacks::serve::Description;
 use stacks::stack::Kind;
@@ -12,6 +11,7 @@ use crate::exit::{Exit, Failure};
 use crate::keeper::{self, Restart, Up};
 use crate::launch::explained;
 use crate::runtime::{Runtime, check_name};
+use crate::served::sockets;
 use crate::tables::{print, print_json, table};
 
 /// Make, list and end stacks that outlive a program.
@@ -120,16 +120,9 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
 /// Every stack of this user that answers; socket files of dead servers are cleared away.
 pub(crate) fn all(runtime: &Runtime) -> Vec<Description> {
     let mut paths: Vec<PathBuf> = keeper::kept(runtime);
-    for entry in std::fs::read_dir(runtime.stacks()).into_iter().flatten().flatten() {
-        // What a host of smol stacks is just making and removing.
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        if !sweep(&entry.path()).unwrap_or(false) && !paths.contains(&entry.path()) {
-            paths.push(entry.path());
-        }
-    }
+    paths.extend(sockets(&runtime.stacks()).unwrap_or_default());
     paths.sort();
+    paths.dedup();
     paths.iter().filter_map(|path| remote::describe(path).ok()).collect()
 }
 
@@ -178,6 +171,9 @@ fn show(runtime: &Runtime, stack: &str, json: bool) -> Result<(), Failure> {
         }
         if let Some(left) = interface.lease_s {
             println!("    leased for {left} s, and renewed");
+        }
+        if let Some(left) = interface.lease_v6_s {
+            println!("    leased by DHCPv6 for {left} s, and renewed");
         }
     }
     for user in &stack.users {

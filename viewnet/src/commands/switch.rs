@@ -45,7 +45,7 @@ pub(crate) const DEFAULT: &str = "default";
 /// Bytes at most in a switch's name: the path of its socket must fit into 107 (unix(7)).
 const MAX_NAME: usize = 32;
 
-/// Arguments.
+/// Start, list and change user-space Ethernet switches
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -484,7 +484,7 @@ pub(crate) fn reach_existing(runtime: &Runtime, name: &str) -> Result<Client, Fa
 /// This user's switches that run, by the names of their socket files.
 pub(crate) fn each(runtime: &Runtime) -> Vec<(String, Client)> {
     let named = |(path, client): (PathBuf, Client)| Some((path.file_name()?.to_str()?.to_owned(), client));
-    inspect::running(runtime).into_iter().filter_map(named).collect()
+    inspect::running(runtime).unwrap_or_default().into_iter().filter_map(named).collect()
 }
 
 /// Do we understand this switch?

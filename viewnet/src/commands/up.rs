@@ -27,19 +27,24 @@ const LOOK: Duration = Duration::from_millis(50);
 /// of the file, just that. If a step fails, what was begun is undone. `viewnet down` takes everything away.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "A topology:
-  [switch.lan]                      # age, mode, group, mgmt, vde, metrics, stp; vlan.10 = \"office\"
-  port.up0 = { nic = \"veth1\", trunk = \"10,20-29\", native = 1 }   # or tap, link; access = 10; qos, reserve, guard,
-                                    # stp, impair, pin, mirror, shut, as of port.\"web.eth0\", which is the stack's
-  [gateway.lan]                     # ip, vlan, host-loopback, isolate, allow, deny
+  [switch.lan]                      # age, mode, group, mgmt, vde, metrics, hub, stp
+  vlan.10 = \"office\"
+  port.up0 = { nic = \"veth1\", trunk = \"10,20-29\", native = 1 }    # or tap, link; access = 10
+                                    # qos, reserve, guard, stp, impair, pin, mirror, shut:
+                                    # also of a stack's port, port.\"web.eth0\"
+  [gateway.lan]                     # ip, vlan, host-loopback, isolate, allow, deny, via,
+                                    # dns64, filter,
+                                    # dhcp = { static, lease, domain, mtu, ntp, v6 }
 
-  [stack.web]                       # kind, mode, restart, limits
+  [stack.web]                       # kind, mode, restart, limits, forward, filter, vpn;
+                                    # publish = [\"8080:80\"]
   [[stack.web.interface]]           # and [[stack.web.route]]: as in `stack up --config`
   name = \"eth0\"
   link = \"switch:lan[vlan 10]\"
   ip = [\"10.0.0.1/24\"]
 
-  [program.httpd]                   # environment, folder, rules; after = [\"other\"]
-  stack = \"web\"
+  [program.httpd]                   # environment, folder, rules, publish; after = [\"other\"]
+  stack = \"web\"                     # or vpn
   command = [\"python3\", \"-m\", \"http.server\", \"80\"]
   restart = \"on-failure\"            # never, always")]
 pub(crate) struct Up {

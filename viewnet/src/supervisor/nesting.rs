@@ -3,10 +3,10 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use msocket_proto::line::{LineError, Received, Refusal, Reply};
+use msocket_proto::line::{Refusal, Reply};
 use nix::errno::Errno;
 use stacks::kernel::SetUpError;
-use stacks::serve::is_name;
+use stacks::serve::{converse, is_name};
 
 use super::{MAX_VIEWS, NESTED_CHECK, Supervisor};
 use crate::launch::{Ruled, StackSpec};
@@ -17,24 +17,22 @@ impl Supervisor {
     /// A control line of a nested command has something to say.
     pub(super) fn converse(&mut self, token: u64) {
         let Some((mut line, tid)) = self.controls.remove(&token) else { return };
-        let sent = match line.receive::<nested::Request>() {
-            Ok(Received::Message(nested::Request::View { name, stack, ruled }, _)) => {
-                match self.nest(tid, &name, &stack, &ruled) {
-                    Ok(view) => {
-                        let marker = format!("{}.{view}", std::process::id());
-                        line.send(&Reply::Ok(Nested { marker }), &[])
-                    }
-                    Err(error) => line.send(&Reply::<()>::Error(error.into()), &[]),
+        let open = converse(&mut line, |line, request, _| match request {
+            nested::Request::View { name, stack, ruled } => match self.nest(tid, &name, &stack, &ruled) {
+                Ok(view) => {
+                    let marker = format!("{}.{view}", std::process::id());
+                    line.send(&Reply::Ok(Nested { marker }), &[])
                 }
-            }
-            Ok(Received::Message(nested::Request::Board { secret }, _)) => {
+                Err(error) => line.send(&Reply::<()>::Error(error.into()), &[]),
+            },
+            nested::Request::Board { secret } => {
                 match self.smol.as_mut().and_then(|smol| smol.host.board(&secret)) {
                     Some(file) => line.send(&Reply::Ok(()), &[file.as_fd()]),
                     None => line
                         .send(&Reply::<()>::Error(Refusal::new("cannot show it", "it is none of ours")), &[]),
                 }
             }
-            Ok(Received::Message(nested::Request::File(file), _)) => {
+            nested::Request::File(file) => {
                 match self.with_known(tid, |known, target| known.file(target, &file)) {
                     Ok(file) => line.send(&Reply::Ok(()), &[file.as_fd()]),
                     Err(errno) => {
@@ -47,14 +45,8 @@ impl Supervisor {
                     }
                 }
             }
-            Ok(Received::Pending) => Ok(()),
-            Ok(Received::Closed) => Err(LineError::Closed),
-            Err(LineError::Malformed(why)) => {
-                line.send(&Reply::<()>::Error(Refusal::new("cannot read the request", why)), &[])
-            }
-            Err(error) => Err(error),
-        };
-        if sent.is_ok() && !line.wants_write() {
+        });
+        if open {
             self.controls.insert(token, (line, tid));
         }
     }

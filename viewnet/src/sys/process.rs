@@ -50,8 +50,8 @@ pub(crate) fn ignore_sigpipe() {
 }
 
 /// Takes the hard limits in place of the soft ones: of open files, for a background process holds three
-/// descriptors per stack and uses no select(2), for which the soft limit is low; and of time and file size,
-/// which were meant for the program.
+/// descriptors per stack, or one per flow, and uses no select(2), for which the soft limit is low; and of time
+/// and file size, which were meant for the program.
 pub(crate) fn raise_limits() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     for resource in [Resource::RLIMIT_NOFILE, Resource::RLIMIT_CPU, Resource::RLIMIT_FSIZE] {

@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use msocket_proto::line::CallError;
+use msocket_proto::proto::{FilterChange, Request as StackRequest};
+use stacks::filter::Listing;
 use stacks::remote;
 use switch::client::{Client, Request};
 
@@ -13,9 +15,9 @@ use super::diff::{Change, Current, Plan, Step, plan};
 use super::schema::{self, Age, Gateway, Mode, Port, PortSettings, Stack, Switch, Topology};
 use super::state::{Folder, Identity, Made, State};
 use super::{processes, runner, settings, world};
-use crate::commands::gateway;
 use crate::commands::options::hold_switches;
 use crate::commands::switch::{Definition, plug, start_switch};
+use crate::commands::{gateway, publish, vpn};
 use crate::exit::{Failure, call_failed};
 use crate::keeper;
 use crate::runtime::Runtime;
@@ -127,26 +129,31 @@ impl Applier<'_> {
             }
             Step::SetPort(switch, name, both) => self.set_port(switch, name, &both.0, both.1.as_ref()),
             Step::AddGateway(name, gateway) => self.add_gateway(name, gateway),
-            Step::ChangeGateway(name, wanted) => {
-                gateway::ask_of::<()>(self.runtime, name, &gateway::Request::Set { rules: wanted.rules() })?;
-                if let Some(made) = self.state.gateways.get_mut(name) {
-                    made.config = (**wanted).clone();
-                }
-                self.save()
-            }
+            Step::ChangeGateway(name, wanted) => self.change_gateway(name, wanted),
             Step::RemoveGateway(name) => {
                 gateway::ask_of::<()>(self.runtime, name, &gateway::Request::Down)?;
                 self.state.gateways.remove(name);
                 self.save()
             }
             Step::AddStack(name, stack) => self.add_stack(name, stack),
-            Step::NoteStack(name, stack) => {
-                if let Some(made) = self.state.stacks.get_mut(name) {
-                    made.config = (**stack).clone();
-                }
-                self.save()
-            }
+            Step::NoteStack(name, stack) => self.note_stack(name, |made| *made = (**stack).clone()),
             Step::RemoveStack(name) => self.remove_stack(name),
+            Step::SetFilter(name, filter) => {
+                let change = Some(FilterChange::Set { rules: filter.to_string() });
+                remote::ask::<Listing>(&self.runtime.stack(name), &StackRequest::Filter { change })?;
+                self.note_stack(name, |stack| stack.filter.clone_from(filter))
+            }
+            Step::Publish(name, ports) => {
+                publish::add(self.runtime, name, ports.clone())?;
+                self.note_stack(name, |stack| {
+                    let new = ports.iter().filter(|one| !stack.publish.contains(one)).cloned();
+                    stack.publish.extend(new.collect::<Vec<_>>());
+                })
+            }
+            Step::Unpublish(name, ports) => {
+                publish::close(self.runtime, name, ports)?;
+                self.note_stack(name, |stack| stack.publish.retain(|one| !ports.contains(one)))
+            }
         }
     }
 
@@ -173,7 +180,8 @@ impl Applier<'_> {
         }
         self.save()?;
         // It was started with the rest.
-        let begun = Switch { stp: None, metrics: None, vlan: Default::default(), ..switch.clone() };
+        let begun =
+            Switch { hub: false, stp: None, metrics: None, vlan: Default::default(), ..switch.clone() };
         settings::change_switch(&mut self.connect(name)?, name, &begun, switch)
     }
 
@@ -226,17 +234,30 @@ impl Applier<'_> {
     fn add_gateway(&mut self, name: &str, wanted: &Gateway) -> Result<(), Failure> {
         self.state.gateways.insert(name.to_owned(), Made { id: None, config: wanted.clone() });
         self.save()?;
-        let Gateway { ip, vlan, via, .. } = wanted.clone();
-        let started = gateway::start(
-            self.runtime,
-            name,
-            gateway::Wanted { ip, vlan, via, rules: wanted.rules(), ..Default::default() },
-        );
+        let started = gateway::start(self.runtime, name, wanted.told());
         match (&started, self.state.gateways.get_mut(name)) {
             (Ok(()), Some(made)) => made.id = Identity::of(&self.runtime.gateways().join(name)),
             _ => drop(self.state.gateways.remove(name)),
         }
         self.save().and(started)
+    }
+
+    fn change_gateway(&mut self, name: &str, wanted: &Gateway) -> Result<(), Failure> {
+        let rules = gateway::Request::Set { rules: wanted.rules() };
+        gateway::ask_of::<()>(self.runtime, name, &rules)?;
+        let change = Some(FilterChange::Set { rules: wanted.filter.to_string() });
+        gateway::ask_of::<Listing>(self.runtime, name, &gateway::Request::Filter { change })?;
+        if let Some(made) = self.state.gateways.get_mut(name) {
+            made.config = wanted.clone();
+        }
+        self.save()
+    }
+
+    fn note_stack(&mut self, name: &str, note: impl FnOnce(&mut Stack)) -> Result<(), Failure> {
+        if let Some(made) = self.state.stacks.get_mut(name) {
+            note(&mut made.config);
+        }
+        self.save()
     }
 
     fn forget_port(&mut self, switch: &str, name: &str) {
@@ -256,10 +277,14 @@ impl Applier<'_> {
             kind: world::kind_of(stack),
             restart: stack.restart.unwrap_or_default(),
         };
-        let made =
-            hold_switches(self.runtime, name, stack.kind == Some(schema::StackKind::Smol), &mut up.config)
-                .and_then(|held| keeper::up(self.runtime, &up, stack.kind.is_none()).map(|()| drop(held)));
-        if let Err(failure) = made {
+        let is_smol = stack.kind == Some(schema::StackKind::Smol);
+        let mut make = || {
+            let tunnels =
+                vpn::hold_as(self.runtime, &mut up.config, Some(name).filter(|_| stack.vpn.is_some()))?;
+            let switches = hold_switches(self.runtime, name, is_smol, &mut up.config)?;
+            keeper::up(self.runtime, &up, stack.kind.is_none()).map(|()| drop((tunnels, switches)))
+        };
+        if let Err(failure) = make() {
             self.state.stacks.remove(name);
             self.save()?;
             return Err(failure);

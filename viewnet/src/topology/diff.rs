@@ -7,25 +7,31 @@
 //! 1. programs that go, or must start again, end, those first that others do not wait for;
 //! 2. stacks go that nobody wants or that are made anew, then gateways, ports, switches;
 //! 3. switches come, or are changed while they run, then ports, gateways, stacks;
-//! 4. ports, of stacks too, get their settings: some name other ports, which are there by now;
+//! 4. ports of the host are published, and ports, of stacks too, get their settings: some name other ports, which are
+//!    there by now;
 //! 5. programs start, each after those it waits for.
 //!
-//! What can be changed while it runs is changed: all of a switch, VLANs and settings of any port, who may use a gateway. A stack that differs in
-//! anything else is made anew, and so is one whose port vanished with its switch; a program whose stack is made anew
+//! What can be changed while it runs is changed: all of a switch, VLANs and settings of any port, who may use a gateway,
+//! packet filters, published ports. A stack that differs in anything else is made anew, and so is one whose port vanished with its switch; a program whose stack is made anew
 //! starts again. So a change is `~` for the reader, and both a removal and an addition to whoever does it.
 
+mod describe;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
+use stacks::filter::Ruleset;
+use stacks::gateway::publish::Publish;
 use switch::vlan::PortVlans;
 
-use self::words::differences;
-use super::schema::{
-    Age, Gateway, Mode, Port, PortSettings, Program, Stack, Switch, Topology, Tree, VdeFolder, Vlan,
+use self::describe::{
+    Rules, compare_programs, compare_stacks, compare_switches, describe_port, describe_stack,
+    describe_switch, structure,
 };
+use self::words::differences;
+use super::schema::{Gateway, Port, PortSettings, Program, Stack, Switch, Topology};
 
 /// What there is of a topology.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,7 +49,7 @@ pub(crate) struct Current {
 /// A stack that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CurrentStack {
-    /// As it was made.
+    /// As it was made, with those of its rules and published ports that are there still.
     pub(crate) made: Stack,
     /// Why it is of no use as it is, if so: it failed, or lost a link.
     pub(crate) broken: Option<String>,
@@ -137,12 +143,18 @@ pub(crate) enum Step {
     SetPort(String, String, Box<(Port, Option<Port>)>),
     /// Starts the gateway of a switch.
     AddGateway(String, Box<Gateway>),
-    /// Changes who may go where through a gateway.
+    /// Changes who may go where through a gateway, and its packet filter.
     ChangeGateway(String, Box<Gateway>),
     /// Ends a gateway.
     RemoveGateway(String),
     /// Makes a stack.
     AddStack(String, Box<Stack>),
+    /// Gives a stack these rules of the packet filter in the place of its own.
+    SetFilter(String, Ruleset),
+    /// Lets ports of the host lead to a stack.
+    Publish(String, Vec<Publish>),
+    /// Lets them lead there no more.
+    Unpublish(String, Vec<Publish>),
     /// Takes note that a stack is now as the file says.
     NoteStack(String, Box<Stack>),
     /// Starts programs, in this order.
@@ -160,8 +172,14 @@ pub(crate) struct Plan {
 
 /// See the [module](self).
 pub(crate) fn plan(wanted: &Topology, current: &Current) -> Plan {
-    let mut planner =
-        Planner { wanted, current, plan: Plan::default(), anew: BTreeSet::new(), new_ports: BTreeSet::new() };
+    let mut planner = Planner {
+        wanted,
+        current,
+        plan: Plan::default(),
+        anew: BTreeSet::new(),
+        new_ports: BTreeSet::new(),
+        new_gateways: BTreeSet::new(),
+    };
     let (mut going, mut coming) = (Vec::new(), Vec::new());
     planner.switches(&mut going, &mut coming);
     let (closing, opening) = planner.gateways();
@@ -195,6 +213,8 @@ struct Planner<'a> {
     anew: BTreeSet<String>,
     /// Ports, with their switches, that are plugged in or plugged in again.
     new_ports: BTreeSet<(String, String)>,
+    /// Switches whose gateways are started, or started again: what they published is so no more.
+    new_gateways: BTreeSet<String>,
 }
 
 impl Planner<'_> {
@@ -318,6 +338,7 @@ impl Planner<'_> {
             match current.gateways.get(name) {
                 None => {
                     self.say(Sign::Add, thing, differences(&Gateway::default(), gateway).join(", "));
+                    self.new_gateways.insert(name.clone());
                     opening.push(add);
                 }
                 Some(now) if !now.is_same_place(gateway) => {
@@ -326,6 +347,7 @@ impl Planner<'_> {
                         thing,
                         format!("made anew: {}", differences(now, gateway).join(", ")),
                     );
+                    self.new_gateways.insert(name.clone());
                     closing.push(Step::RemoveGateway(name.clone()));
                     opening.push(add);
                 }
@@ -346,20 +368,20 @@ impl Planner<'_> {
     /// What goes, and what comes.
     fn stacks(&mut self) -> (Vec<Step>, Vec<Step>) {
         let (wanted, current) = (self.wanted, self.current);
-        let (mut gone, mut made) = (Vec::new(), Vec::new());
+        let (mut gone, mut made, mut opened) = (Vec::new(), Vec::new(), Vec::new());
         for (name, stack) in &wanted.stacks {
             let thing = Thing::Stack(name.clone());
+            let publish = |ports: &[Publish]| Step::Publish(name.clone(), ports.to_vec());
             let Some(now) = current.stacks.get(name) else {
                 self.say(Sign::Add, thing, describe_stack(stack));
                 self.anew.insert(name.clone());
                 made.push(Step::AddStack(name.clone(), Box::new(stack.clone())));
+                opened.extend((!stack.publish.is_empty()).then(|| publish(&stack.publish)));
                 continue;
             };
             let why = match &now.broken {
                 Some(why) => Some(why.clone()),
-                None if without_vlans(&now.made) != without_vlans(stack) => {
-                    Some(compare_stacks(&now.made, stack))
-                }
+                None if structure(&now.made) != structure(stack) => Some(compare_stacks(&now.made, stack)),
                 None => self.lost_switch(now),
             };
             if let Some(why) = why {
@@ -367,13 +389,25 @@ impl Planner<'_> {
                 self.anew.insert(name.clone());
                 gone.push(Step::RemoveStack(name.clone()));
                 made.push(Step::AddStack(name.clone(), Box::new(stack.clone())));
+                opened.extend((!stack.publish.is_empty()).then(|| publish(&stack.publish)));
                 continue;
             }
-            let moved = moved_ports(now, stack);
-            if !moved.is_empty() {
-                let words: Vec<String> = moved.iter().map(|(_, words)| words.clone()).collect();
+            let mut words = Vec::new();
+            for (step, word) in moved_ports(now, stack) {
+                words.push(word);
+                made.push(step);
+            }
+            if now.made.filter != stack.filter {
+                words.extend(differences(&Rules::of(&now.made), &Rules::of(stack)));
+                made.push(Step::SetFilter(name.clone(), stack.filter.clone()));
+            }
+            let (closed, added) = self.publications(&now.made, stack);
+            words.extend(closed.iter().map(|ports| format!("no publish {ports}")));
+            gone.extend((!closed.is_empty()).then(|| Step::Unpublish(name.clone(), closed)));
+            words.extend(added.iter().map(|ports| format!("publish {ports}")));
+            opened.extend((!added.is_empty()).then(|| publish(&added)));
+            if !words.is_empty() {
                 self.say(Sign::Change, thing, words.join(", "));
-                made.extend(moved.into_iter().map(|(step, _)| step));
             }
             if now.made != *stack {
                 made.push(Step::NoteStack(name.clone(), Box::new(stack.clone())));
@@ -383,7 +417,22 @@ impl Planner<'_> {
             self.say(Sign::Remove, Thing::Stack(name.clone()), "");
             gone.push(Step::RemoveStack(name.clone()));
         }
+        made.append(&mut opened);
         (gone, made)
+    }
+
+    /// Ports that lead to a stack no more, and those that begin to.
+    fn publications(&self, now: &Stack, wanted: &Stack) -> (Vec<Publish>, Vec<Publish>) {
+        let (is, shall) = (&now.publish, &wanted.publish);
+        let mut closed: Vec<Publish> = is.iter().filter(|ports| !shall.contains(ports)).cloned().collect();
+        // What comes and goes by itself has no ports by which to close it: everything of the stack is closed.
+        if closed.iter().any(|ports| matches!(ports, Publish::Auto(_))) {
+            closed.clone_from(is);
+        }
+        let is_lost = wanted.switches().any(|switch| self.new_gateways.contains(switch));
+        let stays = |ports: &&Publish| !is_lost && is.contains(ports) && !closed.contains(ports);
+        let added = shall.iter().filter(|ports| !stays(ports)).cloned().collect();
+        (closed, added)
     }
 
     /// Is it plugged into a switch that is to be started?
@@ -395,6 +444,18 @@ impl Planner<'_> {
             .map(|name| format!("its switch {name} is new"))
     }
 
+    /// What of a program's network is new, without which it is not what it was.
+    fn lost_network(&self, program: &Program) -> Option<String> {
+        if let Some(stack) = program.stacks().iter().find(|stack| self.anew.contains(*stack)) {
+            return Some(format!("its stack {stack} is new"));
+        }
+        let stack = self.wanted.stacks.get(program.stack.as_ref()?)?;
+        let mut switches = stack.switches().filter(|_| !program.publish.is_empty());
+        switches
+            .find(|switch| self.new_gateways.contains(*switch))
+            .map(|switch| format!("the gateway {switch} is new"))
+    }
+
     /// Which programs end, and which start.
     fn programs(&mut self) -> (Vec<String>, Vec<(String, Program)>) {
         let (wanted, current) = (self.wanted, self.current);
@@ -403,26 +464,18 @@ impl Planner<'_> {
         for name in wanted.order().unwrap_or_default() {
             let program = &wanted.programs[&name];
             let thing = Thing::Program(name.clone());
-            match current.programs.get(&name) {
-                None => self.say(Sign::Add, thing, format!("in {}: {}", program.stack, program.command)),
-                Some(now) if now != program => {
-                    self.say(
-                        Sign::Change,
-                        thing,
-                        format!("started again: {}", compare_programs(now, program)),
-                    );
-                    stops.push(name.clone());
+            let again = match current.programs.get(&name) {
+                None => {
+                    self.say(Sign::Add, thing, format!("in {}: {}", program.place(), program.command));
+                    starts.push((name, program.clone()));
+                    continue;
                 }
-                Some(_) if self.anew.contains(&program.stack) => {
-                    self.say(
-                        Sign::Change,
-                        thing,
-                        format!("started again: its stack {} is new", program.stack),
-                    );
-                    stops.push(name.clone());
-                }
-                Some(_) => continue,
-            }
+                Some(now) if now != program => Some(compare_programs(now, program)),
+                Some(_) => self.lost_network(program),
+            };
+            let Some(why) = again else { continue };
+            self.say(Sign::Change, thing, format!("started again: {why}"));
+            stops.push(name.clone());
             starts.push((name, program.clone()));
         }
         for name in current.programs.keys().filter(|name| !wanted.programs.contains_key(*name)) {
@@ -450,129 +503,6 @@ fn moved_ports(now: &CurrentStack, wanted: &Stack) -> Vec<(Step, String)> {
         }
     }
     moved
-}
-
-fn without_vlans(stack: &Stack) -> Stack {
-    let mut stack = stack.clone();
-    for interface in &mut stack.interfaces {
-        interface.link = std::mem::take(&mut interface.link).with_vlans(None);
-    }
-    stack
-}
-
-fn describe_switch(switch: &Switch) -> String {
-    compare_switches(&Switch::default(), switch).join(", ")
-}
-
-/// What differs between two switches, but for their ports.
-fn compare_switches(now: &Switch, wanted: &Switch) -> Vec<String> {
-    let mut words = Vec::new();
-    let (is, shall) = (now.age.unwrap_or(Age::DEFAULT), wanted.age.unwrap_or(Age::DEFAULT));
-    if is != shall {
-        words.push(format!("age {} s", shall.seconds()));
-    }
-    let mode = |switch: &Switch| String::from(switch.mode.unwrap_or(Mode(0o600)));
-    if mode(now) != mode(wanted) {
-        words.push(format!("mode {}", mode(wanted)));
-    }
-    if now.group != wanted.group {
-        words.push(format!("group {}", wanted.group.as_deref().unwrap_or("of its user")));
-    }
-    if now.mgmt != wanted.mgmt {
-        words.push(match &wanted.mgmt {
-            Some(path) => format!("console at {}", path.display()),
-            None => "no console".to_owned(),
-        });
-    }
-    let unnamed = Vlan::default();
-    for (vid, vlan) in &wanted.vlan {
-        let is = now.vlan.get(vid);
-        if is.is_none_or(|is| is.name != vlan.name) {
-            words.push(format!("VLAN {} {}", vid.0, vlan.name).trim_end().to_owned());
-        }
-        let (mut is, mut shall) = (is.unwrap_or(&unnamed).canonical(), vlan.canonical());
-        (is.name, shall.name) = (String::new(), String::new());
-        words.extend(differences(&is, &shall).iter().map(|word| format!("VLAN {} {word}", vid.0)));
-    }
-    words.extend(
-        now.vlan.keys().filter(|vid| !wanted.vlan.contains_key(vid)).map(|vid| format!("no VLAN {}", vid.0)),
-    );
-    let rest = |switch: &Switch| Rest {
-        vde: switch.vde.clone(),
-        metrics: switch.metrics.clone(),
-        stp: switch.tree(),
-    };
-    words.extend(differences(&rest(now), &rest(wanted)));
-    words
-}
-
-/// What of a switch is compared by the words of the file.
-#[derive(Serialize)]
-struct Rest {
-    vde: Option<VdeFolder>,
-    metrics: Option<String>,
-    stp: Tree,
-}
-
-fn describe_port(port: &Port) -> String {
-    let device = port.leads_to().map(|link| link.to_string()).unwrap_or_default();
-    let place = match (&port.tap, &port.nic) {
-        (None, None) => device,
-        // As people say it.
-        _ => device.replacen(':', " ", 1),
-    };
-    let plain = if port.plain { " plain" } else { "" };
-    let words = differences(&PortSettings::default(), &port.settings());
-    [format!("{place}{plain}"), port.vlans().to_string()]
-        .into_iter()
-        .chain(words)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-fn describe_stack(stack: &Stack) -> String {
-    let kind = stack.kind.iter().map(ToString::to_string);
-    let interfaces = stack.interfaces.iter().map(|interface| {
-        let addresses = interface.ip.iter().map(ToString::to_string);
-        let words: Vec<String> =
-            [interface.name.clone(), interface.link.to_string()].into_iter().chain(addresses).collect();
-        words.join(" ")
-    });
-    kind.chain(interfaces).collect::<Vec<_>>().join(", ")
-}
-
-/// The fields that differ, by their names in the file.
-fn compare_stacks(now: &Stack, wanted: &Stack) -> String {
-    let (now, wanted) = (without_vlans(now), without_vlans(wanted));
-    let fields = [
-        ("kind", now.kind != wanted.kind),
-        ("mode", now.mode != wanted.mode),
-        ("restart", now.restart != wanted.restart),
-        ("interface", now.interfaces != wanted.interfaces),
-        ("route", now.routes != wanted.routes),
-        ("limits", now.limits != wanted.limits),
-        ("forward", now.forward != wanted.forward),
-        ("filter", now.filter != wanted.filter),
-    ];
-    differing(&fields)
-}
-
-fn compare_programs(now: &Program, wanted: &Program) -> String {
-    let fields = [
-        ("stack", now.stack != wanted.stack),
-        ("command", now.command != wanted.command),
-        ("environment", now.environment != wanted.environment),
-        ("folder", now.folder != wanted.folder),
-        ("restart", now.restart != wanted.restart),
-        ("after", now.after != wanted.after),
-        ("rules", now.rules != wanted.rules),
-    ];
-    differing(&fields)
-}
-
-fn differing(fields: &[(&str, bool)]) -> String {
-    let names: Vec<&str> = fields.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
-    format!("other {}", names.join(", "))
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@
 mod svg;
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde::Serialize;
 use stacks::config::Link;
+use stacks::gateway::publish::Publish;
 use switch::link::Link as PortLink;
 
 use super::schema::{Gateway, Port, PortSettings, Program, Stack, Switch, Topology};
@@ -100,6 +102,7 @@ impl Graph {
         let mut more = vec![if switch.external { "external switch".to_owned() } else { "switch".to_owned() }];
         more.extend(switch.vlan.iter().map(|(vid, vlan)| format!("VLAN {} {}", vid.0, vlan.name)));
         let tree = switch.tree();
+        more.extend(switch.hub.then(|| "hub".to_owned()));
         if tree.enabled == Some(true) {
             more.push(
                 tree.priority
@@ -131,13 +134,25 @@ impl Graph {
     fn add_gateway(&mut self, switch: &str, gateway: &Gateway) {
         let id = self.node(Rank::Switch, switch, vec!["switch".to_owned()]);
         let addresses: Vec<String> = gateway.ip.iter().map(ToString::to_string).collect();
-        let gateway_id = self.node(Rank::Port, &format!("{switch}/gateway"), addresses);
+        let said = [
+            (gateway.via.as_ref().map(|via| shortened(&format!("by {via}")))),
+            (gateway.isolate || !gateway.deny.is_empty()).then(|| "rules".to_owned()),
+            (!gateway.filter.is_empty()).then(|| "filter".to_owned()),
+            gateway.host_loopback.then(|| "the host's loopback".to_owned()),
+        ];
+        let lines = addresses.into_iter().chain(said.into_iter().flatten()).collect();
+        let gateway_id = self.node(Rank::Port, &format!("{switch}/gateway"), lines);
         self.edge(&id, &gateway_id, gateway.vlan.map_or_else(String::new, |vid| format!("access {vid}")));
     }
 
     fn add_stack(&mut self, name: &str, stack: &Stack, topology: &Topology) {
         let kind = stack.kind.map_or_else(|| "stack".to_owned(), |kind| format!("{kind} stack"));
-        let id = self.node(Rank::Stack, name, vec![kind]);
+        let filter = (!stack.filter.is_empty()).then(|| "filter".to_owned());
+        let lines = [kind].into_iter().chain(filter).chain(published(&stack.publish)).collect();
+        let id = self.node(Rank::Stack, name, lines);
+        if let Some(file) = &stack.vpn {
+            self.plug(&id, "wg0", &tunnel(file), &[]);
+        }
         for interface in &stack.interfaces {
             let addresses = interface.ip.iter().map(ToString::to_string);
             let switch = interface.link.plug().and_then(|plug| topology.switches.get(plug.switch));
@@ -167,9 +182,26 @@ impl Graph {
     }
 
     fn add_program(&mut self, name: &str, program: &Program) {
-        let id = self.node(Rank::Program, name, vec![shortened(&program.command.to_string())]);
-        let stack = self.node(Rank::Stack, &program.stack, vec![]);
-        self.edge(&id, &stack, "");
+        let command = shortened(&program.command.to_string());
+        let lines = [command].into_iter().chain(published(&program.publish)).collect();
+        let id = self.node(Rank::Program, name, lines);
+        match (&program.stack, &program.vpn) {
+            (Some(stack), _) => {
+                let stack = self.node(Rank::Stack, stack, vec![]);
+                self.edge(&id, &stack, "");
+            }
+            (None, Some(file)) => {
+                let stack = self.node(Rank::Stack, name, vec!["its own".to_owned()]);
+                self.edge(&id, &stack, "");
+                self.plug(&stack, "wg0", &tunnel(file), &[]);
+            }
+            (None, None) => {}
+        }
+        for rule in &program.rules {
+            let Some((_, stack)) = rule.rsplit_once(" via ") else { continue };
+            let stack = self.node(Rank::Stack, stack.trim(), vec![]);
+            self.edge(&id, &stack, shortened(rule));
+        }
         for other in &program.after {
             self.edge(&format!("program {other}"), &id, "then");
         }
@@ -212,6 +244,16 @@ fn words(settings: &PortSettings) -> Vec<String> {
         (mirror.is_some(), "mirror"),
     ];
     said.into_iter().filter(|(is_said, _)| *is_said).map(|(_, word)| word.to_owned()).collect()
+}
+
+/// What leads to a stack from the host.
+fn published(ports: &[Publish]) -> Option<String> {
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    (!ports.is_empty()).then(|| format!("published {}", ports.join(" ")))
+}
+
+fn tunnel(file: &Path) -> Link {
+    Link::Wg { path: file.to_string_lossy().into_owned() }
 }
 
 /// Characters of a command that are shown.

@@ -265,13 +265,15 @@ mod tests {
 
     fn program(restart: Restart, after: &[&str]) -> Program {
         Program {
-            stack: "host".into(),
+            stack: Some("host".into()),
+            vpn: None,
             command: CommandLine::Shell("x".into()),
             environment: BTreeMap::new(),
             folder: None,
             restart,
             after: after.iter().map(|name| (*name).to_owned()).collect(),
             rules: vec![],
+            publish: vec![],
         }
     }
 

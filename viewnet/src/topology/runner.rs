@@ -11,9 +11,8 @@
 //! is killed leaves its programs: the next `up` or `down` ends them.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{self, PipeReader, Read};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,12 +22,13 @@ use msocket_proto::line::{
     CallError, Line, LineError, Received, Refusal, Reply, SocketFile, listen, unusable,
 };
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use stacks::serve::{Lines, converse, timeout};
 
 use super::log::Log;
 use super::processes::{self, VARIABLE, marker};
@@ -39,7 +39,6 @@ use crate::background;
 use crate::commands::RUNNER;
 use crate::exit::{Exit, Failure, call_failed};
 use crate::runtime::Runtime;
-use crate::sys::process::{self, Fork};
 
 /// What failed, if it cannot be started.
 const START: &str = "cannot start the runner of programs";
@@ -58,7 +57,8 @@ const CANNOT_START: i32 = 126;
 
 const LISTENER: u64 = 1;
 const SIGNALS: u64 = 2;
-const OTHERS: u64 = 16;
+const CONNECTIONS: u64 = 16;
+const OUTPUTS: u64 = 1 << 32;
 
 /// What the runner is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -153,59 +153,21 @@ fn launch(runtime: &Runtime, topology: &str) -> Result<(), Failure> {
         return Err(Failure::new(START, "this is inside a view, which it would not outlive")
             .hint("run `viewnet up` outside of it"));
     }
-    let failed = |why: io::Error| Failure::io(START, &why);
-    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-    let mut child = Command::new("/proc/self/exe")
-        .arg0("viewnet-runner")
-        .args([RUNNER, topology])
-        .env_remove(VARIABLE)
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(failed)?;
-    let mut line = Line::client(ours);
-    // The process that we started only forks the runner.
-    let _ = child.wait();
-    match line.receive::<Reply<()>>() {
-        Ok(Received::Message(Reply::Ok(()), _)) => Ok(()),
-        Ok(Received::Message(Reply::Error(refusal), _)) => Err(refusal.into()),
-        _ => {
-            Err(Failure::new(START, "it ended at once")
-                .hint(format!("look at {}", runtime.folder().display())))
-        }
-    }
+    let hint = format!("look at {}", runtime.folder().display());
+    let mut command = background::command("viewnet-runner", &[&RUNNER, &topology]);
+    Ok(background::launch(START, command.env_remove(VARIABLE), &(), hint)??)
 }
 
-/// `viewnet serve-programs`: what [`launch`] starts; its standard input is the line to whoever did.
+/// `viewnet serve-programs`: what [`launch`] starts.
 pub(crate) fn run(topology: &str) -> Result<Exit, Failure> {
-    let failed = |e: io::Error| Failure::io(START, &e);
-    let starter = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-    let mut line = Line::client(UnixStream::from(starter));
-    let folder = Folder::of(&Runtime::locate()?, topology);
-    if let Fork::Parent(_) = process::fork().map_err(|e| failed(e.into()))? {
-        return Ok(Exit::Done);
-    }
-    process::close_all_but(&[line.as_fd().as_raw_fd()]);
-    background::enter(c"viewnet-runner", false);
-    match Runner::set_up(folder) {
-        Ok(mut runner) => {
-            let _ = line.send(&Reply::Ok(()), &[]);
-            drop(line);
-            runner.run().map_err(|e| failed(e.into()))?;
-            Ok(Exit::Done)
-        }
-        Err(refusal) => {
-            let _ = line.send(&Reply::<()>::Error(refusal), &[]);
-            Ok(Exit::Failed)
-        }
-    }
+    let set_up = |()| Ok((Runner::set_up(Folder::of(&Runtime::locate()?, topology))?, ()));
+    background::serve(START, c"viewnet-runner", set_up, |mut runner| runner.run())
 }
 
 struct Runner {
     folder: Folder,
     epoll: Epoll,
-    listener: UnixListener,
+    lines: Lines,
     signals: SignalFd,
     file: SocketFile,
     programs: Programs,
@@ -213,9 +175,8 @@ struct Runner {
     homes: HashMap<String, PathBuf>,
     /// First processes, by number.
     pids: HashMap<i32, String>,
-    connections: HashMap<u64, Line>,
     outputs: HashMap<u64, Output>,
-    next: u64,
+    next_output: u64,
     /// Programs may have ended without a signal for us.
     must_look: bool,
     /// Who asked for the end.
@@ -247,15 +208,14 @@ impl Runner {
         Ok(Self {
             folder,
             epoll,
-            listener,
+            lines: Lines::new(listener, CONNECTIONS, MAX_CONNECTIONS),
             signals,
             file,
             programs: Programs::default(),
             homes: HashMap::new(),
             pids: HashMap::new(),
-            connections: HashMap::new(),
             outputs: HashMap::new(),
-            next: OTHERS,
+            next_output: OUTPUTS,
             must_look: false,
             ending: Vec::new(),
             told_to_end: false,
@@ -276,21 +236,16 @@ impl Runner {
                 self.clear_up();
                 return Ok(());
             }
-            let due = self.programs.poll_timeout();
-            // epoll_wait(2) counts milliseconds; to wake before the time would be to wake again and again.
-            let wait = due.map(|due| due.saturating_duration_since(now) + Duration::from_micros(999));
-            let timeout = wait.map_or(EpollTimeout::NONE, |wait| {
-                EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::NONE)
-            });
-            let count = match self.epoll.wait(&mut events, timeout) {
+            let wait = self.programs.poll_timeout().map(|due| due.saturating_duration_since(now));
+            let count = match self.epoll.wait(&mut events, timeout(wait)) {
                 Err(Errno::EINTR) => continue,
                 other => other?,
             };
             for event in &events[..count] {
                 match event.data() {
-                    LISTENER => self.accept(),
+                    LISTENER => self.lines.accept(&self.epoll),
                     SIGNALS => self.take_signals(),
-                    token if self.outputs.contains_key(&token) => self.take_output(token),
+                    token if token > OUTPUTS => self.take_output(token),
                     token => self.converse(token),
                 }
             }
@@ -342,7 +297,10 @@ impl Runner {
         let home = self.homes.get(name).cloned().unwrap_or_else(|| "/".into());
         let folder = program.folder.as_ref().map_or_else(|| home.clone(), |folder| home.join(folder));
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("viewnet").args(["run", "--stack", &program.stack, "--name", name]);
+        command.arg0("viewnet").args(["run", "--name", name]);
+        command.args(program.stack.iter().flat_map(|stack| ["--stack", stack]));
+        command.args(program.vpn.iter().flat_map(|file| [OsStr::new("--vpn"), file.as_os_str()]));
+        command.args(program.publish.iter().flat_map(|ports| ["--publish".to_owned(), ports.to_string()]));
         command
             .args(program.rules.iter().flat_map(|rule| ["--rule", rule]))
             .arg("--")
@@ -358,9 +316,9 @@ impl Runner {
         ours.thread_block()?;
         self.must_look = true;
         let child = child?;
-        self.next += 1;
-        self.epoll.add(&pipe, EpollEvent::new(EpollFlags::EPOLLIN, self.next))?;
-        self.outputs.insert(self.next, Output { pipe, log });
+        self.next_output += 1;
+        self.epoll.add(&pipe, EpollEvent::new(EpollFlags::EPOLLIN, self.next_output))?;
+        self.outputs.insert(self.next_output, Output { pipe, log });
         Ok(child.id())
     }
 
@@ -414,48 +372,35 @@ impl Runner {
         self.outputs.remove(&token);
     }
 
-    fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            let Ok(line) = Line::server(stream) else { continue };
-            self.next += 1;
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, self.next);
-            if self.connections.len() < MAX_CONNECTIONS && self.epoll.add(&line, event).is_ok() {
-                self.connections.insert(self.next, line);
-            }
-        }
-    }
-
     fn converse(&mut self, token: u64) {
-        let Some(mut line) = self.connections.remove(&token) else { return };
-        let now = Instant::now();
-        let sent = match line.receive::<Request>() {
-            Ok(Received::Message(Request::Down, _)) => {
-                let sent = line.send(&Reply::Ok(()), &[]);
-                self.ending.extend(sent.is_ok().then_some(line));
-                return self.end();
+        let Some(mut line) = self.lines.take(token) else { return };
+        let (mut is_last, now) = (false, Instant::now());
+        let open = converse(&mut line, |line, request, _| match request {
+            Request::Down => {
+                is_last = true;
+                line.send(&Reply::Ok(()), &[])
             }
-            Ok(Received::Message(Request::List, _)) => line.send(&Reply::Ok(self.programs.list()), &[]),
-            Ok(Received::Message(Request::Start { name, program, home }, _)) => {
+            Request::List => {
+                line.send(&Reply::Ok(self.programs.list()), &[])?;
+                push(line)
+            }
+            Request::Start { name, program, home } => {
                 self.homes.insert(name.clone(), home);
                 self.programs.add(now, &name, *program);
                 // Who asked shall find it started.
                 self.act_on_all();
                 line.send(&Reply::Ok(()), &[])
             }
-            Ok(Received::Message(Request::Stop { names }, _)) => {
+            Request::Stop { names } => {
                 names.iter().for_each(|name| self.programs.stop(now, name));
                 line.send(&Reply::Ok(()), &[])
             }
-            Ok(Received::Pending) => Ok(()),
-            Ok(Received::Closed) => Err(LineError::Closed),
-            Err(LineError::Malformed(why)) => {
-                line.send(&Reply::<()>::Error(Refusal::new("cannot read the request", why)), &[])
-            }
-            Err(error) => Err(error),
-        };
-        // A long list does not fit into the socket: whoever asked is our user, and reads it.
-        if sent.is_ok() && (!line.wants_write() || push(&mut line).is_ok()) {
-            self.connections.insert(token, line);
+        });
+        if is_last {
+            self.ending.extend(open.then_some(line));
+            self.end();
+        } else if open {
+            self.lines.put_back(token, line);
         }
     }
 
@@ -492,8 +437,11 @@ fn ours() -> SigSet {
     [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT].into_iter().collect()
 }
 
-/// Sends what is left, waiting for its reader a little.
+/// Sends what is left of a list too long for the socket, waiting a little: whoever asked is our user, and reads it.
 fn push(line: &mut Line) -> Result<(), LineError> {
+    if !line.wants_write() {
+        return Ok(());
+    }
     line.stream().set_write_timeout(Some(READER))?;
     line.stream().set_nonblocking(false)?;
     line.flush()?;

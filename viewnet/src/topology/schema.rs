@@ -40,11 +40,12 @@ mod word;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use stacks::config::{InterfaceConfig, Limits, RouteConfig, StackConfig};
 use stacks::filter::Ruleset;
+use stacks::gateway::publish::Publish;
 
 use super::place::Problem;
 use crate::keeper;
@@ -109,6 +110,12 @@ pub(crate) struct Stack {
     /// Rules of its packet filter, as `--filter` takes them.
     #[serde(default, skip_serializing_if = "Ruleset::is_empty")]
     pub(crate) filter: Ruleset,
+    /// A file of wg-quick(8): an interface by a tunnel that has the stack's name, as `vpn up` makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) vpn: Option<PathBuf>,
+    /// Ports of the host that lead to it, as `publish add` takes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) publish: Vec<Publish>,
 }
 
 /// Kinds of a kept stack.
@@ -133,7 +140,7 @@ impl fmt::Display for StackKind {
 impl Stack {
     /// What the keeper is told.
     pub(crate) fn config(&self) -> StackConfig {
-        StackConfig {
+        let mut config = StackConfig {
             interfaces: self.interfaces.clone(),
             routes: self.routes.clone(),
             limits: self.limits,
@@ -141,7 +148,18 @@ impl Stack {
             forward: self.forward,
             filter: self.filter.clone(),
             rules: Vec::new(),
+        };
+        if let Some(file) = &self.vpn {
+            config.add_tunnel(&file.to_string_lossy());
+            // The first tunnel is the one with the stack's name.
+            config.interfaces.rotate_right(1);
         }
+        config
+    }
+
+    /// Switches that it is plugged into.
+    pub(crate) fn switches(&self) -> impl Iterator<Item = &str> {
+        self.interfaces.iter().filter_map(|interface| Some(interface.link.plug()?.switch))
     }
 }
 
@@ -152,6 +170,9 @@ impl Topology {
         self.gateways.values_mut().for_each(|gateway| gateway.root(folder));
         let interfaces = self.stacks.values_mut().flat_map(|stack| &mut stack.interfaces);
         interfaces.for_each(|interface| interface.root(folder));
+        let of_stacks = self.stacks.values_mut().filter_map(|stack| stack.vpn.as_mut());
+        let of_programs = self.programs.values_mut().filter_map(|program| program.vpn.as_mut());
+        of_stacks.chain(of_programs).for_each(|file| *file = folder.join(&file));
     }
 
     /// The stack and the interface behind the port `port` of `switch`, if it is one of a stack.

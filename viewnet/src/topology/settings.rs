@@ -28,12 +28,11 @@ pub(crate) fn change_switch(
         answer.map_err(|e| call_failed(&what, e))
     };
     let settings = settings(now, wanted)?;
-    if settings != Settings::default() {
-        ask(&Request::Set(settings))?;
-    }
-    if now.tree() != wanted.tree() {
-        ask(&Request::StpSet(wanted.tree().told()))?;
-    }
+    let settings = (settings != Settings::default()).then_some(Request::Set(settings));
+    let tree = (now.tree() != wanted.tree()).then(|| Request::StpSet(wanted.tree().told()));
+    // A hub has no spanning tree: whichever goes, goes first.
+    let steps = if wanted.hub { [tree, settings] } else { [settings, tree] };
+    steps.iter().flatten().try_for_each(&mut ask)?;
     let plain = Vlan::default();
     let gone = now.vlan.keys().filter(|key| !wanted.vlan.contains_key(key)).map(|key| (key, &plain));
     for (key, shall) in wanted.vlan.iter().chain(gone) {
@@ -54,7 +53,7 @@ fn settings(now: &Switch, wanted: &Switch) -> Result<Settings, Failure> {
     let nowhere = Vde { path: None, mode: 0o600, group: None };
     Ok(Settings {
         age_s: (is != shall).then_some(shall.seconds()),
-        hub: None,
+        hub: (now.hub != wanted.hub).then_some(wanted.hub),
         metrics: (now.metrics != wanted.metrics)
             .then(|| wanted.metrics.clone().unwrap_or_else(|| "off".into())),
         vde: match &wanted.vde {

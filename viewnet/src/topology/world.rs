@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use ::switch::client::{Client, PortInfo, is_gone};
 use ::switch::vlan::PortVlans;
 use msocket_proto::line::{Line, sweep};
+use msocket_proto::proto::Request;
+use stacks::filter::Listing;
 use stacks::gateway::serve::Description;
 use stacks::remote;
 
@@ -16,7 +18,7 @@ use super::diff::{Current, CurrentStack};
 use super::runner;
 use super::schema::{Stack, StackKind, Switch, Topology};
 use super::state::{Folder, Made, State};
-use crate::commands::gateway;
+use crate::commands::{gateway, publish};
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
 
@@ -61,11 +63,15 @@ pub(crate) fn observe(runtime: &Runtime, folder: &Folder, state: &mut State) -> 
         match Some(&path).filter(|path| made.is_at(path)).and_then(|_| asked()) {
             None => gone.push(name.clone()),
             Some(found) => {
-                current.gateways.insert(name.clone(), made.config.with_rules(found.config.rules));
+                current
+                    .gateways
+                    .insert(name.clone(), made.config.with(found.config.rules, found.config.filter));
             }
         }
     }
     gone.drain(..).for_each(|name: String| drop(state.gateways.remove(&name)));
+    let publishes = state.stacks.values().any(|made| !made.config.publish.is_empty());
+    let doors = if publishes { gateway::all(runtime)? } else { Vec::new() };
     for (name, made) in &state.stacks {
         let path = runtime.stack(name);
         wait_for_begun(made, &path);
@@ -73,7 +79,8 @@ pub(crate) fn observe(runtime: &Runtime, folder: &Folder, state: &mut State) -> 
             gone.push(name.clone());
             continue;
         }
-        let found = look_at_stack(runtime, name, &made.config, &mut ports)?;
+        let mut found = look_at_stack(runtime, name, &made.config, &mut ports)?;
+        found.made.publish = publish::published(&doors, name, &made.config.publish);
         current.stacks.insert(name.clone(), found);
     }
     gone.drain(..).for_each(|name: String| drop(state.stacks.remove(&name)));
@@ -99,6 +106,11 @@ fn look_at_stack(
 ) -> Result<CurrentStack, Failure> {
     let description = remote::describe(&runtime.stack(name))?;
     let mut found = CurrentStack { made: made.clone(), broken: description.failure, ports: BTreeMap::new() };
+    // Rules made by hand stay where the file says nothing of them; a stack that failed has none.
+    if !made.filter.is_empty() && found.broken.is_none() {
+        let asked = remote::ask::<Listing>(&runtime.stack(name), &Request::Filter { change: None })?;
+        found.made.filter = asked.ruleset().unwrap_or_default();
+    }
     for interface in &made.interfaces {
         let Some(plug) = interface.link.plug() else { continue };
         let switch = plug.switch;

@@ -106,7 +106,8 @@ fn static_entries_and_options() {
         lease_s: 100,
         domain: Some("lan.example".into()),
         mtu: Some(1400),
-        ntp: vec![Ipv4Addr::new(192, 0, 2, 1)],
+        ntp: vec!["fd00::1".parse().unwrap(), "192.0.2.1".parse().unwrap()],
+        v6: Dhcp6::Off,
     };
     let mut leases = Leases::new("10.0.2.1/24".parse().unwrap(), said);
     let now = start();
@@ -129,7 +130,14 @@ fn static_entries_and_options() {
     let request =
         DhcpRepr { requested_ip: Some(other), ..message(DhcpMessageType::Request, 2, [2, 0, 0, 0, 0, 7]) };
     assert_eq!(ask(&mut leases, now, &request).unwrap().0, DhcpMessageType::Nak);
-    for wrong in ["web", "=10.0.2.1", "a b=10.0.2.1", "web=10.0.2", "02:00:00:00:00:07=fd00::1"] {
+    for wrong in [
+        "web",
+        "=10.0.2.1",
+        "a b=10.0.2.1",
+        "web=10.0.2",
+        "00:03:00:01:02:00:00:00:00:07=10.0.2.7",
+        "00:03:xx=fd00::1",
+    ] {
         assert!(wrong.parse::<Fixed>().is_err(), "{wrong}");
     }
 }

@@ -46,6 +46,11 @@ impl Auto {
         Self { address, line: None, at: now, asked: None, found: BTreeSet::new(), failed: BTreeMap::new() }
     }
 
+    /// The host's address; `None`: any.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
     /// Ports that cannot be had, and why.
     pub(super) fn failures(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
         let address = self.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

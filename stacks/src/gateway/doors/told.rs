@@ -1,6 +1,6 @@
 //! What is said of doors: which there are, and why one cannot be had.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use msocket_proto::line::Refusal;
 use nix::errno::Errno;
@@ -30,7 +30,26 @@ pub struct Published {
     pub failure: Option<String>,
 }
 
+/// A stack whose listeners' ports are published as they come and go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// Its name.
+    pub stack: String,
+    /// The host's address; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+}
+
 impl Doors {
+    /// Whose ports are published as they come and go.
+    pub(in crate::gateway) fn watched(&self) -> Vec<Watched> {
+        let watched = self.publications.values().filter_map(|it| {
+            let address = it.auto.as_ref()?.address();
+            Some(Watched { stack: it.inside.stack.clone(), address })
+        });
+        watched.collect()
+    }
+
     /// What is published.
     pub(in crate::gateway) fn published(&self) -> Vec<Published> {
         let open = self.doors.iter().flatten().filter_map(|door| {

@@ -7,6 +7,7 @@ use msocket_proto::proto::FilterChange;
 
 use super::Engine;
 use crate::config::{Mac, StackConfig};
+use crate::dhcp6::client;
 use crate::filter::{self, Filter, Listing, Ruleset};
 use crate::steward::renewal::Change;
 
@@ -20,6 +21,17 @@ impl Engine {
             Mac([0x02, a, b, c, d, e])
         };
         self.net.tables.apply(config, &mut random_mac)?;
+        for interface in &config.interfaces {
+            let link = self.net.tables.link_by_name(&interface.name).map(|link| link.index);
+            let Some(link) = link else { continue };
+            if let Some(heard) = &interface.heard {
+                self.net.tables.advertised(now, link, heard.router, &heard.said, true);
+            }
+            if let Some(lease) = &interface.lease_v6 {
+                let change = client::Change::Got(None, lease.clone());
+                self.net.tables.change_lease_v6(now, &interface.name, &change)?;
+            }
+        }
         self.net.tables.set_forwarding(config.forward);
         self.set_filter(&config.filter);
         self.settle_tables(now);
@@ -29,6 +41,18 @@ impl Engine {
     /// Puts another lease in the place of one: addresses, and the default route.
     pub(crate) fn change_lease(&mut self, now: Instant, name: &str, change: &Change) -> Result<(), Refusal> {
         let done = self.net.tables.change_lease(name, change);
+        self.settle_tables(now);
+        done
+    }
+
+    /// Puts another lease of DHCPv6 in the place of one.
+    pub(crate) fn change_lease_v6(
+        &mut self,
+        now: Instant,
+        name: &str,
+        change: &client::Change,
+    ) -> Result<(), Refusal> {
+        let done = self.net.tables.change_lease_v6(now, name, change);
         self.settle_tables(now);
         done
     }

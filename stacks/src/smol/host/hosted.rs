@@ -130,7 +130,9 @@ impl Hosted {
     pub(super) fn interfaces(&self) -> Vec<InterfaceInfo> {
         let mut listed = self.state.as_ref().map(Engine::interfaces).unwrap_or_default();
         for interface in &mut listed {
-            interface.lease_s = self.steward.as_ref().and_then(|it| it.left(super::now(), &interface.name));
+            let steward = self.steward.as_ref();
+            interface.lease_s = steward.and_then(|it| it.left(super::now(), &interface.name));
+            interface.lease_v6_s = steward.and_then(|it| it.left_v6(super::now(), &interface.name));
         }
         listed
     }
@@ -531,6 +533,15 @@ impl Hosted {
     /// How much more memory it may have, in bytes.
     pub(super) fn memory_left(&self) -> u64 {
         self.bounds.memory_left(self.state.as_ref().map_or(0, Engine::memory))
+    }
+
+    /// Gives back what it has from its networks, with its last frames.
+    pub(super) fn depart(&mut self, now: Instant) {
+        let Some(mut steward) = self.steward.take() else { return };
+        steward.end(now, &mut Of { engine: self.engine(), now });
+        // What there is no room for now, nobody waits for.
+        self.transmit(now);
+        self.ports.iter_mut().for_each(|plugged| plugged.port.flush());
     }
 
     /// Ends everything. The deadline it was filed under and the calls that waited for it are returned.

@@ -188,6 +188,8 @@ impl Host {
 
     /// Forgets a stack; its programs' sockets break.
     pub fn remove(&mut self, key: StackKey) {
+        let now = now();
+        self.guarded(key, |hosted, _| hosted.depart(now));
         self.fail(key, "it was taken down");
         self.failed.retain(|failed| *failed != key);
         self.stacks.remove(&key);
@@ -398,6 +400,15 @@ impl Host {
         log::warn!("a stack has failed: {why}");
         for ticket in tickets {
             self.finish(ticket, (Err(Errno::ENETDOWN), None));
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let now = now();
+        for key in self.keys() {
+            self.guarded(key, |hosted, _| hosted.depart(now));
         }
     }
 }

@@ -107,6 +107,17 @@ pub struct Packet<'a> {
     pub mac: Option<Mac>,
 }
 
+impl Packet<'_> {
+    /// It came whole, and nobody on its way was to cut it: IPv4's DF; in IPv6 only the sender cuts (RFC 8200 clause 4.5).
+    /// What was put together from fragments lacks DF, and is no longer in the frame that it came in.
+    pub fn must_stay_whole(&self) -> bool {
+        match self.source {
+            IpAddr::V4(_) => self.header.get(6).is_some_and(|flags| flags & 0x40 != 0),
+            IpAddr::V6(_) => matches!(self.header, Cow::Borrowed(_)),
+        }
+    }
+}
+
 /// Where a datagram goes: the answer of [`Net::route`]. Good until [`Net::generation`] changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
@@ -310,6 +321,12 @@ impl Net {
                 Timer::Report(link, group) => self.report_due(now, link, group),
                 Timer::Answer(link, group) => self.answer_due(now, link, group),
                 Timer::Exception(destination) => self.exception_due(destination),
+                Timer::Lifetime => {
+                    self.tables.expire(now);
+                    if let Some(at) = self.tables.next_expiry() {
+                        self.timers.set(Timer::Lifetime, at);
+                    }
+                }
                 Timer::Trim => {
                     self.trimming = false;
                     if self.arena.trim() {
@@ -346,6 +363,7 @@ impl Net {
                 self.running.remove(&link.index);
             }
             Change::Address(address) => {
+                self.watch_life(address.preferred_until.into_iter().chain(address.valid_until).min());
                 self.join_solicited(now, address);
                 self.consider(now, address.link, address.net.addr());
             }
@@ -354,10 +372,22 @@ impl Net {
                 self.abandon(link, address);
                 self.leave_solicited(now, link, address);
             }
-            Change::Route(_) | Change::RouteGone(_) => self.forget_gateways(),
+            Change::Route(route) => {
+                self.watch_life(route.expires);
+                self.forget_gateways();
+            }
+            Change::RouteGone(_) => self.forget_gateways(),
             Change::Neighbour(link, address, _) | Change::NeighbourGone(link, address, _) => {
                 self.sync_neighbour(now, *link, *address);
             }
+        }
+    }
+
+    /// Something ends then.
+    fn watch_life(&mut self, at: Option<Instant>) {
+        let sooner = |at: &Instant| self.timers.due(Timer::Lifetime).is_none_or(|due| *at < due);
+        if let Some(at) = at.filter(sooner) {
+            self.timers.set(Timer::Lifetime, at);
         }
     }
 

@@ -4,7 +4,8 @@
 //! Messages count only if they come from the link itself (hop limit 255) and their options make sense. A
 //! solicitation for one of the interface's addresses is answered and teaches us who asked; an advertisement
 //! updates a neighbour that we know already (accept_untracked_na 0). What concerns an address still under
-//! suspicion goes to duplicate address detection.
+//! suspicion goes to duplicate address detection. What routers advertise goes to the tables, on interfaces that are
+//! configured so.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
@@ -18,10 +19,9 @@ use super::output::{ICMPV6, Way, pseudo_sum};
 use super::routes::Owned;
 use super::{Net, Packet};
 use crate::config::Mac;
+use crate::gateway::advertise::{Advertisement, HOPS};
 use crate::smol::tables::{IfIndex, Nud};
 
-/// Hop limit of messages that no router has forwarded.
-const HOPS: u8 = 255;
 /// All nodes of a link.
 pub(super) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1);
 /// Options: source and target link-layer address, redirected header, nonce (RFC 4861 clause 4.6, RFC 7527).
@@ -30,6 +30,8 @@ const TARGET_LINK_LAYER: u8 = 2;
 const NONCE: u8 = 14;
 /// Bytes of a solicitation or advertisement before its options.
 const HEADER: usize = 24;
+/// Bytes of a router's advertisement before its options.
+const ROUTER_HEADER: usize = 16;
 /// Bytes of a redirect before its options.
 const REDIRECT_HEADER: usize = 40;
 
@@ -53,7 +55,8 @@ impl Net {
         let (kind, header) = match message.msg_type() {
             kind @ (Icmpv6Message::NeighborSolicit | Icmpv6Message::NeighborAdvert) => (kind, HEADER),
             kind @ Icmpv6Message::Redirect => (kind, REDIRECT_HEADER),
-            // Router solicitations are for routers; what routers advertise is taken from the configuration.
+            kind @ Icmpv6Message::RouterAdvert => (kind, ROUTER_HEADER),
+            // Router solicitations are for routers.
             _ => return,
         };
         let Some(options) = packet.payload.get(header..).and_then(options) else { return };
@@ -61,6 +64,7 @@ impl Net {
             Icmpv6Message::NeighborSolicit => {
                 self.solicited(now, packet, (source, destination), message.target_addr(), &options);
             }
+            Icmpv6Message::RouterAdvert => self.router_advertised(now, packet, source, &options),
             Icmpv6Message::NeighborAdvert => {
                 self.advertised(now, packet, destination, &message, &options);
             }
@@ -147,6 +151,26 @@ impl Net {
             router: Some(flags.contains(NdiscNeighborFlags::ROUTER)),
         };
         self.heard(now, link, IpAddr::V6(target), &heard);
+    }
+
+    /// A router says what there is (ndisc_router_discovery); routers themselves do not listen.
+    fn router_advertised(&mut self, now: Instant, packet: &Packet<'_>, router: Ipv6Addr, options: &Options) {
+        let link = packet.link;
+        let hears = self.tables.link(link).is_ok_and(|it| it.hears_routers) && !self.tables.forwarding;
+        if !hears || !router.is_unicast_link_local() || self.owned_on(link, router).is_some() {
+            return;
+        }
+        let Some(said) = Advertisement::parse(&packet.payload) else { return };
+        self.tables.advertised(now, link, router, &said, false);
+        let heard = Heard {
+            mac: options.source,
+            state: Nud::Stale,
+            replace: true,
+            doubt: true,
+            create: true,
+            router: Some(true),
+        };
+        self.heard(now, link, IpAddr::V6(router), &heard);
     }
 
     /// Asks everybody who may have `target`, or only `known`.

@@ -26,6 +26,8 @@ pub(super) enum Timer {
     Answer(IfIndex, IpAddr),
     /// What is known of a destination grows old.
     Exception(IpAddr),
+    /// The end of an address's or a route's life.
+    Lifetime,
     /// Memory that may be given back.
     Trim,
 }

@@ -85,7 +85,7 @@ impl Station {
 
     /// The next frame, waited for.
     fn next(&mut self) -> Option<(VnetHdr, Vec<u8>)> {
-        for _ in 0..10 {
+        for _ in 0..30 {
             if let Some((header, frame)) = self.port.receive(now(), &mut self.buffer) {
                 return Some((header, frame.to_vec()));
             }
@@ -133,7 +133,7 @@ fn two_uplinks_meet_on_a_switch() {
     assert!(!other.port.before_sleep(), "VLANs met");
     served.end();
     for station in [&mut a, &mut b, &mut other] {
-        station.wait(Duration::from_secs(5));
+        station.wait(Duration::from_secs(30));
         assert!(!station.port.has_carrier());
         assert!(!station.port.before_sleep());
     }
@@ -201,7 +201,7 @@ fn a_port_of_a_vde_switch() {
         return eprintln!("SKIPPED, no vde_switch: {command:?}");
     };
     let line = format!("vde:{}", sock.display());
-    let mut tries = 0..500;
+    let mut tries = 0..3000;
     let mut a = loop {
         match Station::open("one", folder.path(), &mut Cables::new(), &line) {
             Ok(station) => break station,

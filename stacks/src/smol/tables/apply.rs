@@ -37,6 +37,7 @@ impl Tables {
         let index = self.add_link(0, name, LinkKind::Ethernet, mac).map_err(|e| refused(name, "make", e))?;
         if let Some(link) = self.links.get_mut(&index) {
             link.plugged = config.link.to_string();
+            link.hears_routers = config.heard.is_some() || config.lease_v6.is_some();
             if matches!(config.link, crate::config::Link::Wg { .. }) {
                 link.wished_flags |= libc::IFF_NOARP as u32;
                 (link.link_local, link.mac) = (false, Mac(crate::wg::STACK_MAC));
@@ -142,7 +143,7 @@ impl Tables {
     }
 }
 
-fn refused(what: &str, verb: &str, error: Refused) -> Refusal {
+pub(super) fn refused(what: &str, verb: &str, error: Refused) -> Refusal {
     let refusal = Refusal::new(format!("cannot {verb} {what}"), error).errno(error.errno as i32);
     match error.errno {
         Errno::EEXIST => refusal.hint("it is there already; leave one of the two out"),

@@ -40,6 +40,7 @@ impl Link {
             queue_length: QUEUE_LENGTH,
             wished_flags: 0,
             link_local: !loopback,
+            hears_routers: false,
             configured6: false,
             plugged: String::new(),
             counters: LinkCounters::default(),

@@ -78,6 +78,22 @@ impl Sockets for Fakes {
     fn client(&mut self, _: &str) -> Result<usize, Errno> {
         Ok(self.add())
     }
+    fn client_v6(&mut self, _: &str) -> Result<usize, Errno> {
+        Ok(self.add())
+    }
+
+    fn routers(&mut self, _: &str) -> Result<usize, Errno> {
+        Ok(self.add())
+    }
+
+    fn advertisement(&mut self, _: usize, _: &mut [u8]) -> Option<(usize, std::net::Ipv6Addr)> {
+        None
+    }
+
+    fn heard(&mut self, _: &str, _: &crate::gateway::advertise::Heard) {}
+
+    fn change_v6(&mut self, _: Instant, _: &str, _: &crate::dhcp6::client::Change) {}
+
     fn change(&mut self, _: &str, _: &super::super::renewal::Change) {}
     fn close(&mut self, socket: usize) {
         self.sockets[socket].closed = true;

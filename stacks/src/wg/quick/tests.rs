@@ -133,7 +133,7 @@ proptest! {
     }
 
     #[test]
-    fn endpoints_are_written_as_they_are_read(text in "(\\[[0-9a-f:]{2,12}\\]|[a-z0-9.-]{1,20}):[0-9]{1,5}") {
+    fn endpoints_are_written_as_they_are_read(text in "(\\[[0-9a-f:]{2,12}(%[a-z0-9]{1,4})?\\]|[a-z0-9.-]{1,20}):[0-9]{1,5}") {
         if let Ok(endpoint) = text.parse::<Endpoint>() {
             prop_assert_eq!(endpoint.to_string().parse::<Endpoint>(), Ok(endpoint));
         }
@@ -152,5 +152,17 @@ proptest! {
         if let Err(why) = Config::parse(&text) {
             prop_assert!((1..=text.lines().count().max(1)).contains(&why.line), "line {}", why.line);
         }
+    }
+}
+
+#[test]
+fn an_endpoint_may_be_in_a_zone() {
+    let endpoint: Endpoint = "[fe80::1%eth0]:7".parse().unwrap();
+    assert_eq!((endpoint.host.as_str(), endpoint.address()), ("fe80::1%eth0", None));
+    assert_eq!(endpoint.to_string(), "[fe80::1%eth0]:7");
+    for wrong in
+        ["fe80::1%eth0:7", "[fe80::1%]:7", "[fe80::1%a%b]:7", "[%eth0]:7", "name%eth0:7", "[fe80::1%a b]:7"]
+    {
+        assert!(wrong.parse::<Endpoint>().is_err(), "{wrong}");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! # Theory of operation
 //! A train of datagrams is one sendmsg(2) (UDP_SEGMENT) and one recvmsg(2) (UDP_GRO), see udp(7). Where a network
-//! device cannot be given one, each datagram goes alone from then on. A full socket buffer is waited for, for
+//! device cannot be given one, each datagram goes alone from then on. Datagrams may be fragmented on their way, as Linux's
+//! WireGuard lets them be (no DF): a tunnel's MTU does not change with its peers' ways. A full socket buffer is waited for, for
 //! [`PATIENCE`] at most; what it does not take then is lost, as networks lose things.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,6 +13,7 @@ use msocket_proto::line::Refusal;
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::Ipv4PathMtuDiscovery;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::gateway::host::{Datagram, receive, send};
@@ -135,6 +137,9 @@ fn bound(at: SocketAddr) -> Result<OwnedFd, Errno> {
     let socket = socket_with(family, SocketType::DGRAM, flags, None).map_err(errno)?;
     if at.is_ipv6() {
         rustix::net::sockopt::set_ipv6_v6only(&socket, true).map_err(errno)?;
+    }
+    if at.is_ipv4() {
+        rustix::net::sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT).map_err(errno)?;
     }
     // Larger buffers and trains are economies, no needs.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)

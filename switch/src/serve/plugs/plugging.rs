@@ -90,6 +90,7 @@ impl Plugs {
             others: Vec::new(),
             user: new.user,
             swollen: false,
+            told: None,
             lines: None,
         });
         self.enter_tree(now, id, switch);
@@ -113,6 +114,7 @@ impl Plugs {
             let _ = epoll.delete(fd);
         });
         switch.remove_port(id);
+        self.unwatch(&plug, epoll);
         self.forget_queues(&plug, id);
         self.captures.port_gone(id);
         self.impaired.forget(&plug);

@@ -1,12 +1,6 @@
-//! What the spanning tree needs of descriptors: BPDUs written, and links looked at.
-//!
-//! # Theory of operation
-//! A link that goes down is news that the protocol can act upon at once; without it three hellos must stay out first,
-//! six seconds. Nobody tells us: a packet socket hears of its own interface's end, not of its carrier, and to listen
-//! for rtnetlink messages we would have to be in its network. So while the spanning tree is on, every port is asked
-//! every [`LINK_CHECK`]; that is two system calls a port, a hundredth of a CPU for a thousand ports.
+//! What the spanning tree needs of descriptors: BPDUs written. Whether links are up: see [`super::watches`].
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Plugs;
 use crate::frame::{Frame, TagEdit};
@@ -15,9 +9,6 @@ use crate::port::PortId;
 use crate::ports::Kind;
 use crate::stp::config::{Edge, PortChange};
 use crate::switch::{Switch, Transmit};
-
-/// How often links are looked at.
-const LINK_CHECK: Duration = Duration::from_millis(200);
 
 impl Plugs {
     /// Writes the BPDUs that there are.
@@ -49,36 +40,11 @@ impl Plugs {
             // Nothing else is changed that might be refused.
             let _ = switch.set_stp_port(now, id, &edge);
         }
-        self.look_at(now, id, switch);
-    }
-
-    fn look_at(&self, now: Instant, id: PortId, switch: &mut Switch) {
-        if let Some(plug) = self.plug(id).filter(|_| switch.stp().is_some()) {
-            switch.set_link(now, id, plug.wire.is_up());
-            switch.set_speed(now, id, plug.wire.speed());
+        if switch.stp().is_some() {
+            self.look_at(now, id, switch);
         }
-    }
-
-    /// The spanning tree was changed: looks at all links, and how fast they are, if it is on.
-    pub(in crate::serve) fn look_at_all(&mut self, now: Instant, switch: &mut Switch) {
-        let ids: Vec<PortId> = switch.ports().map(|(id, _)| id).collect();
-        ids.into_iter().for_each(|id| self.look_at(now, id, switch));
-        self.check_links(now, switch);
-    }
-
-    /// Looks at all links, if there is a spanning tree, and says when to look again.
-    pub(super) fn check_links(&mut self, now: Instant, switch: &mut Switch) {
-        self.link_check = switch.stp().map(|_| now + LINK_CHECK);
         if self.link_check.is_none() {
-            return;
-        }
-        for (index, plug) in self.table.iter().enumerate() {
-            let (Some(plug), id) = (plug, PortId::new(index as u32)) else { continue };
-            let is_shut = switch.port(id).is_some_and(|port| port.shut.is_some());
-            let up = plug.wire.is_up() && !is_shut;
-            if switch.set_link(now, id, up) && up {
-                switch.set_speed(now, id, plug.wire.speed());
-            }
+            self.ask_later(now, switch);
         }
     }
 }

@@ -35,7 +35,7 @@ fn a_hub_repeats_everything() {
         assert_eq!(to, [(ports[1], TagEdit::Keep), (ports[2], TagEdit::Keep)]);
     }
     assert_eq!(switch.stations(now).count(), 0);
-    switch.shut_port(ports[1], Shut::Admin);
+    switch.shut_port(now, ports[1], Shut::Admin);
     switch.handle_frame(now, ports[0], &VnetHdr::default(), &tagged, &mut out);
     assert_eq!(out.as_slice().len(), 1);
     switch.handle_frame(now, ports[1], &VnetHdr::default(), &tagged, &mut out);

@@ -68,7 +68,7 @@ pub(crate) struct Args {
     #[arg(long, hide = true)]
     here: bool,
 
-    /// Which frames: tcpdump's language (see above)
+    /// Which frames, in tcpdump's language: `tcp port 80`; all without it
     #[arg(value_name = "FILTER", trailing_var_arg = true)]
     filter: Vec<String>,
 }

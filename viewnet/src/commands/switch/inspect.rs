@@ -1,6 +1,5 @@
 //! The commands that ask a switch: `ls`, `show`, and the lists of ports, VLANs and addresses.
 
-use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -10,6 +9,7 @@ use super::qos::police_cell;
 use super::{Filter, Target, connect, stp};
 use crate::exit::{Failure, call_failed};
 use crate::runtime::Runtime;
+use crate::served::sockets;
 use crate::tables::{print, print_json, table};
 
 const WHAT: &str = "cannot ask the switch";
@@ -51,27 +51,16 @@ struct Shown {
 }
 
 /// Every switch of the runtime folder that takes a connection, and its path; the sockets of dead ones are removed.
-pub(super) fn running(runtime: &Runtime) -> Vec<(PathBuf, Client)> {
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(runtime.switches()).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let is_socket = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
-        if is_socket && !msocket_proto::line::sweep(&path).unwrap_or(false) {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    paths.into_iter().filter_map(|path| Client::connect(&path).ok().map(|client| (path, client))).collect()
+pub(super) fn running(runtime: &Runtime) -> Result<Vec<(PathBuf, Client)>, Failure> {
+    let client = |path: PathBuf| Client::connect(&path).ok().map(|client| (path, client));
+    Ok(sockets(&runtime.switches())?.into_iter().filter_map(client).collect())
 }
 
 /// Lists the switches of the runtime folder, and removes the sockets of dead ones on the way.
 pub(super) fn ls(runtime: &Runtime, json: bool) -> Result<(), Failure> {
-    let folder = runtime.switches();
-    let failed = |e: std::io::Error| Failure::new(format!("cannot list {}", folder.display()), e);
-    std::fs::read_dir(&folder).map_err(failed)?;
     // One that ends while we ask is not listed.
     let show = |(path, mut client): (PathBuf, Client)| client.show().ok().map(|show| Listed { show, path });
-    let mut listed: Vec<Listed> = running(runtime).into_iter().filter_map(show).collect();
+    let mut listed: Vec<Listed> = running(runtime)?.into_iter().filter_map(show).collect();
     listed.sort_by(|a, b| a.show.name.cmp(&b.show.name));
     if json {
         return print_json(&listed);
@@ -174,6 +163,7 @@ fn port_table(ports: &[PortInfo]) -> String {
         [
             p.name.clone(),
             word(p.kind),
+            if p.link { "up" } else { "down" }.to_owned(),
             if p.shut.is_some() { format!("{} (shut)", p.vlans) } else { p.vlans.to_string() },
             p.stp.as_ref().map_or_else(|| "-".to_owned(), |s| format!("{} {}", word(s.role), word(s.state))),
             p.rx_frames.to_string(),
@@ -184,7 +174,7 @@ fn port_table(ports: &[PortInfo]) -> String {
             if p.peer.is_empty() { "-".to_owned() } else { p.peer.clone() },
         ]
     };
-    let head = ["PORT", "KIND", "VLANS", "TREE", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS", "PEER"];
+    let head = ["PORT", "KIND", "LINK", "VLANS", "TREE", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS", "PEER"];
     table(head, ports.iter().map(row))
 }
 

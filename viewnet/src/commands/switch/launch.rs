@@ -151,7 +151,8 @@ fn furnish(runtime: &Runtime, name: &str, options: &Options, file: &config::Swit
     let furnish = || {
         let mut client = connect(&options.name, &options.path)?;
         // It was started with the rest.
-        let begun = config::Switch { stp: None, metrics: None, vlan: Default::default(), ..file.clone() };
+        let begun =
+            config::Switch { hub: false, stp: None, metrics: None, vlan: Default::default(), ..file.clone() };
         settings::change_switch(&mut client, &options.name, &begun, file)?;
         for (port_name, port) in &file.port {
             plug(runtime, name, port_name, port)?;

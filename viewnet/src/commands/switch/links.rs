@@ -16,7 +16,7 @@ use msocket_proto::line::CallError;
 use switch::client::{Attach, Kind};
 use switch::link::{Address, Link};
 use switch::ports::ring::{CAPACITY, Ring};
-use switch::ports::{packet, tap, vde};
+use switch::ports::{packet, tap, vde, watch};
 use switch::vde::Wanted;
 use switch::vlan::PortVlans;
 
@@ -52,8 +52,8 @@ impl Plug<'_> {
     pub(super) fn open(self, link: &Link, runtime: &Runtime) -> Result<Opened, Failure> {
         let what = || format!("cannot add {link}");
         let (kind, fds) = match link {
-            Link::Tap(device) => (Kind::Tap, vec![open_tap(device, self.plain)?]),
-            Link::Nic(device) => (Kind::Packet, vec![open_nic(device)?]),
+            Link::Tap(device) => (Kind::Tap, watched(open_tap(device, self.plain)?)),
+            Link::Nic(device) => (Kind::Packet, watched(open_nic(device)?)),
             Link::Vde { path, port } => (Kind::Vde, self.plug_vde(path, *port)?),
             Link::Switch { name, vlans } => return self.join(link, name, vlans.clone(), runtime),
             Link::Udp { remote, local } => (Kind::Dgram, vec![open_udp(&what(), *remote, *local)?]),
@@ -226,6 +226,12 @@ fn is_deserted(path: &Path) -> bool {
 /// The switch must find it from wherever it runs.
 fn absolute(path: &Path) -> io::Result<PathBuf> {
     std::path::absolute(path)
+}
+
+/// An interface, and who tells of its link; without that the switch asks now and then.
+fn watched(interface: OwnedFd) -> Vec<OwnedFd> {
+    let watch = watch::open().inspect_err(|e| log::debug!("nobody tells of the link: {e}"));
+    std::iter::once(interface).chain(watch.ok()).collect()
 }
 
 fn open_tap(device: &str, plain: bool) -> Result<OwnedFd, Failure> {

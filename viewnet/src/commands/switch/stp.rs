@@ -38,24 +38,25 @@ enum Protocol {
 
 /// `switch set`: the spanning tree.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Spanning tree")]
 #[group(skip)]
 pub(super) struct Set {
     /// Turn the spanning tree (RSTP, one for all VLANs) on or off
     #[arg(long, group = "any", value_name = "ON|OFF")]
     stp: Option<Toggle>,
-    /// Spanning tree: the switch's priority, 0 to 61440 in steps of 4096; the smallest becomes root
+    /// The switch's priority, 0 to 61440 in steps of 4096; the smallest becomes root
     #[arg(long, group = "any", value_name = "N")]
     priority: Option<u16>,
-    /// Spanning tree: speak the old protocol only, or the rapid one
+    /// Speak the old protocol only, or the rapid one
     #[arg(long, group = "any", value_name = "PROTOCOL")]
     stp_protocol: Option<Protocol>,
-    /// Spanning tree: seconds between two BPDUs, 1 or 2
+    /// Seconds between two BPDUs, 1 or 2
     #[arg(long, group = "any", value_name = "SECONDS")]
     hello: Option<u8>,
-    /// Spanning tree: the age at which a BPDU is worth nothing, 6 to 40 seconds
+    /// The age at which a BPDU is worth nothing, 6 to 40 seconds
     #[arg(long, group = "any", value_name = "SECONDS")]
     max_age: Option<u8>,
-    /// Spanning tree: how long a port listens, and learns, without its neighbour's agreement, 4 to 30 seconds
+    /// How long a port listens, and learns, without its neighbour's agreement, 4 to 30 seconds
     #[arg(long, group = "any", value_name = "SECONDS")]
     forward_delay: Option<u8>,
 }

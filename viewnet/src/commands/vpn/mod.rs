@@ -10,26 +10,27 @@ mod print;
 mod settle;
 
 use std::ffi::OsString;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use msocket_proto::line::{Line, sweep, unusable};
 use stacks::config::StackConfig;
 use stacks::remote;
 use stacks::stack::Kind;
 use stacks::wg::serve::{Description, Request};
 
 use crate::commands::options::{KindName, hold_switches};
-use crate::exit::{Exit, Failure, call_failed};
+use crate::exit::{Exit, Failure};
 use crate::keeper::{self, Restart, Up};
 use crate::runtime::{Runtime, check_name};
+use crate::served::{self, sockets};
 use crate::tables::print_json;
 
 pub(crate) use launch::serve;
-pub(crate) use settle::hold;
+pub(crate) use settle::{hold, hold_as};
 
-/// WireGuard tunnels for programs: without root, several at once, and nothing beside them
+/// Keep WireGuard tunnels that programs can use beside each other.
+///
+/// Without root, several at once. A program in a tunnel's stack has no other way out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   viewnet vpn up ~/office.conf
@@ -151,7 +152,7 @@ fn up(runtime: &Runtime, args: UpArgs) -> Result<(), Failure> {
         return Err(Failure::new(format!("cannot make tunnel {name}"), "there is a stack of this name")
             .hint(format!("`viewnet stack show {name}` shows it; give another --name")));
     }
-    let tunnel = settle::hold_as(runtime, &mut config, Some(&name))?;
+    let tunnel = hold_as(runtime, &mut config, Some(&name))?;
     let switches = hold_switches(runtime, &name, kind == Kind::Smol, &mut config)?;
     let up = Up { name, path, mode: 0o600, config, kind, restart: Restart::Never };
     keeper::up(runtime, &up, args.kind.is_none())?;
@@ -175,19 +176,9 @@ fn down(runtime: &Runtime, name: &str, force: bool) -> Result<(), Failure> {
 
 /// The tunnels of the runtime folder; the sockets of dead ones are removed on the way.
 fn all(runtime: &Runtime) -> Result<Vec<Description>, Failure> {
-    let folder = runtime.tunnels();
-    let failed = |e: std::io::Error| Failure::new(format!("cannot list {}", folder.display()), e);
-    let mut listed = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let is_socket = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
-        if is_socket && !sweep(&path).unwrap_or(false) {
-            // One that ends while we ask is not listed.
-            listed.extend(ask::<Description>(&path, &Request::Show).ok());
-        }
-    }
-    listed.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(listed)
+    // One that ends while we ask is not listed.
+    let show = |path: &PathBuf| ask(path, &Request::Show).ok();
+    Ok(sockets(&runtime.tunnels())?.iter().filter_map(show).collect())
 }
 
 fn show(runtime: &Runtime, name: &str) -> Result<Description, Failure> {
@@ -199,18 +190,7 @@ fn show(runtime: &Runtime, name: &str) -> Result<Description, Failure> {
 }
 
 fn ask<A: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Result<A, Failure> {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound};
-    let what = "cannot reach the tunnel";
-    let mut line = Line::connect(path).map_err(|e| match e.kind() {
-        NotFound | ConnectionRefused => Failure::new(what, format!("nobody serves {}", path.display())),
-        _ => unusable(what, path, &e).into(),
-    })?;
-    let timeout = Some(::switch::client::PATIENCE);
-    let patient =
-        line.stream().set_read_timeout(timeout).and_then(|()| line.stream().set_write_timeout(timeout));
-    patient.map_err(|e| Failure::io(what, &e))?;
-    let (answer, _) = line.call(request, &[]).map_err(|e| call_failed(what, e))?;
-    Ok(answer)
+    served::call("cannot reach the tunnel", path, request, &[])
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! From a file of wg-quick(8) to an interface that is plugged into a running tunnel.
 
 use std::io::Read;
-use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use ::switch::client::Client;
 use ipnet::IpNet;
 use stacks::config::{InterfaceConfig, Link, RouteConfig, StackConfig};
 use stacks::wg::serve::Start;
-use stacks::wg::{self, Config, quick};
+use stacks::wg::{Config, quick};
 
 use super::{ask, launch};
 use crate::exit::Failure;
@@ -31,7 +30,7 @@ pub(crate) fn hold(runtime: &Runtime, config: &mut StackConfig) -> Result<Vec<Cl
 }
 
 /// As [`hold`]; the first tunnel has this name.
-pub(super) fn hold_as(
+pub(crate) fn hold_as(
     runtime: &Runtime,
     config: &mut StackConfig,
     mut name: Option<&str>,
@@ -51,7 +50,7 @@ pub(super) fn hold_as(
         // From here on it has a connection, with the last of which it ends.
         held.push(reach(&socket)?);
         let description: Description = ask(&socket, &Request::Show)?;
-        let routes = complete(interface, &start.config, &description.stands_for);
+        let routes = complete(interface, &start.config, &description);
         interface.link = Link::Wg { path: socket.to_string_lossy().into_owned() };
         config.routes.extend(routes);
     }
@@ -117,16 +116,16 @@ fn warn(file: &Path, config: &Config) {
 }
 
 /// Gives the interface what the file says, unless it has more to say itself; the answer are its routes.
-fn complete(interface: &mut InterfaceConfig, config: &Config, nameservers: &[IpAddr]) -> Vec<RouteConfig> {
+fn complete(interface: &mut InterfaceConfig, config: &Config, tunnel: &Description) -> Vec<RouteConfig> {
     for net in &config.addresses {
         if !interface.ip.contains(net) {
             interface.ip.push(*net);
         }
     }
-    interface.mtu.get_or_insert_with(|| config.mtu.unwrap_or(wg::MTU));
+    interface.mtu.get_or_insert(tunnel.mtu);
     let has = |v4: bool| interface.ip.iter().any(|net| net.addr().is_ipv4() == v4);
     let own: Vec<IpNet> = interface.ip.iter().map(IpNet::trunc).collect();
-    let servers = nameservers.iter().map(|server| IpNet::from(*server));
+    let servers = tunnel.stands_for.iter().map(|server| IpNet::from(*server));
     let allowed = config.destinations().into_iter().filter(|_| config.routes);
     let mut all: Vec<IpNet> = Vec::new();
     for to in servers.chain(allowed) {

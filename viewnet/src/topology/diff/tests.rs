@@ -38,8 +38,9 @@ fn perform(current: &mut Current, steps: &[Step]) {
             }
             Step::StartPrograms(programs) => {
                 for (name, program) in programs {
-                    let other = ["host", "none"].contains(&program.stack.as_str());
-                    assert!(other || current.stacks.contains_key(&program.stack), "{name} has no stack");
+                    let stack = program.stack.as_deref().unwrap_or("none");
+                    let other = ["host", "none"].contains(&stack);
+                    assert!(other || current.stacks.contains_key(stack), "{name} has no stack");
                     for before in &program.after {
                         assert!(current.programs.contains_key(before), "{name} starts before {before}");
                     }
@@ -78,13 +79,39 @@ fn perform(current: &mut Current, steps: &[Step]) {
             Step::ChangeGateway(name, gateway) => {
                 assert!(current.gateways.insert(name, *gateway).is_some());
             }
-            Step::RemoveGateway(name) => assert!(current.gateways.remove(&name).is_some()),
-            Step::AddStack(name, stack) => {
+            Step::RemoveGateway(name) => {
+                assert!(current.gateways.remove(&name).is_some());
+                let inside = |stack: &CurrentStack| stack.made.switches().any(|switch| switch == name);
+                let stacks = current.stacks.values_mut().filter(|stack| inside(stack));
+                stacks.for_each(|stack| stack.made.publish.clear());
+            }
+            Step::AddStack(name, mut stack) => {
+                // It is published by a step of its own.
+                stack.publish.clear();
                 assert!(current.stacks.insert(name.clone(), made(&name, &stack)).is_none());
             }
-            Step::NoteStack(name, stack) => current.stacks.get_mut(&name).expect("a stack").made = *stack,
+            Step::SetFilter(name, filter) => {
+                current.stacks.get_mut(&name).expect("a stack").made.filter = filter
+            }
+            Step::Publish(name, ports) => {
+                let stack = current.stacks.get_mut(&name).expect("a stack to publish");
+                let published = stack.made.switches().any(|switch| current.gateways.contains_key(switch));
+                assert!(published, "{name} has no gateway");
+                let open = &mut stack.made.publish;
+                assert!(!ports.iter().any(|one| open.contains(one)), "{name} has them already");
+                open.extend(ports);
+                open.sort_by_key(ToString::to_string);
+            }
+            Step::Unpublish(name, ports) => {
+                let stack = current.stacks.get_mut(&name).expect("a stack to publish no more");
+                stack.made.publish.retain(|one| !ports.contains(one));
+            }
+            Step::NoteStack(name, stack) => {
+                let made = &mut current.stacks.get_mut(&name).expect("a stack").made;
+                *made = Stack { publish: std::mem::take(&mut made.publish), ..*stack };
+            }
             Step::RemoveStack(name) => {
-                let users = current.programs.values().filter(|program| program.stack == name);
+                let users = current.programs.values().filter(|program| program.stack.as_ref() == Some(&name));
                 assert_eq!(users.count(), 0, "{name} is in use");
                 let stack = current.stacks.remove(&name).expect("a stack");
                 for (switch, port, _) in stack.ports.values() {
@@ -223,7 +250,7 @@ fn any_topology() -> impl Strategy<Value = Topology> {
         };
         (there, format!("age = {age}\n{vlan}{port}"))
     });
-    let stack = (any::<bool>(), 0usize..3, 1u16..3, any::<bool>());
+    let stack = (any::<bool>(), 0usize..3, 0u16..3, any::<bool>());
     let program = (any::<bool>(), 0usize..3, 0u8..2);
     (prop::array::uniform2(switch), prop::array::uniform2(stack), prop::array::uniform3(program)).prop_map(
         |(switches, stacks, programs)| {
@@ -232,19 +259,23 @@ fn any_topology() -> impl Strategy<Value = Topology> {
                 text += &format!("[switch.s{at}]\n{body}");
             }
             for (at, (_, switch, vlan, smol)) in stacks.iter().enumerate().filter(|(_, stack)| stack.0) {
+                let mut more = "";
                 if *smol && switches.get(*switch).is_some_and(|(there, _)| *there) {
                     text += &format!("[switch.s{switch}.port.'n{at}.eth0']\nimpair.in = 'loss {vlan}%'\n");
                     if at == 0 {
-                        text += &format!("[gateway.s{switch}]\nisolate = {}\n", *vlan == 1);
+                        let dns64 = ["auto", "always", "never"][usize::from(*vlan)];
+                        text += &format!("[gateway.s{switch}]\nisolate = {}\ndns64 = '{dns64}'\n", *vlan == 1);
+                        more = ["", "publish = ['8000:80']\n", "publish = ['8000:80', '9000:90', 'auto']\n"]
+                            [usize::from(*vlan)];
                     }
                 }
                 let kind = if *smol { "smol" } else { "kernel" };
                 let link = match switches.get(*switch) {
-                    Some((true, _)) => format!("switch:s{switch}[vlan {vlan}]"),
+                    Some((true, _)) => format!("switch:s{switch}[vlan {}]", vlan + 1),
                     _ => "none".into(),
                 };
                 text += &format!(
-                    "[stack.n{at}]\nkind = '{kind}'\ninterface = [{{ name = 'eth0', link = '{link}' }}]\n"
+                    "[stack.n{at}]\nkind = '{kind}'\n{more}interface = [{{ name = 'eth0', link = '{link}' }}]\n"
                 );
             }
             for (at, (_, stack, command)) in programs.iter().enumerate().filter(|(_, program)| program.0) {

@@ -2,13 +2,19 @@
 
 mod port;
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use self::port::PortAt;
-use super::{Gateway, MAX_THINGS, Switch, Topology};
+use super::{Gateway, MAX_THINGS, Program, Stack, Switch, Topology};
+use crate::commands::gateway::{check_addresses, check_dhcp};
+use crate::exit::Failure;
 use crate::rules::Rules;
 use crate::topology::place::{Problem, did_you_mean};
 use ::switch::link::Link as PortLink;
 use ::switch::stp::config::Config;
-use stacks::config::DEFAULT_SWITCH;
+use stacks::config::{DEFAULT_SWITCH, Link};
+use stacks::gateway::policy::MAX_RULES;
 
 /// What a name may be.
 pub(super) const NAME_HINT: &str = "use 1 to 32 letters, digits and `._-`";
@@ -37,6 +43,7 @@ impl Topology {
         self.stacks.keys().try_for_each(|name| self.check_stack(text, name))?;
         self.programs.keys().try_for_each(|name| check_name(text, "program", name))?;
         self.programs.keys().try_for_each(|name| self.check_program(text, name))?;
+        self.check_tunnels(text)?;
         self.order().map(|_| ()).map_err(|name| {
             let why = "it waits for itself, by way of others";
             Problem::of(text, &["program", &name, "after"], why, "take one of them out of the circle")
@@ -63,7 +70,50 @@ impl Topology {
             let Some(plug) = interface.link.plug() else { continue };
             self.check_switch(text, plug.switch, &["stack", name, "interface", &at.to_string(), "link"])?;
         }
-        Ok(())
+        if stack.publish.is_empty() { Ok(()) } else { self.check_published(text, stack, &["stack", name]) }
+    }
+
+    /// Is there a gateway that can publish ports of the stack, for whoever says so at `path`?
+    fn check_published(&self, text: &str, stack: &Stack, path: &[&str; 2]) -> Checked {
+        let own = |name: &str| self.switches.get(name).is_some_and(|switch| !switch.external);
+        let may = |name: &str| self.gateways.contains_key(name) || !own(name);
+        // That of a proxy has one.
+        let goes_by_proxy = stack.interfaces.iter().any(|interface| matches!(interface.link, Link::Via(_)));
+        if goes_by_proxy || stack.switches().any(may) {
+            return Ok(());
+        }
+        let (why, hint) = match stack.switches().next() {
+            None => ("it is plugged into no switch".to_owned(), "plug it into one that has a gateway".into()),
+            Some(switch) => {
+                (format!("the switch `{switch}` has no gateway"), format!("add [gateway.{switch}]"))
+            }
+        };
+        Err(Problem::of(text, &[path[0], path[1], "publish"], why, hint))
+    }
+
+    /// Two tunnels of one file would take the peer from each other.
+    fn check_tunnels(&self, text: &str) -> Checked {
+        let mut seen: BTreeSet<&Path> = BTreeSet::new();
+        let mut check = |file, path: &[&str]| {
+            if seen.insert(file) {
+                return Ok(());
+            }
+            let why = format!("`{}` is another's tunnel already", file.display());
+            let hint = "make one stack of it, and say `stack = …` of all who use it";
+            Err(Problem::of(text, path, why, hint))
+        };
+        for (name, stack) in &self.stacks {
+            if let Some(file) = &stack.vpn {
+                check(file.as_path(), &["stack", name, "vpn"])?;
+            }
+            for (at, interface) in stack.interfaces.iter().enumerate() {
+                if let Link::Wg { path } = &interface.link {
+                    check(Path::new(path), &["stack", name, "interface", &at.to_string(), "link"])?;
+                }
+            }
+        }
+        let of_programs = self.programs.iter().filter_map(|(name, it)| Some((name, it.vpn.as_ref()?)));
+        of_programs.into_iter().try_for_each(|(name, file)| check(file.as_path(), &["program", name, "vpn"]))
     }
 
     /// Is there such a switch, for whoever names it at `path`?
@@ -130,26 +180,23 @@ impl Topology {
             return Err(Problem::of(text, &["gateway", name], "a path names no gateway", hint));
         }
         self.check_switch(text, name, &["gateway", name])?;
-        crate::commands::gateway::check_addresses(&gateway.ip).map_err(|failure| {
+        let wrong = |failure: Failure, field| {
             let hint = failure.refusal.hint.unwrap_or_default();
-            Problem::of(text, &["gateway", name, "ip"], failure.refusal.why, hint)
-        })
+            Problem::of(text, &["gateway", name, field], failure.refusal.why, hint)
+        };
+        if gateway.allow.len() + gateway.deny.len() > MAX_RULES {
+            let why = format!("more than {MAX_RULES} destinations are allowed or denied");
+            return Err(Problem::of(text, &["gateway", name], why, "write them as larger networks"));
+        }
+        check_addresses(&gateway.ip).map_err(|failure| wrong(failure, "ip"))?;
+        check_dhcp(&gateway.dhcp.told(), &gateway.ip).map_err(|failure| wrong(failure, "dhcp"))
     }
 
     fn check_program(&self, text: &str, name: &str) -> Checked {
         let program = &self.programs[name];
         let at =
             |field, why: String, hint: String| Err(Problem::of(text, &["program", name, field], why, hint));
-        let stack = &program.stack;
-        if !stack.contains('/') && !OTHER_STACKS.contains(&stack.as_str()) && !self.stacks.contains_key(stack)
-        {
-            let known: Vec<&str> = self.stacks.keys().map(String::as_str).chain(OTHER_STACKS).collect();
-            return at(
-                "stack",
-                format!("there is no stack `{stack}` in this file"),
-                did_you_mean(stack, &known),
-            );
-        }
+        self.check_place(text, name, program)?;
         if let Some(other) = program.after.iter().find(|other| !self.programs.contains_key(*other)) {
             let known: Vec<&String> = self.programs.keys().filter(|known| *known != name).collect();
             return at("after", format!("there is no program `{other}`"), did_you_mean(other, &known));
@@ -166,6 +213,46 @@ impl Topology {
         match Rules::try_from(program.rules.clone()) {
             Err(error) => at("rules", format!("`{}`: {}", error.rule, error.why), error.hint),
             Ok(_) => Ok(()),
+        }
+    }
+
+    /// Where a program runs, and what leads there.
+    fn check_place(&self, text: &str, name: &str, program: &Program) -> Checked {
+        let at = |field, why: String, hint: &str| {
+            Err(Problem::of(text, &["program", name, field], why, hint.to_owned()))
+        };
+        let Some(stack) = &program.stack else {
+            return match &program.vpn {
+                None => {
+                    Err(Problem::of(text, &["program", name], "where does it run?", "add `stack`, or `vpn`"))
+                }
+                Some(_) if self.stacks.contains_key(name) => {
+                    let why = format!("its own stack would be called `{name}`, as another one is");
+                    at("vpn", why, "give the program another name, or say `stack`")
+                }
+                Some(_) if !program.publish.is_empty() => {
+                    at("publish", "it is plugged into no switch".into(), "leave it out")
+                }
+                Some(_) => Ok(()),
+            };
+        };
+        if program.vpn.is_some() {
+            let hint = "leave out one of them; `vpn` may stand in a stack, too";
+            return at("vpn", "it has a stack already".into(), hint);
+        }
+        let known = self.stacks.get(stack);
+        if !stack.contains('/') && !OTHER_STACKS.contains(&stack.as_str()) && known.is_none() {
+            let known: Vec<&str> = self.stacks.keys().map(String::as_str).chain(OTHER_STACKS).collect();
+            let why = format!("there is no stack `{stack}` in this file");
+            return at("stack", why, &did_you_mean(stack, &known));
+        }
+        match known {
+            _ if program.publish.is_empty() => Ok(()),
+            Some(stack) => self.check_published(text, stack, &["program", name]),
+            None if OTHER_STACKS.contains(&stack.as_str()) => {
+                at("publish", format!("`{stack}` is no stack that ports could lead to"), "leave it out")
+            }
+            None => Ok(()),
         }
     }
 
@@ -225,6 +312,9 @@ impl Switch {
             if vlan.rate.is_none() && (vlan.burst.is_some() || vlan.exceed.is_some()) {
                 return at(&["vlan", &vid.0.to_string()], "it has no rate".into(), "add `rate`");
             }
+        }
+        if self.hub && self.tree().enabled == Some(true) {
+            return at(&["hub"], "a hub has no spanning tree".into(), "leave out one of them");
         }
         let tree = self.stp.unwrap_or_default().told().apply(Config::default());
         match tree {

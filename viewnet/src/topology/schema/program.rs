@@ -6,13 +6,20 @@ use std::path::PathBuf;
 
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use stacks::gateway::publish::Publish;
+
+use crate::rules::Rules;
 
 /// A program in a stack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Program {
-    /// A stack of the file, the path of another, `host` or `none`.
-    pub(crate) stack: String,
+    /// A stack of the file, the path of another, `host` or `none`; absent: one of its own, by a tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stack: Option<String>,
+    /// A file of wg-quick(8): its stack is its own, and goes through that tunnel, as `run --vpn` has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) vpn: Option<PathBuf>,
     /// The program and its arguments, or a line for the shell.
     pub(crate) command: CommandLine,
     /// Variables beside those that `up` has.
@@ -30,6 +37,27 @@ pub(crate) struct Program {
     /// Rules of its view, as `run --rule` takes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) rules: Vec<String>,
+    /// Ports of the host that lead to it while it runs, as `run --publish` takes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) publish: Vec<Publish>,
+}
+
+impl Program {
+    /// Where it runs, in words.
+    pub(crate) fn place(&self) -> String {
+        match (&self.stack, &self.vpn) {
+            (Some(stack), _) => stack.clone(),
+            (None, Some(file)) => format!("a stack of its own by {}", file.display()),
+            (None, None) => "a stack of its own".to_owned(),
+        }
+    }
+
+    /// Every stack that it uses, by name: its own, and those to which its rules lead.
+    pub(crate) fn stacks(&self) -> Vec<String> {
+        // They were read when the file was.
+        let rules = Rules::try_from(self.rules.clone()).unwrap_or_default();
+        self.stack.iter().chain(rules.stacks()).cloned().collect()
+    }
 }
 
 /// Whether a program is started again when it ends.

@@ -34,6 +34,9 @@ pub(crate) struct Switch {
     pub(crate) vde: Option<VdeFolder>,
     /// Where it gives its counters to Prometheus; absent: nowhere.
     pub(crate) metrics: Option<String>,
+    /// Every frame goes to every port, as with a hub.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) hub: bool,
     /// The spanning tree; absent: off.
     pub(crate) stp: Option<Tree>,
     /// VLANs that have a name or a rate.

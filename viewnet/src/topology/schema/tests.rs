@@ -68,7 +68,7 @@ fn mistakes_are_found_where_they_are() {
         ),
         (
             "[switch.lan]\nagee = 3",
-            "line 2, column 1: unknown field `agee`, expected one of `external`, `age`, `mode`, `group`, `mgmt`, `vde`, `metrics`, `stp`, `vlan`, `port`; did you mean `age`?",
+            "line 2, column 1: unknown field `agee`, expected one of `external`, `age`, `mode`, `group`, `mgmt`, `vde`, `metrics`, `hub`, `stp`, `vlan`, `port`; did you mean `age`?",
         ),
         (
             "[switch.lan]\nage = 0",
@@ -110,6 +110,51 @@ fn mistakes_are_found_where_they_are() {
         (
             "[program.p]\nstack = 'host'\ncommand = 'x'\nrestart = 'allways'",
             "line 4, column 11: unknown variant `allways`, expected one of `never`, `on-failure`, `always`; did you mean `always`?",
+        ),
+        (
+            "[switch.lan]\nhub = true\nstp = true",
+            "line 2, column 7: a hub has no spanning tree; leave out one of them",
+        ),
+        (
+            "[switch.lan]\n[gateway.lan]\ndns64 = 'allways'",
+            "line 3, column 9: unknown variant `allways`, expected one of `auto`, `always`, `never`; did you mean `always`?",
+        ),
+        (
+            "[switch.lan]\n[gateway.lan]\ndhcp = { static = ['web=10.9.0.7'] }",
+            "line 3, column 1: web=10.9.0.7 is no address that a client could have here; give one of the gateway's IPv4 network, and not the gateway's own",
+        ),
+        (
+            "[switch.lan]\n[gateway.lan]\ndhcp.lease = 3",
+            "line 3, column 1: a lease is 8 seconds at least, an MTU 68 bytes; take more",
+        ),
+        (
+            "[switch.lan]\n[gateway.lan]\nfilter = ['input: proto tpc drop']",
+            "line 3, column 10: line 1, column 14: `tpc` is no protocol; did you mean `tcp`?; `viewnet up --help` shows how a topology is written",
+        ),
+        (
+            "[switch.lan]\n[stack.web]\npublish = ['8080:80']\ninterface = [{ name = 'eth0', link = 'switch:lan' }]",
+            "line 3, column 1: the switch `lan` has no gateway; add [gateway.lan]",
+        ),
+        (
+            "[stack.web]\npublish = ['80:']",
+            "line 2, column 11: `80:` names no ports; write 8080:80, 127.0.0.1:8080:80, [::1]:53/udp or 8000-8010:9000-9010; `viewnet up --help` shows how a topology is written",
+        ),
+        (
+            "[stack.web]\npublish = ['80']",
+            "line 2, column 1: it is plugged into no switch; plug it into one that has a gateway",
+        ),
+        (
+            "[program.p]\nstack = 'host'\ncommand = 'x'\npublish = ['80']",
+            "line 4, column 1: `host` is no stack that ports could lead to; leave it out",
+        ),
+        ("[program.p]\ncommand = 'x'", "line 1, column 10: where does it run?; add `stack`, or `vpn`"),
+        (
+            "[program.p]\nstack = 'host'\nvpn = 'a.conf'\ncommand = 'x'",
+            "line 3, column 7: it has a stack already; leave out one of them; `vpn` may stand in a stack, too",
+        ),
+        (
+            "[stack.office]\nvpn = 'a.conf'\n[program.p]\nvpn = 'a.conf'\ncommand = 'x'",
+            "line 4, column 7: `a.conf` is another's tunnel already; make one stack of it, and say `stack = …` of all who use it",
         ),
         (
             "name = 'a/b'",

@@ -56,6 +56,7 @@ pub(super) fn look_at(client: &mut Client, made: &Switch) -> Result<(Switch, Vec
 fn settings(show: &Show, vlans: &[VlanInfo], tree: &StpTree, made: &Switch) -> Switch {
     let mut now = Switch { port: Default::default(), ..made.clone() };
     now.mgmt = show.mgmt.clone();
+    now.hub = show.hub;
     now.metrics = show.metrics.clone();
     now.vde = made.vde.clone().filter(|vde| show.vde.as_ref() == Some(&vde.path));
     now.stp = Some(Tree::of(tree));

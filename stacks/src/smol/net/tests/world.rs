@@ -242,6 +242,7 @@ pub(super) fn link(index: IfIndex, kind: LinkKind, mac: Mac) -> Link {
         plugged: String::new(),
         wished_flags: 0,
         link_local: false,
+        hears_routers: false,
         configured6: false,
         counters: LinkCounters::default(),
     }

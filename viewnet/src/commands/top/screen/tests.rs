@@ -17,6 +17,7 @@ fn port(name: &str, bytes: u64) -> PortInfo {
     PortInfo {
         name: name.into(),
         kind: Kind::Tap,
+        link: true,
         vlans: PortVlans::default(),
         offloads: Offloads::ALL,
         stp: None,
