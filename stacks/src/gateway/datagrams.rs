@@ -414,7 +414,12 @@ impl Mapping {
         if !train || sent.is_ok() {
             return sent;
         }
-        data.chunks(segment.into()).fold(Ok(()), |all, piece| all.and(self.send(to, piece, 0)))
+        let mut all = Ok(());
+        for piece in data.chunks(segment.into()) {
+            let sent = self.send(to, piece, 0);
+            all = all.and(sent);
+        }
+        all
     }
 
     /// Takes what has come; true: there may be more.
