@@ -393,6 +393,17 @@ fn rules_say_who_goes_where_and_can_be_changed() {
         inside(world, kind, FIXED, &script).run().ok().says("113 None");
         let shown = json(world.viewnet(["gateway", "show", "--switch", "lan", "--json"]).run());
         assert_eq!(shown["rules"]["deny"][0], ":7007", "{shown}");
+        // By prefix, and by prefix and port; datagrams and pings, too.
+        let deny = ["--deny", "192.0.2.0/24", "--deny", "[2001:db8::/32]:7000-7010"];
+        world.viewnet(["gateway", "set", "--switch", "lan"]).args(deny).run().ok();
+        let script = format!(
+            "{HELPERS}
+import subprocess
+def send(at, port): u = udp(at); u.connect((at, port)); u.send(b'x'); u.recvmsg(9)
+for at in {FAR:?}:
+    print(fails(tcp, at, 7007), fails(send, at, 7007), fails(send, at, 9), subprocess.call(['ping', '-c', '1', '-W', '5', at], stdout=-3))"
+        );
+        inside(world, kind, FIXED, &script).run().ok().says("113 113 113 1\n13 13 111 0\n");
         assert!(shown["prohibited"].as_u64().unwrap() >= 2, "{shown}");
     });
 }

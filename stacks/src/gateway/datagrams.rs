@@ -21,6 +21,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 
 use super::associations::Associations;
+use super::doors::Doors;
 use super::flows::{Flows, Slot};
 use super::host::{self, Heard};
 use super::nat64;
@@ -360,8 +361,16 @@ impl Datagrams {
         self.associations.run(now, hall) | !self.turn.is_empty()
     }
 
+    /// An error about what was sent inside. How long it may be is believed; nothing else that is said concerns anybody, as the
+    /// host has the datagrams already.
+    pub(super) fn hear(&self, now: Instant, error: &NetError, quoted: &[u8], doors: &Doors, hall: &mut Hall) {
+        if error.errno == Errno::EMSGSIZE && (self.sent(error, quoted) || doors.sent(error, quoted)) {
+            hall.engine.learn_path_mtu(now, error.destination, error.info);
+        }
+    }
+
     /// Has something been sent to the inside that an error quotes?
-    pub(super) fn sent(&self, error: &NetError, quoted: &[u8]) -> bool {
+    fn sent(&self, error: &NetError, quoted: &[u8]) -> bool {
         let (at, kinds) = match i32::from(error.protocol) {
             libc::IPPROTO_UDP => (2, [Kind::Udp(true), Kind::Udp(false), Kind::Question(error.source)]),
             libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => (4, [true, false, true].map(Kind::Echo)),

@@ -475,13 +475,7 @@ impl Gateway {
                         handle_packet(now, &packet, hall, &mut self.datagrams, &mut self.services);
                     }
                 }
-                // Nothing else that it says of our datagrams concerns anybody: the host has them already.
-                Arrived::Error(error, quoted) => {
-                    let sent = || self.datagrams.sent(&error, &quoted) || self.doors.sent(&error, &quoted);
-                    if error.errno == Errno::EMSGSIZE && sent() {
-                        hall.engine.learn_path_mtu(now, error.destination, error.info);
-                    }
-                }
+                Arrived::Error(error, quoted) => self.datagrams.hear(now, &error, &quoted, &self.doors, hall),
             }
             while let Some(knocked) = hall.engine.poll_knock() {
                 self.services.refresh(now, hall);
