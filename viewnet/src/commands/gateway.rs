@@ -187,7 +187,7 @@ pub(crate) fn check_dhcp(said: &Said, own: &[IpNet]) -> Result<(), Failure> {
     }
     if let Some(idle) = fixed.iter().find(|it| it.address.is_ipv6()).filter(|_| *v6 != Dhcp6::Stateful) {
         let why = format!("{idle} is given by DHCPv6, which is to give no addresses");
-        return cannot(why, "add --dhcp6 stateful");
+        return cannot(why, "add --dhcp6 stateful, or dhcp.v6 = \"stateful\" in a topology");
     }
     if domain.as_ref().is_some_and(|name| !(1..=MAX_NAME).contains(&name.len())) {
         return cannot("the domain is no name".into(), "write it as lan.example");

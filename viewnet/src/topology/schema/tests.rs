@@ -140,7 +140,7 @@ fn mistakes_about_ways_out_and_in_are_found_where_they_are() {
         ),
         (
             "[switch.lan]\n[gateway.lan]\ndhcp = { static = ['web=10.9.0.7'] }",
-            "line 3, column 1: web=10.9.0.7 is no address that a client could have here; give one of the gateway's IPv4 network, and not the gateway's own",
+            "line 3, column 1: web=10.9.0.7 is no address that a client could have here; give one of the gateway's network, and not the gateway's own",
         ),
         (
             "[switch.lan]\n[gateway.lan]\ndhcp.lease = 3",
