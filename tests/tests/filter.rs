@@ -28,18 +28,18 @@ for v in LO:
             d, who = u.recvfrom(70000); u.sendto(b'%d from %s' % (len(d), who[0].encode()), who)
     threading.Thread(target=answer, daemon=True).start()
 def tcp(v, port, at=None):
-    s = socket.socket(F[v]); s.settimeout(1)
+    s = socket.socket(F[v]); s.settimeout(3)
     try:
         s.connect((at or LO[v], port)); return s.recv(100).decode()
     except OSError as e: return name(e)
 def udp(v, port, data=b'x', at=None):
-    s = socket.socket(F[v], socket.SOCK_DGRAM); s.settimeout(1)
+    s = socket.socket(F[v], socket.SOCK_DGRAM); s.settimeout(3)
     try:
         s.sendto(data, (at or LO[v], port)); return s.recv(100).decode()
     except OSError as e: return name(e)
 def ping(v):
     p = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}[v]
-    s = socket.socket(F[v], socket.SOCK_DGRAM, p); s.settimeout(1)
+    s = socket.socket(F[v], socket.SOCK_DGRAM, p); s.settimeout(3)
     try:
         s.sendto(struct.pack('!BBHHH', {4: 8, 6: 128}[v], 0, 0, 0, 1) + b'hello', (LO[v], 0))
         return 'pong' if s.recv(100) else 'nothing'
@@ -274,14 +274,14 @@ const CLIENT: &str = r#"
 import errno, socket
 def kind(at): return socket.AF_INET6 if ':' in at else socket.AF_INET
 def tcp(at, port):
-    s = socket.socket(kind(at)); s.settimeout(2)
+    s = socket.socket(kind(at)); s.settimeout(4)
     try:
         s.connect((at, port)); s.settimeout(10); s.sendall(b'x' * 3000000); s.shutdown(socket.SHUT_WR); got = b''
         while d := s.recv(100): got += d
         return got.decode()
     except OSError as e: return errno.errorcode.get(e.errno, 'timeout') if e.errno else 'timeout'
 def udp(at, port, n):
-    s = socket.socket(kind(at), socket.SOCK_DGRAM); s.settimeout(2)
+    s = socket.socket(kind(at), socket.SOCK_DGRAM); s.settimeout(4)
     try:
         s.connect((at, port)); s.send(bytes(n)); return s.recv(100).decode()
     except OSError as e: return errno.errorcode.get(e.errno, 'timeout') if e.errno else 'timeout'
@@ -365,7 +365,7 @@ fn a_gateway_filters_what_goes_out() {
         world.viewnet(up).run().ok();
         let script = "import socket, errno
 def tcp(port):
-    s = socket.socket(); s.settimeout(2)
+    s = socket.socket(); s.settimeout(4)
     try: s.connect(('192.0.2.1', port)); return 'ok'
     except OSError as e: return errno.errorcode.get(e.errno, 'timeout') if e.errno else 'timeout'
 print(tcp(8080), tcp(8081))";

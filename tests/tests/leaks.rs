@@ -265,7 +265,7 @@ codes = [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in pids]
 print('bad', sum(1 for c in codes if c))
 ";
     each(|world, kind| {
-        let outcome = python(world, kind, SCRIPT).limit(Duration::from_secs(240)).run().ok();
+        let outcome = python(world, kind, SCRIPT).limit(Duration::from_secs(600)).run().ok();
         assert_eq!(outcome.stdout, "bad 0\n", "{}", outcome.stderr);
     });
 }

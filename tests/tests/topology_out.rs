@@ -4,11 +4,9 @@
 #[path = "vpn/peer.rs"]
 mod peer;
 
-use std::time::Duration;
-
 use peer::Peer;
 use serde_json::Value;
-use tests::{User, World, wait_until};
+use tests::{SOON, User, World, wait_until};
 
 fn each_user(test: impl Fn(World)) {
     for &user in User::all() {
@@ -166,18 +164,23 @@ fn a_gateway_is_told_all_that_it_can_be_told() {
         assert_eq!(fetch(&world, "9090"), "# the lab");
         assert_eq!(published(&world), [(8081, "web".to_owned()), (9090, "web".to_owned())]);
         check_put_right(&world);
-        let dot = world.viewnet(["graph", "lab.toml"]).run().ok().stdout;
-        for line in [
-            "stack\\nfilter\\npublished 127.0.0.1:8081:80\"",
-            "label=\"lan/gateway\\n10.9.0.1/24\\nby socks5:127.0.0.1:1080",
-            "\\nrules\\nfilter\"",
-            "\"program other\" -> \"stack none\" [label=\"to 192.0.2.78 via none\"",
-        ] {
-            assert!(dot.contains(line), "no {line} in\n{dot}");
-        }
+        check_picture(&world);
         world.viewnet(["down"]).run().ok();
         assert_eq!(json(&world, &["gateway", "ls"]), serde_json::json!([]));
     });
+}
+
+/// All of it is drawn.
+fn check_picture(world: &World) {
+    let dot = world.viewnet(["graph", "lab.toml"]).run().ok().stdout;
+    for line in [
+        "stack\\nfilter\\npublished 127.0.0.1:8081:80\"",
+        "label=\"lan/gateway\\n10.9.0.1/24\\nby socks5:127.0.0.1:1080",
+        "\\nrules\\nfilter\"",
+        "\"program other\" -> \"stack none\" [label=\"to 192.0.2.78 via none\"",
+    ] {
+        assert!(dot.contains(line), "no {line} in\n{dot}");
+    }
 }
 
 /// What was changed by hand, or lost, is made as the file says.
@@ -246,7 +249,7 @@ fn programs_share_a_tunnel_or_have_one_of_their_own() {
         assert!(dot.contains("\"stack work\" -> \"switch wg:"), "{dot}");
         world.viewnet(["down"]).run().ok();
         let none = || json(&world, &["vpn", "ls"]) == serde_json::json!([]);
-        assert!(wait_until(Duration::from_secs(5), none), "the tunnel stays");
+        assert!(wait_until(SOON, none), "the tunnel stays");
         world.write(
             "lab.toml",
             &format!("[program.own]\nvpn = 'office.conf'\ncommand = ['python3', '-c', \"{ask}\"]\n"),

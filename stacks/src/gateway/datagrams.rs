@@ -30,7 +30,7 @@ use super::services::DOMAIN;
 use super::streams::trouble;
 use super::train::Train;
 use super::{Hall, Place};
-use crate::smol::net::{Packet, Trouble};
+use crate::smol::net::{NetError, Packet, Trouble};
 
 /// Mappings at once: each takes a descriptor.
 pub(super) const MAX_MAPPINGS: usize = 16_384;
@@ -360,6 +360,21 @@ impl Datagrams {
         self.associations.run(now, hall) | !self.turn.is_empty()
     }
 
+    /// Has something been sent to the inside that an error quotes?
+    pub(super) fn sent(&self, error: &NetError, quoted: &[u8]) -> bool {
+        let (at, kinds) = match i32::from(error.protocol) {
+            libc::IPPROTO_UDP => (2, [Kind::Udp(true), Kind::Udp(false), Kind::Question(error.source)]),
+            libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => (4, [true, false, true].map(Kind::Echo)),
+            _ => return false,
+        };
+        let Some(&[a, b]) = quoted.get(at..at + 2) else { return false };
+        let inside = SocketAddr::new(error.destination, u16::from_be_bytes([a, b]));
+        kinds.into_iter().any(|kind| self.flows.find(&(kind, inside)).is_some())
+            || [None, Some(error.source)]
+                .into_iter()
+                .any(|name| self.associations.flows.find(&(inside, name)).is_some())
+    }
+
     /// Ends what was silent for too long.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.associations.handle_timeout(now);
@@ -399,7 +414,12 @@ impl Mapping {
         if !train || sent.is_ok() {
             return sent;
         }
-        data.chunks(segment.into()).fold(Ok(()), |all, piece| all.and(self.send(to, piece, 0)))
+        let mut all = Ok(());
+        for piece in data.chunks(segment.into()) {
+            let sent = self.send(to, piece, 0);
+            all = all.and(sent);
+        }
+        all
     }
 
     /// Takes what has come; true: there may be more.

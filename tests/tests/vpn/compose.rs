@@ -18,7 +18,7 @@ fn a_rule_takes_some_destinations_through_a_tunnel() {
 import socket
 for at, who in (('10.9.0.1', 'office sees'), ('192.0.2.2', 'others see')):
     s = socket.create_connection((at, 7007), 9); s.sendall(b'x'); assert s.recv(1) == b'x'
-    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(9); u.connect((at, 7007))
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(30); u.connect((at, 7007))
     u.send(b'y'); assert u.recv(9) == b'y'
     print(who, s.getsockname()[0], u.getsockname()[0])";
         let rule = ["--stack", "host", "--rule", "to 10.9.0.0/24 via office", "--", "python3", "-c", script];
@@ -42,10 +42,10 @@ open_ones = []
 for stack, at in (('office', '10.9.0.1'), ('second', '10.8.0.1')):
     fd = lib.msocket(stack.encode(), socket.AF_INET, socket.SOCK_STREAM, 0)
     assert fd >= 0, ctypes.get_errno()
-    s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd); s.settimeout(9); s.connect((at, 7007))
+    s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd); s.settimeout(30); s.connect((at, 7007))
     open_ones.append(s)
     fd = lib.msocket(stack.encode(), socket.AF_INET, socket.SOCK_DGRAM, 0)
-    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 0, fd); u.settimeout(9)
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 0, fd); u.settimeout(30)
     u.sendto(b'y', (at, 7007)); assert u.recv(9) == b'y'
 for s in open_ones:
     s.sendall(b'x' * 100_000); got = 0

@@ -377,7 +377,12 @@ impl Peer {
         let listens = || fs::read_to_string(&log).is_ok_and(|text| text.contains("listening on"));
         assert!(wait_until(SOON, listens), "tcpdump does not start");
         done();
-        std::thread::sleep(Duration::from_millis(200));
+        // Until it writes no more.
+        let size = || fs::metadata(&file).map_or(0, |meta| meta.len());
+        let mut written = None;
+        while written.replace(size()) != Some(size()) {
+            std::thread::sleep(Duration::from_millis(500));
+        }
         drop(kept);
         file
     }

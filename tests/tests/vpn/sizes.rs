@@ -69,7 +69,7 @@ fn what_may_not_be_cut_and_is_too_long_is_refused() {
 import errno, socket, subprocess
 for at, header, level, option in (('10.9.0.1', 28, socket.IPPROTO_IP, 10), ('fd09::1', 48, socket.IPPROTO_IPV6, 23)):
     v6 = ':' in at
-    u = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(9)
+    u = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(30)
     u.setsockopt(level, option, 2); u.connect((at, 7007))  # IP_PMTUDISC_DO
     assert u.getsockopt(level, 24 if v6 else 14) == 1420   # IP_MTU
     u.send(bytes(1420 - header)); assert len(u.recv(9999)) == 1420 - header

@@ -57,7 +57,7 @@ fn one_tunnel_has_peers_of_both_families() {
 import socket
 for at in ('10.9.0.1', 'fd09::1', '10.8.0.1', 'fd08::1'):
     s = socket.create_connection((at, 7007), 9); s.sendall(b'x'); assert s.recv(1) == b'x'
-    u = socket.socket(s.family, socket.SOCK_DGRAM); u.settimeout(9)
+    u = socket.socket(s.family, socket.SOCK_DGRAM); u.settimeout(30)
     u.sendto(b'y', (at, 7007)); assert u.recv(9) == b'y'
 print('reached all')";
         python(world, kind, &[], script).run().ok().says("reached all");
@@ -93,6 +93,31 @@ fn both_ends_may_move_and_the_peer_may_begin_anew() {
         peer.ping();
         ping(world, "office", "10.9.0.1");
         assert!(show(world, "office")["peers"][0]["received"].as_u64() > before);
+        world.viewnet(["vpn", "down", "office"]).run().ok();
+    });
+}
+
+#[test]
+fn a_peer_is_answered_from_the_address_it_sends_to() {
+    each_kind(|world, peer, kind| {
+        peer.begin();
+        for more in ["192.0.2.7/24", "2001:db8::7/64"] {
+            let nodad = if more.contains(':') { &["nodad"][..] } else { &[] };
+            world.administer(&[&["ip", "addr", "add", more, "dev", "v0"], nodad].concat());
+        }
+        world.viewnet(["vpn", "up", "office.conf", "--kind", kind]).run().ok();
+        let port = show(world, "office")["listen_port"].to_string();
+        for own in ["[2001:db8::7]", "192.0.2.7"] {
+            let own = format!("{own}:{port}");
+            peer.wg(&["peer", &peer.public("ours"), "endpoint", &own]);
+            peer.ping();
+            ping(world, "office", "10.9.0.1");
+            assert_eq!(peer.endpoint(), own);
+        }
+        // Until the host has it no more.
+        world.administer(&["ip", "addr", "del", "192.0.2.7/24", "dev", "v0"]);
+        ping(world, "office", "10.9.0.1");
+        assert_eq!(peer.endpoint(), format!("192.0.2.1:{port}"));
         world.viewnet(["vpn", "down", "office"]).run().ok();
     });
 }
