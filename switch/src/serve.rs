@@ -330,7 +330,9 @@ impl Server {
                         let Self { plugs, switch, epoll, .. } = &mut *self;
                         plugs.handle_endpoint(now, slot, None, switch, epoll);
                     }
-                    Source::Watch(slot) => self.plugs.handle_watch(now, slot, &mut self.switch),
+                    Source::Watch(slot) => {
+                        self.plugs.handle_watch(now, slot, &mut self.switch, &self.epoll);
+                    }
                     Source::VdeClient(index) => vde::handle_client(now, index, &mut self.hall(on_file).1),
                     Source::VdeListener => {
                         self.vde.iter_mut().for_each(|vde| vde.accept(now, &self.epoll));

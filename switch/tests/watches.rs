@@ -3,6 +3,7 @@
 mod common;
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use common::{Namespace, Served, eventually, has_tap, isolated};
 use msocket_proto::line::{Line, Received};
@@ -34,18 +35,21 @@ fn link(served: &Served, name: &str) -> Option<bool> {
 fn listen(served: &Served) -> Line {
     let mut client = served.client();
     client.call::<()>(&Request::Events).unwrap();
-    client.into_line()
+    let line = client.into_line();
+    line.stream().set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    line
 }
 
-/// The next news of links.
-fn next_link(line: &mut Line) -> (String, bool) {
+/// Waits until it is told that the link of this port is up, or down.
+fn await_link(line: &mut Line, name: &str, is_up: bool) {
     loop {
         match line.receive::<Told>().unwrap() {
-            Received::Message(told, _) => {
-                if let Event::PortLink { port, up } = told.event {
-                    return (port, up);
-                }
+            Received::Message(Told { event: Event::PortLink { port, up }, .. }, _)
+                if (&port[..], up) == (name, is_up) =>
+            {
+                return;
             }
+            Received::Message(..) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -57,22 +61,24 @@ fn a_carrier_is_told_of_without_a_tree() {
         let (served, ns) = (Served::new(None), Namespace::new());
         two_nics(&served, &ns);
         let mut news = listen(&served);
-        assert_eq!((link(&served, "b0"), link(&served, "b1")), (Some(true), Some(true)));
+        // The kernel itself takes a moment to tell (net/core/link_watch.c).
+        let links = || (link(&served, "b0"), link(&served, "b1"));
+        eventually("they are up", || links() == (Some(true), Some(true)));
         // Somebody is behind the port, and is not looked for there any more when its link is gone.
         ns.sh("ip addr add 10.0.0.1/24 dev a0; ! ping -n -c 1 -W 1 10.0.0.9 >/dev/null");
         let stations = || served.client().show().unwrap().stations;
         eventually("a station is known", || stations() > 0);
         ns.sh("ip link set a0 down");
-        assert_eq!(next_link(&mut news), ("b0".into(), false));
-        assert_eq!((link(&served, "b0"), link(&served, "b1")), (Some(false), Some(true)));
+        await_link(&mut news, "b0", false);
+        assert_eq!(links(), (Some(false), Some(true)));
         assert!(served.client().stations(Default::default()).unwrap().iter().all(|s| s.port != "b0"));
         ns.sh("ip link set a1 down; ip link set a0 up");
-        assert_eq!(next_link(&mut news), ("b1".into(), false));
-        assert_eq!(next_link(&mut news), ("b0".into(), true));
+        await_link(&mut news, "b1", false);
+        await_link(&mut news, "b0", true);
         // The watch is shared, and stays with the other port.
         served.client().call::<()>(&Request::PortRm { port: "b0".into() }).unwrap();
         ns.sh("ip link set a1 up");
-        assert_eq!(next_link(&mut news), ("b1".into(), true));
+        await_link(&mut news, "b1", true);
         // An interface that goes while it is down takes its port with it.
         ns.sh("ip link set b1 down; ip link del b1");
         eventually("the port is gone", || link(&served, "b1").is_none());
@@ -80,7 +86,7 @@ fn a_carrier_is_told_of_without_a_tree() {
         ns.sh("ip link del a0");
         two_nics(&served, &ns);
         ns.sh("ip link set a1 down");
-        assert_eq!(next_link(&mut news), ("b1".into(), false));
+        await_link(&mut news, "b1", false);
     });
 }
 
@@ -97,9 +103,9 @@ fn a_tap_is_told_of_too() {
         let mut news = listen(&served);
         assert_eq!(link(&served, "vm"), Some(false));
         ns.sh("ip link set tap0 up");
-        assert_eq!(next_link(&mut news), ("vm".into(), true));
+        await_link(&mut news, "vm", true);
         ns.sh("ip link set tap0 down");
-        assert_eq!(next_link(&mut news), ("vm".into(), false));
+        await_link(&mut news, "vm", false);
     });
 }
 
@@ -113,7 +119,7 @@ fn the_tree_hears_of_a_carrier_and_of_shut_ports() {
             .call::<()>(&Request::StpSet(StpChange { enabled: Some(true), ..StpChange::default() }))
             .unwrap();
         let role = |n: usize| served.client().stp().unwrap().ports[n].role;
-        assert_eq!((role(0), role(1)), (Role::Designated, Role::Designated));
+        eventually("both are in the tree", || (role(0), role(1)) == (Role::Designated, Role::Designated));
         ns.sh("ip link set a0 down");
         eventually("it is out of the tree", || role(0) == Role::Disabled);
         ns.sh("ip link set a0 up");
@@ -141,8 +147,7 @@ fn what_tells_nothing_is_done_without() {
         let on = StpChange { enabled: Some(true), ..StpChange::default() };
         served.client().call::<()>(&Request::StpSet(on)).unwrap();
         ns.sh("ip link set a0 down");
-        let links = || [link(&served, "p1"), link(&served, "p2")];
-        assert_eq!(links(), [Some(false); 2]);
+        eventually("who asks is told", || [link(&served, "p1"), link(&served, "p2")] == [Some(false); 2]);
         let roles = || served.client().stp().unwrap().ports.iter().map(|p| p.role).collect::<Vec<_>>();
         eventually("the tree has asked", || roles() == [Role::Disabled; 2]);
     });

@@ -87,14 +87,29 @@ impl Plugs {
     }
 
     /// A watch has something to tell.
-    pub(in crate::serve) fn handle_watch(&mut self, now: Instant, slot: u32, switch: &mut Switch) {
+    pub(in crate::serve) fn handle_watch(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        switch: &mut Switch,
+        epoll: &Epoll,
+    ) {
         for _ in 0..MESSAGES {
             let Some(Some(Watched { watch, .. })) = self.watches.get(slot as usize) else { return };
             let is_meant = match watch.receive() {
                 Ok(Heard::Of(interface)) => Some(interface),
                 Ok(Heard::Lost) => None,
                 Ok(Heard::Else) => continue,
-                Err(_) => return,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) => {
+                    // It would be readable for ever.
+                    log::debug!("nobody tells of links any more: {e}");
+                    let _ = epoll.delete(watch);
+                    self.watches[slot as usize] = None;
+                    let told = |plug: &&mut Plug| plug.told.is_some_and(|told| told.slot == slot);
+                    self.table.iter_mut().flatten().filter(told).for_each(|plug| plug.told = None);
+                    return self.ask_later(now, switch);
+                }
             };
             for index in 0..self.table.len() {
                 let told = self.table[index].as_ref().and_then(|plug| plug.told);
