@@ -37,6 +37,7 @@ enum Step {
     },
     Remove(u8),
     Add(u8),
+    Farewell(Option<u8>),
 }
 
 fuzz_target!(|steps: Vec<Step>| {
@@ -76,6 +77,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 }
             }
             Step::Remove(port) => bridges[0].remove_port(id(port)),
+            Step::Farewell(port) => bridges[0].say_farewell(port.map(id)),
             Step::Add(port) => bridges[0].add_port(id(port), PortConfig::default(), true),
         }
         // Port 0 of each leads to the other.

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -139,8 +138,7 @@ fn plug(name: u8) -> Option<Plugged> {
     let memory = File::from(handover[0].try_clone().expect("a descriptor"));
     let mut client = Client::connect(&folder().join("switch")).expect("the switch is there");
     let attach = Attach { name: Some(["a", "b", "c"][usize::from(name % 3)].into()), ..Attach::new(Kind::Ring) };
-    let fds = handover.each_ref().map(AsFd::as_fd);
-    client.add_port_of(&fds, &attach).ok()?;
+    client.add_port_of(&handover, &attach).ok()?;
     Some(Plugged { ring, memory, _client: client })
 }
 

@@ -62,31 +62,41 @@ fn frame(bytes: &[u8], ip: bool) -> Vec<u8> {
     frame
 }
 
+/// The peer of `ours`, after a handshake.
+fn meet(now: Instant, ours: &mut Tunnel, from: SocketAddr) -> Tunnel {
+    let mut peer = end(1);
+    peer.handle_frame(now, &VnetHdr::default(), &frame(b"hello", true));
+    for _ in 0..3 {
+        sent(&mut peer).iter().for_each(|datagram| ours.handle_datagram(now, from, datagram));
+        sent(ours).iter().for_each(|datagram| peer.handle_datagram(now, from, datagram));
+    }
+    assert!(ours.peers(now)[0].handshake_s.is_some(), "they have met");
+    peer
+}
+
 fuzz_target!(|events: Vec<Event>| {
     let from: SocketAddr = "192.0.2.1:1".parse().expect("constant");
     let mut now = Instant::now();
-    let (mut ours, mut peer) = (end(0), end(1));
+    let mut ours = end(0);
+    // It appears, and they meet, when it first has something to say: before, there is no session.
+    let mut peer = None;
     let plain = VnetHdr::default();
-    peer.handle_frame(now, &plain, &frame(b"hello", true));
-    for _ in 0..3 {
-        sent(&mut peer).iter().for_each(|datagram| ours.handle_datagram(now, from, datagram));
-        sent(&mut ours).iter().for_each(|datagram| peer.handle_datagram(now, from, datagram));
-    }
-    assert!(ours.peers(now)[0].handshake_s.is_some(), "they have met");
     for event in events {
         match event {
             Event::Datagram(bytes) => ours.handle_datagram(now, from, &bytes),
             Event::Changed(bytes, at, to) => {
+                let peer = peer.get_or_insert_with(|| meet(now, &mut ours, from));
                 peer.handle_frame(now, &plain, &frame(&bytes, true));
-                for mut datagram in sent(&mut peer) {
+                for mut datagram in sent(peer) {
                     let at = usize::from(at) % datagram.len();
                     datagram[at] = to;
                     ours.handle_datagram(now, from, &datagram);
                 }
             }
             Event::Packet(bytes) => {
+                let peer = peer.get_or_insert_with(|| meet(now, &mut ours, from));
                 peer.handle_frame(now, &plain, &frame(&bytes, false));
-                sent(&mut peer).iter().for_each(|datagram| ours.handle_datagram(now, from, datagram));
+                sent(peer).iter().for_each(|datagram| ours.handle_datagram(now, from, datagram));
             }
             Event::Frame { header, frame: bytes, ip } => {
                 ours.handle_frame(now, &VnetHdr::parse(header), &frame(&bytes, ip));

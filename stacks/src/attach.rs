@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use msocket_proto::line::{CallError, LineError, Refusal, unusable};
-use switch::client::{Client, Impair, PortAdded, Request};
+use switch::client::{Client, Impair, Kind, PortAdded, Request};
 use switch::control::Attach;
 use switch::link::Impaired;
 
@@ -62,6 +62,32 @@ pub(crate) fn add(
     }
     Err(Refusal::new(what, "no name was free for its port")
         .hint(format!("`viewnet switch port ls {switch}` shows who has them; choose another name")))
+}
+
+/// Has a switch host somebody at a port of its own, for `interface` of `stack`; `what` says who. False: it does not, or is
+/// not this user's, and so whoever it is needs a process.
+///
+/// # Errors
+/// No such switch, or its refusal.
+pub(crate) fn host(
+    (stack, interface): (&str, &str),
+    switches: &Path,
+    plug: &Plug<'_>,
+    guest: bool,
+    what: &str,
+) -> Result<bool, Refusal> {
+    let switch = plug.switch;
+    let mut client = connect(interface, &path(switches, switch), switch)?;
+    let peer = rustix::net::sockopt::socket_peercred(client.line().stream());
+    if !peer.is_ok_and(|peer| peer.uid == rustix::process::geteuid()) {
+        return Ok(false);
+    }
+    let wanted = Attach { vlans: plug.vlans(), guest, ..Attach::new(Kind::Ring) };
+    match add(stack, interface, switch, wanted, |attach| client.host(attach, what)) {
+        Ok(added) => impair(&mut client, &added.name, plug).map(|()| true),
+        Err(refusal) if refusal.errno == Some(libc::EOPNOTSUPP) => Ok(false),
+        Err(refusal) => Err(refusal),
+    }
 }
 
 /// Has the switch impair the port `name` as its link says. What comes from the link to the stack leaves the switch.

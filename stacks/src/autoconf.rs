@@ -24,7 +24,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent};
 use smoltcp::wire::{
     DhcpMessageType, DhcpPacket, DhcpRepr, EthernetFrame, EthernetProtocol, Icmpv6Message, Icmpv6Packet,
-    IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet, UdpPacket,
+    IpProtocol, Ipv4Packet, Ipv6Packet, UdpPacket,
 };
 use switch::offload::VnetHdr;
 
@@ -66,10 +66,11 @@ pub struct Learned {
 }
 
 impl Learned {
-    /// Has an interface with this hardware address an address now?
-    pub fn is_address(&self, mac: [u8; 6]) -> bool {
+    /// Has an interface with this hardware address an address now, as it was wanted?
+    pub fn is_enough(&self, wanted: Auto, mac: [u8; 6]) -> bool {
         let chosen = || self.heard.as_ref().and_then(|heard| heard.said.address(mac));
-        self.v4.is_some() || self.lease_v6.is_some() || chosen().is_some()
+        let any = self.v4.is_some() || self.lease_v6.is_some() || chosen().is_some();
+        if wanted == Auto::Dhcp6 { self.lease_v6.is_some() } else { any }
     }
 }
 
@@ -122,7 +123,7 @@ impl Asker {
             return None;
         }
         let due = asking.and_then(Client::poll_timeout).into_iter().chain([self.ask_at]).min();
-        if self.learned.is_address(self.mac) {
+        if self.learned.is_enough(self.wanted, self.mac) {
             return (now < self.until).then_some(due.map_or(self.until, |due| due.min(self.until)));
         }
         due.filter(|_| self.attempt <= ATTEMPTS)
@@ -231,15 +232,13 @@ impl Asker {
         Some(())
     }
 
+    /// Checksums are not looked at: of what is on the same machine they are not filled in.
     fn handle_v6(&mut self, now: Instant, packet: &[u8]) -> Option<()> {
         let packet = Ipv6Packet::new_checked(packet).ok()?;
         let (from, to) = (packet.src_addr(), packet.dst_addr());
         match packet.next_header() {
             IpProtocol::Icmpv6 if packet.hop_limit() == HOPS => {
                 let message = Icmpv6Packet::new_checked(packet.payload()).ok()?;
-                if !message.verify_checksum(&from, &to) {
-                    return None;
-                }
                 match message.msg_type() {
                     Icmpv6Message::NeighborSolicit => {
                         let own = frames::link_local(self.mac);
@@ -256,9 +255,8 @@ impl Asker {
             }
             IpProtocol::Udp if to == frames::link_local(self.mac) => {
                 let datagram = UdpPacket::new_checked(packet.payload()).ok()?;
-                let ends = (IpAddress::Ipv6(from), IpAddress::Ipv6(to));
                 let ports = (datagram.src_port(), datagram.dst_port());
-                if ports == (dhcp6::SERVER, dhcp6::CLIENT) && datagram.verify_checksum(&ends.0, &ends.1) {
+                if ports == (dhcp6::SERVER, dhcp6::CLIENT) {
                     self.handle_dhcp6(now, datagram.payload());
                 }
             }
@@ -307,10 +305,11 @@ pub fn settle(config: &mut StackConfig, name: &str, switches: &Path) -> Result<(
             let learned = ask(interface, (name, wanted), switches, &what)?;
             apply(interface, &learned);
             named = named.or(learned.nameserver);
-            if !learned.is_address(interface.mac.map_or([0; 6], |mac| mac.0)) {
+            if !learned.is_enough(wanted, interface.mac.map_or([0; 6], |mac| mac.0)) {
+                let how = if wanted == Auto::Dhcp6 { " --dhcp6 stateful" } else { "" };
                 let hint = match interface.link.plug() {
                     Some(Plug { switch, .. }) => format!(
-                        "`viewnet gateway up --switch {switch}` starts a router there; or give it an address"
+                        "`viewnet gateway up --switch {switch}{how}` starts a router there; or give it an address"
                     ),
                     None => "give it an address".into(),
                 };

@@ -59,11 +59,17 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    for (name, check) in CHECKS.iter().filter(|(name, _)| only.as_ref().is_none_or(|it| name.contains(it))) {
-        print!("test {name} ... ");
-        check(&mut clock);
-        println!("ok");
+    let mut passed = 0;
+    for (name, check) in CHECKS {
+        let name = format!("wg_time::{name}");
+        if only.as_ref().is_none_or(|it| name.contains(it)) {
+            print!("test {name} ... ");
+            check(&mut clock);
+            println!("ok");
+            passed += 1;
+        }
     }
+    println!("test result: ok. {passed} passed");
     ExitCode::SUCCESS
 }
 

@@ -202,6 +202,14 @@ impl Client {
         self.call(&Request::ImpairLs)
     }
 
+    /// Has somebody live in its thread ([`Request::Host`]), at a ring port.
+    ///
+    /// # Errors
+    /// The connection's, or the switch's refusal; EOPNOTSUPP: not there.
+    pub fn host(&mut self, attach: &Attach, what: &str) -> Result<PortAdded, CallError> {
+        self.call(&Request::Host { attach: attach.clone(), what: what.to_owned() })
+    }
+
     /// Ends it.
     ///
     /// # Errors

@@ -153,6 +153,14 @@ pub enum Request {
         /// The number.
         number: u32,
     },
+    /// Has somebody live in the switch's thread, at the far end of a ring port. Answer: [`PortAdded`]; EOPNOTSUPP: not
+    /// here, but perhaps in a process of its own.
+    Host {
+        /// The port, which goes with whoever lives there.
+        attach: Attach,
+        /// Who it is to be, for whoever runs the switch to read ([`crate::serve::Maker`]).
+        what: String,
+    },
     /// From now on tells what happens: after the answer, `null`, each line of this connection may be an event
     /// ([`crate::events::Told`]). One who does not read them is told so, and hung up.
     Events,

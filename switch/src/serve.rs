@@ -23,6 +23,7 @@ mod consoles;
 mod metrics;
 mod plugs;
 mod queues;
+mod residents;
 mod traffic;
 mod vde;
 
@@ -42,6 +43,8 @@ use connections::{Connections, Hall};
 use metrics::Metrics;
 pub use metrics::OnFile;
 use plugs::Plugs;
+use residents::Residents;
+pub use residents::{Maker, Resident};
 use vde::VdeServer;
 
 use crate::control;
@@ -152,6 +155,8 @@ enum Source {
     EndpointEnd(u32),
     /// Who tells of links.
     Watch(u32),
+    /// Somebody who lives here.
+    Resident(u32),
 }
 
 impl Source {
@@ -170,7 +175,8 @@ impl Source {
             Self::VdeClient(index) => 4 << 32 | u64::from(index),
             Self::Endpoint(slot) => 7 << 32 | u64::from(slot),
             Self::EndpointEnd(slot) => 8 << 32 | u64::from(slot),
-            Self::Watch(slot) => 9 << 32 | u64::from(slot),
+            Self::Watch(slot) => 10 << 32 | u64::from(slot),
+            Self::Resident(number) => 9 << 32 | u64::from(number),
             Self::Metrics(index) => 5 << 32 | u64::from(index),
         }
     }
@@ -185,7 +191,8 @@ impl Source {
             (6, index) => Self::Session(index),
             (7, slot) => Self::Endpoint(slot),
             (8, slot) => Self::EndpointEnd(slot),
-            (9, slot) => Self::Watch(slot),
+            (10, slot) => Self::Watch(slot),
+            (9, number) => Self::Resident(number),
             (_, 0) => Self::Listener,
             (_, 1) => Self::Signal,
             (_, 3) => Self::Timer,
@@ -207,6 +214,7 @@ pub struct Server {
     vde: Option<VdeServer>,
     metrics: Metrics,
     access: Access,
+    residents: Residents,
     idle: Option<Duration>,
     is_wire: bool,
     /// A port was there that goes with its connection.
@@ -249,6 +257,7 @@ impl Server {
             vde: None,
             metrics: Metrics::default(),
             access: Access::new(options, now()),
+            residents: Residents::default(),
             idle: options.idle,
             is_wire: options.is_wire,
             had_users: false,
@@ -267,6 +276,11 @@ impl Server {
     /// What failed, why, and what to do.
     pub fn serve_vde(&mut self, vde: &control::Vde) -> Result<(), Refusal> {
         vde::set(&mut self.vde, vde, &self.epoll).map(|()| self.access.vde_is_at(vde))
+    }
+
+    /// Lets others live in the switch's thread, whom `maker` makes.
+    pub fn take_in(&mut self, maker: Box<Maker>) {
+        self.residents.allow(maker);
     }
 
     /// Runs until the end.
@@ -291,6 +305,7 @@ impl Server {
         let mut now = now();
         loop {
             if self.is_over(now) && self.leave_path()? {
+                self.plugs.say_farewell(now, None, &mut self.switch);
                 return Ok(());
             }
             self.rest();
@@ -323,6 +338,7 @@ impl Server {
                     Source::Metrics(index) => self.metrics.handle_ready(now, index, &self.epoll),
                     Source::Console => self.access.consoles.accept(&self.epoll),
                     Source::Session(index) => self.access.consoles.handle_ready(index),
+                    Source::Resident(number) => self.residents.handle_ready(number),
                     Source::Listener => self.accept(now),
                     Source::Watcher => self.connections.told_to_end = true,
                     // What it is for is done in every round.
@@ -334,6 +350,8 @@ impl Server {
                 }
             }
             self.plugs.run(now, &mut self.switch);
+            let Self { residents, switch, plugs, epoll, .. } = &mut *self;
+            residents.run(now, (switch, plugs, epoll), on_file);
             self.plugs.handle_timeout(now, &mut self.switch);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
             self.plugs.take_gone_files().iter().for_each(|path| on_file(path, false));
@@ -353,8 +371,8 @@ impl Server {
 
     /// Those who ask, and what they ask about.
     fn hall<'a>(&'a mut self, on_file: &'a mut OnFile<'_>) -> (&'a mut Connections, Hall<'a>) {
-        let Self { connections, switch, plugs, metrics, epoll, vde, access, .. } = self;
-        (connections, Hall { switch, plugs, metrics, on_file, epoll, vde, access })
+        let Self { connections, switch, plugs, metrics, epoll, vde, access, residents, .. } = self;
+        (connections, Hall { switch, plugs, metrics, on_file, epoll, vde, access, residents })
     }
 
     /// Lets frames gather while the traffic is bulk.
@@ -378,6 +396,7 @@ impl Server {
             self.metrics.poll_timeout(),
             self.access.consoles.poll_timeout(),
             self.plugs.poll_timeout(),
+            self.residents.poll_timeout(),
             self.accept_after,
             self.vde.as_ref().and_then(VdeServer::poll_timeout),
             self.idle_since.zip(self.idle).map(|(since, idle)| since + idle),
@@ -432,7 +451,8 @@ impl Server {
             // Later those who only look are no reason to go on.
             is_used || !self.had_users && self.connections.keep(0)
         } else {
-            self.access.consoles.count() > 0 || self.connections.keep(self.switch.port_count())
+            let ports = self.switch.port_count().saturating_sub(self.residents.guests());
+            self.access.consoles.count() > 0 || self.connections.keep(ports)
         };
         self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };
         self.idle_since.zip(self.idle).is_some_and(|(since, idle)| now >= since + idle)
@@ -529,6 +549,7 @@ mod tests {
             Source::Endpoint(2),
             Source::EndpointEnd(2),
             Source::Watch(1),
+            Source::Resident(2),
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

@@ -208,7 +208,7 @@ fn beside_open_vswitch(ours: u16, theirs: u16) -> (Served, Namespace, OpenVSwitc
     let (served, ns) = (Served::new(None), Namespace::new());
     let dir = tempfile::tempdir().unwrap();
     let ovs = OpenVSwitch::new(&ns, dir.path());
-    let bridge = format!("add-br br0 -- set bridge br0 datapath_type=netdev rstp_enable=true");
+    let bridge = "add-br br0 -- set bridge br0 datapath_type=netdev rstp_enable=true";
     ovs.vsctl(
         &ns,
         &format!("{bridge} other_config:rstp-priority={theirs} other_config:rstp-forward-delay=4"),

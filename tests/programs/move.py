@@ -40,6 +40,9 @@ check('tos', s.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) & 0x10, 0x10)
 os.close(low); os.close(high)
 select.select([s], [], [], 30)
 check('data', s.recv(100), b'tcp office to 10.2.0.1\n')
+# what the program did not set is what the other stack has: TCP_MAXSEG is 536 before connect(2), and would be after it
+s = socket.socket(); s.connect((B, 8000))
+check('maxseg', s.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) > 1000, True)
 # a wildcard port goes along; an address stays
 s = socket.socket(); s.bind(('', 4321)); s.connect((B, 8000))
 check('port', s.getsockname(), ('10.2.0.1', 4321))

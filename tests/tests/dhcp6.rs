@@ -6,6 +6,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tests::{Outcome, Running, SOON, Status, User, World, wait_until};
 
+/// A stack of each kind.
+const KINDS: [&str; 2] = ["kernel1", "smol1"];
+
 fn each_user(test: impl Fn(World)) {
     for &user in User::all() {
         eprintln!("as {user:?}");
@@ -27,9 +30,10 @@ fn has(world: &World, stack: &str, part: &str) -> bool {
     interface(world, stack)["addresses"].to_string().contains(part)
 }
 
-fn stack_up(world: &World, kind: &str, more: &str) -> Outcome {
+fn stack_up(world: &World, name: &str, more: &str) -> Outcome {
     let link = format!("switch:lan,{more}");
-    world.viewnet(["stack", "up", kind, "--kind", kind, "--link", &link]).run()
+    let kind = name.trim_end_matches('1');
+    world.viewnet(["stack", "up", name, "--kind", kind, "--link", &link]).run()
 }
 
 fn ip(world: &World, stack: &str, args: &[&str]) -> String {
@@ -49,24 +53,24 @@ fn each_gateway(options: &[&str], test: impl Fn(&World)) {
 
 #[test]
 fn a_stack_gets_an_address_and_gives_it_back() {
-    let options = ["--dhcp6", "stateful", "--lease", "12", "--static", "smol=fd00:10:0:2::77"];
+    let options = ["--dhcp6", "stateful", "--lease", "12", "--static", "smol1=fd00:10:0:2::77"];
     each_gateway(&options, |world| {
         let leases =
             || json(world.viewnet(["gateway", "show", "--switch", "lan", "--json"]).run())["leases"].clone();
-        for (kind, how) in [("kernel", "auto"), ("smol", "dhcp6")] {
+        for (kind, how) in [(KINDS[0], "auto"), (KINDS[1], "dhcp6")] {
             stack_up(world, kind, &format!("ip={how}")).ok();
             let it = interface(world, kind);
-            let given = if kind == "smol" { "\"fd00:10:0:2::77/128\"" } else { "\"fd00:10:0:2::1" };
+            let given = if kind == KINDS[1] { "\"fd00:10:0:2::77/128\"" } else { "\"fd00:10:0:2::1" };
             assert!(it["addresses"].to_string().contains(given), "{kind}: {it}");
             // The one that it chose itself is there, too.
             assert!(it["addresses"].to_string().contains("/64"), "{kind}: {it}");
             assert!(it["lease_v6_s"].as_u64().is_some_and(|left| left <= 12), "{kind}: {it}");
             assert!(ip(world, kind, &["route"]).contains("default via fe80::1 dev eth0"), "{kind}");
         }
-        world.viewnet(["stack", "show", "smol"]).run().ok().says("leased by DHCPv6 for ");
+        world.viewnet(["stack", "show", KINDS[1]]).run().ok().says("leased by DHCPv6 for ");
         // Longer than the lease.
         std::thread::sleep(Duration::from_secs(14));
-        for kind in ["kernel", "smol"] {
+        for kind in KINDS {
             let it = interface(world, kind);
             assert!(
                 it["addresses"].to_string().contains("/128") && !it["lease_v6_s"].is_null(),
@@ -75,16 +79,30 @@ fn a_stack_gets_an_address_and_gives_it_back() {
         }
         // IPv4's of `ip=auto`, and IPv6's of both.
         assert_eq!(leases(), 3);
-        for kind in ["kernel", "smol"] {
+        for kind in KINDS {
             world.viewnet(["stack", "down", kind]).run().ok();
         }
         assert!(wait_until(SOON, || leases() == 1), "{}", leases());
         // So does a view, at its end.
-        for kind in ["kernel", "smol"] {
-            let options = ["--kind", kind, "--link", "switch:lan,ip=dhcp6", "--"];
+        for kind in KINDS {
+            let options = ["--kind", kind.trim_end_matches('1'), "--link", "switch:lan,ip=dhcp6", "--"];
             world.run(options).args(["ip", "-6", "address"]).run().ok().says("/128");
             assert!(wait_until(SOON, || leases() == 1), "{kind}: {}", leases());
         }
+    });
+}
+
+#[test]
+fn who_wants_dhcpv6_hears_that_there_is_none() {
+    each_gateway(&[], |world| {
+        for kind in KINDS {
+            let refused = stack_up(world, kind, "ip=dhcp6").code(1);
+            assert!(refused.stderr.contains("nobody there gives addresses"), "{}", refused.stderr);
+            assert!(refused.stderr.contains("--dhcp6 stateful"), "{}", refused.stderr);
+        }
+        let idle = ["gateway", "up", "--switch", "lan2", "--static", "web=fd00:10:0:2::7"];
+        let refused = world.viewnet(idle).run().code(1);
+        assert!(refused.stderr.contains("add --dhcp6 stateful"), "{}", refused.stderr);
     });
 }
 
@@ -97,18 +115,18 @@ fn a_lease_that_nobody_renews_ends() {
             world.viewnet(["gateway", "up", "--switch", "lan"]).args(options).run().ok();
         };
         up("fd00:1::1/64");
-        for kind in ["kernel", "smol"] {
+        for kind in KINDS {
             stack_up(&world, kind, "ip=dhcp6").ok();
             assert!(has(&world, kind, "fd00:1::1"));
         }
         world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
-        for kind in ["kernel", "smol"] {
+        for kind in KINDS {
             let lost = || !has(&world, kind, "/128") && interface(&world, kind)["lease_v6_s"].is_null();
             assert!(wait_until(Duration::from_secs(15), lost), "{kind}: {}", interface(&world, kind));
         }
         // Another network: another address, and the router's word for it.
         up("fd00:2::1/64");
-        for kind in ["kernel", "smol"] {
+        for kind in KINDS {
             let moved = || has(&world, kind, "/128") && has(&world, kind, "fd00:2::1");
             assert!(wait_until(Duration::from_secs(75), moved), "{kind}: {}", interface(&world, kind));
             world.viewnet(["stack", "down", kind]).run().ok();
@@ -129,19 +147,20 @@ if [ "$reason" = PREINIT6 ]; then
 fi
 if [ -n "$new_ip6_address" ]; then ip -6 address replace "$new_ip6_address/128" dev "$interface"; fi
 if [ -n "$old_ip6_address" ] && [ -z "$new_ip6_address" ]; then ip -6 address del "$old_ip6_address/128" dev "$interface"; fi
-echo "$reason [${new_ip6_address}] [${new_dhcp6_name_servers}] [${new_dhcp6_domain_search}] [${new_dhcp6_sntp_servers}]" >>"$HOME/told"
+echo "$reason [${new_ip6_address}] [${new_dhcp6_name_servers}] [${new_dhcp6_domain_search}] [${new_dhcp6_sntp_servers}]" >>TOLD
 "#;
 
 #[test]
 fn a_client_of_others_gets_addresses_and_names() {
     let options = ["--dhcp6", "stateful", "--domain", "lan.example", "--ntp", "fd00::123"];
     each_gateway(&options, |world| {
-        let script = world.write("script", SCRIPT);
+        let told = world.home().join("told");
+        let script = world.write("script", &SCRIPT.replace("TOLD", &told.display().to_string()));
         world.cmd("chmod").args(["755", &script.display().to_string()]).run().ok();
         let config = "also request dhcp6.name-servers, dhcp6.domain-search, dhcp6.sntp-servers;\n";
         let config = world.write("dhclient.conf", config).display().to_string();
         let home = world.home().display().to_string();
-        for kind in ["kernel", "smol"] {
+        for kind in KINDS {
             stack_up(world, kind, "ip=10.0.2.2/24").ok();
             let dhclient = |args: &[&str]| {
                 let (pid, leases) = (format!("{home}/{kind}.pid"), format!("{home}/{kind}.leases"));
@@ -177,7 +196,6 @@ fn a_client_of_others_gets_addresses_and_names() {
 /// dnsmasq as router and DHCPv6 server of the network fd00:1::/64, in a view of its own.
 fn dnsmasq(world: &World, range: &str) -> Running {
     let link = "switch:lan,ip=fd00:1::53/64";
-    let user = format!("--user={}", if world.uid() == 0 { "root" } else { "" });
     let range = format!("--dhcp-range={range}");
     let server = world
         .run([
@@ -191,7 +209,7 @@ fn dnsmasq(world: &World, range: &str) -> Running {
             "--conf-file=/dev/null",
         ])
         .args(["--port=0", "--no-hosts", "--no-resolv", "--pid-file=", "--log-facility=-", "--leasefile-ro"])
-        .args(["--enable-ra", "--ra-param=eth0,4", "--log-dhcp", &user, &range])
+        .args(["--enable-ra", "--ra-param=eth0,4", "--log-dhcp", "--user=root", &range])
         .args(["--dhcp-option=option6:dns-server,[fd00:1::53]"])
         .limit(Duration::from_secs(120))
         .start();
@@ -204,10 +222,10 @@ fn dnsmasq(world: &World, range: &str) -> Running {
 #[test]
 fn servers_of_others_are_understood() {
     // It needs rights over its network that only root's programs have.
-    let world = World::new(User::all()[0]);
-    if world.uid() != 0 {
+    if !User::all().contains(&User::Root) {
         return eprintln!("not tested: dnsmasq is not root");
     }
+    let world = World::new(User::Root);
     world.viewnet(["switch", "up", "lan"]).run().ok();
     for (range, how, expected) in [
         ("fd00:1::a0,fd00:1::af,64,2m", "auto", "\"fd00:1::a"),
@@ -216,7 +234,7 @@ fn servers_of_others_are_understood() {
         ("fd00:1::,ra-stateless", "auto", "/64\""),
     ] {
         let server = dnsmasq(&world, range);
-        for kind in ["kernel", "smol"] {
+        for kind in KINDS {
             let up = stack_up(&world, kind, &format!("ip={how}"));
             assert_eq!(
                 up.status,
@@ -271,7 +289,7 @@ fn what_routers_say_later_is_heard() {
             .limit(Duration::from_secs(120))
             .start();
         router.until("up");
-        for kind in ["kernel", "smol"] {
+        for kind in KINDS {
             stack_up(&world, kind, "ip=auto").ok();
         }
         // The same is to be seen in both: the kernel is the referee.
@@ -279,10 +297,9 @@ fn what_routers_say_later_is_heard() {
             // Before its own address is settled the router cannot speak.
             let heard = (0..20).any(|_| {
                 router.tell(line);
-                wait_until(Duration::from_secs(3), || ["kernel", "smol"].iter().all(|kind| seen(kind)))
+                wait_until(Duration::from_secs(3), || KINDS.iter().all(|kind| seen(kind)))
             });
-            let shown =
-                ["kernel", "smol"].map(|kind| ip(&world, kind, &["address"]) + &ip(&world, kind, &["route"]));
+            let shown = KINDS.map(|kind| ip(&world, kind, &["address"]) + &ip(&world, kind, &["route"]));
             assert!(heard, "{line}\n{}\n{}", shown.join("\n"), router.stderr());
         };
         let address = |kind: &str, args: &[&str]| {
@@ -308,7 +325,7 @@ fn what_routers_say_later_is_heard() {
         });
         router.kill_group();
         router.wait();
-        for kind in ["kernel", "smol"] {
+        for kind in KINDS {
             world.viewnet(["stack", "down", kind]).run().ok();
         }
         world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
@@ -319,10 +336,14 @@ fn what_routers_say_later_is_heard() {
 #[test]
 fn an_address_of_a_smol_stack_ends_as_one_of_the_kernel_does() {
     each_user(|world| {
-        for kind in ["kernel", "smol"] {
+        for kind in KINDS {
             let script = "ip address add fd00::7/64 dev lo valid_lft 2 preferred_lft 1
                 for n in $(seq 50); do ip -6 address show dev lo | grep -q fd00::7 || { echo over; exit; }; sleep 0.2; done";
-            world.alone(["--kind", kind, "--", "bash", "-euc", script]).run().ok().says("over");
+            world
+                .alone(["--kind", kind.trim_end_matches('1'), "--", "bash", "-euc", script])
+                .run()
+                .ok()
+                .says("over");
         }
     });
 }

@@ -514,3 +514,52 @@ fn a_gateway_is_listed_and_goes_with_its_switch() {
         assert!(gone.stderr.contains("gateway up"), "{}", gone.stderr);
     });
 }
+
+/// The processes of the switch `lan` and of its gateway.
+fn processes(world: &World) -> [i64; 2] {
+    [["switch", "show", "lan"], ["gateway", "show", "--switch=lan"]].map(|show| {
+        let shown = json(world.viewnet(show).args(["--json"]).run());
+        shown["pid"].as_i64().unwrap()
+    })
+}
+
+#[test]
+fn a_gateway_lives_with_its_switch_and_alone_if_that_has_no_room() {
+    each_user(|world| {
+        let asks = |script: &str| inside(&world, "kernel", "switch:lan,ip=auto", script).run().ok();
+        let speaks = format!("{HELPERS}\nprint('gateway', fails(tcp, '10.0.2.1', 9))");
+        world.viewnet(["switch", "up", "lan"]).run().ok();
+        for _ in 0..2 {
+            world.viewnet(["gateway", "up", "--switch", "lan"]).run().ok();
+            let [switch, gateway] = processes(&world);
+            assert_eq!(switch, gateway);
+            asks(&speaks).says("gateway 111");
+            world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
+            let ports = world.viewnet(["switch", "port", "ls", "lan"]).run().ok();
+            assert!(!ports.stdout.contains("gateway"), "{}", ports.stdout);
+        }
+        world.viewnet(["gateway", "up", "--switch", "lan"]).run().ok();
+        let [switch, _] = processes(&world);
+        let killed = nix::unistd::Pid::from_raw(switch as i32);
+        nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();
+        let files =
+            || ["switches/lan", "gateways/lan"].map(|name| world.runtime().join("viewnet").join(name));
+        assert!(
+            wait_until(Duration::from_secs(5), || files().iter().all(|file| !file.exists())),
+            "{:?}",
+            files()
+        );
+        // Its connections would take the descriptors that the ports need.
+        world.cmd("sh").args(["-c", "ulimit -n 1000; exec viewnet switch up lan"]).run().ok();
+        world.viewnet(["gateway", "up", "--switch", "lan"]).run().ok();
+        let [switch, gateway] = processes(&world);
+        assert_ne!(switch, gateway);
+        asks(&speaks).says("gateway 111");
+        world.viewnet(["switch", "down", "lan"]).run().ok();
+        assert!(
+            wait_until(Duration::from_secs(5), || files().iter().all(|file| !file.exists())),
+            "{:?}",
+            files()
+        );
+    });
+}

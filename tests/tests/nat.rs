@@ -118,34 +118,109 @@ fn beyond(world: &World) -> Beyond {
     Beyond { _router: router, _server: server, program }
 }
 
-#[test]
-fn the_network_beyond_is_as_the_host_sees_it() {
+/// A router that lends its address.
+const ROUTER: &str = "default forward drop
+    forward: state established,related accept
+    forward: in eth1 out eth0 accept
+    postrouting: out eth0 from 10.7.0.0/24 snat to 10.0.2.2
+    postrouting: out eth0 from fd07::/64 snat to fd00:10:0:2::2";
+
+/// A program may take this long.
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// A World with somebody beyond its host, and a network with a gateway.
+fn each_user(test: impl Fn(&World)) {
     for &user in User::all() {
+        eprintln!("as {user:?}");
         let world = World::new(user);
         if !world.has_own_host() {
             return eprintln!("not tested: the host's network is not the test's");
         }
         let _beyond = beyond(&world);
-        let limit = Duration::from_secs(60);
-        let native = world.cmd("python3").args(["-c", NEAR, "0"]).limit(limit).run().ok().stdout;
-        eprintln!("natively:\n{native}");
         world.viewnet(["switch", "up", "lan"]).run().ok();
         world.viewnet(["gateway", "up", "--switch", "lan"]).run().ok();
+        test(&world);
+        world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
+        world.viewnet(["switch", "down", "lan"]).run().ok();
+    }
+}
+
+/// What a program sees natively.
+fn natively(world: &World) -> String {
+    let native = world.cmd("python3").args(["-c", NEAR, "0"]).limit(LIMIT).run().ok().stdout;
+    eprintln!("natively:\n{native}");
+    native
+}
+
+#[test]
+fn the_network_beyond_is_as_the_host_sees_it() {
+    each_user(|world| {
+        let native = natively(world);
         for kind in ["kernel", "smol"] {
             // The host knows the path's MTU already, and then it does not.
             for forget in [false, true] {
-                eprintln!("as {user:?}, {kind}, forget: {forget}");
+                eprintln!("on a {kind} stack, the host forgets: {forget}");
                 if forget {
                     world.administer(&["ip", "route", "flush", "cache"]);
                     world.administer(&["ip", "-6", "route", "flush", "cache"]);
                 }
                 let view = world.run(["--kind", kind, "--link", FIXED, "--", "python3", "-c", NEAR, "1"]);
-                same(&native, &view.limit(limit).run().ok());
+                same(&native, &view.limit(LIMIT).run().ok());
             }
         }
-        world.viewnet(["gateway", "down", "--switch", "lan"]).run().ok();
-        world.viewnet(["switch", "down", "lan"]).run().ok();
-    }
+    });
+}
+
+#[test]
+fn so_it_is_behind_a_router_that_lends_its_address() {
+    each_user(|world| {
+        // Connection tracking lets in whom the inside has spoken to, and nobody else.
+        let native = natively(world).replace("b'from elsewhere'", "b'0:nothing'");
+        let rules = world.write("router", ROUTER);
+        world.viewnet(["switch", "up", "home"]).run().ok();
+        for kind in ["kernel", "smol"] {
+            eprintln!("on a {kind} stack");
+            let home = "switch:home,ip=10.7.0.1/24,ip=fd07::1/64";
+            let router =
+                ["stack", "up", "router", "--kind", kind, "--forward", "--link", FIXED, "--link", home];
+            world.viewnet(router).args(["--filter", rules.to_str().unwrap()]).run().ok();
+            let link = "switch:home,ip=10.7.0.2/24,ip=fd07::2/64,gw=10.7.0.1,gw=fd07::1";
+            let client = world.run(["--kind", "kernel", "--link", link, "--", "python3", "-c", NEAR, "2"]);
+            same(&native, &client.limit(LIMIT).run().ok());
+            world.viewnet(["stack", "down", "router"]).run().ok();
+        }
+        world.viewnet(["switch", "down", "home"]).run().ok();
+    });
+}
+
+#[test]
+fn what_comes_in_fits_ways_inside_that_are_narrow() {
+    // Echoes of datagrams that were cut on their way out, by the sender or because they may be.
+    const ASK: &str = "
+import socket
+for at in '198.51.100.2', '2001:db8:2::2':
+    s = socket.socket(socket.AF_INET6 if ':' in at else socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(2)
+    for length in 1380, 8192:
+        for n in range(5):
+            s.sendto(bytes(length), (at, 7007))
+            try: d = s.recv(65536)
+            except TimeoutError: continue
+            print(len(d.split(b':', 1)[1])); break
+        else: print('nothing')
+";
+    each_user(|world| {
+        world.viewnet(["switch", "up", "home"]).run().ok();
+        let home = "switch:home,ip=10.7.0.1/24,ip=fd07::1/64,mtu=1300";
+        let rules = world.write("router", ROUTER);
+        let router =
+            ["stack", "up", "router", "--kind", "kernel", "--forward", "--link", FIXED, "--link", home];
+        world.viewnet(router).args(["--filter", rules.to_str().unwrap()]).run().ok();
+        let link = "switch:home,ip=10.7.0.2/24,ip=fd07::2/64,gw=10.7.0.1,gw=fd07::1,mtu=1300";
+        let client = world.run(["--kind", "kernel", "--link", link, "--", "python3", "-c", ASK]);
+        assert_eq!(client.limit(LIMIT).run().ok().stdout, "1380\n8192\n1380\n8192\n");
+        world.viewnet(["stack", "down", "router"]).run().ok();
+        world.viewnet(["switch", "down", "home"]).run().ok();
+    });
 }
 
 fn same(native: &str, view: &Outcome) {

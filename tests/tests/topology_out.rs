@@ -164,18 +164,23 @@ fn a_gateway_is_told_all_that_it_can_be_told() {
         assert_eq!(fetch(&world, "9090"), "# the lab");
         assert_eq!(published(&world), [(8081, "web".to_owned()), (9090, "web".to_owned())]);
         check_put_right(&world);
-        let dot = world.viewnet(["graph", "lab.toml"]).run().ok().stdout;
-        for line in [
-            "stack\\nfilter\\npublished 127.0.0.1:8081:80\"",
-            "label=\"lan/gateway\\n10.9.0.1/24\\nby socks5:127.0.0.1:1080",
-            "\\nrules\\nfilter\"",
-            "\"program other\" -> \"stack none\" [label=\"to 192.0.2.78 via none\"",
-        ] {
-            assert!(dot.contains(line), "no {line} in\n{dot}");
-        }
+        check_picture(&world);
         world.viewnet(["down"]).run().ok();
         assert_eq!(json(&world, &["gateway", "ls"]), serde_json::json!([]));
     });
+}
+
+/// All of it is drawn.
+fn check_picture(world: &World) {
+    let dot = world.viewnet(["graph", "lab.toml"]).run().ok().stdout;
+    for line in [
+        "stack\\nfilter\\npublished 127.0.0.1:8081:80\"",
+        "label=\"lan/gateway\\n10.9.0.1/24\\nby socks5:127.0.0.1:1080",
+        "\\nrules\\nfilter\"",
+        "\"program other\" -> \"stack none\" [label=\"to 192.0.2.78 via none\"",
+    ] {
+        assert!(dot.contains(line), "no {line} in\n{dot}");
+    }
 }
 
 /// What was changed by hand, or lost, is made as the file says.

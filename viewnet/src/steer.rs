@@ -319,6 +319,8 @@ impl Steer<'_, '_> {
         let file = self.known.make(at, spec, self.target)?;
         let stat = rustix::fs::fstat(&file).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
         let library = matches!(self.known.views.source(at), Some(Source::Smol { .. }));
+        // As SO_TYPE says it, which has no flags.
+        let spec = SocketSpec { kind: spec.kind & !(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK), ..spec };
         Ok(Socket { file, inode: stat.st_ino, library, at, spec })
     }
 

@@ -30,7 +30,7 @@ use super::services::DOMAIN;
 use super::streams::trouble;
 use super::train::Train;
 use super::{Hall, Place};
-use crate::smol::net::{Packet, Trouble};
+use crate::smol::net::{NetError, Packet, Trouble};
 
 /// Mappings at once: each takes a descriptor.
 pub(super) const MAX_MAPPINGS: usize = 16_384;
@@ -358,6 +358,21 @@ impl Datagrams {
             self.flows.touch(now, slot);
         }
         self.associations.run(now, hall) | !self.turn.is_empty()
+    }
+
+    /// Has something been sent to the inside that an error quotes?
+    pub(super) fn sent(&self, error: &NetError, quoted: &[u8]) -> bool {
+        let (at, kinds) = match i32::from(error.protocol) {
+            libc::IPPROTO_UDP => (2, [Kind::Udp(true), Kind::Udp(false), Kind::Question(error.source)]),
+            libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => (4, [true, false, true].map(Kind::Echo)),
+            _ => return false,
+        };
+        let Some(&[a, b]) = quoted.get(at..at + 2) else { return false };
+        let inside = SocketAddr::new(error.destination, u16::from_be_bytes([a, b]));
+        kinds.into_iter().any(|kind| self.flows.find(&(kind, inside)).is_some())
+            || [None, Some(error.source)]
+                .into_iter()
+                .any(|name| self.associations.flows.find(&(inside, name)).is_some())
     }
 
     /// Ends what was silent for too long.

@@ -130,7 +130,11 @@ impl Fixed {
         match &self.who {
             Who::Mac(mac) => duid.mac() == Some(mac.0),
             Who::Duid(own) => own == duid,
-            Who::Name(own) => own.eq_ignore_ascii_case(name),
+            // Clients say it with their domain, or without.
+            Who::Name(own) => {
+                let first = name.split_once('.').map_or(name, |(first, _)| first);
+                own.eq_ignore_ascii_case(name) || own.eq_ignore_ascii_case(first)
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ use super::publish::{MAX_PORTS, Ports, Publish, Transport};
 use super::streams::{Counts, Streams};
 use super::{Hall, Place};
 use crate::smol::engine::SocketId;
-use crate::smol::net::Packet;
+use crate::smol::net::{NetError, Packet};
 use auto::Auto;
 pub use told::{Published, Watched};
 
@@ -460,6 +460,14 @@ impl Doors {
         // An error is that of an earlier datagram, or as lost as on any way.
         let _ = host::send(&door.socket, client.address, data, packet.gso_size);
         true
+    }
+
+    /// Has a datagram of a client been sent that an error quotes?
+    pub(super) fn sent(&self, error: &NetError, quoted: &[u8]) -> bool {
+        let Some(&[a, b, c, d]) = quoted.first_chunk() else { return false };
+        let from = SocketAddr::new(error.source, u16::from_be_bytes([a, b]));
+        let inside = SocketAddr::new(error.destination, u16::from_be_bytes([c, d]));
+        i32::from(error.protocol) == libc::IPPROTO_UDP && self.flows.find(&(inside, from)).is_some()
     }
 }
 

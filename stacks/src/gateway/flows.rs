@@ -64,6 +64,11 @@ impl<K: Hash + Eq + Clone> Flows<K> {
         }
     }
 
+    /// From now on at most so many, if that is less.
+    pub fn limit_to(&mut self, most: usize) {
+        self.limit = self.limit.min(most);
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.keys.len()

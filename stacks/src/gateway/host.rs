@@ -193,16 +193,51 @@ pub(super) fn set_uncut(socket: &OwnedFd, v4: bool, uncut: bool) {
 /// # Errors
 /// Those of sendmsg(2).
 pub(crate) fn send(socket: &OwnedFd, to: SocketAddr, data: &[u8], segment: u16) -> Result<(), Errno> {
+    send_from(socket, None, to, data, segment)
+}
+
+/// The same, from this address of the host's, if one is said.
+///
+/// # Errors
+/// Those of sendmsg(2); EINVAL if the host has no such address.
+pub(crate) fn send_from(
+    socket: &OwnedFd,
+    from: Option<IpAddr>,
+    to: SocketAddr,
+    data: &[u8],
+    segment: u16,
+) -> Result<(), Errno> {
     let train = segment > 0 && usize::from(segment) < data.len();
-    if !train {
+    if !train && from.is_none() {
         return rustix::net::sendto(socket, data, rustix::net::SendFlags::DONTWAIT, &to)
             .map(|_| ())
             .map_err(errno);
     }
     let to = SockaddrStorage::from(to);
-    let cut = [ControlMessage::UdpGsoSegments(&segment)];
+    let cut = train.then_some(ControlMessage::UdpGsoSegments(&segment));
+    let (v4, v6) = (from.and_then(packet_info4), from.and_then(packet_info6));
+    let v6 = v6.as_ref().map(ControlMessage::Ipv6PacketInfo);
+    let from = v4.as_ref().map(ControlMessage::Ipv4PacketInfo).or(v6);
     let data = [std::io::IoSlice::new(data)];
-    sendmsg(socket.as_raw_fd(), &data, &cut, MsgFlags::MSG_DONTWAIT, Some(&to)).map(|_| ())
+    let send = |control: &[ControlMessage<'_>]| {
+        sendmsg(socket.as_raw_fd(), &data, control, MsgFlags::MSG_DONTWAIT, Some(&to)).map(|_| ())
+    };
+    match (cut, from) {
+        (Some(cut), Some(from)) => send(&[cut, from]),
+        (Some(one), None) | (None, Some(one)) => send(&[one]),
+        (None, None) => send(&[]),
+    }
+}
+
+fn packet_info4(from: IpAddr) -> Option<libc::in_pktinfo> {
+    let IpAddr::V4(from) = from else { return None };
+    let of = |address: Ipv4Addr| libc::in_addr { s_addr: u32::from(address).to_be() };
+    Some(libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: of(from), ipi_addr: of(Ipv4Addr::UNSPECIFIED) })
+}
+
+fn packet_info6(from: IpAddr) -> Option<libc::in6_pktinfo> {
+    let IpAddr::V6(from) = from else { return None };
+    Some(libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: from.octets() }, ipi6_ifindex: 0 })
 }
 
 /// A datagram, or a train of them.
@@ -221,7 +256,15 @@ pub(crate) struct Datagram {
 /// # Errors
 /// Those of recvmsg(2); EAGAIN when there is none.
 pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Datagram, Errno> {
-    let mut control = nix::cmsg_space!(i32);
+    receive_at(socket, buffer).map(|(datagram, _)| datagram)
+}
+
+/// The same, with the address of the host's that it came to, on a socket that is told (IP_PKTINFO, IPV6_RECVPKTINFO).
+///
+/// # Errors
+/// Those of recvmsg(2); EAGAIN when there is none.
+pub(crate) fn receive_at(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(Datagram, Option<IpAddr>), Errno> {
+    let mut control = nix::cmsg_space!(i32, libc::in6_pktinfo);
     let mut into = [IoSliceMut::new(buffer)];
     let got = recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),
@@ -229,13 +272,20 @@ pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Datagram, E
         Some(&mut control),
         MsgFlags::MSG_DONTWAIT,
     )?;
-    let segment = got.cmsgs()?.find_map(|message| match message {
-        ControlMessageOwned::UdpGroSegments(size) => u16::try_from(size).ok(),
-        _ => None,
-    });
+    let (mut segment, mut to) = (0, None);
+    for message in got.cmsgs()? {
+        match message {
+            ControlMessageOwned::UdpGroSegments(size) => segment = u16::try_from(size).unwrap_or(0),
+            ControlMessageOwned::Ipv4PacketInfo(info) => {
+                to = Some(IpAddr::V4(u32::from_be(info.ipi_spec_dst.s_addr).into()));
+            }
+            ControlMessageOwned::Ipv6PacketInfo(info) => to = Some(IpAddr::V6(info.ipi6_addr.s6_addr.into())),
+            _ => {}
+        }
+    }
     let from = got.address.as_ref().and_then(address).ok_or(Errno::EINVAL)?;
-    let segment = segment.filter(|size| usize::from(*size) < got.bytes).unwrap_or(0);
-    Ok(Datagram { from, length: got.bytes, segment })
+    let segment = if usize::from(segment) < got.bytes { segment } else { 0 };
+    Ok((Datagram { from, length: got.bytes, segment }, to))
 }
 
 /// An ICMP error that the host heard of a datagram.

@@ -19,6 +19,7 @@ pub mod advertise;
 mod associations;
 mod datagrams;
 pub mod dhcp;
+mod directory;
 pub mod doors;
 pub mod flows;
 mod holder;
@@ -36,19 +37,21 @@ pub(crate) mod services;
 pub mod standins;
 mod streams;
 mod train;
+mod turns;
 mod way;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use ipnet::IpNet;
 use msocket_proto::line::Refusal;
 use msocket_proto::proto::FilterChange;
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use serde::{Deserialize, Serialize};
+use switch::ports::ring::Ring;
 
 use crate::config::{InterfaceConfig, Link, StackConfig};
 use crate::filter::{Listing, Ruleset};
@@ -70,18 +73,15 @@ use services::{Outcome, Services};
 use streams::{Counts, Streams};
 use way::Way;
 
+const MAKE: &str = "cannot make the gateway";
 /// The gateway's name where it is plugged in.
 const NAME: &str = "gateway";
 /// Its interface.
 const INTERFACE: &str = "eth0";
 /// The name of its switch's port.
 pub const PORT: &str = "gateway.eth0";
-/// Events taken at once.
-const EVENTS: usize = 256;
 /// Frames taken before the sockets have their turn.
 const FRAMES: usize = 64;
-/// Rounds before events are looked for again.
-const ROUNDS: usize = 8;
 
 /// What a gateway is like.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +158,8 @@ enum Place {
     Association(usize),
     /// Datagrams that a proxy relays.
     Relay(usize),
+    /// A stack that is asked for its addresses.
+    View(usize),
 }
 
 impl Place {
@@ -173,6 +175,7 @@ impl Place {
             Self::Question(slot) => 6 << 32 | slot as u64,
             Self::Association(slot) => 7 << 32 | slot as u64,
             Self::Relay(slot) => 8 << 32 | slot as u64,
+            Self::View(slot) => 9 << 32 | slot as u64,
         }
     }
 
@@ -187,6 +190,7 @@ impl Place {
             6 => Self::Question(slot),
             7 => Self::Association(slot),
             8 => Self::Relay(slot),
+            9 => Self::View(slot),
             _ if slot == 1 => Self::Beside,
             _ => Self::Port,
         }
@@ -246,6 +250,8 @@ pub struct Gateway {
     port_ready: bool,
     /// There is more to do at once.
     unfinished: bool,
+    /// When it had its last turn.
+    turned_at: Instant,
     frame: Vec<u8>,
     streams: Streams,
     datagrams: Datagrams,
@@ -260,6 +266,16 @@ fn clocks() -> (Instant, SystemTime) {
     (Instant::now(), SystemTime::now())
 }
 
+/// Its interface to the inside.
+fn interface(config: &Config) -> InterfaceConfig {
+    let mut interface = InterfaceConfig::new(INTERFACE, config.link.clone());
+    interface.ip.clone_from(&config.ip);
+    if config.ip.iter().any(|net| net.addr().is_ipv6()) {
+        interface.ip.push(services::LINK_LOCAL.parse().expect("constant"));
+    }
+    interface
+}
+
 impl Gateway {
     /// Plugs a gateway into its switch; switches have their sockets in the folder `switches`, and the stacks whose
     /// names it knows theirs in `stacks`.
@@ -267,22 +283,40 @@ impl Gateway {
     /// # Errors
     /// What failed, why, and what to do.
     pub fn new(config: Config, switches: &Path, stacks: &Path) -> Result<Self, Refusal> {
-        let what = "cannot make the gateway";
+        let interface = interface(&config);
+        let clocks = clocks();
+        let mut cables = Cables::new();
+        let mut plugs = Plugs { stack: NAME, switches, guest: config.guest, cables: &mut cables, clocks };
+        let port = Port::open(&mut plugs, &interface)?
+            .ok_or_else(|| Refusal::new(MAKE, "it is plugged into nothing"))?;
+        Self::with_port(config, port, interface, stacks)
+    }
+
+    /// A gateway that lives in its switch's thread, at the far end of a port; as [`Gateway::new`] otherwise. They share so
+    /// many descriptors, of which the last eighth is left to the switch.
+    ///
+    /// # Errors
+    /// What failed, why, and what to do.
+    pub fn within(config: Config, ring: Ring, stacks: &Path, descriptors: usize) -> Result<Self, Refusal> {
+        let interface = interface(&config);
+        let mut gateway = Self::with_port(config, Port::within(ring), interface, stacks)?;
+        gateway.streams.flows.limit_to(descriptors / 8 * 5);
+        gateway.datagrams.flows.limit_to(descriptors / 8 * 2);
+        Ok(gateway)
+    }
+
+    fn with_port(
+        config: Config,
+        port: Port,
+        interface: InterfaceConfig,
+        stacks: &Path,
+    ) -> Result<Self, Refusal> {
+        let what = MAKE;
         let failed = |errno: Errno| Refusal::system(what, errno);
         let mut seed = [0; 32];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
             .map_err(|e| Refusal::system(what, e))?;
-        let mut interface = InterfaceConfig::new(INTERFACE, config.link.clone());
-        interface.ip.clone_from(&config.ip);
-        if config.ip.iter().any(|net| net.addr().is_ipv6()) {
-            interface.ip.push(services::LINK_LOCAL.parse().expect("constant"));
-        }
-        let (now, wall) = clocks();
-        let mut cables = Cables::new();
-        let mut plugs =
-            Plugs { stack: NAME, switches, guest: config.guest, cables: &mut cables, clocks: (now, wall) };
-        let port = Port::open(&mut plugs, &interface)?
-            .ok_or_else(|| Refusal::new(what, "it is plugged into nothing"))?;
+        let (now, _) = clocks();
         let filter = config.filter.clone();
         let stack = StackConfig { interfaces: vec![interface], filter, ..StackConfig::default() };
         let mut engine = Engine::new(&stack, seed, now)?;
@@ -314,6 +348,7 @@ impl Gateway {
             port,
             port_ready: true,
             unfinished: true,
+            turned_at: now,
             frame: vec![0; BUFFER_LEN],
             streams: Streams::new(),
             datagrams: Datagrams::new(),
@@ -397,7 +432,7 @@ impl Gateway {
     /// When to call [`Gateway::turn`], if nothing happens first.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.unfinished {
-            return Some(clocks().0);
+            return Some(self.turned_at);
         }
         let flows = [
             self.streams.flows.poll_timeout(),
@@ -420,93 +455,6 @@ impl Gateway {
         self.hall.watch(what, Place::Beside, EpollFlags::EPOLLIN)
     }
 
-    /// Waits until there is something to do, or for `most`, and does it. True if what [`Gateway::wait_for`] was told
-    /// of is ready.
-    ///
-    /// # Errors
-    /// Those of epoll_wait(2).
-    pub fn turn(&mut self, most: EpollTimeout) -> Result<bool, Errno> {
-        let mut events = [EpollEvent::empty(); EVENTS];
-        let count = match self.hall.epoll.wait(&mut events, most) {
-            Err(Errno::EINTR) => 0,
-            other => other?,
-        };
-        let (now, mut beside) = (clocks().0, false);
-        for event in &events[..count] {
-            match Place::of(event.data()) {
-                Place::Port => {
-                    self.port.handle_ready(event.events());
-                    self.port_ready = true;
-                }
-                Place::Beside => beside = true,
-                Place::Stream(slot) => {
-                    self.streams.handle_event(now, slot, event.events(), &mut self.hall, &mut self.counts);
-                }
-                Place::Datagrams(slot) => self.datagrams.handle_event(slot),
-                Place::Association(slot) => {
-                    self.datagrams.associations.handle_event(now, slot, event.events(), &mut self.hall);
-                }
-                Place::Relay(slot) => self.datagrams.associations.handle_datagrams(slot),
-                Place::Door(slot) => self.doors.handle_event(slot),
-                Place::Life(id) => self.doors.handle_end(id),
-                Place::Auto(id) => self.doors.handle_answer(id, &mut self.hall),
-                Place::Question(slot) => {
-                    let (hall, services) = (&mut self.hall, &mut self.services);
-                    self.questions.handle_event(now, slot, event.events(), hall, services);
-                }
-            }
-        }
-        if self.hall.engine.poll_timeout().is_some_and(|at| at <= now) {
-            self.hall.engine.handle_timeout(now);
-        }
-        self.streams.handle_timeout(now, &mut self.hall);
-        self.datagrams.handle_timeout(now);
-        self.doors.handle_timeout(now, &mut self.hall);
-        self.questions.handle_timeout(now, &mut self.hall);
-        self.services.handle_timeout(now, &mut self.hall);
-        self.run(now);
-        Ok(beside)
-    }
-
-    /// Moves everything that can be moved.
-    fn run(&mut self, now: Instant) {
-        self.unfinished = true;
-        for round in 0..ROUNDS {
-            let now = if round == 0 { now } else { clocks().0 };
-            let mut more = self.receive(now);
-            self.datagrams.depart(now, &mut self.hall);
-            while let Some(id) = self.hall.engine.poll_dirty() {
-                if id == self.hall.listener {
-                    while let Some((id, _)) = self.hall.engine.accept(now, id) {
-                        if !self.questions.accept(now, id, &mut self.hall, &mut self.services) {
-                            self.streams.accept(now, id, &mut self.hall);
-                        }
-                    }
-                } else {
-                    self.streams.handle_dirty(now, id, &mut self.hall);
-                    self.questions.handle_dirty(now, id, &mut self.hall, &mut self.services);
-                }
-            }
-            more |= self.datagrams.run(now, &mut self.hall);
-            more |= self.doors.run(now, &mut self.hall, &mut self.streams, &mut self.counts);
-            if self.datagrams.take_unheard() {
-                self.services.next_nameserver(&mut self.hall);
-            }
-            more |= self.transmit(now);
-            if !more && !self.before_sleep() {
-                self.unfinished = false;
-                return;
-            }
-        }
-        self.port.flush();
-    }
-
-    fn before_sleep(&mut self) -> bool {
-        self.port.flush();
-        self.port_ready |= self.port.before_sleep();
-        self.port_ready
-    }
-
     /// Takes frames from the port. True: there may be more.
     fn receive(&mut self, now: Instant) -> bool {
         if !std::mem::take(&mut self.port_ready) {
@@ -527,8 +475,13 @@ impl Gateway {
                         handle_packet(now, &packet, hall, &mut self.datagrams, &mut self.services);
                     }
                 }
-                // What it says of our datagrams concerns nobody: the host has them already.
-                Arrived::Error(..) => {}
+                // Nothing else that it says of our datagrams concerns anybody: the host has them already.
+                Arrived::Error(error, quoted) => {
+                    let sent = || self.datagrams.sent(&error, &quoted) || self.doors.sent(&error, &quoted);
+                    if error.errno == Errno::EMSGSIZE && sent() {
+                        hall.engine.learn_path_mtu(now, error.destination, error.info);
+                    }
+                }
             }
             while let Some(knocked) = hall.engine.poll_knock() {
                 self.services.refresh(now, hall);
@@ -553,12 +506,6 @@ impl Gateway {
         self.hall.engine.poll_transmit(now, &mut |_, header, frame| {
             let _ = port.send(now, header, frame);
         })
-    }
-
-    /// How long there is nothing to do, at most.
-    pub fn idle_for(&self) -> Option<Duration> {
-        let now = clocks().0;
-        self.poll_timeout().map(|at| at.saturating_duration_since(now))
     }
 }
 

@@ -156,6 +156,15 @@ impl Questions {
         self.service(now, slot, hall, services);
     }
 
+    /// Questions may have an answer now that had none before.
+    pub(super) fn go_on(&mut self, now: Instant, hall: &mut Hall, services: &mut Services) {
+        for slot in 0..self.talks.len() {
+            if self.talks[slot].as_ref().is_some_and(|talk| message(&talk.asked).is_some()) {
+                self.service(now, slot, hall, services);
+            }
+        }
+    }
+
     /// Ends what was silent for too long.
     pub(super) fn handle_timeout(&mut self, now: Instant, hall: &mut Hall) {
         while let Some(slot) = self.flows.poll_expired(now) {
@@ -192,7 +201,8 @@ impl Questions {
         if status.error.is_some() {
             return self.end(now, slot, true, hall);
         }
-        let over = status.receive_finished && status.readable == 0 && talk.waiting.is_empty();
+        let asked = !talk.waiting.is_empty() || message(&talk.asked).is_some();
+        let over = status.receive_finished && status.readable == 0 && !asked;
         if lost && talk.waiting.is_empty() {
             talk.host = None;
         } else if lost {
@@ -243,7 +253,8 @@ impl Talk {
                 return;
             }
             let used = LENGTH + question.len();
-            let known = services.answer(now, question, hall);
+            // It has its answer when it is looked at again (`go_on`).
+            let Some(known) = services.answer(now, question, hall) else { return };
             let refused =
                 || self.server.is_none().then(|| names::answer(question, &Answer::Refused)).flatten();
             if let Some(answer) = known.or_else(refused) {

@@ -4,23 +4,91 @@
 //! One thread. It sleeps in the gateway's own epoll set, as nearly all that happens is there; one of its sources is the
 //! set of the control socket, its connections ([`Lines`]), and a *watcher*, which hangs up when the process is gone
 //! that clears up behind this one. The gateway ends when it is told to (`down`), when its switch ends, or with its
-//! watcher. Whoever is neither the gateway's user nor root may look, no more.
+//! watcher. Or it lives in its switch's thread, as a [`Resident`]: then that has its turns, and its file is removed by
+//! whoever does that for the switch's. Whoever is neither the gateway's user nor root may look, no more.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use msocket_proto::line::{Line, LineError, Refusal, Reply, SocketFile, listen, unusable};
 use msocket_proto::proto::FilterChange;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
+use switch::ports::ring::Ring;
+use switch::serve::Resident;
 
 use super::doors::Inside;
 use super::policy::{MAX_RULES, Rules};
 use super::publish::{Ports, Publish};
-use super::{Config, Figures, Gateway};
+use super::services::RESOLV_CONF;
+use super::{Config, Figures, Gateway, INTERFACE, NAME};
+use crate::attach;
 use crate::serve::{Lines, converse, is_owners, timeout};
+
+/// Descriptors that a switch must be able to have before a gateway lives there: it takes one for each connection.
+const MIN_DESCRIPTORS: u64 = 4096;
+
+/// A gateway that is to live in its switch's thread, as whoever wants it tells the switch.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Lodger {
+    config: Config,
+    path: PathBuf,
+    stacks: PathBuf,
+    here: Here,
+}
+
+/// Where a process is, as far as a gateway can tell the difference: its network, and its nameservers' file.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Here([Option<(u64, u64)>; 2]);
+
+impl Here {
+    fn look() -> Self {
+        let identity = |path: &str| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        Self([identity("/proc/self/ns/net"), identity(RESOLV_CONF)])
+    }
+}
+
+impl Lodger {
+    /// Has the gateway live with its switch. False: it needs a process of its own. So does one that goes by a proxy, as
+    /// it waits for the proxy's name to be looked up.
+    ///
+    /// # Errors
+    /// What failed, why, and what to do.
+    pub fn move_in(
+        config: &Config,
+        path: &Path,
+        (switches, stacks): (&Path, &Path),
+    ) -> Result<bool, Refusal> {
+        let Some(plug) = config.link.plug().filter(|_| config.via.is_none()) else { return Ok(false) };
+        let (config, path, stacks) = (config.clone(), path.to_owned(), stacks.to_owned());
+        let lodger = Self { config: config.clone(), path, stacks, here: Here::look() };
+        let text = serde_json::to_string(&lodger).map_err(|e| Refusal::new(START, e))?;
+        attach::host((NAME, INTERFACE), switches, &plug, config.guest, &text)
+    }
+
+    /// What a switch makes of it: see [`switch::serve::Maker`].
+    ///
+    /// # Errors
+    /// EOPNOTSUPP: not here. What else failed, why, and what to do.
+    pub fn receive(text: &str, ring: Ring) -> Result<Box<dyn Resident>, Refusal> {
+        let lodger: Self = serde_json::from_str(text)
+            .map_err(|e| Refusal::new("cannot read what is to live here", e).errno(libc::EOPNOTSUPP))?;
+        if lodger.here != Here::look() {
+            return Err(Refusal::new(START, "its switch is in another network").errno(libc::EOPNOTSUPP));
+        }
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+        if descriptors < MIN_DESCRIPTORS {
+            return Err(Refusal::new(START, "its switch has few descriptors").errno(libc::EOPNOTSUPP));
+        }
+        let Self { config, path, stacks, .. } = lodger;
+        Ok(Box::new(Server::within(config, &path, &stacks, ring, descriptors as usize)?))
+    }
+}
 
 /// The version of the control protocol.
 pub const VERSION: u32 = 1;
@@ -28,6 +96,8 @@ pub const VERSION: u32 = 1;
 const MAX_CONNECTIONS: usize = 64;
 /// Events taken at once.
 const EVENTS: usize = 16;
+
+const START: &str = "cannot start the gateway";
 
 const LISTENER: u64 = 0;
 const WATCHER: u64 = 1;
@@ -114,7 +184,28 @@ impl Server {
         (switches, stacks): (&Path, &Path),
         watcher: BorrowedFd<'_>,
     ) -> Result<Self, Refusal> {
-        let what = "cannot start the gateway";
+        raise_descriptor_limit();
+        let server = Self::make(path, || Gateway::new(config, switches, stacks))?;
+        server.watch(watcher, WATCHER)?;
+        Ok(server)
+    }
+
+    /// Takes the path for a gateway that lives in its switch's thread, at the far end of a port; see [`Gateway::within`].
+    ///
+    /// # Errors
+    /// What failed, why, and what to do.
+    pub fn within(
+        config: Config,
+        path: &Path,
+        stacks: &Path,
+        ring: Ring,
+        descriptors: usize,
+    ) -> Result<Self, Refusal> {
+        Self::make(path, || Gateway::within(config, ring, stacks, descriptors))
+    }
+
+    fn make(path: &Path, make: impl FnOnce() -> Result<Gateway, Refusal>) -> Result<Self, Refusal> {
+        let what = START;
         let internal = |e: Errno| Refusal::system(what, e);
         let listener = listen(path, 0o600).map_err(|e| {
             let refusal = unusable(what, path, &e);
@@ -123,21 +214,23 @@ impl Server {
             if e.kind() == io::ErrorKind::AddrInUse { in_use(refusal) } else { refusal }
         })?;
         let file = SocketFile::at(path).map_err(|e| unusable(what, path, &e))?;
-        let gateway = Gateway::new(config, switches, stacks).inspect_err(|_| file.remove())?;
+        let gateway = make().inspect_err(|_| file.remove())?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(internal)?;
-        let watch = |fd: BorrowedFd<'_>, token| {
-            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(internal)
-        };
-        watch(listener.as_fd(), LISTENER)?;
-        watch(watcher, WATCHER)?;
         gateway.wait_for(&epoll.0).map_err(internal)?;
-        Ok(Self {
+        let server = Self {
             epoll,
             gateway,
             lines: Lines::new(listener, CONNECTIONS, MAX_CONNECTIONS),
             file,
             told_to_end: false,
-        })
+        };
+        server.watch(server.lines.listener(), LISTENER)?;
+        Ok(server)
+    }
+
+    fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> Result<(), Refusal> {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+        self.epoll.add(fd, event).map_err(|e| Refusal::system(START, e))
     }
 
     /// Runs until the end.
@@ -239,8 +332,36 @@ impl Server {
     }
 }
 
+/// In its switch's thread: it ends when it is told to, or with the switch.
+impl Resident for Server {
+    fn source(&self) -> BorrowedFd<'_> {
+        self.gateway.source()
+    }
+
+    fn file(&self) -> &Path {
+        self.file.path()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.gateway.poll_timeout()
+    }
+
+    fn turn(&mut self, now: Instant, ready: bool) -> bool {
+        let turned = self.gateway.turn_within(now, ready);
+        let turned = turned.and_then(|beside| if beside { self.handle_ready() } else { Ok(()) });
+        turned.is_ok() && !self.told_to_end && self.gateway.is_alive()
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.file.remove();
+    }
+}
+
+/// Each flow costs a descriptor.
+fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }

@@ -1,27 +1,25 @@
 //! What the gateway itself does for its network: addresses, router advertisements, names.
 //!
 //! # Theory of operation
-//! DHCP and advertisements are answers of cores ([`super::dhcp`], [`crate::dhcp6::server`], [`mod@super::advertise`]). A question about names that [`names`]
-//! knows is answered from a list of the user's stacks, which is asked for at most once in [`FRESH`], and for no longer
-//! than [`PATIENCE`]. All other questions to the gateway's own addresses go to the host's nameserver, as
+//! DHCP and advertisements are answers of cores ([`super::dhcp`], [`crate::dhcp6::server`], [`mod@super::advertise`]). A
+//! question about names that [`names`] knows is answered from the list of the user's stacks ([`super::directory`]). All
+//! other questions to the gateway's own addresses go to the host's nameserver, as
 //! resolv.conf(5) names it at that moment, over UDP and TCP; when that is not there, the next one is tried.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
-use msocket_proto::line::Line;
-use msocket_proto::proto::Request;
 use serde::{Deserialize, Serialize};
 
 use super::advertise::{self, HOPS, advertisement};
 use super::dhcp::{Dhcp6, Leases};
-use super::names::{self, Answer, Question};
+use super::directory::{Directory, Kept, Known};
+use super::names::{self, Answer};
 use super::policy::Families;
-use super::{Config, Hall, clocks, host};
+use super::{Config, Hall, host};
 use crate::dhcp6::{self, server::Server};
-use crate::serve::Description;
 use crate::smol::net::Packet;
 
 const DHCP_SERVER: u16 = 67;
@@ -29,13 +27,9 @@ const DHCP_CLIENT: u16 = 68;
 /// The port of nameservers.
 pub(super) const DOMAIN: u16 = 53;
 /// Where the host's nameservers are said.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// How long what was read, or asked of others, is believed.
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// How long what was read is believed.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long one stack, and all of them, may take to say their addresses.
-const PATIENCE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
-/// Stacks that are asked.
-const MAX_STACKS: usize = 1024;
 /// Bytes of a UDP header.
 const HEADER: usize = 8;
 /// The link-local address from which routers advertise.
@@ -64,7 +58,7 @@ pub(super) struct Services {
     v6: Dhcp6,
     advertise_at: Option<Instant>,
     resolver: Resolver,
-    directory: Directory,
+    pub(super) directory: Directory,
     dns64: Dns64,
 }
 
@@ -104,7 +98,7 @@ impl Services {
             advertise_at: v6.is_some().then_some(now),
             resolver: Resolver::default(),
             dns64: config.dns64,
-            directory: Directory { stacks: stacks.to_owned(), asked_at: None, views: Vec::new() },
+            directory: Directory::new(stacks.to_owned()),
         }
     }
 
@@ -114,10 +108,11 @@ impl Services {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.advertise_at
+        self.advertise_at.into_iter().chain(self.directory.poll_timeout()).min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, hall: &mut Hall) {
+        self.directory.handle_timeout(now);
         if self.advertise_at.is_some_and(|at| at <= now) {
             self.advertise_at = Some(now + advertise::INTERVAL);
             advertise(now, ALL_NODES, self.v6, hall);
@@ -156,9 +151,13 @@ impl Services {
                 }
                 let deaf = hall.way.is_some() || own && hall.names().is_none();
                 let refused = || deaf.then(|| names::answer(data, &Answer::Refused));
-                if let Some(message) = self.answer(now, data, hall).or_else(|| refused().flatten()) {
-                    let from = SocketAddr::new(packet.destination, DOMAIN);
-                    let to = SocketAddr::new(packet.source, port(0));
+                let from = SocketAddr::new(packet.destination, DOMAIN);
+                let to = SocketAddr::new(packet.source, port(0));
+                let Some(known) = self.answer(now, data, hall) else {
+                    self.directory.keep(Kept { from: to, to: from, message: data.to_owned() });
+                    return Outcome::Done;
+                };
+                if let Some(message) = known.or_else(|| refused().flatten()) {
                     let _ = hall.engine.send_as(now, (from, to), None, &message, 0);
                     return Outcome::Done;
                 }
@@ -178,17 +177,35 @@ impl Services {
         hall.nameserver = self.resolver.server();
     }
 
-    /// The answer to a question, if it is known here.
-    pub(super) fn answer(&mut self, now: Instant, message: &[u8], hall: &mut Hall) -> Option<Vec<u8>> {
+    /// The answer to a question, if one is known here; `None`: not yet, but once the stacks have answered
+    /// ([`Directory::take_kept`]).
+    pub(super) fn answer(
+        &mut self,
+        now: Instant,
+        message: &[u8],
+        hall: &mut Hall,
+    ) -> Option<Option<Vec<u8>>> {
         let question = names::question(message);
-        let known = question.as_ref().and_then(|question| self.directory.answer(now, question, hall));
-        match (known, &mut hall.way) {
-            (Some(answer), _) => names::answer(message, &answer),
-            (None, Some(way)) => {
+        let known =
+            question.as_ref().map_or(Known::Nothing, |question| self.directory.answer(now, question, hall));
+        Some(match (known, &mut hall.way) {
+            (Known::Later, _) => return None,
+            (Known::Answer(answer), _) => names::answer(message, &answer),
+            (Known::Nothing, Some(way)) => {
                 let has = |v4| hall.policy.own(v4).is_some();
-                names::answer(message, &way.answer(message, question.as_ref(), has)?)
+                let answer = way.answer(message, question.as_ref(), has);
+                answer.and_then(|answer| names::answer(message, &answer))
             }
-            (None, None) => None,
+            (Known::Nothing, None) => None,
+        })
+    }
+
+    /// Answers datagrams that waited for what is known now.
+    pub(super) fn answer_kept(&mut self, now: Instant, kept: Vec<Kept>, hall: &mut Hall) {
+        for Kept { from, to, message } in kept {
+            if let Some(Some(answer)) = self.answer(now, &message, hall) {
+                let _ = hall.engine.send_as(now, (to, from), None, &answer, 0);
+            }
         }
     }
 
@@ -221,7 +238,9 @@ impl Services {
     }
 
     fn lease_v6(&mut self, now: Instant, from: IpAddr, message: &[u8], hall: &mut Hall) {
-        let Some(server) = self.leases_v6.as_mut().filter(|_| is_link_local(from)) else { return };
+        // Who ends before its link-local address is its own has another one.
+        let near = is_link_local(from) || hall.policy.is_inside(from);
+        let Some(server) = self.leases_v6.as_mut().filter(|_| near) else { return };
         let (Some(answer), Some(own)) = (server.handle(now, message), link_local()) else { return };
         let ends = (SocketAddr::new(own, dhcp6::SERVER), SocketAddr::new(from, dhcp6::CLIENT));
         let _ = hall.engine.send_as(now, ends, Some(hall.link), &answer, 0);
@@ -281,65 +300,4 @@ impl Resolver {
 pub(crate) fn nameservers() -> Vec<IpAddr> {
     let named = names::nameservers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default());
     if named.is_empty() { vec![IpAddr::V4(Ipv4Addr::LOCALHOST)] } else { named }
-}
-
-/// The user's views and their addresses.
-#[derive(Debug)]
-struct Directory {
-    stacks: PathBuf,
-    asked_at: Option<Instant>,
-    views: Vec<(String, Vec<IpAddr>)>,
-}
-
-impl Directory {
-    /// The answer to a question, if it is for us.
-    fn answer(&mut self, now: Instant, question: &Question, hall: &Hall) -> Option<Answer> {
-        match question {
-            Question::Name(address) if !hall.policy.is_inside(*address) && !hall.policy.is_own(*address) => {
-                None
-            }
-            Question::Name(address) => {
-                self.refresh(now, hall);
-                let found = self.views.iter().find(|(_, addresses)| addresses.contains(address));
-                Some(found.map_or(Answer::Nobody, |(view, _)| Answer::Name(view.clone())))
-            }
-            Question::Addresses { view, v4 } => {
-                self.refresh(now, hall);
-                let found = self.views.iter().find(|(name, _)| name.eq_ignore_ascii_case(view));
-                let wanted = |address: &&IpAddr| Some(address.is_ipv4()) == *v4;
-                Some(found.map_or(Answer::Nobody, |(_, addresses)| {
-                    Answer::Addresses(addresses.iter().filter(wanted).copied().collect())
-                }))
-            }
-        }
-    }
-
-    fn refresh(&mut self, now: Instant, hall: &Hall) {
-        if self.asked_at.is_some_and(|at| now.saturating_duration_since(at) < FRESH) {
-            return;
-        }
-        self.asked_at = Some(now);
-        self.views.clear();
-        let Ok(entries) = std::fs::read_dir(&self.stacks) else { return };
-        for entry in entries.flatten().take(MAX_STACKS) {
-            let Some(stack) = describe(&entry.path()) else { continue };
-            let addresses = stack.interfaces.iter().flat_map(|interface| &interface.addresses);
-            let addresses = addresses.filter_map(|text| text.parse::<IpNet>().ok()).map(|net| net.addr());
-            let addresses: Vec<IpAddr> =
-                addresses.filter(|address| hall.policy.is_inside(*address)).collect();
-            if !addresses.is_empty() {
-                self.views.push((stack.name, addresses));
-            }
-            if clocks().0.saturating_duration_since(now) > PATIENCE.1 {
-                break;
-            }
-        }
-    }
-}
-
-fn describe(path: &Path) -> Option<Description> {
-    let mut line = Line::connect(path).ok()?;
-    line.stream().set_read_timeout(Some(PATIENCE.0)).ok()?;
-    line.stream().set_write_timeout(Some(PATIENCE.0)).ok()?;
-    line.call(&Request::Show, &[]).ok().map(|(stack, _)| stack)
 }

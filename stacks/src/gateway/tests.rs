@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use super::quote::{quote, udp};
 use super::*;

@@ -33,6 +33,11 @@ impl Lines {
         Self { listener, connections: HashMap::new(), first, next: first, limit, shed: Shed::new() }
     }
 
+    /// What becomes readable when somebody waits to be taken in.
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
     /// Takes in who waits: the listening socket is readable.
     pub fn accept(&mut self, epoll: &Epoll) {
         loop {

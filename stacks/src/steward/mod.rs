@@ -67,7 +67,7 @@ pub trait Sockets {
     fn routers(&mut self, interface: &str) -> Result<Self::Id, Errno>;
     /// The next advertisement of a router of the link, into `buffer`: its length, and the router.
     fn advertisement(&mut self, socket: Self::Id, buffer: &mut [u8]) -> Option<(usize, Ipv6Addr)>;
-    /// A router has advertised, as the stack may have heard itself.
+    /// The router that was heard before there was a stack has advertised again, as the stack may have heard itself.
     fn heard(&mut self, interface: &str, heard: &Heard);
     /// Makes a change to an interface's address by DHCPv6.
     fn change_v6(&mut self, now: Instant, interface: &str, change: &dhcp6::client::Change);

@@ -26,8 +26,10 @@ const MAX_NAMESERVERS: usize = 8;
 pub(super) struct Listener<I> {
     pub(super) interface: String,
     mac: Mac,
-    host: String,
+    host: Option<String>,
     id: u32,
+    /// The router that was heard before there was a stack.
+    first: Option<Ipv6Addr>,
     /// Where advertisements come; a stack that gives none hears nothing.
     routers: Option<I>,
     client: Option<Client>,
@@ -55,10 +57,11 @@ impl<I: Copy + PartialEq> Listener<I> {
         }
         let lease = config.lease_v6.clone();
         let names = config.lease.as_ref().and_then(|lease| lease.host.clone());
-        let host = lease.as_ref().and_then(|lease| lease.host.clone()).or(names).unwrap_or_default();
+        let host = lease.as_ref().and_then(|lease| lease.host.clone()).or(names);
         let client = lease.map(|lease| Client::with_lease(now, mac, id, lease));
         let (interface, routers, nameservers) = (config.name.clone(), routers.ok(), Vec::new());
-        let mut made = Self { interface, mac, host, id, routers, client, socket: None, nameservers };
+        let first = config.heard.as_ref().map(|heard| heard.router);
+        let mut made = Self { interface, mac, host, id, first, routers, client, socket: None, nameservers };
         if let Some(heard) = &config.heard {
             made.hear(now, &heard.said);
         }
@@ -92,7 +95,9 @@ impl<I: Copy + PartialEq> Listener<I> {
             let Some((length, router)) = sockets.advertisement(routers, &mut buffer) else { break };
             let Some(said) = Advertisement::parse(&buffer[..length]) else { continue };
             self.hear(now, &said);
-            sockets.heard(&self.interface, &Heard { router, said });
+            if self.first == Some(router) {
+                sockets.heard(&self.interface, &Heard { router, said });
+            }
         }
         let Some(client) = &mut self.client else { return };
         let told = client.handle_timeout(now);
@@ -142,7 +147,7 @@ impl<I: Copy + PartialEq> Listener<I> {
             _ => return,
         };
         self.id = self.id.wrapping_add(1);
-        self.client = Some(Client::new(now, self.mac, self.id, wish, Some(&self.host)));
+        self.client = Some(Client::new(now, self.mac, self.id, wish, self.host.as_deref()));
     }
 
     fn tell<S: Sockets<Id = I>>(&mut self, now: Instant, (change, message): Told, sockets: &mut S) {
@@ -161,3 +166,7 @@ impl<I: Copy + PartialEq> Listener<I> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "routers/tests.rs"]
+mod tests;

@@ -30,5 +30,6 @@ pub use quick::{Config, Key};
 pub const STACK_MAC: [u8; 6] = [0x02, 0x77, 0x67, 0, 0, 1];
 /// That of the tunnel.
 pub const TUNNEL_MAC: [u8; 6] = [0x02, 0x77, 0x67, 0, 0, 2];
-/// The interface's MTU if neither the file says one nor the host's routes do ([`serve::mtu`]): 1500 less IPv6, UDP and WireGuard.
+/// The interface's MTU if neither the file says one nor the host's routes do ([`serve::mtu`]): 1500 less IPv6, UDP and
+/// WireGuard.
 pub const MTU: u32 = 1420;

@@ -415,8 +415,8 @@ impl FromStr for Endpoint {
     }
 }
 
-/// An address in digits, behind which a `%` and an interface may stand (RFC 4007 clause 11). Which one that is the host says, as
-/// it does of names.
+/// An address in digits, behind which a `%` and an interface may stand (RFC 4007 clause 11). Which one that is the host
+/// says, as it does of names.
 fn is_ipv6(text: &str) -> bool {
     let (address, zone) = text.split_once('%').unwrap_or((text, "lo"));
     address.parse::<std::net::Ipv6Addr>().is_ok() && !zone.is_empty() && !zone.contains([':', '%'])

@@ -40,6 +40,7 @@ pub use route::mtu;
 mod resolver;
 mod route;
 mod sockets;
+mod sources;
 
 /// The version of the control protocol.
 pub const VERSION: u32 = 1;
@@ -272,8 +273,12 @@ impl Server {
         for _ in 0..BATCH {
             let Some(got) = self.sockets.receive(socket, &mut self.buffer) else { break };
             let size = if got.segment == 0 { got.length.max(1) } else { usize::from(got.segment) };
+            let heard = self.tunnel.heard();
             for datagram in self.buffer[..got.length].chunks(size) {
                 self.tunnel.handle_datagram(now, got.from, datagram);
+            }
+            if self.tunnel.heard() != heard {
+                self.sockets.learn();
             }
             self.deliver();
             self.transmit();

@@ -83,6 +83,8 @@ pub struct Tunnel {
     /// Names of endpoints to be looked up, by peer; answered by [`Tunnel::handle_resolved`].
     pub unresolved: Vec<(usize, Endpoint)>,
     dropped: Dropped,
+    /// Datagrams that only a peer could have sent.
+    heard: u64,
     ticked: Option<Instant>,
     /// When a peer's timers are to be looked at.
     due: Option<Instant>,
@@ -150,6 +152,7 @@ impl Tunnel {
             inbox: Inbox::default(),
             unresolved: Vec::new(),
             dropped: Dropped::default(),
+            heard: 0,
             ticked: None,
             due: None,
         }
@@ -251,8 +254,10 @@ impl Tunnel {
         };
         match number {
             Some(number) => {
-                self.decrypt(now, number, from, datagram);
-                if datagram[0] != DATA {
+                if datagram[0] == DATA {
+                    self.decrypt(now, number, from, datagram);
+                } else {
+                    self.shake(now, number, from, datagram);
                     self.expect(number);
                 }
             }
@@ -280,53 +285,60 @@ impl Tunnel {
         }
     }
 
-    fn decrypt(&mut self, now: Instant, number: usize, from: SocketAddr, datagram: &[u8]) {
-        let Self { peers, inbox, outbox, dropped, v4, v6, names, .. } = self;
+    /// A message of a handshake, or a cookie.
+    fn shake(&mut self, now: Instant, number: usize, from: SocketAddr, datagram: &[u8]) {
+        let Self { peers, outbox, dropped, heard, .. } = self;
         let peer = &mut peers[number];
         let kind = datagram[0];
-        if kind != DATA {
-            let Some(room) = outbox.room(HANDSHAKE_LEN) else {
-                dropped.no_room += 1;
-                return;
-            };
-            match peer.tunn.decapsulate(Some(from.ip()), datagram, room) {
-                TunnResult::Done => peer.received += datagram.len() as u64,
-                TunnResult::WriteToNetwork(reply) => {
-                    let (reply_kind, len) = (reply[0], reply.len());
-                    if reply_kind == COOKIE {
-                        outbox.commit(from, len);
-                        return;
-                    }
-                    peer.authentic(now, kind, from, datagram.len());
-                    peer.send(now, reply_kind, len, outbox);
-                    if kind == RESPONSE {
-                        peer.send_waiting(now, outbox);
-                    }
-                }
-                _ => dropped.not_authentic += 1,
-            }
+        let Some(room) = outbox.room(HANDSHAKE_LEN) else {
+            dropped.no_room += 1;
             return;
+        };
+        match peer.tunn.decapsulate(Some(from.ip()), datagram, room) {
+            TunnResult::Done => peer.received += datagram.len() as u64,
+            TunnResult::WriteToNetwork(reply) => {
+                let (reply_kind, len) = (reply[0], reply.len());
+                if reply_kind == COOKIE {
+                    outbox.commit(from, len);
+                    return;
+                }
+                *heard += 1;
+                peer.authentic(now, kind, from, datagram.len());
+                peer.send(now, reply_kind, len, outbox);
+                if kind == RESPONSE {
+                    peer.send_waiting(now, outbox);
+                }
+            }
+            _ => dropped.not_authentic += 1,
         }
+    }
+
+    fn decrypt(&mut self, now: Instant, number: usize, from: SocketAddr, datagram: &[u8]) {
+        let Self { peers, inbox, outbox, dropped, heard, v4, v6, names, .. } = self;
+        let peer = &mut peers[number];
         let Some(room) = inbox.room(datagram.len()) else {
             dropped.no_room += 1;
             return;
         };
         let (packet, source) = match peer.tunn.decapsulate(Some(from.ip()), datagram, room) {
-            TunnResult::WriteToTunnelV4(packet, source) => (packet, IpAddr::V4(source)),
-            TunnResult::WriteToTunnelV6(packet, source) => (packet, IpAddr::V6(source)),
+            TunnResult::WriteToTunnelV4(packet, source) => (packet, Some(IpAddr::V4(source))),
+            TunnResult::WriteToTunnelV6(packet, source) => (packet, Some(IpAddr::V6(source))),
             // A keepalive.
-            TunnResult::Done => return peer.confirm(now, from, datagram.len(), outbox),
+            TunnResult::Done => (&mut [][..], None),
             _ => {
                 dropped.not_authentic += 1;
                 return;
             }
         };
-        if lookup(v4, v6, source) == Some(number) {
-            names.inbound(packet);
-            let len = packet.len();
-            inbox.commit(len);
-        } else {
-            dropped.not_allowed += 1;
+        *heard += 1;
+        match source {
+            Some(source) if lookup(v4, v6, source) == Some(number) => {
+                names.inbound(packet);
+                let len = packet.len();
+                inbox.commit(len);
+            }
+            Some(_) => dropped.not_allowed += 1,
+            None => {}
         }
         peer.confirm(now, from, datagram.len(), outbox);
     }
@@ -385,6 +397,11 @@ impl Tunnel {
     /// The peers, in the file's order.
     pub fn peers(&self, now: Instant) -> Vec<PeerInfo> {
         self.peers.iter().map(|peer| peer.info(now)).collect()
+    }
+
+    /// How many datagrams came that only a peer could have sent.
+    pub fn heard(&self) -> u64 {
+        self.heard
     }
 
     /// Where a peer is, as far as is known.

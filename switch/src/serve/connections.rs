@@ -24,6 +24,7 @@ use super::access::Access;
 use super::attach::Made;
 use super::metrics::{Metrics, OnFile};
 use super::plugs::{NewPlug, PlugError, Plugs};
+use super::residents::Residents;
 use super::vde::VdeServer;
 use super::{Options, Source, interest, traffic};
 use crate::control::{
@@ -86,6 +87,7 @@ pub(super) struct Hall<'a> {
     pub(super) epoll: &'a Epoll,
     pub(super) vde: &'a mut Option<VdeServer>,
     pub(super) access: &'a mut Access,
+    pub(super) residents: &'a mut Residents,
 }
 
 /// What came of serving a connection.
@@ -269,6 +271,7 @@ impl Connections {
             Request::PortAdd(attach) => Answer::Added(self.add_port(now, index, attach, fds, hall)?),
             Request::PortRm { port } => {
                 let id = find(switch, &port)?;
+                hall.plugs.say_farewell(now, Some(id), switch);
                 hall.plugs.remove(id, switch, hall.epoll);
                 Answer::Done(())
             }
@@ -309,6 +312,7 @@ impl Connections {
             | Request::Capture(_)
             | Request::CaptureLs
             | Request::Events) => self.answer_seeing(now, index, request, fds, hall)?,
+            Request::Host { attach, what } => Answer::Added(hall.host(now, attach, &what)?),
             about_traffic => traffic::answer(now, about_traffic, hall, &self.identity.name)?,
         })
     }
@@ -377,10 +381,7 @@ impl Connections {
             at: None,
             user: None,
         };
-        let id = hall.plugs.add(now, new, hall.switch, hall.epoll).map_err(|e| match e {
-            PlugError::Port(e) => refuse_port(&e),
-            PlugError::Io(e) => Refusal::system(WHAT, e),
-        })?;
+        let id = hall.plugs.add(now, new, hall.switch, hall.epoll).map_err(|e| refuse_plug(WHAT, e))?;
         if let Some(Err(e)) = watch.map(|fd| hall.plugs.watch(now, id, fd, hall.switch, hall.epoll)) {
             log::debug!("port {name}: its link is asked for: {e}");
         }
@@ -466,7 +467,7 @@ impl Hall<'_> {
                     .stp()
                     .and_then(|stp| stp.role(id))
                     .map(|(role, state)| PortStp { role, state }),
-                linger: plug.owner.is_none(),
+                linger: plug.owner.is_none() && plug.resident.is_none(),
                 peer: plug.endpoints().map(|(_, peer)| peer).collect::<Vec<_>>().join(", "),
                 vxlan: plug.tunnel().map(|tunnel| tunnel.config().clone()),
                 rx_frames: counted.rx_frames,
@@ -535,6 +536,13 @@ fn name_vlan(switch: &mut Switch, vid: Vid, name: &str) -> Result<(), Refusal> {
     }
     switch.name_vlan(vid, name);
     Ok(())
+}
+
+pub(super) fn refuse_plug(what: &str, error: PlugError) -> Refusal {
+    match error {
+        PlugError::Port(e) => refuse_port(&e),
+        PlugError::Io(e) => Refusal::system(what, e),
+    }
 }
 
 pub(super) fn refuse_port(error: &PortError) -> Refusal {

@@ -138,6 +138,8 @@ pub(super) struct Plug {
     dying: bool,
     /// The connection it lives and dies with.
     pub(super) owner: Option<u32>,
+    /// Who lives at its far end, that it goes with.
+    pub(super) resident: Option<u32>,
     errors: u32,
     dead: bool,
     down: bool,
@@ -255,6 +257,21 @@ impl Plugs {
             ring.flush();
         }
         more
+    }
+
+    /// Does this resident live at the far end of this port?
+    pub(super) fn is_home_of(&self, id: PortId, resident: u32) -> bool {
+        self.plug(id).is_some_and(|plug| plug.resident == Some(resident) && !plug.dead)
+    }
+
+    /// Who lives at the far end of this ring need not ring.
+    pub(super) fn silence(&mut self, id: PortId) {
+        let Some(plug) = self.table.get_mut(id.index()).and_then(Option::as_mut) else { return };
+        let Some(ring) = plug.wire.ring() else { return };
+        ring.disarm();
+        if !std::mem::replace(&mut plug.awake, true) {
+            self.awake.push(id);
+        }
     }
 
     /// Takes and puts up to [`BATCH`] frames; true if there may be more.

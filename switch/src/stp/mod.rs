@@ -190,6 +190,15 @@ impl Bridge {
         }
     }
 
+    /// A port, or with `None` the bridge, is about to go: has its neighbours hear that what they know of us is as old as it
+    /// may become, so that they need not miss three hellos.
+    pub fn say_farewell(&mut self, id: Option<PortId>) {
+        let Self { ports, shared, .. } = self;
+        let going = ports.iter().flatten().filter(|port| id.is_none_or(|id| port.id == id));
+        let words: Vec<_> = going.filter_map(|port| Some((port.id, port.last_word(shared)?))).collect();
+        shared.out.extend(words);
+    }
+
     fn remove(&mut self, id: PortId) -> bool {
         let Some(mut port) = self.ports.get_mut(id.index()).and_then(Option::take) else { return false };
         port.uncount(&mut self.shared);

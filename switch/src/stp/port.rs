@@ -544,6 +544,16 @@ impl Port {
         true
     }
 
+    /// What a designated port says before it goes: its information, at its maximum age. Who receives that has nothing to
+    /// wait for (17.21.23). The old protocol has no such word (clause 9.3.4).
+    pub(super) fn last_word(&self, shared: &Shared) -> Option<[u8; FRAME_LEN]> {
+        let is_heard = self.port_enabled && self.send_rstp && !self.oper_edge;
+        let message = self.message();
+        let times = Times { message_age: message.times.max_age, ..message.times };
+        let last = Bpdu::Rst(Message { times, proposal: false, ..message });
+        (is_heard && self.role == Role::Designated).then(|| last.to_frame(shared.address))
+    }
+
     /// txRstp and txConfig (17.21.19, 17.21.20).
     fn message(&self) -> Message {
         Message {

@@ -365,6 +365,30 @@ fn a_topology_change_is_forgotten_everywhere_but_at_the_edge() {
 }
 
 #[test]
+fn who_says_farewell_is_not_waited_for() {
+    for one in [true, false] {
+        let mut net = Net::ring(5);
+        net.run(secs(REST));
+        // Bridge 0 is the root; its first port leads to bridge 1.
+        net.bridges[0].say_farewell(one.then(|| PortId::new(0)));
+        net.collect();
+        let gone = if one { &[0][..] } else { &[0, 4] };
+        // Nobody sees the links go down, but the last word was on its way before.
+        net.run(LATENCY);
+        gone.iter().for_each(|&n| net.links[n].2 = false);
+        for &n in gone {
+            let (bridge, port) = if net.links[n].0.0 == 0 { net.links[n].0 } else { net.links[n].1 };
+            net.bridges[bridge].remove_port(PortId::new(port));
+        }
+        net.collect();
+        let took = net.until_spanning(secs(10));
+        assert!(took < Duration::from_millis(100), "{one}: {took:?}");
+        net.run(secs(REST));
+        assert!(net.is_spanning() && net.agrees_on_roots());
+    }
+}
+
+#[test]
 fn a_silent_neighbour_ages_out() {
     let mut net = Net::ring(3);
     net.run(secs(10));

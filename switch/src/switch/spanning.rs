@@ -153,6 +153,11 @@ impl Switch {
         }
     }
 
+    /// A port, or with `None` the switch, is about to go: there are [BPDUs](Switch::poll_bpdu) to say so.
+    pub fn say_farewell(&mut self, id: Option<PortId>) {
+        self.spanning.bridge.iter_mut().for_each(|bridge| bridge.say_farewell(id));
+    }
+
     /// The next BPDU to write to a port, as it is.
     pub fn poll_bpdu(&mut self) -> Option<(PortId, [u8; FRAME_LEN])> {
         self.spanning.bridge.as_mut()?.poll_transmit()

@@ -163,13 +163,19 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn new(idle: Option<Duration>) -> Self {
+        Self::set_up(idle, |_| {})
+    }
+
+    /// As `set_up` has it.
+    pub(crate) fn set_up(idle: Option<Duration>, set_up: fn(&mut serve::Server)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("test");
         let options = serve::Options { idle, ..serve::Options::new("test", &path) };
         // In the thread whose signals it blocks; the path is there when it answers.
         let (ready, is_ready) = channel();
         let serve = move || {
-            let server = serve::Server::new(&options, None).unwrap();
+            let mut server = serve::Server::new(&options, None).unwrap();
+            set_up(&mut server);
             ready.send(()).unwrap();
             server.run()
         };

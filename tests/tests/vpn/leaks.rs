@@ -229,3 +229,44 @@ for at in ('fd09::1', '2001:db8::2', '2001:db8:7::7'):
         only_the_tunnel(&seen);
     });
 }
+
+#[test]
+fn what_a_rule_sends_through_a_tunnel_that_is_gone() {
+    each(|world, peer, kind| {
+        peer.begin();
+        let script = "
+import socket
+def attempt(kind, do):
+    s = socket.socket(socket.AF_INET, kind); s.settimeout(2)
+    try: s.connect(('10.9.0.1', 7007)); do(s); print('done')
+    except OSError as e: print(e)
+for n in range(3):
+    print('ready', n, flush=True); input()
+    attempt(socket.SOCK_STREAM, lambda s: None)
+    attempt(socket.SOCK_DGRAM, lambda s: (s.send(b'leak'), s.recv(9)))
+print('tried')";
+        let _servers = peer.servers();
+        world.viewnet(["vpn", "up", "office.conf", "--kind", kind]).run().ok();
+        let rule = ["--stack", "host", "--rule", "to 10.9.0.0/24 via office", "--", "python3", "-c", script];
+        let mut program = world.run(rule).keep_stdin().start();
+        let seen = peer.capture(|| {
+            program.until("ready 0");
+            program.tell("");
+            program.until("done\ndone\nready 1");
+            // The tunnel goes, and then its stack.
+            let is_tunnel = |pid: &nix::unistd::Pid| {
+                let title = fs::read_to_string(format!("/proc/{pid}/cmdline"));
+                title.is_ok_and(|title| title.starts_with("viewnet-vpn"))
+            };
+            let tunnel = world.supervisors().into_iter().find(is_tunnel).expect("a tunnel");
+            kill(tunnel, Signal::SIGKILL).unwrap();
+            program.tell("");
+            program.until("ready 2");
+            world.viewnet(["stack", "down", "--force", "office"]).run().ok();
+            program.tell("");
+            let heard = program.wait().ok().says("tried").stdout;
+            assert_eq!(heard.matches("done").count(), 2, "{heard}");
+        });
+        only_the_tunnel(&seen);
+    });
+}

@@ -98,6 +98,31 @@ fn both_ends_may_move_and_the_peer_may_begin_anew() {
 }
 
 #[test]
+fn a_peer_is_answered_from_the_address_it_sends_to() {
+    each_kind(|world, peer, kind| {
+        peer.begin();
+        for more in ["192.0.2.7/24", "2001:db8::7/64"] {
+            let nodad = if more.contains(':') { &["nodad"][..] } else { &[] };
+            world.administer(&[&["ip", "addr", "add", more, "dev", "v0"], nodad].concat());
+        }
+        world.viewnet(["vpn", "up", "office.conf", "--kind", kind]).run().ok();
+        let port = show(world, "office")["listen_port"].to_string();
+        for own in ["[2001:db8::7]", "192.0.2.7"] {
+            let own = format!("{own}:{port}");
+            peer.wg(&["peer", &peer.public("ours"), "endpoint", &own]);
+            peer.ping();
+            ping(world, "office", "10.9.0.1");
+            assert_eq!(peer.endpoint(), own);
+        }
+        // Until the host has it no more.
+        world.administer(&["ip", "addr", "del", "192.0.2.7/24", "dev", "v0"]);
+        ping(world, "office", "10.9.0.1");
+        assert_eq!(peer.endpoint(), format!("192.0.2.1:{port}"));
+        world.viewnet(["vpn", "down", "office"]).run().ok();
+    });
+}
+
+#[test]
 fn a_name_is_asked_for_again_where_nobody_answers() {
     let mut world = World::new(User::Ordinary);
     // The first address leads nowhere. What is behind the name may change, too.

@@ -1,7 +1,7 @@
 //! `viewnet gateway`: a way out of a switch's network, over sockets of the host.
 //!
 //! # Theory of operation
-//! A gateway is a process of its own beside its switch, and has the switch's name: its socket is a file of that name
+//! A gateway lives with its switch, in its process or beside it, and has the switch's name: its socket is a file of that name
 //! in the runtime folder. [`launch`] starts it; every other command here is one connection to it, a request, and
 //! the answer as a table or as JSON.
 
@@ -288,7 +288,7 @@ pub(crate) fn start(runtime: &Runtime, name: &str, wanted: Wanted) -> Result<(),
     // As long as this connection, the switch stays.
     let held = switch::reach(runtime, name)?;
     let link = Link::switch(&target.switch(runtime)?, vlan.map(|vid| PortVlans::Access { vid }));
-    launch::launch(&path, &Config { link, ip, rules, filter, dhcp, dns64, via, guest: false })?;
+    launch::launch(runtime, &path, &Config { link, ip, rules, filter, dhcp, dns64, via, guest: false })?;
     drop(held);
     Ok(())
 }
@@ -345,7 +345,7 @@ pub(crate) fn ensure(
         if ports.iter().any(|port| port.name == stacks::gateway::PORT) {
             return Ok(());
         }
-        match launch::launch(&path, &config) {
+        match launch::launch(runtime, &path, &config) {
             // Somebody else is just starting one, or the last switch's is just ending.
             Err(failure) if failure.refusal.errno == Some(libc::EADDRINUSE) => std::thread::sleep(PAUSE),
             other => return other,

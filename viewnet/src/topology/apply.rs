@@ -129,7 +129,7 @@ impl Applier<'_> {
             }
             Step::SetPort(switch, name, both) => self.set_port(switch, name, &both.0, both.1.as_ref()),
             Step::AddGateway(name, gateway) => self.add_gateway(name, gateway),
-            Step::ChangeGateway(name, wanted) => self.change_gateway(name, wanted),
+            Step::ChangeGateway(name, both) => self.change_gateway(name, &both.0, &both.1),
             Step::RemoveGateway(name) => {
                 gateway::ask_of::<()>(self.runtime, name, &gateway::Request::Down)?;
                 self.state.gateways.remove(name);
@@ -242,11 +242,16 @@ impl Applier<'_> {
         self.save().and(started)
     }
 
-    fn change_gateway(&mut self, name: &str, wanted: &Gateway) -> Result<(), Failure> {
-        let rules = gateway::Request::Set { rules: wanted.rules() };
-        gateway::ask_of::<()>(self.runtime, name, &rules)?;
-        let change = Some(FilterChange::Set { rules: wanted.filter.to_string() });
-        gateway::ask_of::<Listing>(self.runtime, name, &gateway::Request::Filter { change })?;
+    fn change_gateway(&mut self, name: &str, now: &Gateway, wanted: &Gateway) -> Result<(), Failure> {
+        if now.rules() != wanted.rules() {
+            let rules = gateway::Request::Set { rules: wanted.rules() };
+            gateway::ask_of::<()>(self.runtime, name, &rules)?;
+        }
+        // To set a filter begins its counters anew.
+        if now.filter != wanted.filter {
+            let change = Some(FilterChange::Set { rules: wanted.filter.to_string() });
+            gateway::ask_of::<Listing>(self.runtime, name, &gateway::Request::Filter { change })?;
+        }
         if let Some(made) = self.state.gateways.get_mut(name) {
             made.config = wanted.clone();
         }

@@ -12,8 +12,9 @@
 //! 5. programs start, each after those it waits for.
 //!
 //! What can be changed while it runs is changed: all of a switch, VLANs and settings of any port, who may use a gateway,
-//! packet filters, published ports. A stack that differs in anything else is made anew, and so is one whose port vanished with its switch; a program whose stack is made anew
-//! starts again. So a change is `~` for the reader, and both a removal and an addition to whoever does it.
+//! packet filters, published ports. A stack that differs in anything else is made anew, and so is one whose port vanished
+//! with its switch; a program whose stack is made anew starts again. So a change is `~` for the reader, and both a removal
+//! and an addition to whoever does it.
 
 mod describe;
 mod words;
@@ -143,8 +144,8 @@ pub(crate) enum Step {
     SetPort(String, String, Box<(Port, Option<Port>)>),
     /// Starts the gateway of a switch.
     AddGateway(String, Box<Gateway>),
-    /// Changes who may go where through a gateway, and its packet filter.
-    ChangeGateway(String, Box<Gateway>),
+    /// Changes who may go where through a gateway, and its packet filter, from what they are to these.
+    ChangeGateway(String, Box<(Gateway, Gateway)>),
     /// Ends a gateway.
     RemoveGateway(String),
     /// Makes a stack.
@@ -353,7 +354,7 @@ impl Planner<'_> {
                 }
                 Some(now) if now != gateway => {
                     self.say(Sign::Change, thing, differences(now, gateway).join(", "));
-                    opening.push(Step::ChangeGateway(name.clone(), Box::new(gateway.clone())));
+                    opening.push(Step::ChangeGateway(name.clone(), Box::new((now.clone(), gateway.clone()))));
                 }
                 Some(_) => {}
             }

@@ -222,6 +222,12 @@ impl Engine {
         self.net.send(now, &path, &datagram, message)
     }
 
+    /// A router says that the way to `destination` takes packets of `mtu` bytes and no longer ones. Whoever calls has made sure
+    /// that it quotes one that was sent (RFC 5927 clause 7).
+    pub fn learn_path_mtu(&mut self, now: Instant, destination: IpAddr, mtu: u32) {
+        self.net.set_path_mtu(now, destination, mtu);
+    }
+
     /// Somebody else may have an address now: it is asked for anew.
     pub fn forget_neighbour(&mut self, link: IfIndex, address: IpAddr) {
         self.net.forget_neighbour(link, address);

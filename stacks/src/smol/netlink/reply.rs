@@ -59,7 +59,7 @@ pub(super) type Answered = Result<Answer, Refused>;
 pub(super) type Sink<'a> = dyn FnMut(Vec<u8>) -> bool + 'a;
 
 /// What a dump lists.
-pub(super) trait List: Debug {
+pub(super) trait List: Debug + Send {
     /// Gives the messages from position `from` on to `sink`. The position to go on with, or `None` at the end.
     fn fill(
         &self,

@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //! A [`Port`] moves frames, each with a virtio-net header, between an engine and one of: a switch, by a
-//! shared-memory ring ([`uplink`]); a vde_switch ([`vde`]); another stack of this process ([`cable`]); a TAP or
+//! shared-memory ring ([`uplink`]), in whose thread this may be; a vde_switch ([`vde`]); another stack of this process ([`cable`]); a TAP or
 //! packet socket. Kinds that lack offloads get their frames cut and their checksums filled on the way out.
 //! Whatever passes may be recorded ([`pcap`]).
 //!
@@ -26,7 +26,7 @@ pub mod vde;
 
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
@@ -35,6 +35,7 @@ use nix::sys::epoll::EpollFlags;
 use switch::frame::{Frame, TagEdit};
 use switch::offload::{Pieces, VnetHdr, emit};
 use switch::port::{DropReason, Offloads};
+use switch::ports::ring::Ring;
 pub use switch::ports::{BUFFER_LEN, Sent};
 use switch::ports::{Kind, Trouble, Wire, tap};
 use switch::vde::Wanted;
@@ -66,6 +67,8 @@ enum End {
     Vde(Vde),
     /// A ring to another stack of this process.
     Cable(Box<Cable>),
+    /// A ring to the switch in whose thread this is.
+    Within(Box<Ring>),
     /// A TAP or a packet socket, and what it takes.
     Wire(Wire, Offloads),
 }
@@ -115,6 +118,11 @@ impl Port {
         Ok(Some(Self { end, recorder, alive: true, errors: 0 }))
     }
 
+    /// The far end of a port of the switch in whose thread this is: nobody rings for what it has.
+    pub fn within(ring: Ring) -> Self {
+        Self { end: End::Within(Box::new(ring)), recorder: None, alive: true, errors: 0 }
+    }
+
     fn open_link(
         plugs: &Plugs<'_>,
         interface: &InterfaceConfig,
@@ -147,6 +155,7 @@ impl Port {
             End::Uplink(uplink) => uplink.sources().map(Some).into(),
             End::Vde(vde) => vde.sources().map(Some).into(),
             End::Cable(cable) => (Some(cable.source()), None),
+            End::Within(ring) => (Some((ring.as_fd(), EpollFlags::EPOLLIN | EpollFlags::EPOLLET)), None),
             End::Wire(wire, _) => (wire.source().map(|fd| (fd, EpollFlags::EPOLLIN)), None),
         };
         first.into_iter().chain(second)
@@ -177,6 +186,7 @@ impl Port {
         let received = match &mut self.end {
             End::Uplink(uplink) => uplink.ring.receive(buffer).map_err(io::Error::from).transpose()?,
             End::Cable(cable) => cable.ring().receive(buffer).map_err(io::Error::from).transpose()?,
+            End::Within(ring) => ring.receive(buffer).map_err(io::Error::from).transpose()?,
             End::Vde(vde) => vde.receive(buffer).map(|frame| (VnetHdr::default(), frame)),
             End::Wire(wire, _) => wire.receive(buffer),
         };
@@ -206,6 +216,7 @@ impl Port {
         let sent = match &mut self.end {
             End::Uplink(uplink) => uplink.ring.send(header, &[frame]),
             End::Cable(cable) => cable.ring().send(header, &[frame]),
+            End::Within(ring) => ring.send(header, &[frame]),
             End::Vde(vde) => send_fitted(header, frame, Offloads::NONE, |_, pieces| vde.send(pieces)),
             End::Wire(wire, takes) => {
                 send_fitted(header, frame, *takes, |hdr, pieces| wire.send(hdr, pieces))
@@ -220,6 +231,7 @@ impl Port {
         let room = match &mut self.end {
             End::Uplink(uplink) => uplink.ring.want_room(uplink::ROOM),
             End::Cable(cable) => cable.ring().want_room(uplink::ROOM),
+            End::Within(ring) => ring.want_room(uplink::ROOM),
             // The kernel's queues are not asked: they drop as any interface's do.
             End::Vde(_) | End::Wire(..) => Ok(true),
         };
@@ -232,6 +244,7 @@ impl Port {
         match &mut self.end {
             End::Uplink(uplink) => uplink.ring.flush(),
             End::Cable(cable) => cable.ring().flush(),
+            End::Within(ring) => ring.flush(),
             End::Vde(_) | End::Wire(..) => {}
         }
     }
@@ -241,6 +254,7 @@ impl Port {
         let ring = match &mut self.end {
             End::Uplink(uplink) => &mut uplink.ring,
             End::Cable(cable) => cable.ring(),
+            End::Within(ring) => ring,
             End::Vde(_) | End::Wire(..) => return,
         };
         if ring.is_swollen() {
@@ -258,7 +272,7 @@ impl Port {
             _ if !self.alive => Ok(false),
             End::Uplink(uplink) => uplink.ring.arm(),
             End::Cable(cable) => cable.ring().arm(),
-            End::Vde(_) | End::Wire(..) => Ok(false),
+            End::Within(_) | End::Vde(_) | End::Wire(..) => Ok(false),
         };
         armed.unwrap_or_else(|error| {
             self.suffer(&error.into());
@@ -272,7 +286,7 @@ impl Port {
             _ if error.kind() == io::ErrorKind::WouldBlock => return,
             End::Wire(wire, _) => wire.judge(error),
             End::Vde(_) => Trouble::Passing,
-            End::Uplink(_) | End::Cable(_) => Trouble::Dead,
+            End::Uplink(_) | End::Cable(_) | End::Within(_) => Trouble::Dead,
         };
         self.errors += 1;
         if trouble == Trouble::Dead || self.errors > MAX_ERRORS {

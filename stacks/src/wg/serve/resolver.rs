@@ -37,8 +37,8 @@ impl Resolver {
         Ok(Self { bell: Arc::new(bell), answers, sender, asking: 0 })
     }
 
-    #[expect(clippy::disallowed_methods, reason = "getaddrinfo(3) waits")]
     /// Looks up the name of a peer that does not answer at `tried`.
+    #[expect(clippy::disallowed_methods, reason = "getaddrinfo(3) waits")]
     pub(super) fn ask(&mut self, peer: usize, name: Endpoint, tried: Option<SocketAddr>) {
         if self.asking >= MAX_ASKING {
             return;

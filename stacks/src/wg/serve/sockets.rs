@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //! A train of datagrams is one sendmsg(2) (UDP_SEGMENT) and one recvmsg(2) (UDP_GRO), see udp(7). Where a network
-//! device cannot be given one, each datagram goes alone from then on. Datagrams may be fragmented on their way, as Linux's
-//! WireGuard lets them be (no DF): a tunnel's MTU does not change with its peers' ways. A full socket buffer is waited for, for
-//! [`PATIENCE`] at most; what it does not take then is lost, as networks lose things.
+//! device cannot be given one, each datagram goes alone from then on. Datagrams may be fragmented on their way, as
+//! Linux's WireGuard lets them be (no DF): a tunnel's MTU does not change with its peers' ways. A full socket buffer is
+//! waited for, for [`PATIENCE`] at most; what it does not take then is lost, as networks lose things.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -16,7 +16,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::Ipv4PathMtuDiscovery;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use crate::gateway::host::{Datagram, receive, send};
+use super::sources::Sources;
+use crate::gateway::host::{Datagram, receive_at, send_from};
 use crate::wg::batch::Outbox;
 
 /// How long a full socket buffer is waited for.
@@ -34,6 +35,7 @@ pub(super) struct Sockets {
     port: u16,
     /// Trains go through.
     trains: bool,
+    sources: Sources,
 }
 
 impl Sockets {
@@ -74,7 +76,7 @@ impl Sockets {
                         .errno(e as i32)
                 })?;
             }
-            return Ok(Self { v4, v6, port: got, trains: true });
+            return Ok(Self { v4, v6, port: got, trains: true, sources: Sources::default() });
         }
         Err(in_use(last))
     }
@@ -88,10 +90,17 @@ impl Sockets {
     }
 
     /// Takes a datagram, or a train of them, from one of [`Sockets::all`].
-    pub(super) fn receive(&self, at: usize, buffer: &mut [u8]) -> Option<Datagram> {
+    pub(super) fn receive(&mut self, at: usize, buffer: &mut [u8]) -> Option<Datagram> {
         let socket = self.all().nth(at)?;
         // An error is that of something sent earlier: the next call tells of what came.
-        (0..2).find_map(|_| receive(socket, buffer).ok())
+        let (got, to) = (0..2).find_map(|_| receive_at(socket, buffer).ok())?;
+        self.sources.came(got.from, to);
+        Some(got)
+    }
+
+    /// What was received last is authentic.
+    pub(super) fn learn(&mut self) {
+        self.sources.learn();
     }
 
     /// Sends everything in the outbox and empties it.
@@ -103,9 +112,16 @@ impl Sockets {
                 (IpAddr::V6(_), Some(v6)) => v6,
                 (IpAddr::V6(_), None) => continue,
             };
+            let mut from = self.sources.of(to);
             let single = bytes.len() <= usize::from(train.segment);
             if self.trains || single {
-                match patiently(socket, to, bytes, train.segment) {
+                let mut sent = patiently(socket, from, to, bytes, train.segment);
+                if from.is_some() && matches!(sent, Err(Errno::EINVAL | Errno::ENETUNREACH)) {
+                    self.sources.forget(to);
+                    from = None;
+                    sent = patiently(socket, from, to, bytes, train.segment);
+                }
+                match sent {
                     // No checksum offload, no UDP_SEGMENT (Linux 4.18), or datagrams longer than the device's MTU.
                     Err(Errno::EIO | Errno::EINVAL | Errno::ENOPROTOOPT) if !single => self.trains = false,
                     Err(Errno::EMSGSIZE) if !single => {}
@@ -113,18 +129,24 @@ impl Sockets {
                 }
             }
             for datagram in bytes.chunks(usize::from(train.segment).max(1)) {
-                let _ = patiently(socket, to, datagram, 0);
+                let _ = patiently(socket, from, to, datagram, 0);
             }
         }
         outbox.clear();
     }
 }
 
-fn patiently(socket: &OwnedFd, to: SocketAddr, bytes: &[u8], segment: u16) -> Result<(), Errno> {
-    match send(socket, to, bytes, segment) {
+fn patiently(
+    socket: &OwnedFd,
+    from: Option<IpAddr>,
+    to: SocketAddr,
+    bytes: &[u8],
+    segment: u16,
+) -> Result<(), Errno> {
+    match send_from(socket, from, to, bytes, segment) {
         Err(Errno::EAGAIN | Errno::ENOBUFS) => {
             let _ = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&PATIENCE));
-            send(socket, to, bytes, segment)
+            send_from(socket, from, to, bytes, segment)
         }
         other => other,
     }
@@ -141,6 +163,11 @@ fn bound(at: SocketAddr) -> Result<OwnedFd, Errno> {
     if at.is_ipv4() {
         rustix::net::sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT).map_err(errno)?;
     }
+    let told = match at {
+        SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true),
+        SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true),
+    };
+    told?;
     // Larger buffers and trains are economies, no needs.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
         .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER));

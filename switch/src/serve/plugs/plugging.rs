@@ -78,6 +78,7 @@ impl Plugs {
             listed: false,
             dying: new.dying,
             owner: new.owner,
+            resident: None,
             errors: 0,
             dead: false,
             down: false,

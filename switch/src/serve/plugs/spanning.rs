@@ -30,6 +30,12 @@ impl Plugs {
         self.flush_all(now, switch);
     }
 
+    /// A port, or with `None` the switch, is about to go by command: tells the neighbours.
+    pub(in crate::serve) fn say_farewell(&mut self, now: Instant, id: Option<PortId>, switch: &mut Switch) {
+        switch.say_farewell(id);
+        self.send_bpdus(now, switch);
+    }
+
     /// A port is new. Behind a ring that is no link to another switch, or in the namespace of a view, is a host and no
     /// bridge: it is an edge port, until a BPDU says otherwise.
     pub(super) fn enter_tree(&mut self, now: Instant, id: PortId, switch: &mut Switch) {

@@ -1,14 +1,16 @@
-//! Starting a gateway: the process that `gateway up` leaves behind.
+//! Starting a gateway: where it lives, and the process that `gateway up` leaves behind if that is nobody's.
 //!
 //! # Theory of operation
-//! `up` runs this program again as `serve-gateway PATH` ([`background::launch`]) and tells it what the gateway is to be.
-//! The gateway has an eye ([`crate::eye`]), which removes its socket's file should it be killed.
+//! It is to live in its switch's process and thread ([`Lodger`]), which spares each packet two wake-ups. If the switch does
+//! not take it, being another user's, in another network or too short of descriptors, or if it goes by a proxy, it has a
+//! process of its own: `up` runs this program again as `serve-gateway PATH` ([`background::launch`]) and tells it what the
+//! gateway is to be. That process has an eye ([`crate::eye`]), which removes its socket's file should it be killed.
 
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use stacks::gateway::Config;
-use stacks::gateway::serve::Server;
+use stacks::gateway::serve::{Lodger, Server};
 
 use crate::background::{self, start_eye};
 use crate::commands::GATEWAY;
@@ -18,10 +20,13 @@ use crate::runtime::Runtime;
 const START: &str = "cannot start the gateway";
 
 /// Starts a gateway in the background; when this returns, it is plugged in.
-pub(super) fn launch(path: &Path, config: &Config) -> Result<(), Failure> {
+pub(super) fn launch(runtime: &Runtime, path: &Path, config: &Config) -> Result<(), Failure> {
     if crate::nested::supervisor().is_some() {
         return Err(Failure::new(START, "this is inside a view, whose network is not the host's")
             .hint("start it outside"));
+    }
+    if Lodger::move_in(config, path, (&runtime.switches(), &runtime.stacks()))? {
+        return Ok(());
     }
     let mut command = background::command("viewnet", &[&GATEWAY, &path]);
     Ok(background::launch(START, &mut command, config, "run it again with VIEWNET_LOG=debug")??)

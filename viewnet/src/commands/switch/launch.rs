@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use msocket_proto::line::{Refusal, Reply, unusable};
 use nix::errno::Errno;
+use stacks::gateway::serve::Lodger;
 use switch::client::{Client, is_gone};
 use switch::control::Vde;
 use switch::serve::{Options, Server};
@@ -357,6 +358,7 @@ fn set_up(options: &Options) -> Result<(Server, Eye), Failure> {
     let mut eye = start_eye().map_err(internal)?;
     let mut server = Server::new(options, Some(eye.as_fd())).map_err(|e| refuse(options, &e))?;
     eye.keep(&options.path).map_err(internal)?;
+    server.take_in(Box::new(Lodger::receive));
     if let Some(mgmt) = &options.mgmt {
         eye.keep(mgmt).map_err(internal)?;
     }

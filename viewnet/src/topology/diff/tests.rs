@@ -72,53 +72,59 @@ fn perform(current: &mut Current, steps: &[Step]) {
             }
             Step::SetVlans(switch, port, vlans) => set_vlans(current, &switch, &port, &vlans),
             Step::SetPort(switch, name, both) => set_port(current, &switch, name, both.1),
-            Step::AddGateway(name, gateway) => {
-                assert!(current.switches.contains_key(&name) || name == "core");
-                assert!(current.gateways.insert(name, *gateway).is_none());
-            }
-            Step::ChangeGateway(name, gateway) => {
-                assert!(current.gateways.insert(name, *gateway).is_some());
-            }
-            Step::RemoveGateway(name) => {
-                assert!(current.gateways.remove(&name).is_some());
-                let inside = |stack: &CurrentStack| stack.made.switches().any(|switch| switch == name);
-                let stacks = current.stacks.values_mut().filter(|stack| inside(stack));
-                stacks.for_each(|stack| stack.made.publish.clear());
-            }
-            Step::AddStack(name, mut stack) => {
-                // It is published by a step of its own.
-                stack.publish.clear();
-                assert!(current.stacks.insert(name.clone(), made(&name, &stack)).is_none());
-            }
-            Step::SetFilter(name, filter) => {
-                current.stacks.get_mut(&name).expect("a stack").made.filter = filter
-            }
-            Step::Publish(name, ports) => {
-                let stack = current.stacks.get_mut(&name).expect("a stack to publish");
-                let published = stack.made.switches().any(|switch| current.gateways.contains_key(switch));
-                assert!(published, "{name} has no gateway");
-                let open = &mut stack.made.publish;
-                assert!(!ports.iter().any(|one| open.contains(one)), "{name} has them already");
-                open.extend(ports);
-                open.sort_by_key(ToString::to_string);
-            }
-            Step::Unpublish(name, ports) => {
-                let stack = current.stacks.get_mut(&name).expect("a stack to publish no more");
-                stack.made.publish.retain(|one| !ports.contains(one));
-            }
-            Step::NoteStack(name, stack) => {
-                let made = &mut current.stacks.get_mut(&name).expect("a stack").made;
-                *made = Stack { publish: std::mem::take(&mut made.publish), ..*stack };
-            }
-            Step::RemoveStack(name) => {
-                let users = current.programs.values().filter(|program| program.stack.as_ref() == Some(&name));
-                assert_eq!(users.count(), 0, "{name} is in use");
-                let stack = current.stacks.remove(&name).expect("a stack");
-                for (switch, port, _) in stack.ports.values() {
-                    current.switches.get_mut(switch).map(|switch| switch.port.remove(port));
-                }
+            step => perform_networks(current, step),
+        }
+    }
+}
+
+/// Steps about gateways and stacks.
+fn perform_networks(current: &mut Current, step: Step) {
+    match step {
+        Step::AddGateway(name, gateway) => {
+            assert!(current.switches.contains_key(&name) || name == "core");
+            assert!(current.gateways.insert(name, *gateway).is_none());
+        }
+        Step::ChangeGateway(name, both) => {
+            assert!(current.gateways.insert(name, both.1).is_some());
+        }
+        Step::RemoveGateway(name) => {
+            assert!(current.gateways.remove(&name).is_some());
+            let inside = |stack: &CurrentStack| stack.made.switches().any(|switch| switch == name);
+            let stacks = current.stacks.values_mut().filter(|stack| inside(stack));
+            stacks.for_each(|stack| stack.made.publish.clear());
+        }
+        Step::AddStack(name, mut stack) => {
+            // It is published by a step of its own.
+            stack.publish.clear();
+            assert!(current.stacks.insert(name.clone(), made(&name, &stack)).is_none());
+        }
+        Step::SetFilter(name, filter) => current.stacks.get_mut(&name).expect("a stack").made.filter = filter,
+        Step::Publish(name, ports) => {
+            let stack = current.stacks.get_mut(&name).expect("a stack to publish");
+            let published = stack.made.switches().any(|switch| current.gateways.contains_key(switch));
+            assert!(published, "{name} has no gateway");
+            let open = &mut stack.made.publish;
+            assert!(!ports.iter().any(|one| open.contains(one)), "{name} has them already");
+            open.extend(ports);
+            open.sort_by_key(ToString::to_string);
+        }
+        Step::Unpublish(name, ports) => {
+            let stack = current.stacks.get_mut(&name).expect("a stack to publish no more");
+            stack.made.publish.retain(|one| !ports.contains(one));
+        }
+        Step::NoteStack(name, stack) => {
+            let made = &mut current.stacks.get_mut(&name).expect("a stack").made;
+            *made = Stack { publish: std::mem::take(&mut made.publish), ..*stack };
+        }
+        Step::RemoveStack(name) => {
+            let users = current.programs.values().filter(|program| program.stack.as_ref() == Some(&name));
+            assert_eq!(users.count(), 0, "{name} is in use");
+            let stack = current.stacks.remove(&name).expect("a stack");
+            for (switch, port, _) in stack.ports.values() {
+                current.switches.get_mut(switch).map(|switch| switch.port.remove(port));
             }
         }
+        other => panic!("{other:?} is not about them"),
     }
 }
 

@@ -112,6 +112,25 @@ fn mistakes_are_found_where_they_are() {
             "line 4, column 11: unknown variant `allways`, expected one of `never`, `on-failure`, `always`; did you mean `always`?",
         ),
         (
+            "name = 'a/b'",
+            "line 1, column 8: `a/b` is no name for a topology; use 1 to 32 letters, digits and `._-`",
+        ),
+    ];
+    are_found(&table);
+}
+
+/// Each text has that problem.
+fn are_found(table: &[(&str, &str)]) {
+    for (text, expected) in table {
+        let problem = Topology::parse(text, "file").unwrap_err();
+        assert_eq!(problem.to_string(), *expected, "{text}");
+    }
+}
+
+#[test]
+fn mistakes_about_ways_out_and_in_are_found_where_they_are() {
+    are_found(&[
+        (
             "[switch.lan]\nhub = true\nstp = true",
             "line 2, column 7: a hub has no spanning tree; leave out one of them",
         ),
@@ -156,13 +175,5 @@ fn mistakes_are_found_where_they_are() {
             "[stack.office]\nvpn = 'a.conf'\n[program.p]\nvpn = 'a.conf'\ncommand = 'x'",
             "line 4, column 7: `a.conf` is another's tunnel already; make one stack of it, and say `stack = …` of all who use it",
         ),
-        (
-            "name = 'a/b'",
-            "line 1, column 8: `a/b` is no name for a topology; use 1 to 32 letters, digits and `._-`",
-        ),
-    ];
-    for (text, expected) in table {
-        let problem = Topology::parse(text, "file").unwrap_err();
-        assert_eq!(problem.to_string(), expected, "{text}");
-    }
+    ]);
 }
