@@ -38,7 +38,10 @@ const DATA: u8 = 4;
 /// Bytes of a message of data without any: a keepalive.
 const EMPTY: usize = 32;
 
-const CHECKS: [(&str, fn(&mut Clock)); 9] = [
+/// What is looked at, by its name.
+type Check = (&'static str, fn(&mut Clock));
+
+const CHECKS: [Check; 9] = [
     ("who_began_a_session_renews_it_after_two_minutes", renewed),
     ("who_answered_leaves_that_to_the_other", left_to_the_other),
     ("who_only_listens_renews_it_before_it_ends", renewed_by_a_listener),

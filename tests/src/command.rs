@@ -235,6 +235,10 @@ impl Running {
     pub fn until(&mut self, text: &str) {
         while !self.stdout().contains(text) {
             let ended = self.has_ended();
+            if ended {
+                // What it wrote last may still be on its way to us.
+                self.output.is_held();
+            }
             std::thread::sleep(Duration::from_millis(5));
             let late = ended || Instant::now() > self.deadline;
             assert!(
