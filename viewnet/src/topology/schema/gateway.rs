@@ -29,6 +29,9 @@ pub(crate) struct Gateway {
     pub(crate) dns64: Dns64,
     /// What DHCP says.
     pub(crate) dhcp: Dhcp,
+    /// It has a process of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) apart: bool,
     /// Its own addresses lead to the host's loopback.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) host_loopback: bool,
@@ -83,8 +86,8 @@ impl Gateway {
 
     /// What is started.
     pub(crate) fn told(&self) -> Wanted {
-        let Self { ip, vlan, via, dns64, filter, .. } = self.clone();
-        Wanted { ip, vlan, dns64, via, dhcp: self.dhcp.told(), rules: self.rules(), filter }
+        let Self { ip, vlan, via, dns64, filter, apart, .. } = self.clone();
+        Wanted { ip, vlan, dns64, via, dhcp: self.dhcp.told(), rules: self.rules(), filter, apart }
     }
 
     /// Who may go where.
