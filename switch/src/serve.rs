@@ -214,7 +214,7 @@ pub struct Server {
     vde: Option<VdeServer>,
     metrics: Metrics,
     access: Access,
-    residents: Residents,
+    maker: Option<Box<Maker>>,
     idle: Option<Duration>,
     is_wire: bool,
     /// A port was there that goes with its connection.
@@ -257,7 +257,7 @@ impl Server {
             vde: None,
             metrics: Metrics::default(),
             access: Access::new(options, now()),
-            residents: Residents::default(),
+            maker: None,
             idle: options.idle,
             is_wire: options.is_wire,
             had_users: false,
@@ -280,7 +280,7 @@ impl Server {
 
     /// Lets others live in the switch's thread, whom `maker` makes.
     pub fn take_in(&mut self, maker: Box<Maker>) {
-        self.residents.allow(maker);
+        self.maker = Some(maker);
     }
 
     /// Runs until the end.
@@ -302,16 +302,17 @@ impl Server {
 
     fn serve(&mut self, on_file: &mut OnFile<'_>) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS];
+        let mut residents = Residents::new(self.maker.take());
         let mut now = now();
         loop {
-            if self.is_over(now) && self.leave_path()? {
+            if self.is_over(now, &residents) && self.leave_path()? {
                 self.plugs.say_farewell(now, None, &mut self.switch);
                 return Ok(());
             }
-            self.rest();
+            self.rest(&mut residents);
             self.plugs.set_timer(now);
             let waiting = self.plugs.arm(&self.epoll);
-            let ready = self.wait(&mut events, now, waiting)?;
+            let ready = self.wait(&mut events, now, waiting, residents.poll_timeout())?;
             now = self::now();
             for event in &events[..ready] {
                 match Source::of(event.data()) {
@@ -333,14 +334,16 @@ impl Server {
                     Source::Watch(slot) => {
                         self.plugs.handle_watch(now, slot, &mut self.switch, &self.epoll);
                     }
-                    Source::VdeClient(index) => vde::handle_client(now, index, &mut self.hall(on_file).1),
+                    Source::VdeClient(index) => {
+                        vde::handle_client(now, index, &mut self.hall(on_file, &mut residents).1)
+                    }
                     Source::VdeListener => {
                         self.vde.iter_mut().for_each(|vde| vde.accept(now, &self.epoll));
                     }
                     Source::Metrics(index) => self.metrics.handle_ready(now, index, &self.epoll),
                     Source::Console => self.access.consoles.accept(&self.epoll),
                     Source::Session(index) => self.access.consoles.handle_ready(index),
-                    Source::Resident(number) => self.residents.handle_ready(number),
+                    Source::Resident(number) => residents.handle_ready(number),
                     Source::Listener => self.accept(now),
                     Source::Watcher => self.connections.told_to_end = true,
                     // What it is for is done in every round.
@@ -352,40 +355,50 @@ impl Server {
                 }
             }
             self.plugs.run(now, &mut self.switch);
-            let Self { residents, switch, plugs, epoll, .. } = &mut *self;
-            residents.run(now, (switch, plugs, epoll), on_file);
+            residents.run(now, (&mut self.switch, &mut self.plugs, &self.epoll), on_file);
             self.plugs.handle_timeout(now, &mut self.switch);
             self.plugs.remove_dead(&mut self.switch, &self.epoll);
             self.plugs.take_gone_files().iter().for_each(|path| on_file(path, false));
             self.vde.iter_mut().for_each(|vde| vde.handle_timeout(now, &self.epoll));
-            let (connections, mut hall) = self.hall(on_file);
+            let (connections, mut hall) = self.hall(on_file, &mut residents);
             connections.serve(now, &mut hall);
             let text = hall.metrics.needs_text(now).then(|| connections.metrics_text(now, &hall));
             hall.metrics.serve(now, text, hall.epoll);
             self.access.consoles.serve(now, &mut self.switch, &mut self.plugs, &self.epoll);
             self.connections.told_to_end |= self.access.consoles.told_to_end;
             self.switch.handle_timeout(now);
-            let (connections, mut hall) = self.hall(on_file);
+            let (connections, mut hall) = self.hall(on_file, &mut residents);
             connections.publish(now, &mut hall);
             self.plugs.send_bpdus(now, &mut self.switch);
         }
     }
 
     /// Those who ask, and what they ask about.
-    fn hall<'a>(&'a mut self, on_file: &'a mut OnFile<'_>) -> (&'a mut Connections, Hall<'a>) {
-        let Self { connections, switch, plugs, metrics, epoll, vde, access, residents, .. } = self;
+    fn hall<'a>(
+        &'a mut self,
+        on_file: &'a mut OnFile<'_>,
+        residents: &'a mut Residents,
+    ) -> (&'a mut Connections, Hall<'a>) {
+        let Self { connections, switch, plugs, metrics, epoll, vde, access, .. } = self;
         (connections, Hall { switch, plugs, metrics, on_file, epoll, vde, access, residents })
     }
 
-    /// Lets frames gather while the traffic is bulk.
-    fn rest(&mut self) {
-        if self.plugs.take_bulk() > BULK {
+    /// Lets frames gather while the traffic is bulk. What is a resident's is not: nobody is woken for it.
+    fn rest(&mut self, residents: &mut Residents) {
+        let residents = residents.take_moved();
+        if self.plugs.take_bulk().saturating_sub(residents) > BULK {
             std::thread::sleep(BULK_REST);
         }
     }
 
     /// Waits for events, or merely looks if frames are `waiting` already.
-    fn wait(&self, events: &mut [EpollEvent], since: Instant, waiting: bool) -> io::Result<usize> {
+    fn wait(
+        &self,
+        events: &mut [EpollEvent],
+        since: Instant,
+        waiting: bool,
+        residents: Option<Instant>,
+    ) -> io::Result<usize> {
         while !waiting && BUSY_POLL > Duration::ZERO && now().saturating_duration_since(since) < BUSY_POLL {
             let ready = self.epoll.wait(events, EpollTimeout::ZERO)?;
             if ready > 0 {
@@ -398,7 +411,7 @@ impl Server {
             self.metrics.poll_timeout(),
             self.access.consoles.poll_timeout(),
             self.plugs.poll_timeout(),
-            self.residents.poll_timeout(),
+            residents,
             self.accept_after,
             self.vde.as_ref().and_then(VdeServer::poll_timeout),
             self.idle_since.zip(self.idle).map(|(since, idle)| since + idle),
@@ -437,7 +450,7 @@ impl Server {
     }
 
     /// Is it time to go? Keeps the idle clock.
-    fn is_over(&mut self, now: Instant) -> bool {
+    fn is_over(&mut self, now: Instant, residents: &Residents) -> bool {
         if self.accept_after.is_some_and(|at| at <= now) {
             self.accept_after = None;
             if let Some(bound) = &self.bound {
@@ -453,7 +466,7 @@ impl Server {
             // Later those who only look are no reason to go on.
             is_used || !self.had_users && self.connections.keep(0)
         } else {
-            let ports = self.switch.port_count().saturating_sub(self.residents.guests());
+            let ports = self.switch.port_count().saturating_sub(residents.guests());
             self.access.consoles.count() > 0 || self.connections.keep(ports)
         };
         self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };

@@ -55,12 +55,13 @@ pub trait Resident: Send {
 /// EOPNOTSUPP: not here.
 pub type Maker = dyn FnMut(&str, Ring) -> Result<Box<dyn Resident>, Refusal> + Send;
 
-/// Those of a switch.
-#[derive(Default)]
+/// Those of a switch that runs: they need not be fit for another thread.
 pub(super) struct Residents {
     maker: Option<Box<Maker>>,
     list: Vec<Lodging>,
     next: u32,
+    /// Bytes that went to them and came from them since [`Residents::take_moved`].
+    moved: u64,
 }
 
 /// A resident and where it lives.
@@ -72,14 +73,16 @@ struct Lodging {
     guest: bool,
     /// Frames that its port had sent when it had its last turn.
     seen: u64,
+    /// Bytes that its port had sent and received then.
+    bytes: u64,
     ready: bool,
     due: Option<Instant>,
 }
 
 impl Residents {
-    /// From now on there may be some.
-    pub(super) fn allow(&mut self, maker: Box<Maker>) {
-        self.maker = Some(maker);
+    /// None yet, and none ever without a maker.
+    pub(super) fn new(maker: Option<Box<Maker>>) -> Self {
+        Self { maker, list: Vec::new(), next: 0, moved: 0 }
     }
 
     /// How many of their ports keep no switch that ends when unused.
@@ -90,6 +93,11 @@ impl Residents {
     /// A resident's source is ready.
     pub(super) fn handle_ready(&mut self, number: u32) {
         self.list.iter_mut().filter(|it| it.number == number).for_each(|it| it.ready = true);
+    }
+
+    /// Bytes of frames to and from residents since the last call.
+    pub(super) fn take_moved(&mut self) -> usize {
+        std::mem::take(&mut self.moved) as usize
     }
 
     /// When the next one has its turn, if nothing happens first.
@@ -106,7 +114,9 @@ impl Residents {
     ) {
         let mut at = 0;
         while let Some(lodging) = self.list.get_mut(at) {
-            if lodging.turn(now, switch, plugs) {
+            let goes_on = lodging.turn(now, switch, plugs);
+            self.moved += lodging.take_moved(switch);
+            if goes_on {
                 at += 1;
                 continue;
             }
@@ -142,6 +152,15 @@ impl Lodging {
         self.due = due;
         let _ = plugs.handle_ready(now, self.port, EpollFlags::EPOLLIN, switch);
         goes_on
+    }
+}
+
+impl Lodging {
+    /// Bytes that its port sent and received since the last call.
+    fn take_moved(&mut self, switch: &Switch) -> u64 {
+        let counted = switch.port(self.port).map(|port| port.counters.tx_bytes + port.counters.rx_bytes);
+        let before = std::mem::replace(&mut self.bytes, counted.unwrap_or(0));
+        self.bytes.saturating_sub(before)
     }
 }
 
@@ -182,7 +201,8 @@ impl Hall<'_> {
         plugs.plug_mut(port).into_iter().for_each(|plug| plug.resident = Some(number));
         let (file, guest) = (resident.file().to_owned(), attach.guest);
         on_file(&file, true);
-        residents.list.push(Lodging { number, resident, file, port, guest, seen: 0, ready: true, due: None });
+        let (seen, bytes, ready, due) = (0, 0, true, None);
+        residents.list.push(Lodging { number, resident, file, port, guest, seen, bytes, ready, due });
         Ok(PortAdded { name })
     }
 }
