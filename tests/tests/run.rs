@@ -307,10 +307,12 @@ fn nothing_is_left_whoever_dies_first() {
                 let running = start();
                 kill(all_of_role(&world, role, *count)[0]);
                 let stacks = world.runtime().join("viewnet/stacks");
-                // (The eye may be the switch's.)
                 let gone = || tests::leftovers::files_in(&stacks).is_empty();
-                let is_others = plugged && *role == "viewnet-eye";
-                assert!(is_others || wait_until(SOON, gone), "{role} killed, and the view's path stays");
+                let may_be_the_switchs = plugged && *role == "viewnet-eye";
+                assert!(
+                    may_be_the_switchs || wait_until(SOON, gone),
+                    "{role} killed, and the view's path stays"
+                );
                 running.kill(Signal::SIGKILL);
                 running.wait();
                 nothing_left(&world, role);
