@@ -315,44 +315,7 @@ impl Server {
             let ready = self.wait(&mut events, now, waiting, residents.poll_timeout())?;
             now = self::now();
             for event in &events[..ready] {
-                match Source::of(event.data()) {
-                    Source::Port(id) => {
-                        let _ = self.plugs.handle_ready(now, id, event.events(), &mut self.switch);
-                    }
-                    Source::Connection(index) => self.connections.handle_ready(index, event.events()),
-                    Source::Lifeline(id) => {
-                        self.plugs.handle_lifeline(now, id, &mut self.switch, &self.epoll);
-                    }
-                    Source::Endpoint(slot) => {
-                        let Self { plugs, switch, epoll, .. } = &mut *self;
-                        plugs.handle_endpoint(now, slot, Some(event.events()), switch, epoll);
-                    }
-                    Source::EndpointEnd(slot) => {
-                        let Self { plugs, switch, epoll, .. } = &mut *self;
-                        plugs.handle_endpoint(now, slot, None, switch, epoll);
-                    }
-                    Source::Watch(slot) => {
-                        self.plugs.handle_watch(now, slot, &mut self.switch, &self.epoll);
-                    }
-                    Source::VdeClient(index) => {
-                        vde::handle_client(now, index, &mut self.hall(on_file, &mut residents).1)
-                    }
-                    Source::VdeListener => {
-                        self.vde.iter_mut().for_each(|vde| vde.accept(now, &self.epoll));
-                    }
-                    Source::Metrics(index) => self.metrics.handle_ready(now, index, &self.epoll),
-                    Source::Console => self.access.consoles.accept(&self.epoll),
-                    Source::Session(index) => self.access.consoles.handle_ready(index),
-                    Source::Resident(number) => residents.handle_ready(number),
-                    Source::Listener => self.accept(now),
-                    Source::Watcher => self.connections.told_to_end = true,
-                    // What it is for is done in every round.
-                    Source::Timer => {}
-                    Source::Signal => {
-                        let _ = self.signals.read_signal();
-                        self.connections.told_to_end = true;
-                    }
-                }
+                self.handle(now, event, &mut residents, on_file);
             }
             self.plugs.run(now, &mut self.switch);
             residents.run(now, (&mut self.switch, &mut self.plugs, &self.epoll), on_file);
@@ -370,6 +333,52 @@ impl Server {
             let (connections, mut hall) = self.hall(on_file, &mut residents);
             connections.publish(now, &mut hall);
             self.plugs.send_bpdus(now, &mut self.switch);
+        }
+    }
+
+    /// Something has become ready.
+    fn handle(
+        &mut self,
+        now: Instant,
+        event: &EpollEvent,
+        residents: &mut Residents,
+        on_file: &mut OnFile<'_>,
+    ) {
+        match Source::of(event.data()) {
+            Source::Port(id) => {
+                let _ = self.plugs.handle_ready(now, id, event.events(), &mut self.switch);
+            }
+            Source::Connection(index) => self.connections.handle_ready(index, event.events()),
+            Source::Lifeline(id) => {
+                self.plugs.handle_lifeline(now, id, &mut self.switch, &self.epoll);
+            }
+            Source::Endpoint(slot) => {
+                let Self { plugs, switch, epoll, .. } = &mut *self;
+                plugs.handle_endpoint(now, slot, Some(event.events()), switch, epoll);
+            }
+            Source::EndpointEnd(slot) => {
+                let Self { plugs, switch, epoll, .. } = &mut *self;
+                plugs.handle_endpoint(now, slot, None, switch, epoll);
+            }
+            Source::Watch(slot) => {
+                self.plugs.handle_watch(now, slot, &mut self.switch, &self.epoll);
+            }
+            Source::VdeClient(index) => vde::handle_client(now, index, &mut self.hall(on_file, residents).1),
+            Source::VdeListener => {
+                self.vde.iter_mut().for_each(|vde| vde.accept(now, &self.epoll));
+            }
+            Source::Metrics(index) => self.metrics.handle_ready(now, index, &self.epoll),
+            Source::Console => self.access.consoles.accept(&self.epoll),
+            Source::Session(index) => self.access.consoles.handle_ready(index),
+            Source::Resident(number) => residents.handle_ready(number),
+            Source::Listener => self.accept(now),
+            Source::Watcher => self.connections.told_to_end = true,
+            // What it is for is done in every round.
+            Source::Timer => {}
+            Source::Signal => {
+                let _ = self.signals.read_signal();
+                self.connections.told_to_end = true;
+            }
         }
     }
 
