@@ -13,7 +13,7 @@ use stacks::dhcp6::{Duid, Message};
 use stacks::gateway::advertise::Advertisement;
 use stacks::gateway::dhcp::{Fixed, Leases, Said};
 use stacks::gateway::policy::Destinations;
-use stacks::gateway::proxy::{Credentials, Handshake, Head, Host, MAX_HEAD, Protocol, Via, Wish};
+use stacks::gateway::proxy::{self, Credentials, Handshake, Head, Host, MAX_HEAD, Protocol, Via};
 use stacks::gateway::publish::{self, Publish};
 use stacks::gateway::standins::StandIns;
 use stacks::gateway::{names, nat64};
@@ -38,7 +38,7 @@ fuzz_target!(|messages: Vec<Vec<u8>>| {
     let mut stand_ins = StandIns::new(4);
     let credentials: Credentials = "user:password".parse().expect("constant");
     let asked =
-        |protocol| Handshake::new(protocol, Some(&credentials), Wish::Connect(Host::Name("a.example"), 80));
+        |protocol| Handshake::new(protocol, Some(&credentials), proxy::Wish::Connect(Host::Name("a.example"), 80));
     let mut handshakes = [asked(Protocol::Socks5), asked(Protocol::Http)];
     for message in &messages {
         for handshake in &mut handshakes {

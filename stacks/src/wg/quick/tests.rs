@@ -101,6 +101,31 @@ fn nameservers_stand_for_those_of_their_family() {
     assert!(config.stands_for(&machine).is_empty());
 }
 
+/// Files as people may write them: an interface and peers, each with what it may have.
+fn files() -> impl Strategy<Value = String> {
+    let own = prop_oneof![
+        "Address ?= ?10\\.0\\.0\\.[1-9](/[0-9])?(, ?fd00::[1-9a-f](/6[0-4])?)?",
+        "dns = (10\\.0\\.0\\.[1-9]|fd00::[1-9])(,[a-z]{1,9}\\.example)?",
+        "MTU=1[0-9]{3}( # bytes)?",
+        "ListenPort = [1-9][0-9]{3}",
+        "FwMark = 0x[0-9a-f]{1,8}",
+        "table = (auto|off)",
+    ];
+    let peer = prop_oneof![
+        "AllowedIPs = (10\\.[0-9]\\.0\\.0/[0-9]|::/[0-9])(, 192\\.0\\.2\\.[0-9])?",
+        "Endpoint = (vpn\\.example|192\\.0\\.2\\.1|\\[2001:db8::[1-9]\\]):[1-9][0-9]{0,3}",
+        "PersistentKeepalive = ([1-9][0-9]{0,3}|off)",
+        Just(format!("PresharedKey = {THIRD}")),
+    ];
+    let peers = prop::collection::vec(prop::collection::vec(peer, 0..4), 0..4);
+    (prop::collection::vec(own, 0..6), peers).prop_map(|(own, peers)| {
+        let peers = peers.iter().zip(1..).map(|(lines, number)| {
+            format!("[Peer]\nPublicKey = {}\n{}\n", Key([number; 32]).to_text(), lines.join("\n"))
+        });
+        format!("[Interface]\nPrivateKey = {KEY}\n{}\n{}", own.join("\n"), peers.collect::<String>())
+    })
+}
+
 proptest! {
     #[test]
     fn no_file_makes_it_stumble(lines in prop::collection::vec("\\PC{0,40}", 0..20), key in any::<[u8; 32]>()) {
@@ -114,6 +139,14 @@ proptest! {
         if let Ok(endpoint) = text.parse::<Endpoint>() {
             prop_assert_eq!(endpoint.to_string().parse::<Endpoint>(), Ok(endpoint));
         }
+    }
+
+    #[test]
+    fn what_is_taken_says_the_same_to_the_process_of_the_tunnel(text in files()) {
+        let config = Config::parse(&text).unwrap();
+        let line = serde_json::to_string(&config).unwrap();
+        prop_assert!(!line.contains('\n'));
+        prop_assert_eq!(serde_json::from_str::<Config>(&line).unwrap(), config);
     }
 
     #[test]
