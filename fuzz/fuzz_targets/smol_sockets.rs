@@ -68,7 +68,7 @@ struct World {
     engines: [Engine; 2],
     now: Instant,
     sockets: Vec<Known>,
-    /// UDP ports that a connect(2) or a shared choice made unpredictable.
+    /// Ports that a connect(2) or a shared choice made unpredictable.
     vague: BTreeSet<(usize, u16)>,
     wire: Vec<(usize, VnetHdr, Vec<u8>)>,
 }
@@ -142,7 +142,8 @@ impl World {
     }
 
     fn connect(&mut self, n: usize, address: u8, port: u8) {
-        if let (Some((_, port)), false) = (self.sockets[n].bound, self.sockets[n].stream) {
+        // A connection's own address is one of those that it was bound to: others have room beside it.
+        if let Some((_, port)) = self.sockets[n].bound {
             self.vague.insert((self.sockets[n].at, port));
         }
         let done = self.call(n, &SocketCall::Connect { address: name(address, port).2 });

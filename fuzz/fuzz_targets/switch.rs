@@ -100,7 +100,8 @@ fuzz_target!(|steps: Vec<Step>| {
                     for transmit in egress.as_slice() {
                         assert_ne!(transmit.port, from);
                         let port = switch.port(transmit.port).expect("a port that is there");
-                        assert!(port.shut.is_none() && port.vlans.carries(egress.vid()));
+                        let carries = port.mirror_target || port.vlans.carries(egress.vid());
+                        assert!(port.shut.is_none() && carries);
                         let (head, rest) = transmit.edit().apply(view);
                         assert!((60..=68).contains(&(head.as_ref().len() + rest.len())));
                     }
