@@ -21,7 +21,12 @@ use tests::{Cmd, Outcome, SOON, User, World, wait_until};
 
 /// With each user who can run viewnet, on either kind of stack.
 fn each_kind(test: impl Fn(&World, &Peer, &str)) {
-    for &user in User::all() {
+    each_kind_as(User::all(), test);
+}
+
+/// On each kind of stack, as each of these users.
+fn each_kind_as(users: &[User], test: impl Fn(&World, &Peer, &str)) {
+    for &user in users {
         for kind in ["kernel", "smol"] {
             eprintln!("as {user:?} on a {kind} stack");
             let world = World::new(user);
