@@ -25,4 +25,4 @@ mod world;
 
 pub use command::{Cmd, Outcome, Running, Status};
 pub use subject::Subject;
-pub use world::{SOON, User, World, wait_until};
+pub use world::{SOON, User, World, each_kind, each_user, wait_until};

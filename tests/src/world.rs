@@ -40,6 +40,22 @@ impl User {
     }
 }
 
+/// A test as each user that this run of the tests can be, in a world of its own.
+pub fn each_user(test: impl Fn(World)) {
+    for &user in User::all() {
+        eprintln!("as {user:?}");
+        test(World::new(user));
+    }
+}
+
+/// The same, on either kind of stack.
+pub fn each_kind(test: impl Fn(World, &str)) {
+    for kind in ["kernel", "smol"] {
+        eprintln!("on a {kind} stack");
+        each_user(|world| test(world, kind));
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct World {

@@ -1,13 +1,6 @@
 //! What views, stacks and their servers must keep apart: rights, names, files, the machine's own devices.
 
-use tests::{SOON, User, World, wait_until};
-
-fn each_user(test: impl Fn(World)) {
-    for &user in User::all() {
-        eprintln!("as {user:?}");
-        test(World::new(user));
-    }
-}
+use tests::{SOON, User, World, each_user, wait_until};
 
 /// Another user than root, as a prefix of a command of root's.
 const OTHER: [&str; 5] = ["--reuid", "64997", "--regid", "64997", "--clear-groups"];

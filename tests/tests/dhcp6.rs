@@ -4,17 +4,10 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Outcome, Running, SOON, Status, User, World, wait_until};
+use tests::{Outcome, Running, SOON, Status, User, World, each_user, wait_until};
 
 /// A stack of each kind.
 const KINDS: [&str; 2] = ["kernel1", "smol1"];
-
-fn each_user(test: impl Fn(World)) {
-    for &user in User::all() {
-        eprintln!("as {user:?}");
-        test(World::new(user));
-    }
-}
 
 fn json(outcome: Outcome) -> Value {
     serde_json::from_str(&outcome.ok().stdout).unwrap()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Outcome, User, World};
+use tests::{Outcome, each_user};
 
 /// What happens at some ports of the stack itself, printed. TCP listens on 80 to 83, UDP answers on 53.
 const PROBE: &str = r#"
@@ -121,13 +121,6 @@ const CASES: &[Case] = &[
         look: "[udp(v, 53, bytes(60000)) for v in LO], [tcp(v, p) for v in LO for p in (80, 81, 82)]",
     },
 ];
-
-fn each_user(test: impl Fn(World)) {
-    for &user in User::all() {
-        eprintln!("as {user:?}");
-        test(World::new(user));
-    }
-}
 
 fn has_nft() -> bool {
     let there = ["/usr/sbin/nft", "/sbin/nft"].iter().any(|path| std::path::Path::new(path).exists());

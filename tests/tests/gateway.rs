@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Cmd, Outcome, Running, SOON, User, World, wait_until};
+use tests::{Cmd, Outcome, Running, SOON, User, World, each_user, wait_until};
 
 /// Somebody far away.
 const FAR: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -37,13 +37,6 @@ for at in sys.argv[1:]:
     threading.Thread(target=datagrams, daemon=True).start()
 print('up', flush=True); sys.stdin.read()
 "#;
-
-fn each_user(test: impl Fn(World)) {
-    for &user in User::all() {
-        eprintln!("as {user:?}");
-        test(World::new(user));
-    }
-}
 
 /// With either kind of stack in the view, and a switch and a gateway that run.
 fn each_kind(options: &[&str], test: impl Fn(&World, &str)) {

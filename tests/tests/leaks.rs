@@ -8,14 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use tests::binaries::{Linkage, c_probe};
-use tests::{SOON, Status, User, World, wait_until};
-
-fn each_user(test: impl Fn(World)) {
-    for &user in User::all() {
-        eprintln!("as {user:?}");
-        test(World::new(user));
-    }
-}
+use tests::{SOON, Status, User, World, each_user, wait_until};
 
 /// As each user with each kind of stack.
 fn each(test: impl Fn(&World, &str)) {

@@ -1,16 +1,9 @@
 //! Links of stacks to elsewhere: the same words for kernel and smol stacks, whoever is at the other end.
 
 use serde_json::Value;
-use tests::{Outcome, SOON, User, World, wait_until};
+use tests::{Outcome, SOON, World, each_user, wait_until};
 
 const KINDS: [&str; 2] = ["kernel", "smol"];
-
-fn each_user(test: impl Fn(World)) {
-    for &user in User::all() {
-        eprintln!("as {user:?}");
-        test(World::new(user));
-    }
-}
 
 fn json(outcome: Outcome) -> Value {
     let outcome = outcome.ok();

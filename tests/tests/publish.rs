@@ -1,7 +1,7 @@
 //! Published ports: from the host, and from far away, into a view. Far clients are addresses of the World's own host.
 
 use serde_json::Value;
-use tests::{Outcome, Running, SOON, User, World, wait_until};
+use tests::{Outcome, Running, SOON, World, each_user, wait_until};
 
 /// Clients with addresses of their own.
 const FAR: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -57,13 +57,6 @@ def ask(kind, at, port, source=None, send=b'x'):
     except OSError as e: return 'error %s' % e.errno
 print(ask(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:5]))
 "#;
-
-fn each_user(test: impl Fn(World)) {
-    for &user in User::all() {
-        eprintln!("as {user:?}");
-        test(World::new(user));
-    }
-}
 
 /// With either kind of stack in the view, and a switch and a gateway that run.
 fn each_kind(test: impl Fn(&World, &str)) {

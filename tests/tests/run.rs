@@ -7,22 +7,7 @@ use nix::sys::signal::Signal;
 use tests::binaries::rust_probe;
 use tests::compare::compare;
 use tests::pty::Terminal;
-use tests::{SOON, Status, User, World, wait_until};
-
-fn each_user(test: impl Fn(World)) {
-    for &user in User::all() {
-        eprintln!("as {user:?}");
-        test(World::new(user));
-    }
-}
-
-/// Also on either kind of stack.
-fn each_kind(test: impl Fn(World, &str)) {
-    for kind in ["kernel", "smol"] {
-        eprintln!("on a {kind} stack");
-        each_user(|world| test(world, kind));
-    }
-}
+use tests::{SOON, Status, User, World, each_kind, each_user, wait_until};
 
 #[test]
 fn the_exit_status_is_the_programs() {

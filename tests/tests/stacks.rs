@@ -4,22 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use tests::{Cmd, Outcome, SOON, Status, User, World, wait_until};
-
-fn each_user(test: impl Fn(World)) {
-    for &user in User::all() {
-        eprintln!("as {user:?}");
-        test(World::new(user));
-    }
-}
-
-/// Also with either kind of stack.
-fn each_kind(test: impl Fn(World, &str)) {
-    for kind in ["kernel", "smol"] {
-        eprintln!("on a {kind} stack");
-        each_user(|world| test(world, kind));
-    }
-}
+use tests::{Cmd, Outcome, SOON, Status, User, World, each_kind, each_user, wait_until};
 
 fn json(outcome: Outcome) -> Value {
     let outcome = outcome.ok();

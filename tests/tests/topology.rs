@@ -5,14 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tests::{Outcome, SOON, Status, User, World, wait_until};
-
-fn each_user(test: impl Fn(World)) {
-    for &user in User::all() {
-        eprintln!("as {user:?}");
-        test(World::new(user));
-    }
-}
+use tests::{Outcome, SOON, Status, User, World, each_user, wait_until};
 
 fn json(outcome: Outcome) -> Value {
     let outcome = outcome.ok();

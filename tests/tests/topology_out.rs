@@ -6,22 +6,7 @@ mod peer;
 
 use peer::Peer;
 use serde_json::Value;
-use tests::{SOON, User, World, wait_until};
-
-fn each_user(test: impl Fn(World)) {
-    for &user in User::all() {
-        eprintln!("as {user:?}");
-        test(World::new(user));
-    }
-}
-
-/// With either kind of stack.
-fn each_kind(test: impl Fn(World, &str)) {
-    for kind in ["kernel", "smol"] {
-        eprintln!("on a {kind} stack");
-        each_user(|world| test(world, kind));
-    }
-}
+use tests::{SOON, User, World, each_kind, each_user, wait_until};
 
 fn json(world: &World, words: &[&str]) -> Value {
     let outcome = world.viewnet(words.iter().copied().chain(["--json"])).run().ok();
